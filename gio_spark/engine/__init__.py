@@ -1,0 +1,32 @@
+"""Where Spark comes from, what it can do, and the few ways data cross between it and numpy."""
+
+from gio_spark.engine.arrow import (
+    decode_vectors,
+    encode_vectors,
+    group_arrow,
+    map_arrow,
+    output_schema,
+)
+from gio_spark.engine.info import Capabilities, EngineInfo, capabilities, describe
+from gio_spark.engine.sampling import bounded, hash53, hash_sample, hash_share
+from gio_spark.engine.session import session
+from gio_spark.engine.ship import Shipped, ship
+
+__all__ = [
+    "Capabilities",
+    "EngineInfo",
+    "Shipped",
+    "bounded",
+    "capabilities",
+    "decode_vectors",
+    "describe",
+    "encode_vectors",
+    "group_arrow",
+    "hash53",
+    "hash_sample",
+    "hash_share",
+    "map_arrow",
+    "output_schema",
+    "session",
+    "ship",
+]

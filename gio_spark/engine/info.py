@@ -1,0 +1,122 @@
+"""Which engine a session runs on, and what that engine can and cannot do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Kind = Literal["embedded", "local", "cluster", "connect", "databricks"]
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What a session runs on.
+
+    Attributes:
+        kind: embedded (Sail in this process), local (JVM on this machine), cluster (classic session
+            on a cluster), connect (a remote Connect server) or databricks.
+        spark_version: Version of Spark that the engine says it speaks.
+        detail: Master or remote address, and versions, for people.
+    """
+
+    kind: Kind
+    spark_version: str
+    detail: str
+
+    def line(self) -> str:
+        """Return the one line that every command prints first."""
+        return f"engine: {self.kind} · Spark {self.spark_version} · {self.detail}"
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What `tables` may ask of the engine; the rest is done another way or refused by name.
+
+    Attributes:
+        idempotent_append: txnAppId and txnVersion are honoured.
+        change_feed: readChangeFeed gives changes.
+        history: DESCRIBE HISTORY works.
+        replace_where_checked: replaceWhere refuses rows outside its predicate.
+        persistent_catalog: Saved tables keep their names after the session.
+        cluster_by: Tables with liquid clustering, deletion vectors and row tracking can be made.
+        python_processes: Every Python worker is a process of its own (no shared GIL).
+        file_times: Input files can be listed by the engine (needed for remote paths).
+    """
+
+    idempotent_append: bool
+    change_feed: bool
+    history: bool
+    replace_where_checked: bool
+    persistent_catalog: bool
+    cluster_by: bool
+    python_processes: bool
+    file_times: bool
+
+
+_SPARK = Capabilities(True, True, True, True, True, True, True, True)
+_SAIL = Capabilities(False, False, False, False, False, False, False, False)
+
+_embedded_sessions: set[str] = set()
+_infos: dict[int, EngineInfo] = {}
+
+
+def mark_embedded(spark: SparkSession) -> None:
+    """Remember that this session was started on the embedded engine."""
+    _embedded_sessions.add(_session_id(spark))
+
+
+def _session_id(spark: SparkSession) -> str:
+    return str(getattr(spark, "session_id", None) or id(spark))
+
+
+def is_connect(spark: SparkSession) -> bool:
+    """Tell whether the session speaks Spark Connect (isinstance would not tell)."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
+def describe(spark: SparkSession) -> EngineInfo:
+    """Tell which engine a session runs on."""
+    key = id(spark)
+    if key not in _infos:
+        _infos[key] = _describe(spark)
+    return _infos[key]
+
+
+def _describe(spark: SparkSession) -> EngineInfo:
+    version = str(spark.version)
+    if _session_id(spark) in _embedded_sessions or _speaks_sail(spark):
+        return EngineInfo("embedded", version, f"Sail {_sail_version()}, in this process")
+    if os.environ.get("DATABRICKS_RUNTIME_VERSION"):
+        runtime = os.environ["DATABRICKS_RUNTIME_VERSION"]
+        return EngineInfo("databricks", version, f"Databricks Runtime {runtime}")
+    if is_connect(spark):
+        host = getattr(getattr(spark, "client", None), "host", "") or "Connect server"
+        return EngineInfo("connect", version, str(host))
+    master = spark.conf.get("spark.master") or ""
+    return EngineInfo("local" if master.startswith("local[") else "cluster", version, str(master))
+
+
+def _speaks_sail(spark: SparkSession) -> bool:
+    """Recognise a Sail server that the user started: it answers version() with its own number."""
+    if not is_connect(spark):
+        return False
+    answer = str(spark.sql("SELECT version() AS v").first()["v"])  # type: ignore[index]
+    return not answer.startswith(str(spark.version))
+
+
+def _sail_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pysail")
+    except PackageNotFoundError:
+        return "(version unknown)"
+
+
+def capabilities(spark: SparkSession) -> Capabilities:
+    """Return what the session's engine can do (tried, per engine; not asked at run time)."""
+    return _SAIL if describe(spark).kind == "embedded" else _SPARK

@@ -1,0 +1,74 @@
+"""Sampling by a hash of the row id: the same rows at any partitioning, cluster size or retry."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gio_spark.errors import InputError
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+HASH_RANGE = 1 << 53
+
+
+def hash53(id_column: str | Column, salt: str) -> Column:
+    """Return a hash of the id in [0, 2^53) that float64 holds exactly.
+
+    One salt per purpose: with a common one the rows of a fit sample and of a selection would be
+    correlated.
+    """
+    from pyspark.sql import functions as F
+
+    column = F.col(id_column) if isinstance(id_column, str) else id_column
+    return F.shiftrightunsigned(F.xxhash64(column, F.lit(salt)), 11)
+
+
+def hash_share(id_column: str | Column, share: float, salt: str) -> Column:
+    """Return a predicate that keeps a given share (0..1) of the ids."""
+    from pyspark.sql import functions as F
+
+    return hash53(id_column, salt) < F.lit(round(min(max(share, 0.0), 1.0) * HASH_RANGE))
+
+
+def bounded(df: DataFrame, limit: int, what: str) -> pa.Table:
+    """Bring at most `limit` rows to the driver.
+
+    Raises:
+        InputError: There are more; `what` names them in the message.
+    """
+    table = df.limit(limit + 1).toArrow()
+    if table.num_rows > limit:
+        raise InputError(f"More than {limit:,} rows of {what}: too many for the driver.")
+    return table
+
+
+def hash_sample(df: DataFrame, rows: int, salt: str, *, total: int) -> pa.Table:
+    """Bring the `rows` rows with the smallest hashes to the driver, in order of (hash, id).
+
+    Args:
+        df: Rows with an `id` column.
+        rows: Rows wanted; fewer come where the table has fewer.
+        salt: Purpose of the sample.
+        total: Rows in `df` (an upper estimate is enough), to cut the scan's output early.
+    """
+    from pyspark.sql import functions as F
+
+    hashed = df.withColumn("_hash", hash53("id", salt))
+    wanted = rows + 6 * math.sqrt(rows) + 16
+    share = min(1.0, wanted / max(total, 1))
+    while True:
+        part = hashed
+        if share < 1.0:
+            part = hashed.where(F.col("_hash") < F.lit(round(share * HASH_RANGE)))
+        # The bound leaves room for a `total` that was estimated low, not for a wrong one.
+        table = bounded(part, math.ceil(4 * wanted) + 1000, f"the sample {salt!r}")
+        if table.num_rows >= rows or share >= 1.0:
+            break
+        share = min(1.0, 2 * share)
+    order = pc.sort_indices(table, sort_keys=[("_hash", "ascending"), ("id", "ascending")])
+    return table.take(order[:rows]).drop_columns(["_hash"])

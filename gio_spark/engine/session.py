@@ -1,0 +1,94 @@
+"""Find or start the engine: the active session, the cluster, the embedded engine, local Spark."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import TYPE_CHECKING, Literal
+
+from gio_spark.engine.embedded import start_embedded
+from gio_spark.engine.info import describe
+from gio_spark.engine.local import start_local
+from gio_spark.engine.upload import ensure_package
+from gio_spark.errors import ConfigError, EngineError, MissingExtraError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Engine = Literal["auto", "embedded", "spark", "cluster"]
+
+# What tells that this process was submitted to a cluster. At the start of a submitted job there is
+# no active session yet, so the environment is all there is to see.
+_SUBMITTED = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
+
+
+def session(engine: Engine = "auto", **conf: str) -> SparkSession:
+    """Return a Spark session.
+
+    Args:
+        engine: `auto` takes the active session; else the cluster that the process was submitted to
+            (spark-submit, Databricks, SPARK_REMOTE); else the embedded engine, if installed; else
+            a local Spark with Delta. `embedded`, `spark` (local, in a JVM) and `cluster` ask for
+            one of them by name.
+        conf: Extra Spark settings for a session that is started here.
+
+    Raises:
+        EngineError: The engine asked for is not what is there.
+        MissingExtraError: It is not installed.
+    """
+    if engine not in ("auto", "embedded", "spark", "cluster"):
+        raise ConfigError(
+            f"Unknown engine {engine!r}: use 'auto', 'embedded', 'spark' or 'cluster'."
+        )
+    require_pyspark()
+    active = _active()
+    if active is not None:
+        return _checked(active, engine)
+    if engine == "cluster" or (engine == "auto" and _submitted()):
+        from pyspark.sql import SparkSession
+
+        spark = SparkSession.builder.getOrCreate()
+        ensure_package(spark)
+        return spark
+    if engine == "embedded" or (engine == "auto" and _installed("pysail")):
+        return start_embedded(conf)
+    return start_local(conf)
+
+
+def _submitted() -> bool:
+    return any(os.environ.get(name) for name in _SUBMITTED)
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def require_pyspark() -> None:
+    """Raise the error that names the extras where no pyspark is installed."""
+    if not _installed("pyspark"):
+        raise MissingExtraError("pyspark", "embedded] or gio-spark[spark", "Every engine")
+
+
+def _active() -> SparkSession | None:
+    from pyspark.sql import SparkSession
+    from pyspark.util import is_remote_only
+
+    if not is_remote_only():
+        found = SparkSession.getActiveSession()
+        if found is not None:
+            return found
+    try:
+        from pyspark.sql.connect.session import SparkSession as ConnectSession
+    except ImportError:  # pyspark without its connect extra: there is no such session
+        return None
+    return ConnectSession.getActiveSession()  # type: ignore[return-value]
+
+
+def _checked(spark: SparkSession, engine: Engine) -> SparkSession:
+    kind = describe(spark).kind
+    if (engine == "embedded") != (kind == "embedded") and engine != "auto":
+        raise EngineError(
+            f"engine: {engine} was asked for, but the active session runs on {kind}. Stop that "
+            "session first (spark.stop()), or say engine: auto to use it."
+        )
+    return spark

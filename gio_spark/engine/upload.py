@@ -1,0 +1,78 @@
+"""Make this package known to the workers of a Connect server on another machine."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+import gio_spark
+from gio_spark.engine.arrow import map_arrow
+from gio_spark.engine.info import describe
+from gio_spark.errors import EngineError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def ensure_package(spark: SparkSession) -> None:
+    """Upload this package to a Connect server's workers, and compare versions there.
+
+    Functions of the package are pickled by reference, so without it every map function would
+    fail on the workers. Other engines share this process's installation or bring their own.
+
+    Raises:
+        EngineError: Workers run another Python or another version of this package.
+    """
+    if describe(spark).kind != "connect":
+        return
+    archive = package_zip()
+    try:
+        spark.addArtifact(str(archive), pyfile=True)
+    except Exception as error:
+        if "ALREADY_EXISTS" not in str(error) and "DUPLICATED" not in str(error):
+            raise EngineError(
+                f"The Connect server did not accept the package {archive.name}: {error}. "
+                "Install gio-spark on its workers."
+            ) from error
+    expected = _versions()
+    one = spark.range(1, numPartitions=1)
+    found = map_arrow(one, _report, "python string, package string").toArrow().to_pylist()
+    if found and found[0] != expected:
+        raise EngineError(
+            f"The Connect server's workers run {found[0]}, this process runs {expected}. Use the "
+            "same Python minor version and the same gio-spark on both sides."
+        )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "package": gio_spark.__version__,
+    }
+
+
+def _report(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, list[str]]]:
+    for batch in batches:
+        yield {name: [value] * batch.num_rows for name, value in _versions().items()}
+
+
+def package_zip() -> Path:
+    """Write the package's sources to a zip named by their content, and return its path."""
+    root = Path(gio_spark.__file__).parent
+    files = sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    folder = Path(tempfile.mkdtemp(prefix="gio-spark-package-"))
+    archive = folder / f"gio_spark-{digest.hexdigest()[:16]}.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        for file in files:
+            out.write(file, Path("gio_spark") / file.relative_to(root))
+    return archive

@@ -1,0 +1,61 @@
+"""Errors of gio_spark. Every message says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class GioSparkError(Exception):
+    """Root of all errors that gio_spark raises on purpose."""
+
+
+class ConfigError(GioSparkError, ValueError):
+    """A setting is missing, unknown, of the wrong type or contradicts another one."""
+
+
+class IdentifierError(ConfigError):
+    """A table, column or catalog name is not a plain identifier."""
+
+
+class InputError(GioSparkError, ValueError):
+    """Input rows, columns, types or files cannot be used as they are."""
+
+
+class BudgetError(InputError):
+    """A budget cannot be met. `largest` is the largest one that can, in the budget's own unit."""
+
+    def __init__(self, message: str, largest: float | None = None) -> None:
+        super().__init__(message)
+        self.largest = largest
+
+
+class TooManyBadRowsError(InputError):
+    """More rows went to quarantine than the settings allow."""
+
+
+class EngineError(GioSparkError):
+    """The engine cannot do what was asked, or is not installed."""
+
+
+class MissingExtraError(GioSparkError, ImportError):
+    """An optional dependency is not installed; the message names the extra."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed. "
+            f"Install it with: pip install 'gio-spark[{extra}]'"
+        )
+
+
+class WorkspaceError(GioSparkError):
+    """The workspace cannot be written, or what was read back is not what was written."""
+
+
+class SnapshotExpiredError(WorkspaceError):
+    """A pinned input version is gone or its files changed during the run."""
+
+
+class ConcurrentRunError(WorkspaceError):
+    """Another run committed to the same stage table at the same time."""
+
+
+class EmptySelectionError(GioSparkError):
+    """Nothing in the pool is worth selecting for this target."""

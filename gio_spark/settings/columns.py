@@ -1,0 +1,56 @@
+"""Which column of an input plays which role."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from gio_spark.settings.base import StageSettings
+
+
+class Columns(StageSettings):
+    """Roles of columns, each the name of a column of the input.
+
+    Content is one of text, vector, image or features (numeric, categorical). Everything else is
+    optional and is carried along for budgets, caps, metrics and reports.
+    """
+
+    id: str | None = Field(
+        None, description="Unique key of a row (string or integer); none: a hash of the content."
+    )
+    text: str | None = Field(None, description="Text content.")
+    vector: str | None = Field(
+        None, description="Ready-made vectors: array of floats, or float32 bytes (little endian)."
+    )
+    image: str | None = Field(
+        None, description="Images: encoded bytes (PNG, JPEG) or an array of pixel values."
+    )
+    numeric: tuple[str, ...] = Field((), description="Numeric features.")
+    categorical: tuple[str, ...] = Field((), description="Categorical features.")
+    source: str | None = Field(None, description="Where a row comes from (for shares and caps).")
+    event_time: str | None = Field(None, description="When what the row tells happened.")
+    ingest_time: str | None = Field(None, description="When the row was collected.")
+    quality: str | None = Field(None, description="Quality of a row, 0 (bad) to 1 (good).")
+    tokens: str | None = Field(None, description="Length of a row in tokens.")
+    label: str | None = Field(None, description="Label of a row; used by evaluation only.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_features_mapping(cls, data: object) -> object:
+        """Accept `features: {numeric: [...], categorical: [...]}` beside the flat names."""
+        if isinstance(data, dict) and "features" in data:
+            data = dict(data)
+            features = data.pop("features") or {}
+            for kind in ("numeric", "categorical"):
+                if kind in features:
+                    data[kind] = tuple(features[kind])
+        return data
+
+    def content(self) -> tuple[str, ...]:
+        """Return the names of the content columns, in a fixed order."""
+        single = [c for c in (self.text, self.vector, self.image) if c is not None]
+        return (*single, *self.numeric, *self.categorical)
+
+    def named(self) -> dict[str, str]:
+        """Return role -> column for the single-column roles that are set."""
+        roles = self.model_dump(exclude={"numeric", "categorical"})
+        return {role: name for role, name in roles.items() if name is not None}

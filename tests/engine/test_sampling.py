@@ -1,0 +1,45 @@
+import pytest
+from pyspark.sql import functions as F
+
+from gio_spark.engine import bounded, hash53, hash_sample, hash_share
+from gio_spark.errors import InputError
+
+pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture
+def rows(spark):
+    return spark.range(5000).select(F.col("id").cast("string").alias("id"))
+
+
+def test_a_sample_is_the_same_at_any_partitioning(rows):
+    samples = [
+        hash_sample(rows.repartition(n), 100, "test", total=total)["id"].to_pylist()
+        for n, total in [(1, 5000), (4, 5000), (7, 1_000)]
+    ]
+    assert len(samples[0]) == 100
+    assert samples[0] == samples[1] == samples[2]
+
+
+def test_a_sample_larger_than_the_table_is_the_table(rows):
+    assert hash_sample(rows, 10_000, "test", total=5000).num_rows == 5000
+
+
+def test_salts_give_different_samples(rows):
+    one, two = (set(hash_sample(rows, 500, s, total=5000)["id"].to_pylist()) for s in ("a", "b"))
+    assert 20 < len(one & two) < 90  # 50 expected
+
+
+def test_hashes_fit_53_bits_and_shares_are_met(rows):
+    table = rows.select(hash53("id", "s").alias("h")).toArrow()
+    values = table["h"].to_numpy()
+    assert values.min() >= 0
+    assert values.max() < 2**53
+    kept = rows.where(hash_share("id", 0.2, "s")).count()
+    assert 880 < kept < 1120
+
+
+def test_the_driver_refuses_more_rows_than_agreed(rows):
+    assert bounded(rows.limit(10), 10, "ten").num_rows == 10
+    with pytest.raises(InputError, match="More than 10 rows of ids"):
+        bounded(rows, 10, "ids")

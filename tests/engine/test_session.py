@@ -1,0 +1,43 @@
+import subprocess
+import sys
+
+import pytest
+
+from gio_spark.engine import capabilities, describe, session
+from gio_spark.errors import ConfigError, EngineError
+
+
+@pytest.mark.embedded
+def test_the_active_session_is_used_and_named(spark):
+    assert session("auto") is spark
+    info = describe(spark)
+    assert info.kind == "embedded"
+    assert "Sail" in info.line()
+    assert not capabilities(spark).change_feed
+
+
+@pytest.mark.embedded
+def test_another_engine_than_the_active_one_is_refused(spark):
+    with pytest.raises(EngineError, match="active session runs on embedded"):
+        session("spark")
+
+
+def test_an_unknown_engine_is_named():
+    with pytest.raises(ConfigError, match="Unknown engine 'flink'"):
+        session("flink")
+
+
+def test_a_submitted_job_never_lands_on_the_embedded_engine(tmp_path):
+    # The gateway of spark-submit is announced but not there: the session must try it and fail.
+    code = (
+        "from gio_spark.engine import session\n"
+        "try:\n    session('auto')\n"
+        "except Exception as error:\n    print('tried the cluster', type(error).__name__)\n"
+        "else:\n    print('embedded')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120,
+        env={"PYSPARK_GATEWAY_PORT": "9", "PYSPARK_GATEWAY_SECRET": "x", "PATH": "/usr/bin:/bin",
+             "PYTHONPATH": ":".join(p for p in sys.path if p)},
+    )
+    assert "tried the cluster" in done.stdout
