@@ -1,0 +1,64 @@
+# Needs python3 (3.10 to 3.13) and make. Each target makes the environment it needs, once.
+PYTHON ?= python3
+ENGINE ?= embedded
+ARGS   ?=
+PYTEST ?= -q
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs lock env env-demo java clean
+
+help: ## Show this list
+	@echo "make TARGET [PYTHON=python3.12] ..."
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14 | sed 's/^/  /'
+
+ifeq ($(ENGINE),spark)
+demo: env java
+demo: BIN := .venv/bin
+else
+demo: env-demo
+demo: BIN := .venv-demo/bin
+endif
+demo: ## Curate images and text that are on this machine; ENGINE=spark does it on local Spark
+	@echo "==> Running the demo on the $(ENGINE) engine"
+	@$(WITH_JAVA) $(BIN)/python -m gio_spark.demo --engine $(ENGINE) --out demo-output $(ARGS)
+
+test: lint java ## Check style, types and layers, then run every test (PYTEST="-k word" narrows)
+	@echo "==> Running the tests"
+	@$(WITH_JAVA) .venv/bin/python -m pytest $(PYTEST)
+
+lint: env ## Check style (ruff), types (mypy) and the direction of imports (import-linter)
+	@echo "==> Checking style"
+	@.venv/bin/ruff check .
+	@echo "==> Checking types"
+	@.venv/bin/mypy
+	@echo "==> Checking the layers"
+	@.venv/bin/lint-imports
+
+docs: env ## Write docs/configuration.md from the settings models
+	@.venv/bin/python tools/configuration_page.py
+
+bench-%: env java ## Run benchmarks/bench_NAME.py: make bench-pipeline ARGS="..."
+	@echo "==> Running benchmarks/bench_$*.py"
+	@$(WITH_JAVA) .venv/bin/python benchmarks/bench_$*.py $(ARGS)
+
+lock: env ## Renew requirements.lock from pyproject.toml and tools/pins.txt
+	@.venv/bin/python -m pip install --quiet uv
+	@.venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.10 \
+		--all-extras --group dev --constraint tools/pins.txt --upgrade --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --output-file requirements.lock
+	@echo "==> Wrote requirements.lock"
+
+env:
+	@$(PYTHON) tools/environment.py dev
+
+env-demo:
+	@$(PYTHON) tools/environment.py demo
+
+java: env
+	@.venv/bin/python tools/java.py > .venv/java-home
+
+# Where Java was asked for, its home was written down; the embedded engine runs without.
+WITH_JAVA = JAVA_HOME="$$(cat .venv/java-home 2>/dev/null || echo "$$JAVA_HOME")"
+
+clean: ## Remove the environments, caches and demo output
+	rm -rf .venv .venv-demo demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
