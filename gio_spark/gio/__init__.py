@@ -1,0 +1,73 @@
+"""Selection on centroids: objectives, their optima and certificates, estimators, checks.
+
+numpy and scipy only. Everything here runs on the driver, on arrays of K clusters.
+"""
+
+from gio_spark.gio.estimators import (
+    energy_distance,
+    frechet_distance,
+    intrinsic_dimension,
+    jsd_histogram,
+    kl_histogram,
+    knn_divergence,
+    mmd,
+    published_divergence,
+)
+from gio_spark.gio.exact import ExactPath, exact_path, published_scores
+from gio_spark.gio.integer import integer_plan
+from gio_spark.gio.mass import (
+    TargetMass,
+    cell_radii,
+    kernel_mass,
+    kernel_width,
+    mix_targets,
+    nearest_clusters,
+    reach_limit,
+    relative_reach,
+)
+from gio_spark.gio.objectives import select_published_exact
+from gio_spark.gio.problem import (
+    Certificate,
+    Notice,
+    SelectionProblem,
+    SelectionResult,
+    objectives,
+    register,
+    select,
+)
+from gio_spark.gio.quotas import select_budgeted_kl
+from gio_spark.gio.waterfill import BudgetedKL, budgeted_kl
+
+__all__ = [
+    "BudgetedKL",
+    "Certificate",
+    "ExactPath",
+    "Notice",
+    "SelectionProblem",
+    "SelectionResult",
+    "TargetMass",
+    "budgeted_kl",
+    "cell_radii",
+    "energy_distance",
+    "exact_path",
+    "frechet_distance",
+    "integer_plan",
+    "intrinsic_dimension",
+    "jsd_histogram",
+    "kernel_mass",
+    "kernel_width",
+    "kl_histogram",
+    "knn_divergence",
+    "mix_targets",
+    "mmd",
+    "nearest_clusters",
+    "objectives",
+    "published_divergence",
+    "published_scores",
+    "reach_limit",
+    "register",
+    "relative_reach",
+    "select",
+    "select_budgeted_kl",
+    "select_published_exact",
+]

@@ -1,0 +1,87 @@
+"""Squared Euclidean distances in tiles, so that no caller ever holds a whole large matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Bytes one tile of distances may take. Three or four tiles live at once in the callers.
+TILE_BYTES = 128 * 2**20
+
+
+def squared_norms(rows: NDArray) -> NDArray:
+    """Return the squared length of every row, shape (n,), in the rows' own precision."""
+    return np.einsum("ij,ij->i", rows, rows)
+
+
+def squared_distances(
+    left: NDArray, right: NDArray, *, right_norms: NDArray | None = None
+) -> NDArray:
+    """Return all squared distances between two sets of rows.
+
+    One matrix product; the result keeps the precision of `left`.
+
+    Args:
+        left: (n, d) rows.
+        right: (m, d) rows.
+        right_norms: (m,) squared norms of `right`, where the caller has them already.
+
+    Returns:
+        (n, m) squared distances, never below zero.
+    """
+    if right_norms is None:
+        right_norms = squared_norms(right)
+    tile = left @ right.T
+    tile *= -2.0
+    tile += squared_norms(left)[:, None]
+    tile += right_norms[None, :]
+    np.maximum(tile, 0.0, out=tile)
+    return tile
+
+
+def blocks(rows: int, columns: int, itemsize: int, *, limit: int = TILE_BYTES) -> Iterator[slice]:
+    """Yield slices over `rows` such that a (slice, columns) tile stays within `limit` bytes."""
+    step = max(1, limit // max(1, columns * itemsize))
+    for start in range(0, rows, step):
+        yield slice(start, min(rows, start + step))
+
+
+def centred(*matrices: NDArray, dtype: type = np.float64) -> list[NDArray]:
+    """Return the matrices moved so that the mean of the first one is the origin.
+
+    Distances stay what they are, and the cancellation in |a|^2 - 2ab + |b|^2 becomes harmless
+    for data far from the origin.
+    """
+    origin = matrices[0].mean(axis=0, dtype=np.float64)
+    return [np.ascontiguousarray(m.astype(np.float64) - origin, dtype=dtype) for m in matrices]
+
+
+def neighbour_distances(
+    queries: NDArray, points: NDArray, k: int, *, skip_self: bool = False
+) -> NDArray:
+    """Return the squared distances to the k nearest points, ascending.
+
+    Args:
+        queries: (n, d) rows.
+        points: (m, d) rows; the same object as `queries` where `skip_self` is set.
+        k: how many neighbours, at most m (m - 1 with `skip_self`).
+        skip_self: leave out the i-th point for the i-th query. By position, so that exact
+            duplicates of a row still count as its neighbours.
+
+    Returns:
+        (n, k) float64 squared distances.
+    """
+    left, right = centred(points, queries)[::-1]
+    norms = squared_norms(right)
+    out = np.empty((len(left), k))
+    for block in blocks(len(left), len(right), 8):
+        tile = squared_distances(left[block], right, right_norms=norms)
+        if skip_self:
+            tile[np.arange(block.stop - block.start), np.arange(block.start, block.stop)] = np.inf
+        if k < tile.shape[1]:
+            tile = np.partition(tile, k - 1, axis=1)[:, :k]
+        tile.sort(axis=1)
+        out[block] = tile[:, :k]
+    return out

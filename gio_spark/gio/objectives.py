@@ -1,0 +1,51 @@
+"""The objectives on points, under their registered names."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gio_spark.errors import ConfigError
+from gio_spark.gio.exact import exact_path
+from gio_spark.gio.picks import from_order, needs_points, refused, usable_clusters
+from gio_spark.gio.problem import SelectionProblem, SelectionResult, register
+
+
+def option_keys(problem: SelectionProblem, name: str, known: tuple[str, ...]) -> None:
+    """Refuse options that the objective does not know.
+
+    Raises:
+        ConfigError: an option is unknown; the known ones are listed.
+    """
+    shared = ("kappa", "heldout_budget")
+    for key in problem.options:
+        if key not in known and key not in shared:
+            raise ConfigError(
+                f"The objective {name!r} has no option {key!r}. Known: {', '.join(known)}."
+            )
+
+
+@register("published_exact")
+def select_published_exact(problem: SelectionProblem) -> SelectionResult:
+    """Solve the published objective exactly: clusters by score, whole, until the budget is met.
+
+    Options: `k` (5), the neighbour used inside the target; `stop` ("budget" or "increase", the
+    published criterion: stop before the divergence rises).
+    """
+    name = "published_exact"
+    option_keys(problem, name, ("k", "stop"))
+    empty = refused(name, problem)
+    if empty is not None:
+        return empty
+    target = needs_points(name, problem)
+    clusters = usable_clusters(problem)
+    k = min(int(problem.options.get("k", 5)), len(target) - 1)
+    path = exact_path(target, problem.pool_centroids[clusters], k, weights=problem.target_weights)
+    stop = problem.options.get("stop", "budget")
+    if stop not in ("budget", "increase"):
+        raise ConfigError(f"stop is {stop!r}; use 'budget' or 'increase'.")
+    length = len(path.order)
+    if stop == "increase":
+        rises = np.flatnonzero(np.diff(path.divergence) > 0)
+        length = int(rises[0]) + 1 if len(rises) else length
+    order = clusters[path.order[:length]]
+    return from_order(name, problem, order, path.divergence[:length], stopped=stop == "increase")
