@@ -22,6 +22,7 @@ A list of float32 and the same numbers stored as bytes therefore have one hash.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,7 +82,7 @@ def _digest(encoded: pa.Array) -> pa.Array:
     # About 1 microsecond a row; slices of a memoryview copy nothing.
     digests = [
         sha256(view[start:stop]).digest()[:_BYTES]
-        for start, stop in zip(bounds, bounds[1:], strict=False)
+        for start, stop in itertools.pairwise(bounds)
     ]
     text = b"".join(digests).hex().encode()
     ends = np.arange(0, (rows + 1) * HASH_CHARACTERS, HASH_CHARACTERS, dtype=np.int32)

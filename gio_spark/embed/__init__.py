@@ -1,0 +1,15 @@
+"""Rows to vectors: one small protocol, one file per embedder."""
+
+from gio_spark.embed.apply import EMBEDDED_SCHEMA, count_words, embed, embed_rows
+from gio_spark.embed.base import Embedder
+from gio_spark.embed.registry import make_embedder, pick_embedder
+
+__all__ = [
+    "EMBEDDED_SCHEMA",
+    "Embedder",
+    "count_words",
+    "embed",
+    "embed_rows",
+    "make_embedder",
+    "pick_embedder",
+]

@@ -1,0 +1,158 @@
+"""Embed a DataFrame: one pass from rows to the columns of the embeddings table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gio_spark.embed.base import Embedder, column, set_reason
+from gio_spark.embed.casts import as_numbers, as_strings, as_times, is_text
+from gio_spark.engine.arrow import encode_vectors, map_arrow
+from gio_spark.engine.hashing import content_hashes
+from gio_spark.engine.info import describe
+from gio_spark.settings.columns import Columns
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+EMBEDDED_SCHEMA = (
+    "id string, vector binary, reason string, content_hash string, row_hash string, "
+    "tokens bigint, source string, quality double, event_time timestamp, ingest_time timestamp, "
+    "label string"
+)
+# Roles that are copied beside the vector, in the order that row_hash reads them.
+PASSED_ROLES = ("tokens", "source", "quality", "event_time", "ingest_time", "label")
+
+
+def embed(df: DataFrame, embedder: Embedder, *, columns: Columns | None = None) -> DataFrame:
+    """Embed rows.
+
+    Args:
+        df: Rows with `id` (string) and the columns that the roles name.
+        embedder: Prepared and, where it needs a fit, fitted.
+        columns: Roles of the columns, where they differ from the embedder's own (a target may
+            name its columns differently).
+
+    Returns:
+        One row per input row: id, vector (float32 bytes, little endian; null with a reason),
+        reason, content_hash (of the columns that the content is made of), row_hash (of the values
+        passed through), and the passed values: tokens, source, quality, event_time, ingest_time,
+        label. Tokens are the user's column; without one, or where it is null, words between white
+        space for text (at least 1) and 1 for anything else.
+    """
+    from pyspark.sql import functions as F
+
+    if columns is not None and columns != embedder.columns:
+        embedder = embedder.with_columns(columns)
+    roles = embedder.columns
+    passed = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
+    names = list(dict.fromkeys(["id", *embedder.reads, *passed]))
+    picked = df.select(*[F.col("`" + name.replace("`", "``") + "`") for name in names])
+    shared = describe(df.sparkSession).kind == "embedded"
+    task = _Task(embedder, one_thread=not shared)
+    return map_arrow(picked, task, EMBEDDED_SCHEMA, batch_rows=embedder.settings.batch_rows)
+
+
+def embed_rows(rows: pa.Table, embedder: Embedder) -> pa.Table:
+    """Embed one batch of rows; what `embed` does on a worker (see there for the columns)."""
+    vectors, reasons = embedder.embed(rows)
+    passed = _passed(rows, embedder, reasons)
+    bad = pa.array(~np.equal(reasons, None))
+    blobs = encode_vectors(vectors)
+    return pa.table(
+        {
+            "id": column(rows, "id"),
+            "vector": pc.if_else(bad, pa.scalar(None, pa.binary()), blobs),
+            "reason": pa.array(reasons.tolist(), pa.string()),
+            "content_hash": content_hashes([column(rows, name) for name in embedder.reads]),
+            "row_hash": content_hashes(list(passed.values())),
+            **passed,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The function that runs on workers; a class, so that it is sent by reference."""
+
+    embedder: Embedder
+    one_thread: bool
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        if self.one_thread:
+            # A worker process has one core; tokenizers would start a thread for every core.
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        for batch in batches:
+            yield embed_rows(pa.Table.from_batches([batch]), self.embedder)
+
+
+def _passed(rows: pa.Table, embedder: Embedder, reasons: np.ndarray) -> dict[str, pa.Array]:
+    """Return the passed values in the table's types; an unreadable one is a reason."""
+    roles = embedder.columns
+    count = rows.num_rows
+    passed: dict[str, pa.Array] = {"tokens": _tokens(rows, embedder, reasons)}
+    passed["source"] = _strings(rows, roles.source)
+    if roles.quality is None:
+        passed["quality"] = pa.nulls(count, pa.float64())
+    else:
+        values, bad = as_numbers(column(rows, roles.quality), roles.quality)
+        set_reason(reasons, bad, f"column '{roles.quality}' is not a number")
+        passed["quality"] = pa.array(values, mask=np.isnan(values))
+    for role in ("event_time", "ingest_time"):
+        name = getattr(roles, role)
+        if name is None:
+            passed[role] = pa.nulls(count, pa.timestamp("us", tz="UTC"))
+            continue
+        passed[role], bad = as_times(column(rows, name), name)
+        set_reason(reasons, bad, f"column '{name}' is not a time")
+    passed["label"] = _strings(rows, roles.label)
+    return passed
+
+
+def _strings(rows: pa.Table, name: str | None) -> pa.Array:
+    if name is None:
+        return pa.nulls(rows.num_rows, pa.string())
+    return as_strings(column(rows, name), name)
+
+
+def _tokens(rows: pa.Table, embedder: Embedder, reasons: np.ndarray) -> pa.Array:
+    roles = embedder.columns
+    if roles.text is not None and roles.text in rows.schema.names:
+        counted = count_words(column(rows, roles.text))
+    else:
+        counted = np.ones(rows.num_rows, dtype=np.int64)
+    if roles.tokens is None:
+        return pa.array(counted)
+    values, bad = as_numbers(column(rows, roles.tokens), roles.tokens)
+    set_reason(reasons, bad, f"column '{roles.tokens}' is not a number")
+    given = np.isfinite(values) & (values >= 0)
+    return pa.array(np.where(given, np.where(given, values, 0).astype(np.int64), counted))
+
+
+def count_words(texts: pa.Array) -> np.ndarray:
+    """Count the words between ASCII white space in each text; at least 1.
+
+    Args:
+        texts: String array of n texts; a null counts as 1.
+    """
+    if not len(texts) or not is_text(texts.type):
+        return np.ones(len(texts), dtype=np.int64)
+    blobs = pc.fill_null(texts.cast(pa.large_binary()), b"")
+    _, offsets, data = blobs.buffers()
+    ends = np.frombuffer(offsets, np.int64, len(blobs) + 1, blobs.offset * 8)
+    if data is None or ends[-1] == ends[0]:
+        return np.ones(len(texts), dtype=np.int64)
+    inside = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] > 32
+    begins = inside.copy()
+    begins[1:] &= ~inside[:-1]
+    starts = ends[:-1] - ends[0]
+    firsts = starts[starts < len(inside)]
+    begins[firsts] = inside[firsts]
+    total = np.concatenate([[0], np.cumsum(begins)])
+    return np.maximum(total[ends[1:] - ends[0]] - total[starts], 1)

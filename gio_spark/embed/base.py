@@ -1,0 +1,210 @@
+"""What every embedder is: Arrow rows in, a float32 matrix and reasons out."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gio_spark.engine.hashing import one_array
+from gio_spark.errors import InputError
+from gio_spark.settings.columns import Columns
+from gio_spark.settings.embed import EmbedSettings
+
+NULL_CONTENT = "null content"
+EMPTY_CONTENT = "empty content"
+NOT_UTF8 = "text is not UTF-8"
+NOT_FINITE = "NaN or infinite value"
+ZERO_NORM = "zero norm"
+UNREADABLE_IMAGE = "unreadable image"
+
+State = dict[str, np.ndarray]
+Result = tuple[np.ndarray, np.ndarray]
+Self = TypeVar("Self", bound="Embedder")
+
+_models: dict[tuple[Any, ...], Any] = {}
+_models_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Embedder(ABC):
+    """Turns rows into vectors; small, immutable and sent to workers by reference.
+
+    Models are never part of an embedder: a worker loads them on first use and keeps them
+    (`load_once`). What is learnt from data is `state`, plain arrays that can be stored.
+
+    Attributes:
+        settings: The stage's settings.
+        columns: Roles of the input's columns.
+        state: Fitted arrays, empty before `with_state` or where nothing is fitted.
+    """
+
+    settings: EmbedSettings
+    columns: Columns
+    state: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    name: ClassVar[str] = ""
+
+    @property
+    @abstractmethod
+    def revision(self) -> str:
+        """Name what else the vectors depend on: format version, model and its revision."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Return the length of a vector. Raises InputError before a needed fit."""
+
+    @property
+    @abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """Return the user's columns that the content is made of, in a fixed order."""
+
+    @abstractmethod
+    def embed(self, rows: pa.Table) -> Result:
+        """Embed rows.
+
+        Args:
+            rows: Table with the columns of `reads`, n rows.
+
+        Returns:
+            Vectors (n, dimension), float32 (undefined where there is a reason), and reasons
+            (n,), object array of str or None.
+        """
+
+    @property
+    def needs_fit(self) -> bool:
+        """Tell whether `fit` must run (on a sample of the pool) before `embed`."""
+        return False
+
+    @property
+    def fit_rows(self) -> int:
+        """Return how many sampled rows `fit` wants."""
+        return self.settings.fit_rows
+
+    @property
+    def normalize(self) -> bool:
+        """Tell whether vectors are scaled to length one."""
+        return bool(self.settings.normalize)
+
+    def fit(self, sample: pa.Table) -> State:
+        """Learn from sampled rows what `embed` needs; returns plain arrays to store."""
+        del sample
+        return {}
+
+    def with_state(self: Self, state: Mapping[str, np.ndarray]) -> Self:
+        """Return this embedder with fitted arrays."""
+        return replace(self, state=dict(state))
+
+    def with_columns(self: Self, columns: Columns) -> Self:
+        """Return this embedder for an input whose columns have other names."""
+        return replace(self, columns=columns)
+
+    def prepare(self: Self) -> Self:
+        """Check on the driver that extras and models are there, before any expensive work.
+
+        Returns:
+            The embedder to use from here on: a hub model is pinned to its commit.
+        """
+        return self
+
+    def fitted(self, key: str) -> np.ndarray:
+        """Return one fitted array. Raises InputError where the fit is missing."""
+        if key not in self.state:
+            raise InputError(
+                f"Embedder '{self.name}' has not been fitted ('{key}' is missing): run fit on a "
+                "sample of the pool and pass its arrays to with_state."
+            )
+        return self.state[key]
+
+
+def load_once(key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
+    """Return the object under a key, loading it once per process, whatever thread asks."""
+    with _models_lock:
+        if key not in _models:
+            _models[key] = load()
+        return _models[key]
+
+
+def no_reasons(rows: int) -> np.ndarray:
+    """Return reasons for rows that are all fine."""
+    return np.full(rows, None, dtype=object)
+
+
+def set_reason(reasons: np.ndarray, where: np.ndarray, reason: str) -> None:
+    """Give rows a reason, unless they have one already."""
+    reasons[where & np.equal(reasons, None)] = reason
+
+
+def column(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    """Return a column as one array. Raises InputError naming a missing column."""
+    index = rows.schema.get_field_index(name)
+    if index < 0:
+        raise InputError(
+            f"Column '{name}' is missing (or there twice): the rows have "
+            f"{', '.join(rows.schema.names)}."
+        )
+    return one_array(rows.column(index))
+
+
+def text_column(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray]:
+    """Return the texts (no nulls) and reasons for null and blank ones."""
+    array = column(rows, name)
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.string())
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+        raise InputError(
+            f"Column '{name}' holds {array.type}, not text: name a string column as text."
+        )
+    reasons = no_reasons(len(array))
+    set_reason(reasons, np.asarray(array.is_null()), NULL_CONTENT)
+    filled = pc.fill_null(array, "")
+    try:
+        filled.validate(full=True)
+    except pa.ArrowInvalid:
+        broken = np.array([not _is_utf8(v) for v in filled.cast(pa.large_binary()).to_pylist()])
+        set_reason(reasons, broken, NOT_UTF8)
+        filled = pc.if_else(pa.array(broken), pa.scalar("", filled.type), filled)
+    set_reason(reasons, np.asarray(pc.equal(pc.utf8_trim_whitespace(filled), "")), EMPTY_CONTENT)
+    return filled, reasons
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def check_vectors(vectors: np.ndarray, reasons: np.ndarray, *, normalize: bool) -> Result:
+    """Find unusable vectors, and scale the others to length one if asked.
+
+    The norm is a float64 sum over one row in a fixed order, so the bits do not depend on the
+    batch that a row came in.
+
+    Args:
+        vectors: (n, d) float32.
+        reasons: (n,) str or None; rows that have one are left alone.
+        normalize: Scale to length one.
+    """
+    if not vectors.shape[0]:
+        return vectors, reasons
+    fine = np.equal(reasons, None)
+    finite = np.isfinite(vectors).all(axis=1)
+    set_reason(reasons, ~finite, NOT_FINITE)
+    if normalize:
+        wide = vectors.astype(np.float64)
+        with np.errstate(all="ignore"):  # rows with a reason may hold anything
+            norms = np.sqrt((wide * wide).sum(axis=1))
+            usable = fine & finite & (norms > 0)
+            set_reason(reasons, finite & (norms == 0), ZERO_NORM)
+            wide[usable] /= norms[usable, None]
+        vectors = wide.astype(np.float32)
+    return vectors, reasons

@@ -1,0 +1,107 @@
+"""model2vec: distilled static word vectors, from a folder or the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from gio_spark.embed.base import Embedder, Result, check_vectors, load_once, text_column
+from gio_spark.embed.models import resolve_model
+from gio_spark.embed.static import pool_tokens
+from gio_spark.errors import ConfigError, InputError, MissingExtraError
+
+_PURPOSE = "Embedder 'model2vec'"
+
+
+@dataclass(frozen=True)
+class Model2VecEmbedder(Embedder):
+    """Texts as the average of their tokens' vectors.
+
+    A set dimension takes the first coordinates (the models' are ordered by a PCA).
+    """
+
+    name: ClassVar[str] = "model2vec"
+
+    @property
+    def revision(self) -> str:
+        """Return format version, model and its revision."""
+        return f"1:{self.settings.model}@{self._load().revision}"
+
+    @property
+    def dimension(self) -> int:
+        """Return the set dimension, or the model's."""
+        return self.settings.dimension or int(self._load().model.dim)
+
+    @property
+    def normalize(self) -> bool:
+        """Tell whether vectors are scaled to length one (the default here)."""
+        return self.settings.normalize is not False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the text column."""
+        if self.columns.text is None:
+            raise InputError("Embedder 'model2vec' needs columns.text: name the text column.")
+        return (self.columns.text,)
+
+    def prepare(self) -> Model2VecEmbedder:
+        """Load the model and pin its revision."""
+        loaded = self._load()
+        width = int(loaded.model.dim)
+        if self.dimension > width:
+            raise ConfigError(
+                f"embedder.dimension is {self.dimension}; model '{self.settings.model}' has "
+                f"{width}."
+            )
+        if loaded.from_hub:
+            pinned = self.settings.model_copy(update={"revision": loaded.revision})
+            return replace(self, settings=pinned)
+        return self
+
+    def embed(self, rows: pa.Table) -> Result:
+        """Embed texts."""
+        texts, reasons = text_column(rows, self.reads[0])
+        model = self._load().model
+        strings = texts.to_pylist()
+        if model.max_length is not None:  # as the library does: spare the tokenizer what it cuts
+            limit = model.max_length * model.median_token_length
+            strings = [text[:limit] for text in strings]
+        token_ids = model.tokenize(strings)
+        if model.token_mapping is None and model.weights is None:
+            vectors = pool_tokens(token_ids, _as_float32(model.embedding))
+            vectors = np.ascontiguousarray(vectors[:, : self.dimension])
+        else:  # a quantised vocabulary has weights of its own
+            vectors = model.encode(strings, use_multiprocessing=False).astype(np.float32)
+            vectors = np.ascontiguousarray(vectors[:, : self.dimension])
+        return check_vectors(vectors, reasons, normalize=self.normalize)
+
+    def _load(self) -> _Loaded:
+        model, revision = self.settings.model, self.settings.revision
+        return load_once(("model2vec", model, revision), lambda: _load_model(model, revision))
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    model: Any
+    revision: str
+    from_hub: bool
+
+
+def _load_model(name: str | None, revision: str | None) -> _Loaded:
+    try:
+        from model2vec import StaticModel
+    except ImportError as error:
+        raise MissingExtraError("model2vec", "static", _PURPOSE) from error
+    folder, found = resolve_model(name, revision, embedder="model2vec", extra="static")
+    try:
+        model = StaticModel.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"Folder '{folder}' holds no model2vec model: {error}") from error
+    return _Loaded(model=model, revision=found, from_hub=str(folder) != str(name))
+
+
+def _as_float32(embedding: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(embedding, dtype=np.float32)

@@ -1,0 +1,127 @@
+"""sentence-transformers: neural text embeddings, on a GPU when there is one.
+
+Forward passes pad texts to the longest of a batch, so the last bits of a vector may depend on its
+neighbours, on the device and on the library's version: equal to about 1e-6, not to the bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from gio_spark.embed.base import Embedder, Result, check_vectors, load_once, text_column
+from gio_spark.embed.models import resolve_model
+from gio_spark.errors import ConfigError, InputError, MissingExtraError
+
+
+@dataclass(frozen=True)
+class SentenceTransformerEmbedder(Embedder):
+    """Texts through a sentence-transformers model; no remote code, safetensors only."""
+
+    name: ClassVar[str] = "sentence-transformers"
+
+    @property
+    def revision(self) -> str:
+        """Return format version, model and its revision."""
+        return f"1:{self.settings.model}@{self._load().revision}"
+
+    @property
+    def dimension(self) -> int:
+        """Return the set dimension, or the model's."""
+        return self.settings.dimension or self._load().width
+
+    @property
+    def normalize(self) -> bool:
+        """Tell whether vectors are scaled to length one (the default here)."""
+        return self.settings.normalize is not False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the text column."""
+        if self.columns.text is None:
+            raise InputError(
+                "Embedder 'sentence-transformers' needs columns.text: name the text column."
+            )
+        return (self.columns.text,)
+
+    def prepare(self) -> SentenceTransformerEmbedder:
+        """Load the model and pin its revision."""
+        loaded = self._load()
+        if self.dimension > loaded.width:
+            raise ConfigError(
+                f"embedder.dimension is {self.dimension}; model '{self.settings.model}' has "
+                f"{loaded.width}."
+            )
+        if loaded.from_hub:
+            pinned = self.settings.model_copy(update={"revision": loaded.revision})
+            return replace(self, settings=pinned)
+        return self
+
+    def embed(self, rows: pa.Table) -> Result:
+        """Embed texts."""
+        texts, reasons = text_column(rows, self.reads[0])
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        fine = np.equal(reasons, None)
+        if fine.any():
+            encoded = self._load().model.encode(
+                texts.filter(pa.array(fine)).to_pylist(),
+                batch_size=self.settings.model_batch,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+                normalize_embeddings=False,
+            )
+            vectors[fine] = encoded[:, : self.dimension]
+        return check_vectors(vectors, reasons, normalize=self.normalize)
+
+    def _load(self) -> _Loaded:
+        model, revision, device = (
+            self.settings.model,
+            self.settings.revision,
+            self.settings.device,
+        )
+        return load_once(
+            ("sentence-transformers", model, revision, device),
+            lambda: _load_model(model, revision, device),
+        )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    model: Any
+    revision: str
+    from_hub: bool
+    width: int
+
+
+def _load_model(name: str | None, revision: str | None, device: str | None) -> _Loaded:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise MissingExtraError(
+            "sentence-transformers", "text", "Embedder 'sentence-transformers'"
+        ) from error
+    folder, found = resolve_model(
+        name, revision, embedder="sentence-transformers", extra="text"
+    )
+    try:
+        model = SentenceTransformer(
+            str(folder),
+            device=device,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"Folder '{folder}' holds no sentence-transformers model: {error}"
+        ) from error
+    model.eval()
+    return _Loaded(
+        model=model,
+        revision=found,
+        from_hub=str(folder) != str(name),
+        width=int(model.get_sentence_embedding_dimension()),
+    )

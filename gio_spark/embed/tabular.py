@@ -1,0 +1,142 @@
+"""Tabular rows: standardised numbers and hashed categories side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gio_spark.embed.base import (
+    NOT_FINITE,
+    NULL_CONTENT,
+    Embedder,
+    Result,
+    State,
+    check_vectors,
+    column,
+    no_reasons,
+    set_reason,
+)
+from gio_spark.embed.casts import as_numbers, as_strings
+from gio_spark.errors import InputError
+
+_ENTRIES = 4
+
+
+@dataclass(frozen=True)
+class TabularEmbedder(Embedder):
+    """Numbers as (x - mean) / scale of a sample, categories as unit vectors of a fixed hash.
+
+    Two standardised numbers differ by 2 on average (squared), and so do two different
+    categories, so that every column has the same say. A missing number becomes 0 (the mean) and,
+    where the sample had gaps in that column, sets a coordinate that says so; a missing category is
+    a category of its own. Coordinates: numbers, gap marks, categories.
+    """
+
+    name: ClassVar[str] = "tabular"
+
+    @property
+    def revision(self) -> str:
+        """Return the format version."""
+        return "1"
+
+    @property
+    def needs_fit(self) -> bool:
+        """Tell whether there are numbers to standardise."""
+        return bool(self.columns.numeric)
+
+    @property
+    def dimension(self) -> int:
+        """Return the length of a vector."""
+        width = len(self.columns.numeric)
+        if width:
+            width += int(self.fitted("gaps").sum())
+        return width + (self.settings.category_dimension if self.columns.categorical else 0)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return numeric, then categorical columns."""
+        if not self.columns.numeric and not self.columns.categorical:
+            raise InputError(
+                "Embedder 'tabular' needs columns.numeric or columns.categorical: name features."
+            )
+        return (*self.columns.numeric, *self.columns.categorical)
+
+    def fit(self, sample: pa.Table) -> State:
+        """Find mean and scale of each number, and which have gaps.
+
+        Returns:
+            mean, scale (c,) float64 (scale 1 for a constant column) and gaps (c,) bool.
+        """
+        mean, scale, gaps = [], [], []
+        for name in self.columns.numeric:
+            values, _ = as_numbers(column(sample, name), name)
+            known = values[np.isfinite(values)]
+            if not len(known):
+                raise InputError(
+                    f"Column '{name}' has no number in {sample.num_rows} sampled rows."
+                )
+            spread = float(known.std())
+            mean.append(float(known.mean()))
+            scale.append(spread if spread > 0 else 1.0)
+            gaps.append(bool(np.isnan(values).any()))
+        return {
+            "mean": np.array(mean, dtype=np.float64),
+            "scale": np.array(scale, dtype=np.float64),
+            "gaps": np.array(gaps, dtype=bool),
+        }
+
+    def embed(self, rows: pa.Table) -> Result:
+        """Embed rows of features."""
+        reasons = no_reasons(rows.num_rows)
+        missing = np.ones(rows.num_rows, dtype=bool)
+        parts: list[np.ndarray] = []
+        if self.columns.numeric:
+            numbers, marks = self._numbers(rows, reasons, missing)
+            parts += [numbers, marks]
+        if self.columns.categorical:
+            parts.append(self._categories(rows, missing))
+        set_reason(reasons, missing, NULL_CONTENT)
+        vectors = np.concatenate(parts, axis=1).astype(np.float32)
+        return check_vectors(vectors, reasons, normalize=self.normalize)
+
+    def _numbers(
+        self, rows: pa.Table, reasons: np.ndarray, missing: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        mean, scale = self.fitted("mean"), self.fitted("scale")
+        values = np.empty((rows.num_rows, len(mean)))
+        for index, name in enumerate(self.columns.numeric):
+            values[:, index], bad = as_numbers(column(rows, name), name)
+            set_reason(reasons, bad, f"column '{name}' is not a number")
+            set_reason(reasons, np.isinf(values[:, index]), NOT_FINITE)
+        gaps = np.isnan(values)
+        missing &= gaps.all(axis=1)
+        with np.errstate(all="ignore"):  # infinite values have their reason by now
+            scaled = np.where(gaps, 0.0, (values - mean) / scale)
+        return scaled, gaps[:, self.fitted("gaps")].astype(np.float64)
+
+    def _categories(self, rows: pa.Table, missing: np.ndarray) -> np.ndarray:
+        width = self.settings.category_dimension
+        sums = np.zeros((rows.num_rows, width))
+        for name in self.columns.categorical:
+            array = as_strings(column(rows, name), name)
+            missing &= np.asarray(array.is_null())
+            codes = array.dictionary_encode()
+            values = [*codes.dictionary.to_pylist(), None]
+            table = np.stack([_category(name, v, width, self.settings.seed) for v in values])
+            sums += table[pc.fill_null(codes.indices, len(values) - 1).to_numpy()]
+        return sums
+
+
+def _category(name: str, value: str | None, width: int, seed: int) -> np.ndarray:
+    """Return a fixed vector of four entries of 1/2 or -1/2 for one category of one column."""
+    text = f"{seed}\0{name}\0{'0' if value is None else '1' + value}"
+    digest = hashlib.blake2b(text.encode(), digest_size=8 * _ENTRIES).digest()
+    vector = np.zeros(width)
+    for number in np.frombuffer(digest, "<u8").tolist():
+        vector[(number >> 1) % width] += 0.5 if number & 1 else -0.5
+    return vector

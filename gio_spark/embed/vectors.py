@@ -1,0 +1,161 @@
+"""Own vectors: checked and brought to float32, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gio_spark.embed.base import (
+    EMPTY_CONTENT,
+    NULL_CONTENT,
+    Embedder,
+    Result,
+    State,
+    check_vectors,
+    column,
+    no_reasons,
+    set_reason,
+)
+from gio_spark.errors import InputError
+
+# Enough to see the common length; a fit for nothing else.
+_LENGTH_SAMPLE = 1000
+
+
+@dataclass(frozen=True)
+class VectorEmbedder(Embedder):
+    """Vectors that the input already has, as float32 bytes or arrays of numbers.
+
+    Without a set dimension, the most common length in a sample of the pool is the dimension, so
+    that a target of another length is found out.
+    """
+
+    name: ClassVar[str] = "vectors"
+
+    @property
+    def revision(self) -> str:
+        """Return the format version."""
+        return "1"
+
+    @property
+    def needs_fit(self) -> bool:
+        """Tell whether the dimension must be found in the data."""
+        return self.settings.dimension is None
+
+    @property
+    def fit_rows(self) -> int:
+        """Return how many rows are looked at for their length."""
+        return min(_LENGTH_SAMPLE, self.settings.fit_rows)
+
+    @property
+    def dimension(self) -> int:
+        """Return the set or the fitted dimension."""
+        return self.settings.dimension or int(self.fitted("dimension")[0])
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the vector column."""
+        return (self._column(),)
+
+    def _column(self) -> str:
+        if self.columns.vector is None:
+            raise InputError("Embedder 'vectors' needs columns.vector: name the vector column.")
+        return self.columns.vector
+
+    def fit(self, sample: pa.Table) -> State:
+        """Find the most common length (the shortest of equals)."""
+        lengths, _ = flat_lists(column(sample, self._column()))
+        lengths = lengths[lengths > 0]
+        if not len(lengths):
+            raise InputError(
+                f"Column '{self._column()}' has no vector in {sample.num_rows} sampled rows."
+            )
+        values, counts = np.unique(lengths, return_counts=True)
+        return {"dimension": np.array([values[counts.argmax()]], dtype=np.int64)}
+
+    def embed(self, rows: pa.Table) -> Result:
+        """Check lengths and values; scale to length one if asked."""
+        array = column(rows, self._column())
+        vectors, reasons = equal_rows(array, self.dimension, np.dtype(np.float32))
+        return check_vectors(vectors, reasons, normalize=self.normalize)
+
+
+def equal_rows(array: pa.Array, dimension: int, dtype: np.dtype) -> Result:
+    """Return lists or float32 bytes as a matrix, with reasons where the length is another.
+
+    Args:
+        array: Binary, or list of numbers, n rows.
+        dimension: Wanted length.
+        dtype: Element type of the matrix.
+
+    Returns:
+        Matrix (n, dimension), zero where there is a reason, and reasons (n,).
+    """
+    rows = len(array)
+    reasons = no_reasons(rows)
+    lengths, values = flat_lists(array)
+    set_reason(reasons, np.asarray(array.is_null()), NULL_CONTENT)
+    set_reason(reasons, lengths == 0, EMPTY_CONTENT)
+    if _is_binary(array.type):
+        set_reason(reasons, lengths < 0, "wrong length: bytes are not whole float32 values")
+    good = lengths == dimension
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is a reason later
+        values = np.ascontiguousarray(values, dtype=dtype)
+    if good.all():
+        return values.reshape(rows, dimension), reasons
+    for length in np.unique(lengths[~good]):
+        set_reason(reasons, lengths == length, f"wrong length: {length} instead of {dimension}")
+    matrix = np.zeros((rows, dimension), dtype=dtype)
+    matrix[good] = values[np.repeat(good, np.maximum(lengths, 0))].reshape(-1, dimension)
+    return matrix, reasons
+
+
+def flat_lists(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return the length of each row (null: 0, bytes that are not float32: -1) and all values.
+
+    The values are those of the rows with a length above 0, one after another, without a copy
+    where Arrow's layout allows it.
+    """
+    kind = array.type
+    if pa.types.is_null(kind):
+        return np.zeros(len(array), np.int64), np.empty(0, np.float32)
+    if _is_binary(kind):
+        return _flat_binary(array)
+    if not (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    ):
+        raise InputError(
+            f"Vectors or pixels cannot be read from {kind}: use an array of numbers, or bytes."
+        )
+    inner = kind.value_type
+    if not (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
+        raise InputError(f"Arrays of {inner} are no vectors: use an array of numbers.")
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    flat = array.flatten()
+    if flat.null_count:
+        flat = pc.fill_null(flat.cast(pa.float64(), safe=False), float("nan"))
+    return lengths.astype(np.int64), flat.to_numpy(zero_copy_only=False)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    )
+
+
+def _flat_binary(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    blobs = pc.fill_null(array.cast(pa.large_binary()), b"")
+    sizes = pc.binary_length(blobs).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = np.where(sizes % 4 == 0, sizes // 4, -1)
+    if (lengths < 0).any():
+        blobs = pc.if_else(pa.array(lengths < 0), pa.scalar(b"", pa.large_binary()), blobs)
+    _, offsets, data = blobs.buffers()
+    ends = np.frombuffer(offsets, np.int64, len(blobs) + 1, blobs.offset * 8)
+    if data is None or ends[-1] == ends[0]:
+        return lengths, np.empty(0, np.float32)
+    return lengths, np.frombuffer(data, "<f4", (ends[-1] - ends[0]) // 4, ends[0])

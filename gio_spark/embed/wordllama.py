@@ -1,0 +1,103 @@
+"""WordLlama: static word vectors that the package carries (256 dimensions), nothing downloaded."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from gio_spark.embed.base import Embedder, Result, check_vectors, load_once, text_column
+from gio_spark.embed.static import pool_tokens
+from gio_spark.errors import ConfigError, InputError, MissingExtraError
+
+_CONFIG, _WIDTH = "l2_supercat", 256
+_WIDTHS = (64, 128, 256)
+
+
+@dataclass(frozen=True)
+class WordLlamaEmbedder(Embedder):
+    """Texts as the average of their tokens' vectors.
+
+    A smaller dimension (64, 128) takes the first coordinates, which the vectors were trained for.
+    """
+
+    name: ClassVar[str] = "wordllama"
+
+    @property
+    def revision(self) -> str:
+        """Return format version, package version and weights."""
+        return f"1:{version('wordllama')}:{_CONFIG}"
+
+    @property
+    def dimension(self) -> int:
+        """Return the set dimension, 256 by default."""
+        return self.settings.dimension or _WIDTH
+
+    @property
+    def normalize(self) -> bool:
+        """Tell whether vectors are scaled to length one (the default here)."""
+        return self.settings.normalize is not False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the text column."""
+        if self.columns.text is None:
+            raise InputError("Embedder 'wordllama' needs columns.text: name the text column.")
+        return (self.columns.text,)
+
+    def prepare(self) -> WordLlamaEmbedder:
+        """Check the dimension and load the model."""
+        if self.dimension not in _WIDTHS:
+            raise ConfigError(
+                f"embedder.dimension is {self.dimension}; wordllama has {_WIDTHS}."
+            )
+        _load()
+        return self
+
+    def embed(self, rows: pa.Table) -> Result:
+        """Embed texts."""
+        texts, reasons = text_column(rows, self.reads[0])
+        tokenizer, embedding = _load()
+        encodings = tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
+        vectors = pool_tokens([encoding.ids for encoding in encodings], embedding)
+        vectors = np.ascontiguousarray(vectors[:, : self.dimension])
+        return check_vectors(vectors, reasons, normalize=self.normalize)
+
+
+def installed() -> bool:
+    """Tell whether the package is there, without importing it."""
+    return find_spec("wordllama") is not None
+
+
+def _load() -> tuple[Any, np.ndarray]:
+    """Return tokenizer and word vectors of this process."""
+    return load_once(("wordllama",), _load_model)
+
+
+def _load_model() -> tuple[Any, np.ndarray]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        import wordllama
+    except ImportError as error:
+        raise MissingExtraError("wordllama", "static", "Embedder 'wordllama'") from error
+    finally:
+        # The package configures the root logger on import; that is the application's to do.
+        for handler in [handler for handler in root.handlers if handler not in handlers]:
+            root.removeHandler(handler)
+        root.setLevel(level)
+    model = wordllama.WordLlama.load(
+        config=_CONFIG,
+        cache_dir=Path(wordllama.__file__).parent,
+        dim=_WIDTH,
+        disable_download=True,
+    )
+    tokenizer = model.tokenizer
+    tokenizer.no_padding()  # padding costs memory, and the pooling here needs none
+    return tokenizer, model.embedding
