@@ -1,6 +1,6 @@
 """Rows to vectors: one small protocol, one file per embedder."""
 
-from gio_spark.embed.apply import EMBEDDED_SCHEMA, count_words, embed, embed_rows
+from gio_spark.embed.apply import EMBEDDED_SCHEMA, count_words, embed, embed_rows, fit_state
 from gio_spark.embed.base import Embedder
 from gio_spark.embed.registry import make_embedder, pick_embedder
 
@@ -10,6 +10,7 @@ __all__ = [
     "count_words",
     "embed",
     "embed_rows",
+    "fit_state",
     "make_embedder",
     "pick_embedder",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.embed.base import Embedder, column, set_reason
+from gio_spark.embed.base import Embedder, State, column, set_reason, usable
 from gio_spark.embed.casts import as_numbers, as_strings, as_times, is_text
 from gio_spark.engine.arrow import encode_vectors, map_arrow
 from gio_spark.engine.hashing import content_hashes
 from gio_spark.engine.info import describe
+from gio_spark.engine.sampling import hash_sample
+from gio_spark.engine.ship import Shipped, ship
 from gio_spark.settings.columns import Columns
 
 if TYPE_CHECKING:
@@ -28,6 +30,30 @@ EMBEDDED_SCHEMA = (
 )
 # Roles that are copied beside the vector, in the order that row_hash reads them.
 PASSED_ROLES = ("tokens", "source", "quality", "event_time", "ingest_time", "label")
+
+
+def fit_state(df: DataFrame, embedder: Embedder, *, total: int) -> State:
+    """Fit an embedder on a hash sample of the pool, the same rows at any partitioning.
+
+    Args:
+        df: The pool: `id` (string) and the columns of the content.
+        embedder: Prepared embedder.
+        total: Rows in `df` (an upper estimate is enough).
+
+    Returns:
+        Plain arrays for `embedder.with_state`; none where nothing is fitted.
+    """
+    if not embedder.needs_fit:
+        return {}
+    sample = hash_sample(_pick(df, embedder.reads), embedder.fit_rows, "embed-fit", total=total)
+    return embedder.fit(sample)
+
+
+def _pick(df: DataFrame, names: Iterable[str]) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    unique = dict.fromkeys(["id", *names])
+    return df.select(*[F.col("`" + name.replace("`", "``") + "`") for name in unique])
 
 
 def embed(df: DataFrame, embedder: Embedder, *, columns: Columns | None = None) -> DataFrame:
@@ -46,16 +72,18 @@ def embed(df: DataFrame, embedder: Embedder, *, columns: Columns | None = None) 
         label. Tokens are the user's column; without one, or where it is null, words between white
         space for text (at least 1) and 1 for anything else.
     """
-    from pyspark.sql import functions as F
-
     if columns is not None and columns != embedder.columns:
         embedder = embedder.with_columns(columns)
     roles = embedder.columns
     passed = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
-    names = list(dict.fromkeys(["id", *embedder.reads, *passed]))
-    picked = df.select(*[F.col("`" + name.replace("`", "``") + "`") for name in names])
-    shared = describe(df.sparkSession).kind == "embedded"
-    task = _Task(embedder, one_thread=not shared)
+    picked = _pick(df, [*embedder.reads, *passed])
+    spark = df.sparkSession
+    task = _Task(
+        embedder.with_state({}),
+        ship(spark, embedder.state),
+        # On the embedded engine all rows share one process, whose tokenizers use every core.
+        one_thread=describe(spark).kind != "embedded",
+    )
     return map_arrow(picked, task, EMBEDDED_SCHEMA, batch_rows=embedder.settings.batch_rows)
 
 
@@ -63,7 +91,7 @@ def embed_rows(rows: pa.Table, embedder: Embedder) -> pa.Table:
     """Embed one batch of rows; what `embed` does on a worker (see there for the columns)."""
     vectors, reasons = embedder.embed(rows)
     passed = _passed(rows, embedder, reasons)
-    bad = pa.array(~np.equal(reasons, None))
+    bad = pa.array(~usable(reasons))
     blobs = encode_vectors(vectors)
     return pa.table(
         {
@@ -82,14 +110,16 @@ class _Task:
     """The function that runs on workers; a class, so that it is sent by reference."""
 
     embedder: Embedder
+    state: Shipped
     one_thread: bool
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         if self.one_thread:
             # A worker process has one core; tokenizers would start a thread for every core.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        embedder = self.embedder.with_state(self.state.load())
         for batch in batches:
-            yield embed_rows(pa.Table.from_batches([batch]), self.embedder)
+            yield embed_rows(pa.Table.from_batches([batch]), embedder)
 
 
 def _passed(rows: pa.Table, embedder: Embedder, reasons: np.ndarray) -> dict[str, pa.Array]:

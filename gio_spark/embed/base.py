@@ -137,9 +137,14 @@ def no_reasons(rows: int) -> np.ndarray:
     return np.full(rows, None, dtype=object)
 
 
+def usable(reasons: np.ndarray) -> np.ndarray:
+    """Return a mask of the rows without a reason."""
+    return np.asarray(np.equal(reasons, np.array(None, dtype=object)), dtype=bool)
+
+
 def set_reason(reasons: np.ndarray, where: np.ndarray, reason: str) -> None:
     """Give rows a reason, unless they have one already."""
-    reasons[where & np.equal(reasons, None)] = reason
+    reasons[where & usable(reasons)] = reason
 
 
 def column(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
@@ -196,15 +201,15 @@ def check_vectors(vectors: np.ndarray, reasons: np.ndarray, *, normalize: bool) 
     """
     if not vectors.shape[0]:
         return vectors, reasons
-    fine = np.equal(reasons, None)
+    fine = usable(reasons)
     finite = np.isfinite(vectors).all(axis=1)
     set_reason(reasons, ~finite, NOT_FINITE)
     if normalize:
         wide = vectors.astype(np.float64)
         with np.errstate(all="ignore"):  # rows with a reason may hold anything
             norms = np.sqrt((wide * wide).sum(axis=1))
-            usable = fine & finite & (norms > 0)
+            scaled = fine & finite & (norms > 0)
             set_reason(reasons, finite & (norms == 0), ZERO_NORM)
-            wide[usable] /= norms[usable, None]
+            wide[scaled] /= norms[scaled, None]
         vectors = wide.astype(np.float32)
     return vectors, reasons

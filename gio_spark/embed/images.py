@@ -30,6 +30,7 @@ from gio_spark.embed.base import (
     column,
     no_reasons,
     set_reason,
+    usable,
 )
 from gio_spark.embed.vectors import equal_rows, flat_lists
 from gio_spark.errors import ConfigError, InputError, MissingExtraError
@@ -107,7 +108,7 @@ class ImageEmbedder(Embedder):
                 "images, which are scaled down, or smaller arrays."
             )
         pixels, reasons = self._read(array, width)
-        pixels = pixels[np.equal(reasons, None) & np.isfinite(pixels).all(axis=1)]
+        pixels = pixels[usable(reasons) & np.isfinite(pixels).all(axis=1)]
         if len(pixels) < 2:
             raise InputError(
                 f"{len(pixels)} of {sample.num_rows} sampled images can be read; two are needed."
@@ -135,8 +136,10 @@ class ImageEmbedder(Embedder):
         array = column(rows, self.reads[0])
         components = self.fitted("components")
         pixels, reasons = self._read(array, components.shape[1])
-        set_reason(reasons, ~np.isfinite(pixels).all(axis=1), NOT_FINITE)
-        pixels[~np.equal(reasons, None)] = 0
+        set_reason(reasons, np.asarray(~np.isfinite(pixels).all(axis=1)), NOT_FINITE)
+        fine = usable(reasons)
+        if not fine.all():
+            pixels = np.where(fine[:, None], pixels, 0.0)
         unit, scale = float(self.fitted("unit")[0]), float(self.fitted("scale")[0])
         if _whole_numbers(array.type) != (scale == _BYTE_SCALE):
             fitted = "whole numbers" if scale == _BYTE_SCALE else "floats"

@@ -12,7 +12,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.embed.base import Embedder, Result, check_vectors, load_once, text_column
+from gio_spark.embed.base import (
+    Embedder,
+    Result,
+    check_vectors,
+    load_once,
+    text_column,
+    usable,
+)
 from gio_spark.embed.models import resolve_model
 from gio_spark.errors import ConfigError, InputError, MissingExtraError
 
@@ -64,7 +71,7 @@ class SentenceTransformerEmbedder(Embedder):
         """Embed texts."""
         texts, reasons = text_column(rows, self.reads[0])
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        fine = np.equal(reasons, None)
+        fine = usable(reasons)
         if fine.any():
             encoded = self._load().model.encode(
                 texts.filter(pa.array(fine)).to_pylist(),
@@ -103,9 +110,7 @@ def _load_model(name: str | None, revision: str | None, device: str | None) -> _
         raise MissingExtraError(
             "sentence-transformers", "text", "Embedder 'sentence-transformers'"
         ) from error
-    folder, found = resolve_model(
-        name, revision, embedder="sentence-transformers", extra="text"
-    )
+    folder, found = resolve_model(name, revision, embedder="sentence-transformers", extra="text")
     try:
         model = SentenceTransformer(
             str(folder),

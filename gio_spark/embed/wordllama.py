@@ -54,9 +54,7 @@ class WordLlamaEmbedder(Embedder):
     def prepare(self) -> WordLlamaEmbedder:
         """Check the dimension and load the model."""
         if self.dimension not in _WIDTHS:
-            raise ConfigError(
-                f"embedder.dimension is {self.dimension}; wordllama has {_WIDTHS}."
-            )
+            raise ConfigError(f"embedder.dimension is {self.dimension}; wordllama has {_WIDTHS}.")
         _load()
         return self
 

@@ -77,12 +77,11 @@ def _digest(encoded: pa.Array) -> pa.Array:
     rows = len(encoded)
     offsets, data = _layout(encoded)
     sha256 = hashlib.sha256
-    view = memoryview(data)
+    view = memoryview(data.data)
     bounds = offsets.tolist()
     # About 1 microsecond a row; slices of a memoryview copy nothing.
     digests = [
-        sha256(view[start:stop]).digest()[:_BYTES]
-        for start, stop in itertools.pairwise(bounds)
+        sha256(view[start:stop]).digest()[:_BYTES] for start, stop in itertools.pairwise(bounds)
     ]
     text = b"".join(digests).hex().encode()
     ends = np.arange(0, (rows + 1) * HASH_CHARACTERS, HASH_CHARACTERS, dtype=np.int32)
@@ -105,8 +104,8 @@ def _encode(array: pa.Array) -> tuple[pa.Array, pa.Array]:
     offsets, _ = _layout(values)
     heads = np.empty((len(array), 9), np.uint8)
     heads[:, 0] = np.where(missing, ord("n"), ord(tag))
-    heads[:, 1:] = np.ascontiguousarray(np.diff(offsets).astype("<i8")).view(np.uint8).reshape(
-        -1, 8
+    heads[:, 1:] = (
+        np.ascontiguousarray(np.diff(offsets).astype("<i8")).view(np.uint8).reshape(-1, 8)
     )
     return _fixed(heads), values
 

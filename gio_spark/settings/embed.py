@@ -58,14 +58,6 @@ class EmbedSettings(StageSettings):
         20_000, ge=10, description="Rows of the hash sample that an embedder is fitted on."
     )
     batch_rows: int = Field(4096, ge=1, le=65536, description="Rows embedded at once on a worker.")
-    processes: int | None = Field(
-        None,
-        ge=0,
-        description=(
-            "Extra processes for embedders bound by Python on the embedded engine; 0: none; "
-            "unset: as many as cores where they help."
-        ),
-    )
     device: str | None = Field(
         None,
         description="Device of sentence-transformers, such as cpu or cuda; unset: GPU if any.",
