@@ -4,9 +4,10 @@ Needs nothing but Python itself. Writes a stamp into the environment, and does n
 lock, pyproject.toml, the list below and the interpreter are those of the stamp.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -18,116 +19,111 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = "requirements.lock"
 OLDEST, NEWEST = (3, 10), (3, 13)
 
-# What goes into each environment. pyspark and pyspark-client are both the module `pyspark`, so
-# the development environment takes Sail and Delta's Rust reader beside the full pyspark.
+# Environment -> its folder and what pip installs there. pyspark and pyspark-client are both the
+# module `pyspark`, so development takes Sail and Delta's Rust reader beside the full pyspark.
 ENVIRONMENTS = {
-    "demo": {"folder": ".venv-demo", "install": ["-e", ".[embedded,local,static]"]},
-    "dev": {
-        "folder": ".venv",
-        "install": ["-e", ".[spark,local,static]", "pysail", "deltalake", "--group", "dev"],
-    },
+    "demo": (".venv-demo", ["-e", ".[embedded,local,static]"]),
+    "dev": (".venv", ["-e", ".[spark,local,static]", "pysail", "deltalake", "--group", "dev"]),
 }
 
 
-def say(text):
-    print("==> " + text, flush=True)
+def say(text: str) -> None:
+    print(f"==> {text}", flush=True)
 
 
-def fail(text):
-    sys.exit("error: " + text)
-
-
-def version_of(python):
+def version_of(python: str) -> tuple[int, int] | None:
     """Return (major, minor) of an interpreter, or None where it does not run."""
+    code = "import sys; print(*sys.version_info[:2])"
     try:
         done = subprocess.run(
-            [python, "-c", "import sys; print(sys.version_info[0], sys.version_info[1])"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            universal_newlines=True,
-            timeout=60,
+            [python, "-c", code], capture_output=True, text=True, timeout=60, check=True
         )
-        return tuple(int(part) for part in done.stdout.split()) if done.returncode == 0 else None
-    except (OSError, ValueError, subprocess.TimeoutExpired):
+        major, minor = done.stdout.split()
+        return int(major), int(minor)
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
 
 
-def choose_python():
+def choose_python() -> str:
     """Return the interpreter that started this script, or else a supported one on PATH."""
-    if OLDEST <= sys.version_info[:2] <= NEWEST:
-        # Not the interpreter of another environment: that one may be deleted tomorrow.
-        return os.path.realpath(sys.executable) if sys.prefix != sys.base_prefix else sys.executable
+    here = sys.version_info[:2]
+    if OLDEST <= here <= NEWEST:
+        return sys.executable
     for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
-        found = shutil.which("python3.%d" % minor)
+        # A name on PATH may be a shim of a version manager that starts nothing: so ask it.
+        found = shutil.which(f"python3.{minor}")
         if found and version_of(found) == (3, minor):
             return found
-    fail(
-        "python3 is %d.%d; Python %d.%d to %d.%d is needed. Install one, or name it: make PYTHON=/path/to/python3.12 ..."
-        % (sys.version_info[:2] + OLDEST + NEWEST)
+    sys.exit(
+        f"error: python3 is {here[0]}.{here[1]}, and Python 3.{OLDEST[1]} to 3.{NEWEST[1]} is "
+        "needed. Install one, or name it: make PYTHON=/path/to/python3.12 ..."
     )
-    return None
 
 
-def digest(spec, python):
+def digest(name: str, python: str) -> str:
+    """Return what an environment is made from, as one hash."""
     state = hashlib.sha256()
-    for name in (LOCK, "pyproject.toml"):
-        state.update((ROOT / name).read_bytes())
-    state.update(repr((sorted(spec.items()), version_of(python))).encode())
+    for file in (LOCK, "pyproject.toml"):
+        state.update((ROOT / file).read_bytes())
+    state.update(repr((ENVIRONMENTS[name], version_of(python))).encode())
     return state.hexdigest()
 
 
-def run(command):
-    done = subprocess.run(command, cwd=str(ROOT))
-    if done.returncode != 0:
-        fail("this step failed (exit code %d): %s" % (done.returncode, " ".join(command)))
+def run(*command: str) -> None:
+    code = subprocess.run(command, cwd=str(ROOT), stdin=subprocess.DEVNULL).returncode
+    if code != 0:
+        sys.exit(f"error: this step failed (exit code {code}): {' '.join(command)}")
 
 
-def make_venv(python, folder):
-    """Create an empty environment with pip in it.
+def runs(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
 
-    Debian and Ubuntu keep `ensurepip` in a package of its own; there the package is installed
-    where that is allowed, else a virtualenv that is already there is used.
+
+def make_venv(python: str, folder: Path) -> None:
+    """Make an empty environment with pip in it.
+
+    Debian and Ubuntu keep `ensurepip` in a package of its own: there a virtualenv that is
+    installed already is used, else the package is installed where that is allowed.
     """
     if folder.exists():
         shutil.rmtree(str(folder))
-    has_venv = [python, "-c", "import ensurepip, venv"]
-    if subprocess.run(has_venv, stderr=subprocess.DEVNULL).returncode != 0:
-        if subprocess.run([python, "-m", "virtualenv", "--version"], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL).returncode == 0:
-            run([python, "-m", "virtualenv", "--quiet", str(folder)])
-            return
-        package = {"apt-get": ["python%d.%d-venv" % version_of(python)]}
-        if not platform_packages.install("venv for Python", package):
-            fail("this Python has no `venv`. " + platform_packages.advice(
-                package, "Install your platform's package for it (python3-venv), then run make again."))
-    run([python, "-m", "venv", str(folder)])
+    if runs(python, "-c", "import ensurepip, venv"):
+        return run(python, "-m", "venv", str(folder))
+    if runs(python, "-m", "virtualenv", "--version"):
+        return run(python, "-m", "virtualenv", "--quiet", str(folder))
+    version = version_of(python) or OLDEST
+    package = {"apt-get": [f"python{version[0]}.{version[1]}-venv", "python3-venv"]}
+    if not platform_packages.install("venv, which this Python lacks", package):
+        otherwise = "Install your platform's package for it (python3-venv) and make again."
+        advice = platform_packages.advice(package, otherwise)
+        sys.exit(f"error: {python} cannot make environments: its `venv` is missing. {advice}")
+    return run(python, "-m", "venv", str(folder))
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(ENVIRONMENTS))
     name = parser.parse_args().name
-    spec = ENVIRONMENTS[name]
-    folder = ROOT / spec["folder"]
-    inside = str(folder / "bin" / "python")
-    stamp = folder / "gio-spark.stamp"
+    relative, packages = ENVIRONMENTS[name]
+    folder = ROOT / relative
+    inside, stamp = str(folder / "bin" / "python"), folder / "gio-spark.stamp"
     python = choose_python()
-    wanted = digest(spec, python)
-    if stamp.exists() and stamp.read_text() == wanted and version_of(inside):
-        say("Environment %s is up to date." % spec["folder"])
-        return
-    if version_of(inside) != version_of(python):
-        say("Making %s with Python %d.%d (%s)" % ((spec["folder"],) + version_of(python) + (python,)))
+    version, wanted = version_of(python), digest(name, python)
+    there = version_of(inside)
+    if there == version and stamp.exists() and stamp.read_text() == wanted:
+        return say(f"Environment {relative} is up to date")
+    if there == version:
+        say(f"The lock or pyproject.toml changed, or a set-up was cut short: renewing {relative}")
+        stamp.unlink() if stamp.exists() else None
+    else:
+        say(f"Making {relative} with Python {version[0]}.{version[1]} ({python})")
         make_venv(python, folder)
-    elif stamp.exists():
-        say("The lock or pyproject.toml changed: renewing %s" % spec["folder"])
-        stamp.unlink()
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
-    say("Installing the locked packages into %s (a first time takes some minutes)" % spec["folder"])
-    run([inside, "-m", "pip", "install", *quiet, "--upgrade", "pip>=25.1"])
-    run([inside, "-m", "pip", "install", *quiet, "--constraint", LOCK, *spec["install"]])
+    pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    say(f"Installing the locked packages into {relative} (the first time: some minutes)")
+    run(*pip, "--upgrade", "pip>=25.1")  # the first that knows dependency groups
+    run(*pip, "--constraint", LOCK, *packages)
     stamp.write_text(wanted)
-    say("Environment %s is ready." % spec["folder"])
+    return say(f"Environment {relative} is ready")
 
 
 if __name__ == "__main__":

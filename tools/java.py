@@ -1,15 +1,18 @@
 """Find Java 17 or 21 for Spark, install it where allowed, and print its home.
 
 Only Spark proper needs it: the embedded engine does not. The home goes to standard output, all
-else to standard error, so that a recipe can say JAVA_HOME=$(python tools/java.py).
+else to standard error, so that a recipe can keep it.
 """
 
-import glob
+from __future__ import annotations
+
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import platform_packages
 
@@ -23,60 +26,61 @@ PACKAGES = {
     "brew": ["openjdk@17", "openjdk@21"],
 }
 PLACES = (
-    "/usr/lib/jvm/*",
-    "/opt/java/*",
-    "/opt/homebrew/opt/openjdk@*/libexec/openjdk.jdk/Contents/Home",
-    "/usr/local/opt/openjdk@*/libexec/openjdk.jdk/Contents/Home",
-    "/Library/Java/JavaVirtualMachines/*/Contents/Home",
+    "usr/lib/jvm/*",
+    "opt/java/*",
+    "opt/homebrew/opt/openjdk@*/libexec/openjdk.jdk/Contents/Home",
+    "usr/local/opt/openjdk@*/libexec/openjdk.jdk/Contents/Home",
+    "Library/Java/JavaVirtualMachines/*/Contents/Home",
 )
 
 
-def major(home):
+def major(home: Path) -> int | None:
     """Return the major version of the Java in a home folder, or None where there is none."""
     try:
-        done = subprocess.run([os.path.join(home, "bin", "java"), "-version"], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            [str(home / "bin" / "java"), "-version"], capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError):
         return None
-    found = re.search(r'version "(\d+)', done.stdout)
+    found = re.search(r'version "(\d+)', done.stderr)
     return int(found.group(1)) if found else None
 
 
-def homes():
+def homes() -> Iterator[Path]:
     """Yield folders that may hold a Java: JAVA_HOME, the one on PATH, then the usual places."""
     if os.environ.get("JAVA_HOME"):
-        yield os.environ["JAVA_HOME"]
+        yield Path(os.environ["JAVA_HOME"])
     on_path = shutil.which("java")
     if on_path:
-        yield os.path.dirname(os.path.dirname(os.path.realpath(on_path)))
+        yield Path(on_path).resolve().parent.parent
     for place in PLACES:
-        yield from sorted(glob.glob(place))
+        yield from sorted(Path("/").glob(place))
 
 
-def find():
-    """Return the first home with a supported Java, or None, and the versions met on the way."""
-    met = []
+def find() -> tuple[Path | None, set[int]]:
+    """Return the first home with a supported Java, and the versions of others met on the way."""
+    others = set()
     for home in homes():
         version = major(home)
         if version in SUPPORTED:
-            return home, met
-        if version:
-            met.append(version)
-    return None, met
+            return home, others
+        if version is not None:
+            others.add(version)
+    return None, others
 
 
-def main():
-    home, met = find()
+def main() -> None:
+    home, others = find()
     if home is None:
-        seen = "Java %s is here, but " % ", ".join(map(str, sorted(set(met)))) if met else ""
-        print("==> %sSpark needs Java 17 or 21" % seen, file=sys.stderr)
+        seen = f" (found Java {', '.join(map(str, sorted(others)))})" if others else ""
+        print(f"==> Spark needs Java 17 or 21, which is not here{seen}", file=sys.stderr)
         if platform_packages.install("Java", PACKAGES):
-            home, met = find()
+            home, _ = find()
     if home is None:
+        otherwise = "Install either (any vendor) and set JAVA_HOME."
         sys.exit(
-            "error: Spark needs Java 17 or 21, and none could be installed from here. "
-            + platform_packages.advice(PACKAGES, "Install one (any vendor) and set JAVA_HOME.")
-            + " (`make demo` without ENGINE=spark needs no Java.)"
+            "error: Spark needs Java 17 or 21, and it cannot be installed from here. "
+            f"{platform_packages.advice(PACKAGES, otherwise)} (`make demo` needs no Java.)"
         )
     print(home)
 

@@ -1,5 +1,7 @@
 """Install what is not Python with the platform's own package manager, where that is allowed."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
@@ -16,55 +18,53 @@ MANAGERS = {
 }
 
 
-def manager(packages):
-    """Return the name of the first package manager here for which `packages` has an entry."""
-    for name in MANAGERS:
-        if name in packages and shutil.which(name):
-            return name
-    return None
+def manager(packages: dict[str, list[str]]) -> str | None:
+    """Return the first package manager here for which `packages` has an entry."""
+    return next((name for name in MANAGERS if name in packages and shutil.which(name)), None)
 
 
-def _prefix(needs_root):
-    """Return the words that give the right to install, or None where there is no such right."""
+def right_to_install(needs_root: bool) -> list[str] | None:
+    """Return the words that give the right to install, or None where there is none."""
     if not needs_root or os.geteuid() == 0:
         return []
-    asks_nothing = shutil.which("sudo") and subprocess.run(
-        ["sudo", "-n", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ).returncode == 0
-    return ["sudo", "-n"] if asks_nothing else None
+    without_password = (
+        shutil.which("sudo")
+        and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0
+    )
+    return ["sudo", "-n"] if without_password else None
 
 
-def install(what, packages):
-    """Try the packages in turn, the first that installs is enough; say so; return success.
+def install(what: str, packages: dict[str, list[str]]) -> bool:
+    """Install the first of the packages that can be had, say so, and return whether it was.
 
-    `packages` maps a package manager to alternatives, best first. Output goes to standard error.
+    Args:
+        what: What it is for a person.
+        packages: Package manager -> names of packages that give it, best first.
     """
     name = manager(packages)
-    if name is None:
+    prefix = right_to_install(MANAGERS[name][1]) if name else None
+    if name is None or prefix is None:
         return False
-    words, needs_root = MANAGERS[name]
-    prefix = _prefix(needs_root)
-    if prefix is None:
-        return False
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     if name == "apt-get":
-        subprocess.run([*prefix, "apt-get", "update", "-qq"], stdout=sys.stderr)
+        subprocess.run([*prefix, "apt-get", "update", "-qq"], capture_output=True, env=environment)
     for package in packages[name]:
-        command = [*prefix, *words, package]
-        print("==> Installing %s: %s" % (what, " ".join(command)), file=sys.stderr, flush=True)
-        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-        log = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, universal_newlines=True, env=environment)
-        if log.returncode == 0:
+        command = [*prefix, *MANAGERS[name][0], package]
+        print(f"==> Installing {what}: {' '.join(command)}", file=sys.stderr, flush=True)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment
+        )
+        if done.returncode == 0:
             return True
-        print(log.stdout[-2000:], file=sys.stderr)
+        print((done.stdout + done.stderr)[-1000:], file=sys.stderr)
     return False
 
 
-def advice(packages, otherwise):
-    """Return the sentence with the one command a person can type here."""
+def advice(packages: dict[str, list[str]], otherwise: str) -> str:
+    """Return the sentence with the one command that a person can type here."""
     name = manager(packages)
     if name is None:
         return otherwise
     words, needs_root = MANAGERS[name]
-    command = " ".join([*words, packages[name][0]])
-    return "Run: " + ("sudo " if needs_root else "") + command + "  and then make again."
+    command = " ".join([*(["sudo"] if needs_root else []), *words, packages[name][0]])
+    return f"Run this and make again: {command}"

@@ -1,0 +1,65 @@
+"""The demo's data: real rows, the same every time, each on one side only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from gio_spark.demo.data import CLASS_MIX, build, digits
+from gio_spark.demo.paragraphs import read_paragraphs
+
+
+@pytest.fixture(scope="module")
+def images() -> dict:
+    return digits()
+
+
+def test_the_digits_are_the_same_every_time(images):
+    again = digits()
+    assert all(images[side].equals(again[side]) for side in images)
+
+
+def test_every_digit_is_on_one_side_only(images):
+    numbers = [i.split("-")[1] for side in images.values() for i in side["id"].to_pylist()]
+    assert len(numbers) == len(set(numbers)) == 1797
+
+
+def test_two_fifths_of_the_pool_and_nothing_else_are_damaged(images):
+    damage = np.array(images["pool"]["damage"].to_pylist())
+    assert 0.35 < np.mean(damage != "clean") < 0.45
+    assert set(images["target"]["damage"].to_pylist()) == {"clean"}
+    pixels = images["pool"]["image"].combine_chunks().flatten().to_numpy().reshape(-1, 64)
+    assert pixels[damage == "dimmed"].max() < 90 < pixels[damage == "clean"].mean(axis=1).max()
+
+
+def test_the_target_has_the_skewed_mix(images):
+    share = np.bincount(images["target"]["digit"].to_numpy(), minlength=10) / 120
+    assert np.abs(share - CLASS_MIX).sum() < 0.25
+
+
+def test_files_that_are_there_are_left_alone(tmp_path: Path):
+    paths = build("images", tmp_path)
+    before = {name: path.stat().st_mtime_ns for name, path in paths.items()}
+    build("images", tmp_path)
+    assert before == {name: path.stat().st_mtime_ns for name, path in paths.items()}
+    (tmp_path / "made_from.json").write_text("{}")
+    build("images", tmp_path)
+    assert before != {name: path.stat().st_mtime_ns for name, path in paths.items()}
+    assert pq.read_table(paths["target"]).num_rows == 120
+
+
+def test_paragraphs_are_prose_and_each_text_comes_once():
+    found = read_paragraphs(("joblib", "threadpoolctl", "packaging"))
+    assert {p.package for p in found} == {"joblib", "threadpoolctl", "packaging"}
+    assert {p.kind for p in found} == {"docstring", "readme", "licence"}
+    folded = [p.text.casefold() for p in found]
+    assert len(folded) == len(set(folded)) > 200
+    assert all(12 <= len(p.text.split()) <= 220 for p in found)
+    assert found == read_paragraphs(("packaging", "joblib", "threadpoolctl"))
+
+
+def test_a_package_that_is_not_there_is_left_out():
+    assert read_paragraphs(("no-such-package-anywhere",)) == []
