@@ -1,0 +1,185 @@
+"""Fit the raw density-ratio scores, one model per fold, on bounded samples held in arrays."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from gio_spark.errors import InputError
+from gio_spark.explode.ngrams import NgramSpec, ngrams
+from gio_spark.explode.scorers import WEIGHT_ONE, KnnScorer, TextScorer, VectorScorer
+from gio_spark.kernels import squared_distances
+
+log = logging.getLogger(__name__)
+
+IntArray = npt.NDArray[np.int64]
+TEXT_C = 10.0
+VECTOR_C = 0.1
+_MAX_WEIGHT = 100.0
+
+
+def fit_text(
+    target: pa.Array,
+    pool: pa.Array,
+    target_fold: IntArray,
+    pool_fold: IntArray,
+    *,
+    folds: int,
+    spec: NgramSpec,
+    regularisation: float | None = None,
+) -> TextScorer:
+    """Fit logistic regressions target against pool on hashed n-grams, one per fold left out.
+
+    Args:
+        target, pool: Arrow string arrays of n and m texts.
+        target_fold, pool_fold: Fold of each row, (n,) and (m,).
+        folds: Number of folds F.
+        spec: Which n-grams.
+        regularisation: C of the logistic regression.
+
+    Raises:
+        InputError: If no n-gram occurs twice, so that there is nothing to learn from.
+    """
+    texts = pa.concat_arrays([_one(target), _one(pool)])
+    row, feature = ngrams(texts, spec)
+    counts = np.bincount(row, minlength=len(texts))
+    matrix = sparse.csr_matrix(
+        (1.0 / np.sqrt(counts[row]), (row, feature)), shape=(len(texts), spec.features)
+    )
+    # An n-gram seen in one row only says nothing about rows that are not in the sample.
+    used = np.flatnonzero(np.bincount(matrix.indices, minlength=spec.features) >= 2)
+    if used.size == 0:
+        raise InputError(
+            "The texts of target and pool share no n-gram, not even within one side: is the text "
+            "column right? Use within_cluster: exact_count to go without a density ratio."
+        )
+    matrix = matrix[:, used]
+    label, fold = _sides(target_fold, pool_fold)
+    weights = np.zeros((folds, spec.features), dtype=np.int32)
+    intercept = np.zeros(folds)
+    for f in range(folds):
+        model = _logistic(
+            matrix[fold != f], label[fold != f], c=regularisation or TEXT_C, solver="lbfgs"
+        )
+        coefficients = np.clip(model.coef_[0], -_MAX_WEIGHT, _MAX_WEIGHT)
+        weights[f, used] = np.rint(coefficients * WEIGHT_ONE).astype(np.int32)
+        intercept[f] = model.intercept_[0]
+    return TextScorer(spec, weights, intercept)
+
+
+def fit_vector(
+    target: npt.NDArray[np.float32],
+    pool: npt.NDArray[np.float32],
+    target_fold: IntArray,
+    pool_fold: IntArray,
+    *,
+    folds: int,
+    regularisation: float | None = None,
+) -> VectorScorer:
+    """Fit logistic regressions on vectors and their squares, one per fold left out.
+
+    With squares the model holds the exact log ratio of two Gaussians with diagonal covariances.
+
+    Args:
+        target, pool: float32 (n, d) and (m, d).
+        target_fold, pool_fold: Fold of each row, (n,) and (m,).
+        folds: Number of folds F.
+        regularisation: C of the logistic regression (features are standardised).
+    """
+    x = np.concatenate([target, pool]).astype(np.float64)
+    label, fold = _sides(target_fold, pool_fold)
+    # Moments of the two sides weighted alike: a small target counts as much as a large pool.
+    weight = np.where(label == 1, 0.5 / len(target), 0.5 / len(pool))
+    centre = weight @ x
+    spread = _spread(np.sqrt(weight @ np.square(x - centre)))
+    z = (x - centre) / spread
+    squares = z * z
+    square_mean = weight @ squares
+    square_spread = _spread(np.sqrt(weight @ np.square(squares - square_mean)))
+    features = np.hstack([z, (squares - square_mean) / square_spread]).astype(np.float32)
+    d = x.shape[1]
+    linear = np.zeros((folds, d))
+    square = np.zeros((folds, d))
+    intercept = np.zeros(folds)
+    solver = "newton-cholesky" if 2 * d <= 1_024 else "lbfgs"
+    for f in range(folds):
+        model = _logistic(
+            features[fold != f], label[fold != f], c=regularisation or VECTOR_C, solver=solver
+        )
+        a = model.coef_[0][:d].astype(np.float64) / spread
+        b = model.coef_[0][d:].astype(np.float64) / square_spread
+        # Undo the standardisation, so that scoring works on the vectors as they are.
+        square[f] = b / spread**2
+        linear[f] = a - 2.0 * centre * square[f]
+        intercept[f] = float(
+            model.intercept_[0]
+            - (a * centre).sum()
+            + (b * (centre**2 / spread**2 - square_mean)).sum()
+        )
+    return VectorScorer(linear, square, intercept)
+
+
+def fit_knn(
+    target: npt.NDArray[np.float32],
+    pool: npt.NDArray[np.float32],
+    target_fold: IntArray,
+    pool_fold: IntArray,
+    *,
+    neighbours: int,
+) -> KnnScorer:
+    """Keep the samples as references for k-NN log densities.
+
+    Args:
+        target, pool: float32 (n, d) and (m, d).
+        target_fold, pool_fold: Fold of each row, (n,) and (m,).
+        neighbours: Which neighbour's distance is used; at most a third of the smaller sample.
+    """
+    k = max(1, min(neighbours, len(target) // 3, len(pool) // 3))
+    probe = squared_distances(pool[:256], target[:1024])
+    typical = float(np.median(probe)) if probe.size else 1.0
+    # Copies of a reference are at distance 0, whose log is not finite; float32 distances are not
+    # told apart below about 1e-6 of the typical one anyway.
+    floor = max(1e-6 * typical, float(np.finfo(np.float32).tiny))
+    return KnnScorer(
+        np.ascontiguousarray(target, dtype=np.float32),
+        np.ascontiguousarray(pool, dtype=np.float32),
+        target_fold,
+        pool_fold,
+        k=k,
+        floor=floor,
+    )
+
+
+def _one(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(texts, pa.ChunkedArray):
+        texts = pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], texts.type)
+    return texts.cast(pa.large_string())
+
+
+def _sides(target_fold: IntArray, pool_fold: IntArray) -> tuple[IntArray, IntArray]:
+    label = np.concatenate([np.ones(len(target_fold)), np.zeros(len(pool_fold))])
+    return label.astype(np.int64), np.concatenate([target_fold, pool_fold])
+
+
+def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return standard deviations with those of constant features replaced by 1."""
+    return np.where(values > 1e-9 * max(1e-300, float(values.max(initial=0.0))), values, 1.0)
+
+
+def _logistic(
+    features: npt.NDArray | sparse.csr_matrix, label: IntArray, *, c: float, solver: str
+) -> LogisticRegression:
+    model = LogisticRegression(C=c, solver=solver, class_weight="balanced", max_iter=200)
+    with warnings.catch_warnings():
+        # A slightly early stop only blunts the ratio; calibration measures what is left of it.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, label)
+    log.debug("ratio fit rows=%d iterations=%s", len(label), model.n_iter_)
+    return model

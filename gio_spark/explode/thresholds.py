@@ -1,0 +1,313 @@
+"""Exact counts without sorting or shuffling rows: thresholds by refining histograms.
+
+Each cluster's threshold is the key of rank `take`. It is bracketed by an interval that is cut
+into bins; one pass over the rows counts them, with the smallest and largest key of each bin, and
+the bin that holds the wanted rank becomes the next interval. Counts, minima and maxima merge by
+sum, min and max, so a pass is a map and a small aggregation, whatever the partitioning. Taking
+the bin's own smallest and largest key as the next interval ends ties at once. When few
+candidates are left they are fetched and sorted.
+
+Rows of equal key are told apart by their tie, a second hash, refined in the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gio_spark.errors import InputError
+from gio_spark.explode.keys import (
+    HASH_RANGE,
+    KEY_LIMIT,
+    TAKE_ALL,
+    TAKE_NONE,
+    TIE_ALL,
+    IntArray,
+)
+
+log = logging.getLogger(__name__)
+
+BINS = 256
+CELLS = 400_000
+"""Most numbers (cluster, bin) that a pass brings to the driver: about 16 MB."""
+CANDIDATES = 200_000
+"""Rows still undecided that may be fetched and sorted instead of refined further."""
+MAX_PASSES = 24
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of one pass, one entry per non-empty (cluster, bin), in any order; all int64 (n,)."""
+
+    cluster: IntArray
+    bin: IntArray
+    rows: IntArray
+    low: IntArray
+    high: IntArray
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a pass over the rows needs to know; arrays are indexed by cluster, shape (K,).
+
+    Attributes:
+        active: Whether the cluster is still open.
+        on_tie: Whether it is the tie that is refined (then only rows of key `threshold` count).
+        low, high: Closed interval that holds the wanted value.
+        width: Width of a bin, uint64.
+        threshold: Key threshold found so far (meaningful where `on_tie`).
+    """
+
+    active: npt.NDArray[np.bool_]
+    on_tie: npt.NDArray[np.bool_]
+    low: IntArray
+    high: IntArray
+    width: npt.NDArray[np.uint64]
+    threshold: IntArray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the fields as plain arrays, to be shipped to workers."""
+        return {
+            "active": self.active,
+            "on_tie": self.on_tie,
+            "low": self.low,
+            "high": self.high,
+            "width": self.width,
+            "threshold": self.threshold,
+        }
+
+    def candidates(
+        self, cluster: IntArray, keys: IntArray, ties: IntArray
+    ) -> tuple[npt.NDArray[np.intp], IntArray]:
+        """Return the positions of rows inside an open interval, and their values (key or tie)."""
+        value = np.where(self.on_tie[cluster], ties, keys)
+        inside = self.active[cluster]
+        inside &= (value >= self.low[cluster]) & (value <= self.high[cluster])
+        inside &= ~self.on_tie[cluster] | (keys == self.threshold[cluster])
+        at = np.flatnonzero(inside)
+        return at, value[at]
+
+    def count(self, cluster: IntArray, keys: IntArray, ties: IntArray) -> Histogram:
+        """Return the histogram of one batch of rows, each array of shape (n,)."""
+        at, value = self.candidates(cluster, keys, ties)
+        own = cluster[at]
+        # Differences of int64 wrap correctly in uint64, whatever the sign of the two.
+        offset = value.view(np.uint64) - self.low[own].view(np.uint64)
+        return _grouped(own, (offset // self.width[own]).astype(np.int64), None, value, value)
+
+
+def merge(parts: Iterable[Histogram]) -> Histogram:
+    """Return the sum of histograms of disjoint rows."""
+    every = list(parts)
+    if not every:
+        none = np.empty(0, dtype=np.int64)
+        return Histogram(none, none, none, none, none)
+    joined = [np.concatenate([getattr(p, f) for p in every]) for f in Histogram.__annotations__]
+    return _grouped(*joined)
+
+
+def _grouped(
+    cluster: IntArray, bins: IntArray, rows: IntArray | None, low: IntArray, high: IntArray
+) -> Histogram:
+    if cluster.size == 0:
+        none = np.empty(0, dtype=np.int64)
+        return Histogram(none, none, none, none, none)
+    code = cluster * (1 << 20) + bins
+    order = np.argsort(code, kind="stable")
+    code = code[order]
+    first = np.flatnonzero(np.concatenate(([True], code[1:] != code[:-1])))
+    counted = (
+        np.diff(np.append(first, code.size))
+        if rows is None
+        else np.add.reduceat(rows[order], first)
+    )
+    return Histogram(
+        cluster=code[first] >> 20,
+        bin=code[first] & ((1 << 20) - 1),
+        rows=np.asarray(counted, dtype=np.int64),
+        low=np.minimum.reduceat(low[order], first),
+        high=np.maximum.reduceat(high[order], first),
+    )
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Result: a row of cluster c is kept iff key > threshold[c], or equal and tie >= tie[c].
+
+    Attributes:
+        threshold: int64 (K,).
+        tie: int64 (K,).
+        kept: Rows that the rule keeps, int64 (K,); equals `take` or, where fewer are there, the
+            rows of the cluster.
+        passes: Passes over the rows that were needed, the last fetch included.
+    """
+
+    threshold: IntArray
+    tie: IntArray
+    kept: IntArray
+    passes: int
+
+
+def find_thresholds(
+    take: npt.ArrayLike,
+    count: Callable[[Refinement], Histogram],
+    fetch: Callable[[Refinement, int], tuple[IntArray, IntArray, IntArray]],
+    *,
+    candidates: int = CANDIDATES,
+    cells: int = CELLS,
+) -> Thresholds:
+    """Find the thresholds that keep exactly `take[c]` rows of each cluster c.
+
+    Args:
+        take: Whole rows to keep per cluster, shape (K,), indexed by cluster id.
+        count: One pass over all rows: the merged histogram of a refinement.
+        fetch: One pass over all rows: cluster, key and tie of the rows inside open intervals,
+            at most as many as its second argument.
+        candidates: Undecided rows that may be fetched instead of refined further.
+        cells: Most (cluster, bin) numbers a pass may bring back.
+
+    Returns:
+        Thresholds; clusters that hold no more than `take` rows keep all of them.
+
+    Raises:
+        InputError: If `take` has negative or fractional entries.
+    """
+    wanted = np.asarray(take, dtype=np.float64)
+    if wanted.ndim != 1 or (wanted < 0).any() or (wanted != np.rint(wanted)).any():
+        raise InputError(
+            "Rows to take per cluster must be whole numbers, 0 or more: round the plan first."
+        )
+    need = wanted.astype(np.int64)
+    k = need.size
+    threshold = np.full(k, TAKE_NONE, dtype=np.int64)
+    tie = np.full(k, TIE_ALL, dtype=np.int64)
+    kept = np.zeros(k, dtype=np.int64)
+    above = np.zeros(k, dtype=np.int64)
+    inside = np.zeros(k, dtype=np.int64)
+    low = np.full(k, -KEY_LIMIT, dtype=np.int64)
+    high = np.full(k, KEY_LIMIT, dtype=np.int64)
+    on_tie = np.zeros(k, dtype=bool)
+    active = need > 0
+    passes = 0
+    bins = 1  # the first pass learns rows, smallest and largest key of every cluster
+    while active.any() and passes < MAX_PASSES:
+        width = _width(low, high, bins)
+        state = Refinement(active.copy(), on_tie.copy(), low.copy(), high.copy(), width, threshold)
+        if passes and inside[active].sum() <= candidates:
+            rows = fetch(state, candidates)
+            _finish(rows, need, above, active, on_tie, threshold, tie, kept)
+            passes += 1
+            active[:] = False
+            break
+        found = count(state)
+        first = passes == 0
+        passes += 1
+        seen = np.zeros(k, dtype=bool)
+        for c, hist in _by_cluster(found):
+            seen[c] = True
+            at, before = _bin_of_rank(hist, need[c] - above[c])
+            if first and hist.rows.sum() <= need[c]:
+                threshold[c], kept[c], active[c] = TAKE_ALL, hist.rows.sum(), False
+                continue
+            above[c] += before
+            inside[c], low[c], high[c] = hist.rows[at], hist.low[at], hist.high[at]
+            if above[c] + inside[c] == need[c]:
+                # The whole bin is taken: its smallest value is the threshold.
+                if on_tie[c]:
+                    tie[c] = low[c]
+                else:
+                    threshold[c] = low[c]
+                kept[c], active[c] = need[c], False
+            elif low[c] == high[c] and not on_tie[c]:
+                threshold[c], on_tie[c] = low[c], True
+                low[c], high[c] = 0, HASH_RANGE - 1
+            elif low[c] == high[c]:
+                tie[c], kept[c], active[c] = low[c], above[c] + inside[c], False
+        active &= seen  # clusters without rows keep TAKE_NONE
+        bins = int(np.clip(cells // max(1, int(active.sum())), 4, BINS))
+    excess = int(np.maximum(kept - need, 0).sum())
+    if excess:
+        log.warning("thresholds excess=%d rows share key and tie; ids are not unique?", excess)
+    log.debug("thresholds clusters=%d passes=%d kept=%d", k, passes, int(kept.sum()))
+    return Thresholds(threshold, tie, kept, passes)
+
+
+def _width(low: IntArray, high: IntArray, bins: int) -> npt.NDArray[np.uint64]:
+    span = high.view(np.uint64) - low.view(np.uint64)
+    return np.asarray(span // np.uint64(bins) + np.uint64(1))
+
+
+def _by_cluster(found: Histogram) -> Iterable[tuple[int, Histogram]]:
+    order = np.lexsort((found.bin, found.cluster))
+    cluster = found.cluster[order]
+    edges = np.flatnonzero(np.diff(cluster)) + 1
+    for part in np.split(order, edges):
+        if part.size:
+            yield (
+                int(found.cluster[part[0]]),
+                Histogram(*(getattr(found, f)[part] for f in Histogram.__annotations__)),
+            )
+
+
+def _bin_of_rank(hist: Histogram, rank: int) -> tuple[int, int]:
+    """Return the position of the bin that holds the rank-th largest value, and the rows above."""
+    from_top = np.cumsum(hist.rows[::-1])
+    at_top = int(np.searchsorted(from_top, rank))
+    at_top = min(at_top, from_top.size - 1)
+    before = int(from_top[at_top - 1]) if at_top else 0
+    return hist.rows.size - 1 - at_top, before
+
+
+def _finish(
+    rows: tuple[IntArray, IntArray, IntArray],
+    need: IntArray,
+    above: IntArray,
+    active: npt.NDArray[np.bool_],
+    on_tie: npt.NDArray[np.bool_],
+    threshold: IntArray,
+    tie: IntArray,
+    kept: IntArray,
+) -> None:
+    """Decide the open clusters from their candidate rows, fetched and sorted (in place)."""
+    cluster, keys, ties = rows
+    order = np.lexsort((-ties, -keys, cluster))
+    cluster, keys, ties = cluster[order], keys[order], ties[order]
+    start = np.searchsorted(cluster, np.arange(need.size), side="left")
+    for c in np.flatnonzero(active):
+        last = start[c] + need[c] - above[c] - 1  # the last row that is kept
+        threshold[c], tie[c] = keys[last], ties[last]
+        end = np.searchsorted(cluster, c, side="right")
+        tail = slice(last + 1, end)
+        same = int(((keys[tail] == keys[last]) & (ties[tail] == ties[last])).sum())
+        if not on_tie[c] and same == 0 and (last + 1 == end or keys[last + 1] != keys[last]):
+            tie[c] = TIE_ALL  # nothing left out shares the key: a plain threshold
+        kept[c] = need[c] + same
+
+
+def thresholds_of_arrays(
+    cluster: npt.ArrayLike,
+    keys: npt.ArrayLike,
+    ties: npt.ArrayLike,
+    take: npt.ArrayLike,
+    *,
+    chunk: int = 1 << 20,
+    candidates: int = CANDIDATES,
+) -> Thresholds:
+    """Find exact thresholds for rows held in arrays, each of shape (n,)."""
+    c = np.asarray(cluster, dtype=np.int64)
+    k = np.asarray(keys, dtype=np.int64)
+    t = np.asarray(ties, dtype=np.int64)
+    cuts = [slice(i, i + chunk) for i in range(0, max(1, c.size), chunk)]
+
+    def count(state: Refinement) -> Histogram:
+        return merge(state.count(c[s], k[s], t[s]) for s in cuts)
+
+    def fetch(state: Refinement, limit: int) -> tuple[IntArray, IntArray, IntArray]:
+        at = np.concatenate([state.candidates(c[s], k[s], t[s])[0] + s.start for s in cuts])
+        return c[at], k[at], t[at]
+
+    return find_thresholds(take, count, fetch, candidates=candidates)

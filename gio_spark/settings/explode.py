@@ -1,0 +1,90 @@
+"""Settings of the explode stage: from a plan over clusters to rows of the pool."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from gio_spark.settings.base import StageSettings
+
+WithinCluster = Literal["hash_share", "exact_count", "density_ratio"]
+
+
+class ExplodeSettings(StageSettings):
+    """How rows are chosen inside a cluster, and in which form the selection is written."""
+
+    within_cluster: WithinCluster = Field(
+        "density_ratio",
+        description="Rows taken inside a cluster: hash_share (a random share, count met on "
+        "average), exact_count (random, count met exactly) or density_ratio (the rows that look "
+        "most like the target, count met exactly).",
+    )
+    temperature: float = Field(
+        0.25,
+        ge=0.0,
+        le=50.0,
+        description="Noise added to the log density ratio before ranking: 0 ranks strictly, 1 "
+        "draws in proportion to the ratio, large values approach a random draw.",
+    )
+    estimator: Literal["classifier", "knn"] = Field(
+        "classifier",
+        description="How the density ratio is estimated: classifier (target against pool) or knn "
+        "(nearest-neighbour densities in the embedding).",
+    )
+    folds: int = Field(
+        4,
+        ge=2,
+        le=16,
+        description="Number of models; each scores only rows that it was not fitted on.",
+    )
+    fit_rows: int = Field(
+        20_000,
+        ge=100,
+        le=500_000,
+        description="Rows of the target and of the pool, each, that the ratio is fitted on.",
+    )
+    regularisation: float | None = Field(
+        None,
+        gt=0.0,
+        description="Weight of the data against the penalty in the logistic regression (its C); "
+        "empty: chosen by the kind of content.",
+    )
+    word_ngrams: int = Field(
+        2, ge=0, le=4, description="Longest run of words that the text classifier sees."
+    )
+    char_ngrams: tuple[int, ...] = Field(
+        (4,), description="Lengths, in bytes, of the character runs that the text classifier sees."
+    )
+    hash_bits: int = Field(
+        18, ge=10, le=22, description="The text classifier has two to this power of features."
+    )
+    text_bytes: int = Field(
+        8_192, ge=64, description="Bytes at the start of a text that the classifier reads."
+    )
+    neighbours: int = Field(
+        5, ge=1, le=100, description="Which neighbour's distance the knn estimator uses."
+    )
+    knn_rows: int = Field(
+        4_000,
+        ge=100,
+        le=50_000,
+        description="Rows of the target and of the pool, each, that the knn estimator keeps.",
+    )
+    output: Literal["copy", "ids"] = Field(
+        "copy",
+        description="What the selected table holds: copy (all columns of the pool) or ids (the "
+        "ids, to be joined by a view).",
+    )
+    broadcast_rows: int = Field(
+        500_000,
+        ge=0,
+        description="Up to this many selected rows the ids are broadcast to the pool (about 250 "
+        "bytes each); above it the pool is first filtered by a Bloom filter.",
+    )
+    bloom_megabytes: int = Field(
+        64,
+        ge=1,
+        le=1_024,
+        description="Largest size of the Bloom filter of selected ids, in MiB per worker process.",
+    )
