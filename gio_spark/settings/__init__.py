@@ -1,0 +1,1 @@
+"""Validated settings: one model per stage, one for a whole run."""

@@ -1,0 +1,179 @@
+"""The settings of a whole run: one model for YAML, Python and the command line."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from gio_spark.errors import ConfigError
+from gio_spark.settings.base import StageSettings
+from gio_spark.settings.columns import Columns
+from gio_spark.settings.embed import EmbedSettings
+from gio_spark.settings.explode import ExplodeSettings
+from gio_spark.settings.gime import GimeSettings
+from gio_spark.settings.inputs import InputSettings
+from gio_spark.settings.quantize import QuantizeSettings
+from gio_spark.settings.select import SelectSettings
+from gio_spark.settings.tracking import TrackingSettings
+
+# Short names for the settings that people change first -> where they live.
+SHORTHANDS: dict[str, tuple[str, str]] = {
+    "embedder": ("embed", "name"),
+    "clusters": ("quantize", "k"),
+    "objective": ("select", "objective"),
+    "within_cluster": ("explode", "within_cluster"),
+}
+
+_TOKENS = re.compile(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([kKmMbBgGtT]?)\s*tokens?\s*")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+
+
+class QuarantineSettings(StageSettings):
+    """When too many rows are unusable."""
+
+    max_share: float = Field(
+        0.2, ge=0, le=1, description="Share of unusable rows above which a run stops."
+    )
+
+
+class ReportSettings(StageSettings):
+    """What the report shows."""
+
+    title: str | None = Field(None, description="Title of the report.")
+    examples: int = Field(
+        4, ge=0, le=20, description="Example rows taken and left shown per cluster."
+    )
+    sample: int = Field(
+        1500, ge=50, le=10_000, description="Rows per side in the two-dimensional picture."
+    )
+    show_content: bool = Field(
+        True, description="Show clipped row content as examples; false keeps content out."
+    )
+
+
+class RunSettings(StageSettings):
+    """All settings of `gio-spark run`."""
+
+    pool: InputSettings = Field(description="The rows to choose from.")
+    target: tuple[InputSettings, ...] = Field(
+        description="The rows to look like: one input, or several with shares.", min_length=1
+    )
+    budget: int | float | str = Field(
+        0.1,
+        description="How much to take: rows (10000), a share (0.1), tokens ('200M tokens'), auto.",
+    )
+    workspace: str = Field(
+        "gio-workspace", description="Folder, or catalog.schema, of all tables that a run writes."
+    )
+    engine: Literal["auto", "embedded", "spark", "cluster"] = Field(
+        "auto", description="auto, embedded (Sail, no Java), spark (local JVM) or cluster."
+    )
+    seed: int = Field(0, ge=0, description="Seed of everything that draws.")
+    columns: Columns = Field(
+        default_factory=lambda: Columns(), description="Which column plays which role."
+    )
+    embed: EmbedSettings = Field(
+        default_factory=lambda: EmbedSettings(), description="How rows become vectors."
+    )
+    quantize: QuantizeSettings = Field(
+        default_factory=lambda: QuantizeSettings(), description="How vectors become clusters."
+    )
+    select: SelectSettings = Field(
+        default_factory=lambda: SelectSettings(), description="How much of each cluster to take."
+    )
+    explode: ExplodeSettings = Field(
+        default_factory=lambda: ExplodeSettings(), description="Which rows of a cluster to take."
+    )
+    gime: GimeSettings = Field(
+        default_factory=lambda: GimeSettings(), description="Information metrics to compute."
+    )
+    quarantine: QuarantineSettings = Field(
+        default_factory=lambda: QuarantineSettings(), description="Unusable rows."
+    )
+    report: ReportSettings = Field(
+        default_factory=lambda: ReportSettings(), description="The report."
+    )
+    tracking: TrackingSettings = Field(
+        default_factory=lambda: TrackingSettings(), description="The tracked run (MLflow)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for short, (stage, field) in SHORTHANDS.items():
+            if short not in data:
+                continue
+            value = data.pop(short)
+            block = dict(data.get(stage) or {})
+            if field in block and block[field] != value:
+                raise ConfigError(
+                    f"'{short}' ({value!r}) and '{stage}.{field}' ({block[field]!r}) are the same "
+                    "setting with two values; keep one of them."
+                )
+            data[stage] = {**block, **(value if isinstance(value, dict) else {field: value})}
+        for key in ("pool", "target"):
+            if isinstance(data.get(key), str | dict):
+                data[key] = _as_input(data[key]) if key == "pool" else [_as_input(data[key])]
+            elif key == "target" and isinstance(data.get(key), list | tuple):
+                data[key] = [_as_input(item) for item in data[key]]
+        return data
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _check_budget(cls, value: Any) -> Any:
+        parse_budget(value)
+        return value
+
+    def pool_columns(self) -> Columns:
+        """Return the roles of the pool's columns."""
+        return self.pool.columns or self.columns
+
+    def target_columns(self, index: int) -> Columns:
+        """Return the roles of a target's columns."""
+        return self.target[index].columns or self.columns
+
+
+def _as_input(value: Any) -> Any:
+    return {"location": value} if isinstance(value, str) else value
+
+
+def parse_budget(value: int | float | str) -> tuple[str, float]:
+    """Read a budget: ("rows", n), ("share", s), ("tokens", n) or ("auto", nan).
+
+    Raises:
+        ConfigError: It is zero, negative, a share above one, or cannot be read.
+    """
+    examples = "give rows (10000), a share (0.1), tokens ('200M tokens') or auto"
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() == "auto":
+            return "auto", float("nan")
+        match = _TOKENS.fullmatch(text)
+        if match:
+            number = float(match.group(1).replace("_", "").replace(",", ""))
+            tokens = number * _UNITS[match.group(2).lower()]
+            if tokens <= 0:
+                raise ConfigError(f"budget {value!r} must be above zero: {examples}.")
+            return "tokens", tokens
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?\s*%", text):
+            return parse_budget(float(text.rstrip("% ")) / 100)
+        try:
+            return parse_budget(int(text) if re.fullmatch(r"[+-]?[0-9_]+", text) else float(text))
+        except ValueError as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"Cannot read budget {value!r}: {examples}.") from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise ConfigError(f"Cannot read budget {value!r}: {examples}.")
+    if value <= 0:
+        raise ConfigError(f"budget {value!r} must be above zero: {examples}.")
+    if isinstance(value, int) or (float(value).is_integer() and value > 1):
+        return "rows", float(value)
+    if value > 1:
+        raise ConfigError(f"budget {value!r} is neither a whole number nor a share: {examples}.")
+    return "share", float(value)

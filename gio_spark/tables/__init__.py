@@ -1,0 +1,17 @@
+"""All storage: inputs read and pinned, stage tables written and found again."""
+
+from gio_spark.tables.inputs import Input, frame_digest, from_dataframe, open_input
+from gio_spark.tables.names import quoted, quoted_column
+from gio_spark.tables.workspace import STAGE_TABLES, Record, Workspace
+
+__all__ = [
+    "STAGE_TABLES",
+    "Input",
+    "Record",
+    "Workspace",
+    "frame_digest",
+    "from_dataframe",
+    "open_input",
+    "quoted",
+    "quoted_column",
+]

@@ -1,0 +1,112 @@
+"""Identity, version and existence of Delta tables, on engines with and without DESCRIBE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gio_spark.engine import capabilities
+from gio_spark.errors import EngineError, InputError
+from gio_spark.tables.names import absolute, kind_of, quoted, quoted_path
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+@dataclass(frozen=True)
+class DeltaPin:
+    """One version of one Delta table."""
+
+    table_id: str
+    version: int
+    bytes: int | None
+
+
+def pin(spark: SparkSession, location: str, version: int | None) -> DeltaPin:
+    """Find the table's id and the version to read.
+
+    Raises:
+        InputError: There is no Delta table, or no such version.
+    """
+    by_sql = capabilities(spark).history
+    found = _pin_by_sql(spark, location) if by_sql else _pin_by_log(location)
+    if version is None:
+        return found
+    if version > found.version:
+        raise InputError(
+            f"{location} has no version {version}: the newest is {found.version}."
+        )
+    return DeltaPin(found.table_id, version, found.bytes)
+
+
+def sql_name(location: str) -> str:
+    """Return a location as SQL text names it, quoted."""
+    if kind_of(location) == "table":
+        return quoted(location)
+    return quoted_path(absolute(location))
+
+
+def _pin_by_sql(spark: SparkSession, location: str) -> DeltaPin:
+    name = sql_name(location)
+    try:
+        detail = spark.sql(f"DESCRIBE DETAIL {name}").first()
+        latest = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first()
+    except Exception as error:
+        raise InputError(_missing(location, error)) from error
+    if detail is None or latest is None:
+        raise InputError(_missing(location, None))
+    return DeltaPin(str(detail["id"]), int(latest["version"]), detail["sizeInBytes"])
+
+
+def _pin_by_log(location: str) -> DeltaPin:
+    table = open_log(location)
+    return DeltaPin(str(table.metadata().id), int(table.version()), None)
+
+
+def open_log(location: str) -> Any:
+    """Open a Delta table's log with delta-rs (for engines without DESCRIBE).
+
+    Raises:
+        EngineError: A name was given where only paths can be read.
+        InputError: There is no Delta table.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    if kind_of(location) == "table":
+        raise EngineError(
+            f"{location!r} is a table's name, and names end with the session on the embedded "
+            "engine. Give the table's path, or run with engine: spark."
+        )
+    try:
+        return DeltaTable(absolute(location))
+    except (DeltaError, OSError, ValueError) as error:
+        raise InputError(_missing(location, error)) from error
+
+
+def _missing(location: str, error: Exception | None) -> str:
+    first = str(error).splitlines()[0][:200] if error else ""
+    return f"Cannot read a Delta table at {location}. Check path, name and permissions. {first}"
+
+
+def read(spark: SparkSession, location: str, version: int | None = None) -> DataFrame:
+    """Read a Delta table, at a version if one is given."""
+    if kind_of(location) == "table":
+        reader = spark.read
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.table(quoted(location))
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return reader.load(absolute(location))
+
+
+def is_delta(location: str) -> bool:
+    """Tell whether a path holds a Delta log."""
+    import pyarrow.fs as pafs
+
+    from gio_spark.tables.files import filesystem
+
+    store, path = filesystem(location)
+    return bool(store.get_file_info(path + "/_delta_log").type == pafs.FileType.Directory)

@@ -1,0 +1,319 @@
+"""Open pool and target: found, pinned, checked, with string ids and without doubles."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from gio_spark.engine import bounded, map_arrow
+from gio_spark.engine.hashing import content_hashes
+from gio_spark.errors import InputError
+from gio_spark.tables import delta
+from gio_spark.tables.files import FileList, check_unchanged, format_of, list_files
+from gio_spark.tables.lines import BAD, LINE, line_ids, read_lines
+from gio_spark.tables.names import kind_of, quoted_column
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from gio_spark.settings.columns import Columns
+    from gio_spark.settings.inputs import InputSettings
+
+_OWN_ID = "_own_id"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One pinned input.
+
+    Attributes:
+        name: What it is called in messages and reports (pool, target, ...).
+        location: Where it was read from.
+        format: delta, parquet, jsonl, csv or dataframe.
+        table_id: Identity of the table; for files, their root.
+        version: Version read; for files, the hash of their list.
+        columns: Roles of its columns.
+        rows: `id` STRING and the input's own columns; one row per id.
+        own_columns: The input's own column names, in order.
+        own_id: The input's column that became `id`, if its name is 'id' itself.
+        bad: Rows put aside already (id, reason, detail), or None.
+        count: Rows in the input.
+        bytes: Size in storage, where known.
+        recheck: Raises SnapshotExpiredError where files changed since they were pinned.
+    """
+
+    name: str
+    location: str
+    format: str
+    table_id: str
+    version: str
+    columns: Columns
+    rows: DataFrame
+    own_columns: tuple[str, ...]
+    own_id: str | None
+    bad: DataFrame | None
+    count: int
+    bytes: int | None
+    recheck: Callable[[], None] = field(repr=False, default=lambda: None)
+
+    def fingerprint(self) -> str:
+        """Hash of what was read and how its columns are understood."""
+        text = f"{self.table_id}\0{self.version}\0{self.columns.digest()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def own(self, df: DataFrame) -> list[Column]:
+        """Return the input's own columns, under their own names, from a frame made of `rows`."""
+        return [
+            F.col("id" if name == self.own_id else _inner_name(name)).alias(name)
+            for name in self.own_columns
+        ]
+
+
+def _inner_name(name: str) -> str:
+    """Name of an own column inside `rows`: Spark ignores case, so 'ID' would meet `id`."""
+    return _OWN_ID if name.lower() == "id" else quoted_column(name)
+
+
+def open_input(
+    spark: SparkSession, settings: InputSettings, columns: Columns, name: str
+) -> Input:
+    """Find, pin and check an input; no row is read yet but for formats without a schema.
+
+    Raises:
+        InputError: It is missing, empty, unreadable or lacks a column; the message says which.
+        IdentifierError: Its name is not one.
+    """
+    kind = settings.format
+    location = settings.location
+    if kind_of(location) == "table" or kind == "delta" or (
+        kind == "auto" and delta.is_delta(location)
+    ):
+        found = delta.pin(spark, location, settings.version)
+        raw = delta.read(spark, location, found.version)
+        base = _Base("delta", found.table_id, str(found.version), found.bytes, lambda: None)
+        return _finish(name, location, base, raw, columns, None)
+    if settings.version is not None:
+        raise InputError(
+            f"{name}: {location} is no Delta table, so it has no version {settings.version}. "
+            "Files are pinned by their list."
+        )
+    files = list_files(location)
+    kind = format_of(files) if kind == "auto" else kind
+    base = _Base(kind, location, files.version, files.bytes, _rechecker(files))
+    if kind == "parquet":
+        try:
+            raw = spark.read.parquet(location)
+            _ = raw.schema
+        except Exception as error:
+            first = str(error).splitlines()[0][:200]
+            raise InputError(f"{name}: cannot read Parquet files at {location}: {first}") from error
+        return _finish(name, location, base, raw, columns, None)
+    # Columns of text formats are only known after reading, so roles are checked before the cast.
+    raw, own = read_lines(spark, files, kind, columns)
+    _check_names(name, location, own, columns)
+    bad = raw.where(F.col(BAD).isNotNull()).select(
+        F.col(BAD).alias("reason"), F.col(LINE).alias("detail")
+    )
+    return _finish(name, location, base, raw.where(F.col(BAD).isNull()).drop(BAD, LINE), columns,
+                   _line_quarantine(bad))
+
+
+@dataclass(frozen=True)
+class _Base:
+    format: str
+    table_id: str
+    version: str
+    bytes: int | None
+    recheck: Callable[[], None]
+
+
+def _rechecker(files: FileList) -> Callable[[], None]:
+    return lambda: check_unchanged(files)
+
+
+def from_dataframe(df: DataFrame, columns: Columns, name: str, location: str, digest: str) -> Input:
+    """Make an input of a frame that was written as a snapshot to `location`."""
+    base = _Base("dataframe", "dataframe", digest, None, lambda: None)
+    return _finish(name, location, base, df, columns, None)
+
+
+def _line_quarantine(bad: DataFrame) -> DataFrame:
+    def identify(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, pa.Array]]:
+        for batch in batches:
+            detail = batch["detail"]
+            yield {"id": line_ids(detail), "reason": batch["reason"], "detail": detail}
+
+    return map_arrow(bad, identify, "id string, reason string, detail string")
+
+
+def _finish(
+    name: str,
+    location: str,
+    base: _Base,
+    raw: DataFrame,
+    columns: Columns,
+    bad: DataFrame | None,
+) -> Input:
+    schema = raw.schema
+    _check_names(name, location, schema.names, columns)
+    _check_types(name, location, schema, columns)
+    own = tuple(schema.names)
+    clash = [c for c in own if c.lower() == "id"]
+    own_id = None
+    rows = raw
+    if columns.id is not None:
+        as_text = F.col(quoted_column(columns.id)).cast("string")
+        if columns.id.lower() == "id":
+            own_id = columns.id
+            others = [c for c in own if c != columns.id]
+            rows = raw.select(as_text.alias("id"), *[F.col(quoted_column(c)) for c in others])
+        else:
+            rows = _rename_clash(raw, clash).withColumn("id", as_text)
+    else:
+        rows = _with_content_id(_rename_clash(raw, clash), columns)
+    count = rows.count()
+    if count == 0:
+        raise InputError(f"{name}: {location} holds no rows that can be read.")
+    made = Input(
+        name=name, location=location, format=base.format, table_id=base.table_id,
+        version=base.version, columns=columns, rows=rows, own_columns=own, own_id=own_id,
+        bad=bad, count=count, bytes=base.bytes, recheck=base.recheck,
+    )
+    return _without_doubles(made)
+
+
+def _rename_clash(df: DataFrame, clash: list[str]) -> DataFrame:
+    for column in clash:
+        df = df.withColumnRenamed(column, _OWN_ID)
+    return df
+
+
+def _with_content_id(df: DataFrame, columns: Columns) -> DataFrame:
+    """Add `id`: 128 bits of SHA-256 of the content columns."""
+    content = list(columns.content())
+    schema = _arrow_schema(df).append(pa.field("id", pa.string()))
+
+    def add(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        for batch in batches:
+            table = pa.Table.from_batches([batch])
+            yield table.append_column("id", content_hashes([table[c] for c in content]))
+
+    return map_arrow(df, add, schema)
+
+
+def _arrow_schema(df: DataFrame) -> pa.Schema:
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    return to_arrow_schema(df.schema)
+
+
+def _without_doubles(made: Input) -> Input:
+    """Keep one row per id; the others go to quarantine. Costs nothing more where there are none."""
+    ids = made.rows.select("id")
+    doubled = ids.groupBy("id").count().where("count > 1 AND id IS NOT NULL")
+    if doubled.limit(1).count() == 0:
+        return made
+    # Only rows with a doubled id are shuffled. Which one stays depends on content alone: the one
+    # with the smallest hash of all its columns; rows with equal hashes are equal.
+    from pyspark.sql import Window
+
+    names = [c for c in made.rows.columns if c != "id"]
+    key = F.xxhash64(*[F.col(quoted_column(c)) for c in names]) if names else F.lit(0)
+    doubles = made.rows.join(doubled.select("id"), "id", "left_semi").withColumn("_key", key)
+    order = Window.partitionBy("id").orderBy("_key")
+    ranked = doubles.withColumn("_rank", F.row_number().over(order))
+    singles = made.rows.join(doubled.select("id"), "id", "left_anti")
+    kept = singles.select("id", *[F.col(quoted_column(c)) for c in names]).unionByName(
+        ranked.where("_rank = 1").select("id", *[F.col(quoted_column(c)) for c in names])
+    )
+    reason = "duplicate id" if made.columns.id is not None else "copy of another row"
+    extra = ranked.where("_rank > 1").select(
+        "id", F.lit(reason).alias("reason"), F.lit(None).cast("string").alias("detail")
+    )
+    bad = extra if made.bad is None else made.bad.unionByName(extra)
+    return replace(made, rows=kept, bad=bad)
+
+
+def _check_names(name: str, location: str, present: list[str], columns: Columns) -> None:
+    """Raise one error that names every missing column and the nearest present one."""
+    wanted = {**{f"columns.{r}": c for r, c in columns.named().items()}}
+    wanted |= {f"columns.numeric[{i}]": c for i, c in enumerate(columns.numeric)}
+    wanted |= {f"columns.categorical[{i}]": c for i, c in enumerate(columns.categorical)}
+    problems = []
+    for role, column in wanted.items():
+        if column in present:
+            continue
+        near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        problems.append(f"{role} = {column!r}{hint}")
+    if problems:
+        shown = ", ".join(present[:20]) + (", ..." if len(present) > 20 else "")
+        raise InputError(
+            f"{name}: {location} lacks the column(s) {'; '.join(problems)}. It has: {shown}."
+        )
+    if not columns.content():
+        raise InputError(
+            f"{name}: no content column is set. Set one of columns.text, columns.vector, "
+            f"columns.image, columns.numeric or columns.categorical. It has: {', '.join(present)}."
+        )
+
+
+_NUMBERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.FloatType, T.DoubleType,
+            T.DecimalType)
+_WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
+
+
+def _check_types(name: str, location: str, schema: T.StructType, columns: Columns) -> None:
+    """Raise where a column's type cannot play its role."""
+    types = {f.name: f.dataType for f in schema.fields}
+
+    def need(role: str, column: str | None, ok: bool, wanted: str) -> None:
+        if column is not None and not ok:
+            raise InputError(
+                f"{name}: column {column!r} of {location} is {types[column].simpleString()}, "
+                f"but columns.{role} must be {wanted}."
+            )
+
+    def of(column: str | None, kinds: tuple[type, ...]) -> bool:
+        return column is None or isinstance(types[column], kinds)
+
+    need("id", columns.id, of(columns.id, (T.StringType, *_WHOLE)),
+         "a string or an integer (engines print floats and decimals differently)")
+    need("text", columns.text, of(columns.text, (T.StringType,)), "a string")
+    for role in ("event_time", "ingest_time"):
+        column = getattr(columns, role)
+        need(role, column, of(column, (T.TimestampType, T.TimestampNTZType, T.DateType)),
+             "a timestamp or a date")
+    for role in ("quality", "tokens"):
+        column = getattr(columns, role)
+        need(role, column, of(column, _NUMBERS), "a number")
+    for column in columns.numeric:
+        need("numeric", column, of(column, (*_NUMBERS, T.BooleanType)), "a number")
+    for role in ("vector", "image"):
+        column = getattr(columns, role)
+        ok = column is None or isinstance(types[column], T.BinaryType) or (
+            isinstance(types[column], T.ArrayType)
+            and isinstance(types[column].elementType, _NUMBERS)  # type: ignore[attr-defined]
+        )
+        need(role, column, ok, "binary or an array of numbers")
+
+
+def frame_digest(df: DataFrame) -> str:
+    """Return a hash of a frame's rows, whatever their order, to name its snapshot."""
+    key = F.xxhash64(*[F.col(quoted_column(c)) for c in df.columns])
+    parts = df.select(
+        F.count(F.lit(1)).alias("n"),
+        F.sum(F.shiftrightunsigned(key, 33)).alias("high"),
+        F.sum(key.bitwiseAND(F.lit((1 << 31) - 1))).alias("low"),
+        F.bit_xor(key).alias("xor"),
+    )
+    row = bounded(parts, 1, "the snapshot's digest").to_pylist()[0]
+    text = f"{row}\0{df.schema.simpleString()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

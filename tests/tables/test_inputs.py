@@ -1,0 +1,186 @@
+import gzip
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import functions as F
+
+from gio_spark.errors import IdentifierError, InputError, SnapshotExpiredError
+from gio_spark.settings.columns import Columns
+from gio_spark.settings.inputs import InputSettings
+from gio_spark.tables import open_input
+
+pytestmark = pytest.mark.embedded
+TEXT = Columns(id="id", text="text")
+
+
+def opened(spark, location, columns=TEXT, **settings):
+    return open_input(spark, InputSettings(location=str(location), **settings), columns, "pool")
+
+
+def ids(made):
+    return sorted(made.rows.toArrow()["id"].to_pylist())
+
+
+def test_integer_ids_become_strings_and_other_types_are_refused(spark, folder):
+    pq.write_table(pa.table({"id": [3, 1], "text": ["a", "b"]}), folder / "a.parquet")
+    made = opened(spark, folder)
+    assert ids(made) == ["1", "3"]
+    assert (made.count, made.format) == (2, "parquet")
+    pq.write_table(pa.table({"id": [3.0, 1.0], "text": ["a", "b"]}), folder / "a.parquet")
+    with pytest.raises(InputError, match="'id' .* is double, but columns.id must be a string or"):
+        opened(spark, folder)
+
+
+def test_without_an_id_equal_content_is_one_row(spark, folder):
+    table = pa.table({"text": ["a", "b", "a"], "n": [1, 2, 1]})
+    pq.write_table(table, folder / "a.parquet")
+    made = opened(spark, folder, Columns(text="text"))
+    assert len(set(ids(made))) == 2
+    assert all(len(i) == 32 for i in ids(made))
+    assert made.bad.toArrow()["reason"].to_pylist() == ["copy of another row"]
+
+
+def test_of_doubled_ids_one_row_stays_whatever_the_partitioning(spark, folder):
+    n = 50
+    table = pa.table({"id": [i % 40 for i in range(n)], "text": [f"t{i}" for i in range(n)]})
+    kept = []
+    for parts in (1, 3):
+        path = folder / f"parts{parts}"
+        path.mkdir()
+        for i in range(parts):
+            pq.write_table(table.take(list(range(i, n, parts))), path / f"{i}.parquet")
+        made = opened(spark, path)
+        out = made.rows.toArrow().sort_by("id")
+        kept.append(out["text"].to_pylist())
+        assert out.num_rows == 40
+        assert made.bad.toArrow()["reason"].to_pylist() == ["duplicate id"] * 10
+    assert kept[0] == kept[1]
+
+
+def test_an_own_column_named_like_the_key_keeps_its_values(spark, folder):
+    pq.write_table(pa.table({"ID": [7, 8], "key": ["x", "y"], "text": ["a", "b"]}),
+                   folder / "a.parquet")
+    made = opened(spark, folder, Columns(id="key", text="text"))
+    out = made.rows.select(*made.own(made.rows)).toArrow().sort_by("key")
+    assert out.to_pydict() == {"ID": [7, 8], "key": ["x", "y"], "text": ["a", "b"]}
+    assert ids(made) == ["x", "y"]
+
+
+def test_jsonl_is_read_as_text_and_cast_by_role(spark, folder):
+    lines = [
+        {"id": 1, "text": "eins", "q": "0.5", "when": "2024-05-01T12:00:00Z", "v": [1, 2.5]},
+        {"id": "zwei", "text": "naïve ☃", "extra": {"a": [1]}, "q": 1},
+    ]
+    text = "\n".join(json.dumps(x, ensure_ascii=False) for x in lines)
+    (folder / "a.jsonl").write_text(text + '\n{"id": 3, "text": \n\n[1]\n', encoding="utf-8")
+    columns = Columns(id="id", text="text", quality="q", event_time="when", vector="v")
+    made = opened(spark, folder, columns)
+    rows = {r["id"]: r for r in made.rows.toArrow().to_pylist()}
+    assert rows["1"]["q"] == 0.5
+    assert rows["1"]["when"].year == 2024
+    assert rows["1"]["v"] == [1.0, 2.5]
+    assert rows["zwei"]["text"] == "naïve ☃"
+    assert rows["zwei"]["extra"] == '{"a":[1]}'
+    bad = made.bad.toArrow().to_pylist()
+    assert len(bad) == 2
+    assert all(b["reason"].startswith("malformed line") for b in bad)
+
+
+def test_a_value_that_does_not_fit_its_role_is_put_aside(spark, folder):
+    (folder / "a.jsonl").write_text('{"id":"a","text":"x","q":"good"}\n{"id":"b","text":"y"}\n')
+    made = opened(spark, folder, Columns(id="id", text="text", quality="q"))
+    assert ids(made) == ["b"]
+    assert made.bad.toArrow()["reason"].to_pylist() == ["malformed value in column 'q'"]
+
+
+def test_every_line_of_a_large_file_is_read_once(spark, folder, monkeypatch):
+    monkeypatch.setattr("gio_spark.tables.lines._CHUNK", 1000)
+    lines = [json.dumps({"id": i, "text": "x" * (i % 97)}) for i in range(2000)]
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    assert ids(opened(spark, folder)) == sorted(str(i) for i in range(2000))
+
+
+def test_csv_with_quoted_newlines_bad_rows_and_gzip(spark, folder):
+    content = 'id,text\n1,"two\nlines, one cell"\n2,b,c\n3,"say ""hi"""\n'
+    with gzip.open(folder / "a.csv.gz", "wt") as out:
+        out.write(content)
+    made = opened(spark, folder)
+    texts = {r["id"]: r["text"] for r in made.rows.toArrow().to_pylist()}
+    assert texts == {"1": "two\nlines, one cell", "3": 'say "hi"'}
+    assert made.bad.toArrow()["reason"].to_pylist() == [
+        "malformed line: 3 values for 2 columns"
+    ]
+
+
+def test_delta_is_pinned_at_its_version(spark, folder):
+    path = str(folder / "t")
+    df = spark.createDataFrame(pa.table({"id": ["a"], "text": ["x"]}))
+    df.write.format("delta").save(path)
+    first = opened(spark, path)
+    df.withColumn("id", F.concat("id", "id")).write.format("delta").mode("append").save(path)
+    assert first.version == "0"
+    assert ids(opened(spark, path)) == ["a", "aa"]
+    assert ids(opened(spark, path, version=0)) == ["a"]
+    assert first.table_id == opened(spark, path).table_id
+    with pytest.raises(InputError, match="no version 9: the newest is 1"):
+        opened(spark, path, version=9)
+
+
+def test_files_that_change_during_a_run_are_noticed(spark, folder):
+    file = folder / "a.parquet"
+    pq.write_table(pa.table({"id": ["a"], "text": ["x"]}), file)
+    made = opened(spark, folder)
+    made.recheck()
+    pq.write_table(pa.table({"id": ["b"], "text": ["y"]}), file)
+    os.utime(file, ns=(1, 1))
+    with pytest.raises(SnapshotExpiredError, match="changed during the run"):
+        made.recheck()
+
+
+@pytest.mark.parametrize(
+    ("location", "error", "message"),
+    [
+        ("/no/such/place", InputError, "Nothing found at /no/such/place"),
+        ("db.tab`le", IdentifierError, "neither an existing path nor a table's name"),
+        ("t; DROP TABLE x", IdentifierError, "neither an existing path nor"),
+        ("a.b.c.d", IdentifierError, "one to three"),
+    ],
+)
+def test_bad_locations_are_one_clear_error(spark, location, error, message):
+    with pytest.raises(error, match=message):
+        opened(spark, location)
+
+
+def test_missing_columns_are_named_with_the_nearest(spark, folder):
+    pq.write_table(pa.table({"id": ["a"], "body": ["x"]}), folder / "a.parquet")
+    with pytest.raises(InputError, match=r"columns.text = 'bodi' \(did you mean 'body'\?\)"):
+        opened(spark, folder, Columns(id="id", text="bodi"))
+    with pytest.raises(InputError, match="no content column"):
+        opened(spark, folder, Columns(id="id"))
+
+
+def test_wrong_types_empty_tables_and_broken_files_are_clear(spark, folder):
+    pq.write_table(pa.table({"id": ["a"], "text": [1]}), folder / "a.parquet")
+    with pytest.raises(InputError, match="'text' .* is bigint, but columns.text must be a string"):
+        opened(spark, folder)
+    pq.write_table(pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())}),
+                   folder / "a.parquet")
+    with pytest.raises(InputError, match="holds no rows"):
+        opened(spark, folder)
+    (folder / "a.parquet").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="cannot read Parquet files"):
+        opened(spark, folder)
+    (folder / "b.jsonl").write_text("{}")
+    with pytest.raises(InputError, match="Cannot tell the format"):
+        opened(spark, folder)
+
+
+def test_vectors_are_accepted_as_lists_or_bytes(spark, folder):
+    vectors = np.ones((2, 3), np.float32)
+    table = pa.table({"id": ["a", "b"], "v": pa.array(vectors.tolist(), pa.list_(pa.float32()))})
+    pq.write_table(table, folder / "a.parquet")
+    assert opened(spark, folder, Columns(id="id", vector="v")).count == 2
