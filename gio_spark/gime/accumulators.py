@@ -1,0 +1,268 @@
+"""Accumulators that several profiles share: rows, time, delay, cells, values. No Spark here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gio_spark.gime.exact import gram, histogram, log_bin, on_grid, project, split_sum
+from gio_spark.gime.profile import Accumulator, Constants
+from gio_spark.gime.sketch import distinct
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from gio_spark.gime.rows import Rows
+
+Fields = dict[str, "NDArray[Any]"]
+
+DAY = 86_400_000_000  # microseconds
+LABEL_BITS = 40
+_LABEL_MASK = (1 << LABEL_BITS) - 1
+_NEVER = np.iinfo(np.int64)
+
+
+def scalar(value: int | np.integer) -> NDArray[np.int64]:
+    """Return one integer as a field."""
+    return np.array([value], np.int64)
+
+
+def _span(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if values.size == 0:
+        return scalar(_NEVER.max), scalar(_NEVER.min)
+    return scalar(values.min()), scalar(values.max())
+
+
+def _volume(rows: Rows, constants: Constants) -> Fields:
+    tokens = rows["tokens"].kept() if "tokens" in rows else np.zeros(0, np.int64)
+    size = np.zeros(0, np.int64)
+    if "bytes" in rows:
+        size = rows["bytes"].kept()
+    held = 0
+    if "vector" in rows:
+        held = (rows.count - rows["vector"].nulls) * rows["vector"].values.shape[1] * 4
+    unusable = rows.count - rows["reason"].nulls if "reason" in rows else 0
+    return {
+        "rows": scalar(rows.count),
+        "tokens": scalar(tokens.sum(dtype=np.int64)),
+        "token_rows": scalar(tokens.size),
+        "bytes": scalar(int(size.sum(dtype=np.int64)) + held),
+        "unusable": scalar(unusable),
+    }
+
+
+VOLUME = Accumulator(
+    "volume",
+    1,
+    _volume,
+    {"rows": "sum", "tokens": "sum", "token_rows": "sum", "bytes": "sum", "unusable": "sum"},
+)
+
+
+def distinct_of(role: str, name: str) -> Accumulator:
+    """Return an accumulator that sketches the distinct values of a role."""
+
+    def update(rows: Rows, constants: Constants) -> Fields:
+        column = rows[role]
+        return {
+            "distinct": distinct(column.kept(), constants.get("sketch_log_size", 12)),
+            "nulls": scalar(column.nulls),
+        }
+
+    merges = {"distinct": "distinct", "nulls": "sum"}
+    return Accumulator(name, 1, update, merges, uses=("sketch_log_size",), needs=(role,))
+
+
+def _time(rows: Rows, constants: Constants) -> Fields:
+    column = rows["event_time"]
+    seen = column.kept()
+    first, last = _span(seen)
+    return {
+        "buckets": histogram(seen // int(constants.get("bucket_microseconds", DAY))),
+        "days": histogram(seen // DAY),
+        "first": first,
+        "last": last,
+        "instants": distinct(seen, constants.get("sketch_log_size", 12)),
+        "nulls": scalar(column.nulls),
+    }
+
+
+TIME = Accumulator(
+    "time",
+    1,
+    _time,
+    {
+        "buckets": "histogram",
+        "days": "histogram",
+        "first": "min",
+        "last": "max",
+        "instants": "distinct",
+        "nulls": "sum",
+    },
+    uses=("bucket_microseconds", "sketch_log_size"),
+    needs=("event_time",),
+)
+
+
+def _delay(rows: Rows, constants: Constants) -> Fields:
+    known = rows.both("event_time", "ingest_time")
+    event = rows["event_time"].values[known]
+    ingest = rows["ingest_time"].values[known]
+    delay = (ingest - event).astype(np.float64)
+    return {
+        "total": split_sum(delay),
+        "bins": histogram(log_bin(delay)),
+        "known": scalar(delay.size),
+        "nulls": scalar(rows.count - delay.size),
+        "negative": scalar(np.count_nonzero(delay < 0)),
+        "last_event": _span(event)[1],
+        "last_ingest": _span(ingest)[1],
+    }
+
+
+DELAY = Accumulator(
+    "delay",
+    1,
+    _delay,
+    {
+        "total": "histogram",
+        "bins": "histogram",
+        "known": "sum",
+        "nulls": "sum",
+        "negative": "sum",
+        "last_event": "max",
+        "last_ingest": "max",
+    },
+    needs=("event_time", "ingest_time"),
+)
+
+
+def _cells(rows: Rows, constants: Constants) -> Fields:
+    column = rows["cluster"]
+    return {
+        "cells": histogram(column.kept()),
+        "clusters": scalar(constants.get("clusters", 0)),
+        "nulls": scalar(column.nulls),
+    }
+
+
+CELLS = Accumulator(
+    "cells",
+    1,
+    _cells,
+    {"cells": "histogram", "clusters": "same", "nulls": "sum"},
+    uses=("clusters", "codebook_version"),
+    needs=("cluster",),
+)
+
+
+def _classes(rows: Rows, constants: Constants) -> Fields:
+    known = rows.both("cluster", "label")
+    cell = rows["cluster"].values[known]
+    label = rows["label"].values[known] & _LABEL_MASK
+    return {
+        "classes": histogram((cell << LABEL_BITS) | label),
+        "nulls": scalar(rows.count - cell.size),
+    }
+
+
+CLASSES = Accumulator(
+    "classes",
+    1,
+    _classes,
+    {"classes": "histogram", "nulls": "sum"},
+    uses=("clusters", "codebook_version"),
+    needs=("cluster", "label"),
+)
+
+
+def mean_of(
+    role: str,
+    name: str,
+    transform: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+    uses: tuple[str, ...] = (),
+) -> Accumulator:
+    """Return an accumulator for the exact mean of a numeric role, and of a transform of it."""
+
+    def update(rows: Rows, constants: Constants) -> Fields:
+        seen = rows[role].kept()
+        fields = {
+            "total": split_sum(seen),
+            "known": scalar(seen.size),
+            "nulls": scalar(rows[role].nulls),
+        }
+        if transform is not None:
+            fields["transformed"] = split_sum(transform(seen))
+        return fields
+
+    merges = {"total": "histogram", "known": "sum", "nulls": "sum"}
+    if transform is not None:
+        merges["transformed"] = "histogram"
+    return Accumulator(name, 1, update, merges, uses=uses, needs=(role,))
+
+
+def _root(values: NDArray[Any]) -> NDArray[Any]:
+    return np.sqrt(np.clip(values, 0, None))
+
+
+DISTANCE = mean_of("distance", "distance", _root, uses=("clusters", "codebook_version"))
+QUALITY = mean_of("quality", "quality")
+
+
+def _vectors(rows: Rows, constants: Constants) -> Fields:
+    unit = rows["unit"].kept().astype(np.float64)
+    basis = constants.get("basis")
+    low = unit if basis is None else project(unit.astype(np.float32), basis)
+    return {
+        "known": scalar(unit.shape[0]),
+        "nulls": scalar(rows["unit"].nulls),
+        "sum": unit.sum(axis=0).astype(np.int64),
+        "squares": scalar(int(np.einsum("ij,ij->", unit, unit))),
+        "low_sum": low.sum(axis=0).astype(np.int64),
+        "low_gram": gram(low),
+    }
+
+
+VECTORS = Accumulator(
+    "vectors",
+    1,
+    _vectors,
+    {
+        "known": "sum",
+        "nulls": "sum",
+        "sum": "sum",
+        "squares": "sum",
+        "low_sum": "sum",
+        "low_gram": "sum",
+    },
+    uses=("basis", "dimension"),
+    needs=("unit",),
+)
+
+
+def _probes(rows: Rows, constants: Constants) -> Fields:
+    unit = rows["unit"].kept()
+    probes = on_grid_probes(constants)
+    best = np.full(probes.shape[0], _NEVER.min, np.int64)
+    for start in range(0, unit.shape[0], 8192):
+        part = unit[start : start + 8192] @ probes.T
+        best = np.maximum(best, part.max(axis=0).astype(np.int64))
+    return {"best": best, "nulls": scalar(rows["unit"].nulls)}
+
+
+def on_grid_probes(constants: Constants) -> NDArray[np.float32]:
+    """Return the probes as whole-number rows."""
+    return on_grid(constants.get("probes"))
+
+
+PROBES = Accumulator(
+    "probes",
+    1,
+    _probes,
+    {"best": "max", "nulls": "sum"},
+    uses=("probes",),
+    needs=("unit", "probes"),
+)

@@ -1,0 +1,139 @@
+"""Sums, counts and histograms whose merge is exact: any order of merging gives the same bits.
+
+A float sum depends on the order of its terms, and so on the partitioning. Here every total is kept
+in integers instead: floats are split into an exponent and integer limbs (`split_sum`), histograms
+are sorted (key, count) pairs, vectors are rounded to a fixed grid on which float32 matrix products
+are exact (`on_grid`).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+# Unit vectors are rounded to multiples of 1/GRID. The partial sums of a product of two of them are
+# at most |a||b| <= (GRID + sqrt(d)/2)^2 < 2^24 up to d = 36,000, and float32 holds every integer
+# up to 2^24, so such products have the same bits in any order of summation and on any processor.
+GRID = 4000.0
+_LIMB = 27
+_BIAS = 1100
+_SUB = 64
+
+# Relative error of a value that `log_bin` has put into a bin, when the bin's middle stands for it.
+BIN_ERROR = 0.5 / _SUB
+
+
+def histogram(keys: NDArray[Any], weights: NDArray[Any] | None = None) -> NDArray[np.int64]:
+    """Count keys.
+
+    Args:
+        keys: Integers, shape (n,).
+        weights: Integer weight per key; None counts each as one.
+
+    Returns:
+        Sorted distinct keys and their totals, int64 of shape (2, m).
+    """
+    keys = np.asarray(keys, np.int64)
+    if weights is None:
+        found, counts = np.unique(keys, return_counts=True)
+        return np.stack([found, counts.astype(np.int64)])
+    order = np.argsort(keys, kind="stable")
+    return _collapse(keys[order], np.asarray(weights, np.int64)[order])
+
+
+def merge_histograms(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Add histograms key by key; exact, so associative and commutative to the last bit."""
+    joined = np.concatenate([np.asarray(p, np.int64).reshape(2, -1) for p in parts], axis=1)
+    order = np.argsort(joined[0], kind="stable")
+    return _collapse(joined[0][order], joined[1][order])
+
+
+def _collapse(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    if keys.size == 0:
+        return np.zeros((2, 0), np.int64)
+    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
+    return np.stack([keys[starts], np.add.reduceat(counts, starts)])
+
+
+def split_sum(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Sum finite floats exactly, as a histogram over (exponent, limb) that merges exactly.
+
+    float64 is m * 2^(e-53) with an integer |m| < 2^53; m is cut into two limbs of 27 bits, and the
+    limbs are added up per exponent in int64, which holds for 10^11 rows.
+    """
+    values = np.asarray(values, np.float64)
+    mantissa, exponent = np.frexp(values)
+    whole = np.ldexp(mantissa, 53).astype(np.int64)
+    high = whole >> _LIMB
+    low = whole - (high << _LIMB)
+    key = (exponent.astype(np.int64) + _BIAS) * 2
+    summed = histogram(np.concatenate([key, key + 1]), np.concatenate([low, high]))
+    return summed[:, summed[1] != 0]
+
+
+def total(summed: NDArray[np.int64]) -> float:
+    """Return the correctly rounded value of a `split_sum`."""
+    exact = Fraction(0)
+    for key, count in summed.T.tolist():
+        power = key // 2 - _BIAS - 53 + (_LIMB if key % 2 else 0)
+        exact += count * Fraction(2) ** power
+    return float(exact)
+
+
+def log_bin(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Put finite floats into bins of relative width 1/64 at most, by their bits alone."""
+    values = np.asarray(values, np.float64)
+    mantissa, exponent = np.frexp(np.abs(values))
+    inside = np.floor((mantissa - 0.5) * (2 * _SUB)).astype(np.int64)
+    key = (exponent.astype(np.int64) + _BIAS) * _SUB + inside + 1
+    return np.where(values == 0, 0, np.where(values < 0, -key, key))
+
+
+def bin_middle(keys: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the middle of each bin of `log_bin`; off by `BIN_ERROR` (relative) at most."""
+    inside = (np.abs(keys) - 1) % _SUB
+    exponent = (np.abs(keys) - 1) // _SUB - _BIAS
+    middle = np.ldexp(0.5 + (inside + 0.5) / (2 * _SUB), exponent)
+    return np.where(keys == 0, 0.0, np.sign(keys) * middle)
+
+
+def key_quantile(counted: NDArray[np.int64], share: float) -> int:
+    """Return the key below or at which a share (0..1) of a histogram's count lies."""
+    cumulative = np.cumsum(counted[1])
+    wanted = max(1, int(np.ceil(share * cumulative[-1])))
+    return int(counted[0][np.searchsorted(cumulative, wanted)])
+
+
+def on_grid(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale rows to unit length and round them to the grid of 1/GRID (rows of zeros stay zero).
+
+    Returns:
+        Whole numbers in float32, shape (n, d). Products of two such matrices are exact; divide
+        them by GRID**2 for cosines, which are then off by about 1e-4.
+    """
+    wide = np.asarray(vectors, np.float32).astype(np.float64)
+    # einsum adds each row up on its own, so a row's norm does not depend on its neighbours.
+    norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    wide *= np.divide(GRID, norms, out=np.zeros_like(norms), where=norms > 0)[:, None]
+    return np.rint(wide).astype(np.float32)
+
+
+def project(grid: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Project grid rows (n, d) on grid directions (p, d): whole numbers again, shape (n, p)."""
+    return np.rint((grid @ basis.T).astype(np.float64) / GRID)
+
+
+def gram(rows: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the exact second moments of whole-number rows, int64 of shape (p, p)."""
+    result = np.zeros((rows.shape[1], rows.shape[1]), np.int64)
+    for start in range(0, rows.shape[0], 65_536):
+        part = rows[start : start + 65_536]
+        result += (part.T @ part).astype(np.int64)
+    return result

@@ -1,0 +1,120 @@
+"""Formulas from merged counts and moments to figures. Pure numpy; every sum in a fixed order."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gio_spark.gime.exact import GRID
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def entropy_bits(counts: NDArray[Any]) -> float:
+    """Return the entropy of counts, in bits (plug-in; biased low for few rows)."""
+    counts = np.asarray(counts, np.float64)
+    counts = counts[counts > 0]
+    n = math.fsum(counts)
+    return math.fsum(c / n * math.log2(n / c) for c in counts.tolist())
+
+
+def effective_classes(counts: NDArray[Any]) -> float:
+    """Return 2^H: the number of equally likely classes with the same entropy."""
+    return float(2.0 ** entropy_bits(counts))
+
+
+def aligned(
+    first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return two (2, m) histograms as shares over the union of their keys."""
+    keys = np.union1d(first[0], second[0])
+    result = []
+    for counted in (first, second):
+        shares = np.zeros(keys.size)
+        shares[np.searchsorted(keys, counted[0])] = counted[1]
+        result.append(shares / max(math.fsum(shares), 1.0))
+    return result[0], result[1]
+
+
+def jensen_shannon_bits(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Return the Jensen-Shannon divergence of two (2, m) histograms, 0 to 1 bit."""
+    p, q = aligned(first, second)
+    terms = []
+    for a, b in zip(p.tolist(), q.tolist(), strict=True):
+        middle = (a + b) / 2
+        terms += [x / 2 * math.log2(x / middle) for x in (a, b) if x > 0]
+    return min(1.0, max(0.0, math.fsum(terms)))
+
+
+def total_variation(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Return half the summed difference of shares, 0 to 1."""
+    p, q = aligned(first, second)
+    return math.fsum(np.abs(p - q)) / 2
+
+
+def wasserstein(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Return the Wasserstein-1 distance of two histograms whose keys are equally spaced bins."""
+    p, q = aligned(first, second)
+    keys = np.union1d(first[0], second[0])
+    return math.fsum(np.abs(np.cumsum(p - q))[:-1] * np.diff(keys))
+
+
+def pairs(counts: NDArray[Any]) -> int:
+    """Return how many pairs of rows share a class."""
+    return sum(c * (c - 1) // 2 for c in np.asarray(counts).tolist())
+
+
+def mean_pairwise_cosine(n: int, summed: NDArray[np.int64], squares: int) -> float:
+    """Return (|sum u|^2 - sum |u|^2) / (n (n - 1)) in units of cosine, from exact grid sums.
+
+    The denominator uses the rows' own mean squared length on the grid, so equal rows give 1.
+    """
+    length = sum(s * s for s in summed.tolist())
+    return (length - squares) / ((n - 1) * squares)
+
+
+def moments(
+    n: int, summed: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and covariance of unit vectors from exact grid sums."""
+    mean = summed.astype(np.float64) / (n * GRID)
+    covariance = second.astype(np.float64) / (n * GRID * GRID) - np.outer(mean, mean)
+    return mean, (covariance + covariance.T) / 2
+
+
+def spectral_classes(covariance: NDArray[np.float64]) -> float:
+    """Return (tr C)^2 / tr C^2: the number of directions that the rows fill evenly."""
+    trace = float(np.trace(covariance))
+    squared = float(np.sum(covariance * covariance))
+    return trace * trace / squared if squared > 0 else 1.0
+
+
+def frechet(
+    first: tuple[NDArray[np.float64], NDArray[np.float64]],
+    second: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> float:
+    """Return the squared Frechet distance of two Gaussians (mean, covariance)."""
+    (mean_a, cov_a), (mean_b, cov_b) = first, second
+    values, basis = np.linalg.eigh(cov_a)
+    root = (basis * np.sqrt(np.clip(values, 0, None))) @ basis.T
+    inner = np.clip(np.linalg.eigvalsh(root @ cov_b @ root), 0, None)
+    gap = float(np.sum((mean_a - mean_b) ** 2))
+    return max(
+        0.0, gap + float(np.trace(cov_a) + np.trace(cov_b)) - 2 * float(np.sum(np.sqrt(inner)))
+    )
+
+
+def inside_disagreement(classes: NDArray[np.int64], shift: int) -> float:
+    """Return the share of rows whose label is not the most frequent one of their cell.
+
+    Args:
+        classes: Histogram of (cell << shift | label).
+        shift: Bits of the label.
+    """
+    cells = classes[0] >> shift
+    starts = np.flatnonzero(np.r_[True, cells[1:] != cells[:-1]])
+    majority = np.maximum.reduceat(classes[1], starts)
+    return 1.0 - int(majority.sum()) / int(classes[1].sum())

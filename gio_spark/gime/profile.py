@@ -1,0 +1,243 @@
+"""What a metric is: accumulators, a value, and a profile that holds eleven of them by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gio_spark.errors import ConfigError, InputError
+from gio_spark.gime.state import OPERATORS, Merge, State
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gio_spark.gime.rows import Rows
+
+METRICS = (
+    "volume",
+    "delay",
+    "scope",
+    "granularity",
+    "variety",
+    "duration",
+    "sampling_rate",
+    "aggregation",
+    "coverage",
+    "distortion",
+    "mismatch",
+)
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Frozen things that states depend on, each part of the versions of the states that use it.
+
+    Attributes:
+        values: Numbers, texts and arrays by name (codebook, probes, basis, clusters, ...).
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a constant, or the default where it is absent or None."""
+        found = self.values.get(name)
+        return default if found is None else found
+
+    def digest(self, names: Iterable[str]) -> str:
+        """Return 12 hex characters for the named constants' content."""
+        content = hashlib.sha256()
+        for name in sorted(names):
+            value = self.values.get(name)
+            if isinstance(value, np.ndarray):
+                content.update(f"{name}:{value.dtype.str}:{value.shape}".encode())
+                content.update(np.ascontiguousarray(value).tobytes())
+            else:
+                content.update(f"{name}={value!r}".encode())
+        return content.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """How a state comes from rows.
+
+    Attributes:
+        name: Unique in its profile; it is the `metric` column of stored states.
+        version: Raised whenever the meaning of a field changes.
+        update: Rows (at least one, all of one group) and constants -> arrays by field.
+        merges: Operator per field: sum, min, max, histogram, distinct, same, or a function from a
+            list of arrays to an array (associative and commutative).
+        uses: Names of the constants that the state depends on.
+        needs: Roles without which there is no state (the metric is then null, with a caveat).
+    """
+
+    name: str
+    version: int
+    update: Callable[[Rows, Constants], Mapping[str, NDArray[Any]]]
+    merges: Mapping[str, Merge]
+    uses: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    def state(self, rows: Rows, constants: Constants, version: str) -> State:
+        """Make the state of some rows.
+
+        Raises:
+            InputError: A field is missing, or is summed and does not hold integers.
+        """
+        fields = dict(self.update(rows, constants))
+        if set(fields) != set(self.merges):
+            raise InputError(
+                f"State {self.name}: fields {sorted(fields)} are not the declared "
+                f"{sorted(self.merges)}."
+            )
+        for name, array in fields.items():
+            if self.merges[name] == "sum" and np.asarray(array).dtype.kind not in "iub":
+                raise InputError(
+                    f"State {self.name}: field {name!r} is summed, so it must hold integers "
+                    "(float sums depend on their order; use exact.split_sum and 'histogram')."
+                )
+        names = {k: v if isinstance(v, str) else "custom" for k, v in self.merges.items()}
+        return State(self.name, version, {k: np.asarray(v) for k, v in fields.items()}, names)
+
+    def full_version(self, profile: str, constants: Constants) -> str:
+        """Return the version that states carry: profile, format, digest of the constants used."""
+        return f"{profile}/{self.name}@{self.version}#{constants.digest(self.uses)}"
+
+
+@dataclass(frozen=True)
+class Value:
+    """One figure.
+
+    Attributes:
+        form: "robust" (the one to use), "literal" (OIT's own form), or the name of a further one.
+        value: None where it cannot be computed; `caveat` then says why.
+        unit: Unit of the value.
+        direction: "more", "less" or "unknown": which change is better.
+        error: Relative error bound of a sketch (95 %), 0 for exact ones.
+        nulls: Rows that lacked what this metric reads.
+        caveat: What a reader must know.
+    """
+
+    form: str
+    value: float | None
+    unit: str
+    direction: str
+    error: float = 0.0
+    nulls: int = 0
+    caveat: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named metric: its accumulators and how their merged states become figures.
+
+    Attributes:
+        name: One of METRICS, or a user's own name.
+        states: Names of the accumulators it reads.
+        value: (merged states by name, the target's states by name or None, constants) -> figures.
+            An accumulator whose roles are missing is absent from the mapping.
+        version: Raised whenever the definition of a figure changes.
+    """
+
+    name: str
+    states: tuple[str, ...]
+    value: Callable[[Mapping[str, State], Mapping[str, State] | None, Constants], Iterable[Value]]
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Metrics of one kind of data.
+
+    Attributes:
+        name: Registered name.
+        roles: Role -> kind: "key" (hashed), "whole" (int64), "real" (float64), "time"
+            (microseconds), "vector" (float32 matrix), "arrow" (as it comes). A role that ends in
+            "*" takes any number of columns (numeric and categorical features).
+        accumulators: By which states are made.
+        metrics: What is computed from them.
+        prepare: Adds derived columns to a batch before it is cut into groups.
+    """
+
+    name: str
+    roles: Mapping[str, str]
+    accumulators: tuple[Accumulator, ...]
+    metrics: tuple[Metric, ...]
+    prepare: Callable[[Rows, Constants], Rows] | None = None
+
+    def accumulator(self, name: str) -> Accumulator:
+        """Return an accumulator by name.
+
+        Raises:
+            InputError: This profile has none of that name.
+        """
+        for one in self.accumulators:
+            if one.name == name:
+                return one
+        raise InputError(f"Profile {self.name!r} has no state {name!r}.")
+
+    def versions(self, constants: Constants) -> dict[str, str]:
+        """Return the version that each accumulator's states carry under these constants."""
+        return {a.name: a.full_version(self.name, constants) for a in self.accumulators}
+
+    def extended(
+        self,
+        name: str,
+        metrics: Iterable[Metric],
+        accumulators: Iterable[Accumulator] = (),
+        roles: Mapping[str, str] | None = None,
+    ) -> Profile:
+        """Return a profile with further metrics, or with own ones in place of those of a name."""
+        added, states = tuple(metrics), tuple(accumulators)
+        mine = {m.name for m in added}
+        own = {a.name for a in states}
+        return replace(
+            self,
+            name=name,
+            roles={**self.roles, **(roles or {})},
+            metrics=(*(m for m in self.metrics if m.name not in mine), *added),
+            accumulators=(*(a for a in self.accumulators if a.name not in own), *states),
+        )
+
+
+_REGISTRY: dict[str, Profile] = {}
+
+
+def register(profile: Profile) -> Profile:
+    """Make a profile known by its name.
+
+    Raises:
+        ConfigError: The name is taken by another profile, or a metric reads an unknown state.
+    """
+    known = {a.name for a in profile.accumulators}
+    for metric in profile.metrics:
+        unknown = set(metric.states) - known
+        if unknown:
+            raise ConfigError(f"Metric {metric.name!r} reads unknown states {sorted(unknown)}.")
+    for one in profile.accumulators:
+        wrong = {m for m in one.merges.values() if isinstance(m, str) and m not in OPERATORS}
+        if wrong:
+            raise ConfigError(
+                f"State {one.name!r}: unknown operators {sorted(wrong)}; "
+                f"known are {sorted(OPERATORS)}, or give a function."
+            )
+    if _REGISTRY.get(profile.name, profile) is not profile:
+        raise ConfigError(f"A profile named {profile.name!r} is registered already.")
+    _REGISTRY[profile.name] = profile
+    return profile
+
+
+def get_profile(profile: str | Profile) -> Profile:
+    """Return a registered profile by name; a profile is returned as it is.
+
+    Raises:
+        ConfigError: No such profile; the message lists the known ones.
+    """
+    if isinstance(profile, Profile):
+        return profile
+    if profile not in _REGISTRY:
+        raise ConfigError(f"No metric profile {profile!r}; known are {sorted(_REGISTRY)}.")
+    return _REGISTRY[profile]

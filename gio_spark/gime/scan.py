@@ -1,0 +1,241 @@
+"""One pass over a DataFrame that leaves mergeable states: the Spark side of the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gio_spark.engine import hash53, map_arrow
+from gio_spark.errors import InputError
+from gio_spark.gime.profile import Constants, Profile
+from gio_spark.gime.rows import Rows, from_arrow
+from gio_spark.gime.state import State, merge
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+STATE_SCHEMA = "group string, partition string, metric string, version string, bytes binary"
+
+NO_GROUP = "(none)"
+_SEPARATOR = "\x1f"
+_COMPACT = 8
+_TIME_PARTS = {"year": "yyyy", "month": "yyyy-MM", "day": "yyyy-MM-dd"}
+
+Loader = Callable[[], Constants]
+
+
+def role_columns(profile: Profile, present: Sequence[str], columns: Any = None) -> dict[str, str]:
+    """Return role -> column for the roles that these columns can fill.
+
+    Args:
+        profile: The profile, which names its roles.
+        present: Columns of the data.
+        columns: A `settings.columns.Columns`, a mapping role -> column, or None: columns that are
+            named like the roles.
+
+    Raises:
+        InputError: A column is named that the data do not have.
+    """
+    named: dict[str, str] = {}
+    if columns is not None:
+        given = columns.named() if hasattr(columns, "named") else dict(columns)
+        wrong = {role: name for role, name in given.items() if name not in present}
+        # Roles of the whole configuration may name columns that a skinny table left behind.
+        if wrong and not hasattr(columns, "named"):
+            raise InputError(
+                f"Columns {sorted(wrong.values())} are not in the data; it has {sorted(present)}."
+            )
+        named = {r: c for r, c in given.items() if c in present and r in profile.roles}
+    for role in profile.roles:
+        if role in present:
+            named.setdefault(role, role)
+    if "content" in profile.roles and "content_hash" in present:
+        named.setdefault("content", "content_hash")
+    return named
+
+
+def _expression(name: str, kind: str) -> Column:
+    from pyspark.sql import functions as F
+
+    column = F.col(_quoted(name))
+    if kind == "key":
+        return F.when(column.isNotNull(), F.xxhash64(column.cast("string")))
+    if kind == "whole":
+        return column.cast("bigint")
+    if kind == "real":
+        return column.cast("double")
+    if kind == "time":
+        return F.unix_micros(column.cast("timestamp"))
+    return column
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def group_expression(
+    by: str | Sequence[str] | None, present: Sequence[str], event_time: str | None
+) -> Column:
+    """Return the group of a row as one string; several columns are joined by ' | '.
+
+    Args:
+        by: Columns; `year`, `month` and `day` are taken from the event time where no column has
+            that name. None puts all rows into the group "all".
+        present: Columns of the data.
+        event_time: Column of the event time, if there is one.
+
+    Raises:
+        InputError: A column does not exist.
+    """
+    from pyspark.sql import functions as F
+
+    names = [by] if isinstance(by, str) else list(by or ())
+    if not names:
+        return F.lit("all")
+    parts = []
+    for name in names:
+        if name in present:
+            part = F.col(_quoted(name)).cast("string")
+        elif name in _TIME_PARTS and event_time is not None:
+            moment = F.col(_quoted(event_time)).cast("timestamp")
+            part = F.date_format(moment, _TIME_PARTS[name])
+        else:
+            raise InputError(
+                f"Cannot group by {name!r}: no such column; the data have {sorted(present)}."
+            )
+        parts.append(F.coalesce(part, F.lit(NO_GROUP)))
+    return parts[0] if len(parts) == 1 else F.concat_ws(" | ", *parts)
+
+
+def partition_expression(
+    present: Sequence[str], batch: str | None, chunks: int, id_column: str = "id"
+) -> Column:
+    """Return the partition of a row: its refresh batch and the hash chunk of its id.
+
+    It depends on the row alone, never on the engine's partitions, so a deleted row's partition can
+    be told and recomputed.
+
+    Raises:
+        InputError: There is no such batch column, or no id to cut into chunks by.
+    """
+    from pyspark.sql import functions as F
+
+    if batch is not None and batch not in present:
+        raise InputError(f"No column {batch!r} to tell refresh batches by.")
+    if chunks > 1 and id_column not in present:
+        raise InputError(f"States in {chunks} chunks need the column {id_column!r}.")
+    chunk = F.lit("0")
+    if chunks > 1:
+        chunk = (hash53(id_column, "gime-partition") % F.lit(chunks)).cast("string")
+    if batch is None:
+        return chunk
+    name = F.coalesce(F.col(_quoted(batch)).cast("string"), F.lit(NO_GROUP))
+    return F.concat_ws("/", name, chunk)
+
+
+def accumulate(
+    batches: Iterable[pa.RecordBatch],
+    profile: Profile,
+    kinds: Mapping[str, str],
+    constants: Constants,
+) -> Iterator[dict[str, list[Any]]]:
+    """Turn batches of (_group, _partition, roles) into states, one dict of columns per group.
+
+    Args:
+        batches: Arrow batches.
+        profile: What to accumulate.
+        kinds: Role -> kind of the role columns present.
+        constants: Codebook, probes and so on.
+    """
+    versions = profile.versions(constants)
+    held: dict[str, dict[str, list[State]]] = {}
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        rows = from_arrow(batch, kinds, constants.get("dimension"))
+        if profile.prepare is not None:
+            rows = profile.prepare(rows, constants)
+        for key, part in _by_group(batch, rows):
+            states = held.setdefault(key, {})
+            for one in profile.accumulators:
+                if not all(n in part or constants.get(n) is not None for n in one.needs):
+                    continue
+                found = states.setdefault(one.name, [])
+                found.append(one.state(part, constants, versions[one.name]))
+                if len(found) >= _COMPACT:
+                    states[one.name] = [merge(found, one.merges)]
+    for key, states in held.items():
+        group, partition = key.split(_SEPARATOR)
+        merged = [merge(parts, profile.accumulator(n).merges) for n, parts in states.items()]
+        yield {
+            "group": [group] * len(merged),
+            "partition": [partition] * len(merged),
+            "metric": [s.name for s in merged],
+            "version": [s.version for s in merged],
+            "bytes": [s.to_bytes() for s in merged],
+        }
+
+
+def _by_group(batch: pa.RecordBatch, rows: Rows) -> Iterator[tuple[str, Rows]]:
+    """Cut the rows of a batch by (group, partition), each part contiguous."""
+    joined = pc.binary_join_element_wise(
+        batch.column("_group"), batch.column("_partition"), _SEPARATOR
+    ).dictionary_encode()
+    keys = joined.dictionary.to_pylist()
+    if len(keys) == 1:
+        yield keys[0], rows
+        return
+    codes = joined.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    arranged = rows.take(order)
+    edges = np.searchsorted(codes[order], np.arange(len(keys) + 1))
+    for code, key in enumerate(keys):
+        yield key, arranged.slice(int(edges[code]), int(edges[code + 1]))
+
+
+def scan(
+    df: DataFrame,
+    profile: Profile,
+    load: Loader,
+    *,
+    by: str | Sequence[str] | None = None,
+    columns: Any = None,
+    batch: str | None = None,
+    chunks: int = 1,
+    only: Sequence[str] | None = None,
+    batch_rows: int = 16_384,
+) -> DataFrame:
+    """Make partial states: one map over the data, several rows per (group, partition, metric).
+
+    Args:
+        df: Rows.
+        profile: What to accumulate.
+        load: Gives the constants on a worker.
+        by: Grouping columns.
+        columns: Roles.
+        batch: Column that tells refresh batches apart.
+        chunks: Hash chunks of the id.
+        only: Partitions to compute; None computes all.
+        batch_rows: Rows per Arrow batch.
+    """
+    from pyspark.sql import functions as F
+
+    present = df.columns
+    roles = role_columns(profile, present, columns)
+    kinds = {role: profile.roles[role] for role in roles}
+    prepared = df.select(
+        group_expression(by, present, roles.get("event_time")).alias("_group"),
+        partition_expression(present, batch, chunks).alias("_partition"),
+        *(_expression(name, kinds[role]).alias(role) for role, name in roles.items()),
+    )
+    if only is not None:
+        prepared = prepared.where(F.col("_partition").isin([str(p) for p in only]))
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, list[Any]]]:
+        return accumulate(batches, profile, kinds, load())
+
+    return map_arrow(prepared, run, STATE_SCHEMA, batch_rows=batch_rows)

@@ -1,0 +1,379 @@
+"""The text and embedding profile: eleven metrics over ids, cells, vectors, times and sources.
+
+Definitions are ours where OIT leaves them free (docs/gime.md says which); each figure names its
+unit and direction. "robust" is the form to select by, "literal" is OIT's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gio_spark.gime import measures
+from gio_spark.gime.accumulators import (
+    CELLS,
+    CLASSES,
+    DAY,
+    DELAY,
+    DISTANCE,
+    LABEL_BITS,
+    PROBES,
+    QUALITY,
+    TIME,
+    VECTORS,
+    VOLUME,
+    distinct_of,
+)
+from gio_spark.gime.exact import BIN_ERROR, GRID, bin_middle, key_quantile, on_grid, total
+from gio_spark.gime.profile import Constants, Metric, Profile, Value, register
+from gio_spark.gime.rows import Column, Rows
+from gio_spark.gime.sketch import count_distinct
+from gio_spark.kernels import nearest
+
+if TYPE_CHECKING:
+    from gio_spark.gime.state import State
+
+States = Mapping[str, "State"]
+
+NO_TARGET = "no target given"
+NO_VECTORS = "needs vectors, and these rows carry none"
+
+
+def prepare(rows: Rows, constants: Constants) -> Rows:
+    """Add the nearest cell and the unit vectors, where the batch carries vectors."""
+    if "vector" not in rows:
+        return rows
+    column = rows["vector"]
+    unit = on_grid(column.values)
+    rows = rows.with_columns(unit=Column(unit, column.valid & unit.any(axis=1)))
+    codebook = constants.get("codebook")
+    if "cluster" in rows or not isinstance(codebook, np.ndarray):
+        return rows
+    cluster = np.zeros(rows.count, np.int64)
+    distance = np.zeros(rows.count, np.float64)
+    if column.valid.any():
+        found, squared = nearest(column.values[column.valid], codebook)
+        cluster[column.valid] = found
+        distance[column.valid] = squared
+    return rows.with_columns(
+        cluster=Column(cluster, column.valid), distance=Column(distance, column.valid)
+    )
+
+
+def absent(form: str, unit: str, direction: str, why: str, nulls: int = 0) -> Value:
+    """Return a figure that cannot be computed, with the reason."""
+    return Value(form, None, unit, direction, nulls=nulls, caveat=why)
+
+
+def volume(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Tokens (robust); stored bytes or rows (literal: the measure of the stored set)."""
+    held = states["volume"]
+    rows, tokens = held.number("rows"), held.number("tokens")
+    missing = rows - held.number("token_rows")
+    if missing == rows:
+        yield Value("robust", rows, "rows", "more", nulls=missing, caveat="no token counts: rows")
+    else:
+        yield Value("robust", tokens, "tokens", "more", nulls=missing)
+    if held.number("bytes"):
+        yield Value("literal", held.number("bytes"), "bytes", "more")
+    else:
+        yield Value("literal", rows, "rows", "more", caveat="no stored sizes: rows counted")
+    yield Value("rows", rows, "rows", "more")
+    if "cells" in states and states["cells"]["cells"].size:
+        counts = states["cells"]["cells"][1]
+        bits = int(counts.sum()) * measures.entropy_bits(counts)
+        yield Value("bits", bits, "bits", "more", nulls=states["cells"].number("nulls"))
+    if "content" in states:
+        count, error = count_distinct(states["content"]["distinct"])
+        yield Value("distinct", count, "rows", "more", error, states["content"].number("nulls"))
+
+
+def delay(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Mean of ingest - event (robust); last ingest - last event (literal: sup T_m - sup T_h)."""
+    unit, way = "days", "less"
+    if "delay" not in states or states["delay"].number("known") == 0:
+        nulls = states["volume"].number("rows")
+        for form in ("robust", "literal"):
+            yield absent(form, unit, way, "no row has both event and ingest time", nulls)
+        return
+    held = states["delay"]
+    known, nulls, negative = held.number("known"), held.number("nulls"), held.number("negative")
+    note = f"{negative} rows were ingested before their event" if negative else ""
+    yield Value("robust", total(held["total"]) / known / DAY, unit, way, 0.0, nulls, note)
+    literal = (held.number("last_ingest") - held.number("last_event")) / DAY
+    yield Value("literal", literal, unit, way, 0.0, nulls, note)
+    for name, share in (("q50", 0.5), ("q99", 0.99)):
+        key = key_quantile(held["bins"], share)
+        middle = float(bin_middle(np.array([key]))[0]) / DAY
+        yield Value(name, middle, unit, way, BIN_ERROR, nulls)
+    yield Value("negative", negative / known, "share", way, 0.0, nulls)
+
+
+def scope(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Share of occupied cells (robust); their number (literal); distinct sources."""
+    if "cells" not in states:
+        why = "no cells: give a codebook or assignments"
+        yield absent("robust", "share", "more", why)
+        yield absent("literal", "cells", "more", why)
+    else:
+        held = states["cells"]
+        occupied, clusters = held["cells"].shape[1], held.number("clusters")
+        nulls = held.number("nulls")
+        if clusters:
+            yield Value("robust", occupied / clusters, "share", "more", 0.0, nulls)
+        else:
+            yield absent("robust", "share", "more", "the number of cells is not given", nulls)
+        yield Value("literal", occupied, "cells", "more", 0.0, nulls)
+    if "sources" in states:
+        count, error = count_distinct(states["sources"]["distinct"])
+        nulls = states["sources"].number("nulls")
+        yield Value("sources", count, "sources", "more", error, nulls)
+
+
+def granularity(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Mean squared distance to the centroid (robust); mean tokens of a row (literal)."""
+    if "distance" in states and states["distance"].number("known"):
+        held = states["distance"]
+        mean = total(held["total"]) / held.number("known")
+        yield Value("robust", mean, "distance^2", "less", 0.0, held.number("nulls"))
+    else:
+        yield absent("robust", "distance^2", "less", "no distances to centroids")
+    held = states["volume"]
+    known = held.number("token_rows")
+    nulls = held.number("rows") - known
+    if known:
+        mean = held.number("tokens") / known
+        yield Value("literal", mean, "tokens/row", "less", 0.0, nulls)
+    else:
+        yield absent("literal", "tokens/row", "less", "no token counts", nulls)
+
+
+def variety(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Effective number of cells (robust); number of distinct classes (literal)."""
+    if "cells" in states and states["cells"]["cells"].size:
+        held = states["cells"]
+        nulls = held.number("nulls")
+        counts = held["cells"][1]
+        yield Value("robust", measures.effective_classes(counts), "classes", "more", 0.0, nulls)
+        classes = states.get("classes")
+        if classes is not None and classes["classes"].size:
+            both, nulls = classes["classes"], classes.number("nulls")
+            yield Value("literal", both.shape[1], "(cell, label)", "more", 0.0, nulls)
+            labelled = measures.effective_classes(both[1])
+            yield Value("labelled", labelled, "(cell, label)", "more", 0.0, nulls)
+        else:
+            yield Value("literal", counts.size, "cells", "more", 0.0, nulls)
+    else:
+        for form in ("robust", "literal"):
+            yield absent(form, "classes", "more", "no cells: give a codebook or assignments")
+    if "vectors" in states and states["vectors"].number("known") > 1:
+        held = states["vectors"]
+        _, covariance = measures.moments(held.number("known"), held["low_sum"], held["low_gram"])
+        value = measures.spectral_classes(covariance)
+        note = _projection_note(constants)
+        yield Value("spectral", value, "directions", "more", 0.0, held.number("nulls"), note)
+
+
+def _projection_note(constants: Constants) -> str:
+    basis = constants.get("basis")
+    return "" if basis is None else f"of vectors projected to {len(basis)} directions"
+
+
+def duration(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Occupied days (robust); last - first event (literal: sup T_h - inf T_h)."""
+    if "time" not in states or states["time"]["days"].size == 0:
+        nulls = states["volume"].number("rows")
+        for form in ("robust", "literal"):
+            yield absent(form, "days", "more", "no event times", nulls)
+        return
+    held = states["time"]
+    days, nulls = held["days"], held.number("nulls")
+    yield Value("robust", days.shape[1], "days", "more", 0.0, nulls)
+    literal = (held.number("last") - held.number("first")) / DAY
+    yield Value("literal", literal, "days", "more", 0.0, nulls)
+    middle = key_quantile(days, 0.99) - key_quantile(days, 0.01)
+    yield Value("q01_q99", middle, "days", "more", 0.0, nulls)
+
+
+def sampling_rate(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Share of occupied time buckets (robust); instants per day of the gaps (literal)."""
+    if "time" not in states or states["time"]["days"].size == 0:
+        nulls = states["volume"].number("rows")
+        yield absent("robust", "share", "more", "no event times", nulls)
+        yield absent("literal", "1/day", "more", "no event times", nulls)
+        return
+    held = states["time"]
+    nulls = held.number("nulls")
+    buckets = held["buckets"][0]
+    span = int(buckets[-1] - buckets[0]) + 1
+    yield Value("robust", buckets.size / span, "share", "more", 0.0, nulls)
+    length = (held.number("last") - held.number("first")) / DAY
+    if length <= 0:
+        yield absent("literal", "1/day", "more", "one instant only: there is no gap", nulls)
+        return
+    instants, error = count_distinct(held["instants"])
+    yield Value("literal", (instants - 1) / length, "1/day", "more", error, nulls)
+    rows = int(held["days"][1].sum())
+    yield Value("rows_per_day", rows / length, "1/day", "more", 0.0, nulls)
+
+
+def aggregation(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Mean pairwise cosine (robust); pairs in one cell per row (literal: relations / states)."""
+    held = states.get("vectors")
+    if held is None:
+        yield absent("robust", "cosine", "unknown", NO_VECTORS)
+    elif held.number("known") < 2:
+        yield absent("robust", "cosine", "unknown", "fewer than two rows", held.number("nulls"))
+    else:
+        value = measures.mean_pairwise_cosine(
+            held.number("known"), held["sum"], held.number("squares")
+        )
+        yield Value("robust", value, "cosine", "unknown", 0.0, held.number("nulls"))
+    if "cells" in states and states["cells"]["cells"].size:
+        counts = states["cells"]["cells"][1]
+        n, together = int(counts.sum()), measures.pairs(counts)
+        nulls = states["cells"].number("nulls")
+        yield Value("literal", together / n, "pairs/row", "unknown", 0.0, nulls)
+        if n > 1:
+            share = together / (n * (n - 1) // 2)
+            yield Value("co_membership", share, "share", "unknown", 0.0, nulls)
+    else:
+        yield absent("literal", "pairs/row", "unknown", "no cells: give a codebook or assignments")
+
+
+def coverage(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Mean best cosine of the target's probes (robust); copies per distinct row (literal)."""
+    held = states.get("probes")
+    if held is None:
+        why = NO_VECTORS if "vectors" not in states else NO_TARGET
+        yield absent("robust", "cosine", "more", why)
+    elif held["best"][0] < -2 * GRID * GRID:
+        yield absent("robust", "cosine", "more", "no row has a vector", held.number("nulls"))
+    else:
+        best = held["best"].astype(np.float64) / GRID**2
+        nulls = held.number("nulls")
+        yield Value("robust", float(np.mean(best)), "cosine", "more", 0.0, nulls)
+        tau = float(constants.get("tau", 0.8))
+        above = float(np.mean(best >= tau))
+        yield Value("above_tau", above, "share", "more", 0.0, nulls, f"cosine at least {tau:g}")
+    if "content" in states:
+        count, error = count_distinct(states["content"]["distinct"])
+        nulls = states["content"].number("nulls")
+        known = states["volume"].number("rows") - nulls
+        if count:
+            copies = known / count
+            yield Value("literal", copies, "copies/row", "more", error, nulls, "rewards duplicates")
+        else:
+            yield absent("literal", "copies/row", "more", "no content keys", nulls)
+    else:
+        yield absent("literal", "copies/row", "more", "no content keys")
+    if target is not None and "cells" in states and "cells" in target:
+        _, nulls = states["cells"]["cells"], states["cells"].number("nulls")
+        mine, theirs = measures.aligned(states["cells"]["cells"], target["cells"]["cells"])
+        reached = float(np.sum(theirs[mine > 0]))
+        yield Value("cells", reached, "share of target", "more", 0.0, nulls)
+
+
+def distortion(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """1 - mean quality (robust); mean distance to the centroid (literal: true to restored)."""
+    held = states["volume"]
+    if "quality" in states and states["quality"].number("known"):
+        quality = states["quality"]
+        mean = total(quality["total"]) / quality.number("known")
+        yield Value("robust", 1.0 - mean, "share", "less", 0.0, quality.number("nulls"))
+    else:
+        yield absent("robust", "share", "less", "no quality given", held.number("rows"))
+    if "distance" in states and states["distance"].number("known"):
+        away = states["distance"]
+        mean = total(away["transformed"]) / away.number("known")
+        yield Value("literal", mean, "distance", "less", 0.0, away.number("nulls"))
+    else:
+        yield absent("literal", "distance", "less", "no distances to centroids")
+    rows = held.number("rows")
+    unusable = held.number("unusable")
+    if "cells" in states:
+        unusable = max(unusable, states["cells"].number("nulls"))
+    yield Value("unusable", unusable / rows, "share", "less")
+    classes = states.get("classes")
+    if classes is not None and classes["classes"].size:
+        value = measures.inside_disagreement(classes["classes"], LABEL_BITS)
+        nulls = classes.number("nulls")
+        yield Value("label_disagreement", value, "share", "less", 0.0, nulls)
+
+
+def mismatch(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Jensen-Shannon divergence of the cells (robust); distance of mean vectors (literal)."""
+    target = target or {}
+    why = "" if target else NO_TARGET
+    mine, theirs = states.get("cells"), target.get("cells")
+    if mine is None or theirs is None or not mine["cells"].size or not theirs["cells"].size:
+        yield absent("robust", "bits", "less", why or "no cells: give a codebook or assignments")
+    else:
+        nulls = mine.number("nulls")
+        value = measures.jensen_shannon_bits(mine["cells"], theirs["cells"])
+        yield Value("robust", value, "bits", "less", 0.0, nulls)
+        value = measures.total_variation(mine["cells"], theirs["cells"])
+        yield Value("total_variation", value, "share", "less", 0.0, nulls)
+    own, other = states.get("vectors"), target.get("vectors")
+    if own is None or other is None or not own.number("known") or not other.number("known"):
+        yield absent("literal", "distance", "less", why or NO_VECTORS)
+        return
+    n, m, nulls = own.number("known"), other.number("known"), own.number("nulls")
+    gap = own["sum"] / (n * GRID) - other["sum"] / (m * GRID)
+    yield Value("literal", float(np.sqrt(np.sum(gap * gap))), "distance", "less", 0.0, nulls)
+    value = measures.frechet(
+        measures.moments(n, own["low_sum"], own["low_gram"]),
+        measures.moments(m, other["low_sum"], other["low_gram"]),
+    )
+    note = _projection_note(constants)
+    yield Value("frechet", value, "distance^2", "less", 0.0, nulls, note)
+
+
+TEXT = register(
+    Profile(
+        name="text",
+        roles={
+            "cluster": "whole",
+            "distance": "real",
+            "vector": "vector",
+            "tokens": "whole",
+            "bytes": "whole",
+            "source": "key",
+            "label": "key",
+            "content": "key",
+            "reason": "key",
+            "quality": "real",
+            "event_time": "time",
+            "ingest_time": "time",
+        },
+        accumulators=(
+            VOLUME,
+            distinct_of("content", "content"),
+            DELAY,
+            TIME,
+            CELLS,
+            CLASSES,
+            DISTANCE,
+            distinct_of("source", "sources"),
+            QUALITY,
+            VECTORS,
+            PROBES,
+        ),
+        metrics=(
+            Metric("volume", ("volume", "cells", "content"), volume),
+            Metric("delay", ("volume", "delay"), delay),
+            Metric("scope", ("cells", "sources"), scope),
+            Metric("granularity", ("volume", "distance"), granularity),
+            Metric("variety", ("cells", "classes", "vectors"), variety),
+            Metric("duration", ("volume", "time"), duration),
+            Metric("sampling_rate", ("volume", "time"), sampling_rate),
+            Metric("aggregation", ("vectors", "cells"), aggregation),
+            Metric("coverage", ("volume", "content", "cells", "probes", "vectors"), coverage),
+            Metric("distortion", ("volume", "quality", "distance", "cells", "classes"), distortion),
+            Metric("mismatch", ("cells", "vectors"), mismatch),
+        ),
+        prepare=prepare,
+    )
+)

@@ -1,0 +1,41 @@
+"""Helpers: run a profile on a table without Spark, and look figures up."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from gio_spark.gime.compute import _figures
+from gio_spark.gime.profile import Constants, get_profile
+from gio_spark.gime.scan import accumulate
+from gio_spark.gime.state import State, merge
+
+DAY = 86_400_000_000
+
+
+def states_of(table: pa.Table, constants: Constants, profile: str = "text", batches: int = 1):
+    """Return group -> merged states; columns are named by role, `_group` is optional."""
+    chosen = get_profile(profile)
+    kinds = {r: k for r, k in chosen.roles.items() if r in table.column_names}
+    if "_group" not in table.column_names:
+        table = table.append_column("_group", pa.array(["all"] * table.num_rows))
+    table = table.append_column("_partition", pa.array(["0"] * table.num_rows))
+    cut = table.combine_chunks().to_batches(max_chunksize=-(-table.num_rows // batches))
+    found: dict[str, dict[str, State]] = {}
+    for part in accumulate(cut, chosen, kinds, constants):
+        for group, content in zip(part["group"], part["bytes"], strict=True):
+            state = State.from_bytes(content)
+            found.setdefault(group, {})[state.name] = merge([state])
+    return found
+
+
+def figures(table, constants=None, target=None, profile="text", batches=1):
+    """Return (metric, form) -> value for a one-group table."""
+    constants = constants or Constants({"clusters": 10})
+    mine = states_of(table, constants, profile, batches)["all"]
+    other = None if target is None else states_of(target, constants, profile)["all"]
+    return lookup(_figures("all", mine, other, get_profile(profile), constants))
+
+
+def lookup(columns):
+    keys = zip(columns["metric"], columns["form"], strict=True)
+    return dict(zip(keys, columns["value"], strict=True))
