@@ -1,0 +1,34 @@
+"""Settings of run tracking."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from gio_spark.settings.base import StageSettings
+
+
+class TrackingSettings(StageSettings):
+    """Where a run's parameters, metrics, inputs and artifacts are recorded (MLflow)."""
+
+    enabled: bool = Field(True, description="Whether to record the run with MLflow.")
+    uri: str | None = Field(
+        None,
+        description=(
+            "MLflow tracking URI; none: MLFLOW_TRACKING_URI, else the platform's on Databricks, "
+            "else a store in the workspace."
+        ),
+    )
+    experiment: str = Field(
+        "gio-spark",
+        min_length=1,
+        description="Name of the MLflow experiment (on Databricks a path; else put in /Shared).",
+    )
+    run_name: str | None = Field(None, description="Name of the MLflow run; none: the run id.")
+    artifact_location: str | None = Field(
+        None,
+        description="Folder or URI for artifacts of a new experiment; none: the store's default.",
+    )
+    tags: dict[str, str] = Field({}, description="More tags to put on the MLflow run.")
+    wait_seconds: float = Field(
+        60.0, gt=0, description="Seconds to wait for the tracking server at the end of a run."
+    )

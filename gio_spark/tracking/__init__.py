@@ -1,0 +1,20 @@
+"""Record runs with MLflow: parameters, inputs with versions, metrics, artifacts."""
+
+from gio_spark.tracking.base import (
+    NullTracker,
+    TrackedInput,
+    TrackedStage,
+    Tracker,
+    TrackingOutcome,
+)
+from gio_spark.tracking.mlflow import MlflowTracker, tracker
+
+__all__ = [
+    "MlflowTracker",
+    "NullTracker",
+    "TrackedInput",
+    "TrackedStage",
+    "Tracker",
+    "TrackingOutcome",
+    "tracker",
+]

@@ -1,0 +1,145 @@
+"""What every tracker offers, and the one that does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from typing_extensions import Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedInput:
+    """One input of a run. `context` says its role: 'pool', 'target', 'selected', ..."""
+
+    name: str
+    location: str
+    format: str
+    version: str | int | None = None
+    context: str = "pool"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedStage:
+    """One finished stage of a run."""
+
+    name: str
+    seconds: float
+    rows: int | None = None
+    skipped: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingOutcome:
+    """How tracking went. `problem` is one sentence when something was not recorded."""
+
+    enabled: bool
+    run_id: str | None = None
+    location: str = ""
+    problem: str | None = None
+
+
+class Tracker(Protocol):
+    """Records a run. No method but `check` raises: a selection is never lost to its record."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The tracking server's id of the run, or None; waits until it is known."""
+
+    @property
+    def location(self) -> str:
+        """Where the record is kept, without secrets; '' when nothing is recorded."""
+
+    def check(self) -> None:
+        """Refuse a tracking address that cannot work; called before any expensive work."""
+
+    def start(self, run_name: str, tags: Mapping[str, str] | None = None) -> None:
+        """Begin the run's record."""
+
+    def params(self, settings: Mapping[str, Any]) -> None:
+        """Record nested settings as flat parameters."""
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Record tags."""
+
+    def inputs(self, inputs: Iterable[TrackedInput]) -> None:
+        """Record the tables that were read, with their versions."""
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Record numbers."""
+
+    def path(self, name: str, values: Sequence[float], steps: Sequence[int] | None = None) -> None:
+        """Record a curve, one value a step."""
+
+    def stage(self, stage: TrackedStage) -> None:
+        """Record seconds and rows of a finished stage."""
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Record a file, or all files of a folder."""
+
+    def end(self, status: str = "FINISHED") -> TrackingOutcome:
+        """Close the record ('FINISHED', 'FAILED', 'KILLED') and say how it went."""
+
+    def __enter__(self) -> Self:
+        """Return the tracker."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the record, as failed when an error passes through."""
+
+
+class NullTracker:
+    """Records nothing."""
+
+    run_id: str | None = None
+    location: str = ""
+
+    def check(self) -> None:
+        """Do nothing."""
+
+    def start(self, run_name: str, tags: Mapping[str, str] | None = None) -> None:
+        """Do nothing."""
+
+    def params(self, settings: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    def inputs(self, inputs: Iterable[TrackedInput]) -> None:
+        """Do nothing."""
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Do nothing."""
+
+    def path(self, name: str, values: Sequence[float], steps: Sequence[int] | None = None) -> None:
+        """Do nothing."""
+
+    def stage(self, stage: TrackedStage) -> None:
+        """Do nothing."""
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Do nothing."""
+
+    def end(self, status: str = "FINISHED") -> TrackingOutcome:
+        """Say that nothing was recorded."""
+        return TrackingOutcome(enabled=False)
+
+    def __enter__(self) -> Self:
+        """Return the tracker."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Do nothing."""
