@@ -1,0 +1,22 @@
+"""Numpy kernels that several stages share. No Spark here: see CONTRIBUTING.md."""
+
+from gio_spark.kernels.search import (
+    Codebook,
+    nearest,
+    nearest_two,
+    paired_distances,
+    row_squares,
+    squared_distances,
+)
+from gio_spark.kernels.sums import Grid, sums_by_cluster
+
+__all__ = [
+    "Codebook",
+    "Grid",
+    "nearest",
+    "nearest_two",
+    "paired_distances",
+    "row_squares",
+    "squared_distances",
+    "sums_by_cluster",
+]

@@ -1,0 +1,22 @@
+"""Clusters of vectors: fit, assignment, figures per cluster, and the target's mass on them."""
+
+from gio_spark.kernels import nearest, nearest_two
+from gio_spark.quantize.assign import assign
+from gio_spark.quantize.fit import MiniBatchKMeans
+from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
+from gio_spark.quantize.state import KMeansState
+from gio_spark.quantize.stats import ClusterStats, cluster_stats
+from gio_spark.quantize.target import target_mass
+
+__all__ = [
+    "ClusterStats",
+    "FitSummary",
+    "KMeansState",
+    "MiniBatchKMeans",
+    "MiniBatchKMeansModel",
+    "assign",
+    "cluster_stats",
+    "nearest",
+    "nearest_two",
+    "target_mass",
+]

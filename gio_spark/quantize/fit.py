@@ -1,0 +1,278 @@
+"""Distributed mini-batch K-means over DataFrames of vectors."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gio_spark.engine import decode_vectors, hash_sample
+from gio_spark.errors import ConfigError, InputError
+from gio_spark.kernels.search import FloatMatrix
+from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
+from gio_spark.quantize.passes import PassResult, bucket_filter, run_pass, unit_rows
+from gio_spark.quantize.seeding import plus_plus
+from gio_spark.quantize.state import KMeansState
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+log = logging.getLogger(__name__)
+
+SAMPLE_BYTES = 256 << 20
+"""Vectors that the driver may hold while it chooses first centres."""
+
+_MOST_FAR = 256
+_SMOOTHING = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniBatchKMeans:
+    """Mini-batch K-means (Sculley 2010; counts as learning rates, with forgetting).
+
+    A pass assigns one hash bucket of the ids and moves every centre to the weighted mean of where
+    it was and the rows it got; the same input and seed give the same centroids to the bit at any
+    partitioning. Parameter names follow scikit-learn and pyspark.ml.
+
+    Attributes:
+        k: Clusters wanted; fewer come, with a warning, when there are fewer distinct rows.
+        seed: Seed of the sample, the first centres and the buckets.
+        batch_rows: Rows of one pass; None: 64 per cluster, at least 16,384.
+        max_iter: Passes at most.
+        tol: Relative fall of the smoothed inertia that counts as improvement.
+        patience: Passes without improvement after which the fit stops.
+        decay: Share of a centre's weight that outlives a pass (1: plain running means).
+        starved_share: Centres below this share of the mean weight are placed anew.
+        init_rows: Rows of the sample for the first centres; None: 16 per cluster.
+        spherical: Cluster directions: rows and centres are scaled to length one.
+    """
+
+    k: int
+    seed: int = 0
+    batch_rows: int | None = None
+    max_iter: int = 20
+    tol: float = 1e-3
+    patience: int = 3
+    decay: float = 0.7
+    starved_share: float = 0.02
+    init_rows: int | None = None
+    spherical: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError(f"k is {self.k}: at least one cluster is needed")
+        if self.max_iter < 1 or self.patience < 1:
+            raise ConfigError("max_iter and patience must be at least 1")
+        if not 0.0 <= self.decay <= 1.0:
+            raise ConfigError(f"decay is {self.decay}: it must lie between 0 and 1")
+
+    def fit(
+        self,
+        df: DataFrame,
+        *,
+        initial: KMeansState | npt.NDArray[np.float32] | None = None,
+        on_pass: Callable[[KMeansState], None] | None = None,
+        rows: int | None = None,
+    ) -> MiniBatchKMeansModel:
+        """Fit centroids.
+
+        Args:
+            df: Rows with id STRING and vector (BINARY float32, little endian, or ARRAY<FLOAT>);
+                rows without a vector are left out.
+            initial: A state to go on from: an unfinished one is resumed where it stopped, a
+                finished one starts an update on this data. Or (K, d) centres.
+            on_pass: Called with the state after each pass; what it commits is what `initial`
+                takes after a crash.
+            rows: Rows of `df`, when known.
+
+        Raises:
+            InputError: No usable rows, bad vectors, or centres of another dimension.
+        """
+        from pyspark.sql import functions as F
+
+        df = df.select("id", "vector").where(F.col("vector").isNotNull())
+        if isinstance(initial, KMeansState) and not initial.finished and initial.passes:
+            state = initial
+        else:
+            state = self._first_state(df, initial, df.count() if rows is None else rows)
+        if on_pass is not None and not state.passes:
+            on_pass(state)
+        while not state.finished:
+            began = time.monotonic()
+            state = self._step(state, self._batch(df, state))
+            log.info(
+                "kmeans pass=%d rows=%d inertia=%.6g reseeded=%d seconds=%.1f",
+                state.passes,
+                state.history[-1]["rows"],
+                state.history[-1]["inertia"],
+                state.history[-1]["reseeded"],
+                time.monotonic() - began,
+            )
+            if on_pass is not None:
+                on_pass(state)
+        return MiniBatchKMeansModel(
+            centroids=state.centroids,
+            spherical=self.spherical,
+            seed=self.seed,
+            summary=FitSummary.of(state),
+            state=state,
+        )
+
+    def rows_per_pass(self, rows: int, clusters: int) -> int:
+        """Return the rows of one mini-batch on a table of `rows` rows."""
+        wanted = self.batch_rows or max(64 * clusters, 16_384)
+        # A batch that is nearly the table is the table: no row is left out for ever.
+        return rows if wanted >= 0.75 * rows else wanted
+
+    def _first_state(
+        self, df: DataFrame, initial: KMeansState | npt.NDArray[np.float32] | None, rows: int
+    ) -> KMeansState:
+        if rows < 1:
+            raise InputError("there are no rows with a vector to cluster: check the input")
+        sample = self._sample(df, rows)
+        largest = np.abs(sample).max(axis=0).astype(np.float64)
+        if initial is not None:
+            centres = initial.centroids if isinstance(initial, KMeansState) else initial
+            centres = np.ascontiguousarray(centres, dtype=np.float32)
+            if centres.ndim != 2 or centres.shape[1] != sample.shape[1]:
+                raise InputError(
+                    f"the centres to start from have shape {centres.shape}, the rows have "
+                    f"dimension {sample.shape[1]}: they come from another embedder"
+                )
+            if isinstance(initial, KMeansState):
+                return initial.reopened(rows=rows, largest=largest)
+        else:
+            centres = sample[plus_plus(sample, min(self.k, rows), seed=self.seed)]
+            if len(centres) < self.k:
+                log.warning(
+                    "only %d distinct rows in the sample of %d: %d clusters instead of %d",
+                    len(centres),
+                    len(sample),
+                    len(centres),
+                    self.k,
+                )
+        if self.spherical:
+            centres = unit_rows(centres)
+        largest = np.maximum(largest, np.abs(centres).max(axis=0))
+        return KMeansState(centres, np.zeros(len(centres)), largest, rows)
+
+    def _sample(self, df: DataFrame, rows: int) -> FloatMatrix:
+        wanted = self.init_rows or max(16 * self.k, 8192)
+        first = df.limit(1).toArrow()
+        if not first.num_rows:
+            raise InputError("there are no rows with a vector to cluster: check the input")
+        dimension = decode_vectors(first["vector"]).shape[1]
+        most = max(SAMPLE_BYTES // (4 * max(dimension, 1)), 2 * self.k)
+        wanted = min(wanted, most, rows)
+        salt = f"kmeans-first-{self.seed}"
+        table = hash_sample(df, wanted, salt, total=rows)
+        sample = np.ascontiguousarray(decode_vectors(table["vector"], dimension))
+        finite = np.isfinite(sample).all(axis=1)
+        if not finite.all():
+            bad = table["id"][int(np.flatnonzero(~finite)[0])].as_py()
+            raise InputError(
+                f"{int((~finite).sum())} vectors of the sample hold NaN or infinite values, "
+                f"first id {bad!r}: quarantine such rows before quantising"
+            )
+        return unit_rows(sample) if self.spherical else sample
+
+    def _batch(self, df: DataFrame, state: KMeansState) -> PassResult:
+        clusters = len(state.centroids)
+        batch_rows = self.rows_per_pass(state.rows, clusters)
+        share = min(1.0, batch_rows / state.rows)
+        salt = f"kmeans-batch-{self.seed}-{state.updates}"
+        batch = df.where(bucket_filter(share, state.passes, salt)) if share < 1.0 else df
+        return run_pass(
+            batch,
+            state.centroids,
+            largest=state.largest,
+            batch_rows=math.ceil(share * state.rows),
+            far=min(_MOST_FAR, max(16, clusters // 8)),
+            spherical=self.spherical,
+        )
+
+    def _step(self, state: KMeansState, found: PassResult) -> KMeansState:
+        """Move the centres by what a pass found; plain numpy on (K, d)."""
+        if not found.rows:
+            raise InputError("a mini-batch was empty: give more batch_rows for so few rows")
+        # A batch of all rows says all there is to say: memory would only slow the centres down.
+        old = self.decay * state.weights * (found.rows < state.rows)
+        weights = old + found.counts
+        moved = found.counts > 0
+        centres = state.centroids.copy()
+        mean = state.centroids.astype(np.float64) * old[:, None] + found.sums
+        mean[moved] /= weights[moved, None]
+        centres[moved] = mean[moved].astype(np.float32)
+        last = state.passes + 1 >= self.max_iter
+        placed = 0
+        if not last:
+            centres, weights, placed = self._reseed(centres, weights, found, state)
+        if self.spherical:
+            centres = _unit_or(centres, state.centroids)
+        inertia = found.inertia / found.rows
+        smoothed = (
+            inertia
+            if state.smoothed is None
+            else _SMOOTHING * inertia + (1 - _SMOOTHING) * state.smoothed
+        )
+        better = state.best is None or smoothed < state.best * (1.0 - self.tol)
+        stale = 0 if better or placed else state.stale + 1
+        record = {
+            "pass": state.passes + 1,
+            "rows": found.rows,
+            "inertia": inertia,
+            "smoothed": smoothed,
+            "reseeded": placed,
+        }
+        return replace(
+            state,
+            centroids=centres,
+            weights=weights,
+            passes=state.passes + 1,
+            smoothed=smoothed,
+            best=smoothed if better or state.best is None else state.best,
+            stale=stale,
+            finished=last or stale >= self.patience,
+            history=(*state.history, record),
+        )
+
+    def _reseed(
+        self,
+        centres: FloatMatrix,
+        weights: npt.NDArray[np.float64],
+        found: PassResult,
+        state: KMeansState,
+    ) -> tuple[FloatMatrix, npt.NDArray[np.float64], int]:
+        """Place starved centres on the farthest rows of the batch, no two on the same spot."""
+        # Late passes only refine: a centre placed there would not settle.
+        if state.passes + 1 > 0.7 * self.max_iter:
+            return centres, weights, 0
+        starved = np.flatnonzero(weights < self.starved_share * weights.mean())
+        starved = starved[np.argsort(weights[starved], kind="stable")]
+        centres, weights = centres.copy(), weights.copy()
+        placed: list[int] = []
+        for vector, distance in zip(found.far_vectors, found.far_distances, strict=True):
+            if len(placed) == len(starved) or not distance > 0.0:
+                break
+            if placed:
+                gap = centres[placed].astype(np.float64) - vector
+                if np.add.reduce(gap * gap, axis=1).min() < 0.5 * float(distance):
+                    continue
+            spot = int(starved[len(placed)])
+            centres[spot] = vector
+            weights[spot] = 0.0
+            placed.append(spot)
+        return centres, weights, len(placed)
+
+
+def _unit_or(centres: FloatMatrix, fallback: FloatMatrix) -> FloatMatrix:
+    """Scale centres to length one; one whose rows cancel out stays where it was."""
+    gone = ~centres.any(axis=1)
+    centres[gone] = fallback[gone]
+    return unit_rows(centres)

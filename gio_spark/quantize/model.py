@@ -1,0 +1,129 @@
+"""A fitted codebook: transform, save, load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gio_spark.errors import InputError
+from gio_spark.kernels.search import FloatMatrix
+from gio_spark.quantize.assign import assign
+from gio_spark.quantize.state import KMeansState
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """What a fit did.
+
+    Attributes:
+        k: Clusters.
+        passes: Passes done.
+        inertia: Inertia per row of the last batch, before the last move of the centres.
+        reseeded: Centres placed anew, over all passes.
+        history: One record per pass.
+    """
+
+    k: int
+    passes: int
+    inertia: float | None
+    reseeded: int
+    history: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def of(cls, state: KMeansState) -> FitSummary:
+        """Summarise a state."""
+        return cls(
+            k=len(state.centroids),
+            passes=state.passes,
+            inertia=state.history[-1]["inertia"] if state.history else None,
+            reseeded=sum(int(h["reseeded"]) for h in state.history),
+            history=state.history,
+        )
+
+
+@dataclass(frozen=True)
+class MiniBatchKMeansModel:
+    """Centroids and what they were fitted with.
+
+    Attributes:
+        centroids: (K, d) float32.
+        spherical: Rows are scaled to length one before they are assigned.
+        seed: Seed of the fit.
+        summary: What the fit did, None for a model made from bare centroids.
+        state: The fit's last state, the start of a later update; not kept by `save`.
+    """
+
+    centroids: FloatMatrix
+    spherical: bool = False
+    seed: int = 0
+    summary: FitSummary | None = None
+    state: KMeansState | None = None
+
+    def transform(
+        self, df: DataFrame, *, second: bool = False, carry: Sequence[str] | None = None
+    ) -> DataFrame:
+        """Assign rows: id, cluster, distance and the carried columns.
+
+        Args:
+            df: Rows with id and vector.
+            second: Also give the second-nearest cluster.
+            carry: Columns passed through; None: all but id and vector.
+        """
+        if carry is None:
+            carry = [c for c in df.columns if c not in ("id", "vector")]
+        return assign(df, self.centroids, second=second, carry=carry, spherical=self.spherical)
+
+    def clusterCenters(self) -> list[FloatMatrix]:
+        """Return the centroids as a list of vectors, as pyspark.ml does."""
+        return list(self.centroids)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model into a folder: centroids.npy and model.json, no pickle."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "centroids.npy", self.centroids, allow_pickle=False)
+        body = {
+            "format": _FORMAT,
+            "spherical": self.spherical,
+            "seed": self.seed,
+            "summary": asdict(self.summary) if self.summary is not None else None,
+        }
+        (folder / "model.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> MiniBatchKMeansModel:
+        """Read a model that `save` wrote.
+
+        Raises:
+            InputError: When the folder holds no such model, or one of a newer format.
+        """
+        folder = Path(path)
+        try:
+            body = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            centroids = np.load(folder / "centroids.npy", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder} holds no saved model that can be read: {error}") from error
+        if body.get("format") != _FORMAT:
+            raise InputError(
+                f"{folder} has model format {body.get('format')}, this version reads {_FORMAT}: "
+                "use the version of gio_spark that wrote it"
+            )
+        summary = body["summary"]
+        if summary is not None:
+            summary = FitSummary(**{**summary, "history": tuple(summary["history"])})
+        return cls(
+            centroids=centroids,
+            spherical=bool(body["spherical"]),
+            seed=int(body["seed"]),
+            summary=summary,
+        )

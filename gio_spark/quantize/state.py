@@ -1,0 +1,103 @@
+"""The state of a fit between two passes: all that is needed to go on from there, to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gio_spark.engine import decode_vectors, encode_vectors
+from gio_spark.errors import InputError
+from gio_spark.kernels.search import FloatMatrix
+
+
+@dataclass(frozen=True)
+class KMeansState:
+    """Centroids and counters after a number of passes.
+
+    Attributes:
+        centroids: (K, d) float32.
+        weights: (K,) float64, decayed number of rows that each centre has seen.
+        largest: (d,) float64, largest absolute value per dimension that sums are scaled by.
+        rows: Rows of the table that the fit runs on.
+        passes: Passes done.
+        updates: Finished fits before this one (warm starts).
+        smoothed: Smoothed inertia per row, None before the first pass.
+        best: Best smoothed inertia so far.
+        stale: Passes since it was reached.
+        finished: True when the fit is over.
+        history: One record per pass: pass, rows, inertia (per row), smoothed, reseeded.
+    """
+
+    centroids: FloatMatrix
+    weights: npt.NDArray[np.float64]
+    largest: npt.NDArray[np.float64]
+    rows: int
+    passes: int = 0
+    updates: int = 0
+    smoothed: float | None = None
+    best: float | None = None
+    stale: int = 0
+    finished: bool = False
+    history: tuple[dict[str, Any], ...] = field(default=())
+
+    def to_table(self) -> pa.Table:
+        """Return cluster INT, vector BINARY, weight DOUBLE: the rows that a pass commits."""
+        return pa.table(
+            {
+                "cluster": pa.array(np.arange(len(self.centroids), dtype=np.int32)),
+                "vector": encode_vectors(self.centroids),
+                "weight": pa.array(self.weights),
+            }
+        )
+
+    def info(self) -> dict[str, Any]:
+        """Return the rest of the state as plain values that JSON keeps exactly."""
+        return {
+            "largest": [float(v) for v in self.largest],
+            "rows": self.rows,
+            "passes": self.passes,
+            "updates": self.updates,
+            "smoothed": self.smoothed,
+            "best": self.best,
+            "stale": self.stale,
+            "finished": self.finished,
+            "history": [dict(h) for h in self.history],
+        }
+
+    @classmethod
+    def from_table(cls, table: pa.Table, info: dict[str, Any]) -> KMeansState:
+        """Rebuild a state from what `to_table` and `info` gave, rows in any order.
+
+        Raises:
+            InputError: When clusters are missing or doubled.
+        """
+        table = table.sort_by("cluster")
+        clusters = table["cluster"].to_numpy()
+        if not np.array_equal(clusters, np.arange(len(clusters))):
+            raise InputError("the saved centroids are not numbered 0 to K-1, each once")
+        rest = {**info, "history": tuple(info.get("history", ()))}
+        rest["largest"] = np.array(rest["largest"], dtype=np.float64)
+        return cls(
+            centroids=np.array(decode_vectors(table["vector"])),
+            weights=table["weight"].to_numpy().astype(np.float64),
+            **rest,
+        )
+
+    def reopened(self, *, rows: int, largest: npt.NDArray[np.float64]) -> KMeansState:
+        """Return the state as the start of an update on new data."""
+        return replace(
+            self,
+            rows=rows,
+            largest=np.maximum(self.largest, largest),
+            passes=0,
+            updates=self.updates + 1,
+            smoothed=None,
+            best=None,
+            stale=0,
+            finished=False,
+            history=(),
+        )

@@ -1,0 +1,51 @@
+"""Float64 rows as Arrow binary, for partial sums between workers (vectors stay float32)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gio_spark.errors import InputError
+
+
+def encode_doubles(matrix: npt.NDArray[np.float64]) -> pa.BinaryArray:
+    """Encode (n, d) float64 as n binary values, little endian.
+
+    Raises:
+        InputError: When the batch would pass Arrow's 2 GB limit for one binary column.
+    """
+    matrix = np.ascontiguousarray(matrix, dtype="<f8")
+    rows, dimension = matrix.shape
+    if matrix.nbytes > np.iinfo(np.int32).max:
+        raise InputError(
+            f"{rows} sums of {dimension} numbers do not fit one Arrow batch: use fewer clusters"
+        )
+    offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(8 * dimension)
+    return pa.Array.from_buffers(
+        pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(matrix.reshape(-1))]
+    )
+
+
+def decode_doubles(column: pa.ChunkedArray | pa.Array, dimension: int) -> npt.NDArray[np.float64]:
+    """Decode what `encode_doubles` wrote, (n, d) float64.
+
+    Raises:
+        InputError: When a value has another length.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks)
+    rows = len(column)
+    if not rows:
+        return np.empty((0, dimension), dtype=np.float64)
+    wide = pa.types.is_large_binary(column.type)
+    if not wide and not pa.types.is_binary(column.type):
+        column = column.cast(pa.binary())
+    offsets = np.frombuffer(column.buffers()[1], np.int64 if wide else np.int32)
+    offsets = offsets[column.offset : column.offset + rows + 1]
+    if not (np.diff(offsets) == 8 * dimension).all():
+        raise InputError(f"partial sums are not rows of {dimension} doubles")
+    data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    return np.frombuffer(data.tobytes(), "<f8").reshape(rows, dimension)

@@ -1,0 +1,42 @@
+"""Order-free sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gio_spark.errors import InputError
+from gio_spark.kernels import Grid, sums_by_cluster
+
+
+def test_sums_have_the_same_bits_in_any_order_and_cut():
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((5000, 9)) * 10.0 ** rng.integers(-3, 3, 9)).astype(np.float32)
+    cluster = rng.integers(0, 11, 5000)
+    grid = Grid.covering(np.abs(x).max(axis=0), len(x))
+    whole = sums_by_cluster(grid.round(x), cluster, 11)
+    order = rng.permutation(len(x))
+    for pieces in (1, 4, 63):
+        total = np.zeros_like(whole)
+        for part in np.array_split(order, pieces):
+            total += sums_by_cluster(grid.round(x[part]), cluster[part], 11)
+        np.testing.assert_array_equal(total, whole)
+
+
+def test_rounding_is_far_below_float32():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((1000, 5)).astype(np.float32)
+    grid = Grid.covering(np.abs(x).max(axis=0), 1_000_000)
+    np.testing.assert_allclose(grid.round(x), x, atol=1e-8)
+
+
+def test_values_far_above_the_scale_are_noticed():
+    grid = Grid.covering(np.array([1.0, 1.0]), 100)
+    grid.check(np.array([1.0, 1.0]), 100)
+    with pytest.raises(InputError, match="dimension 1"):
+        grid.check(np.array([1.0, 1e6]), 100)
+
+
+def test_clusters_without_rows_have_zero_sums():
+    sums = sums_by_cluster(np.ones((3, 2)), np.array([0, 2, 2]), 4)
+    np.testing.assert_array_equal(sums, [[1, 1], [0, 0], [2, 2], [0, 0]])
