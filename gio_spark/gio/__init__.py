@@ -25,7 +25,7 @@ from gio_spark.gio.mass import (
     reach_limit,
     relative_reach,
 )
-from gio_spark.gio.objectives import select_published_exact
+from gio_spark.gio.objectives import select_published, select_published_exact
 from gio_spark.gio.problem import (
     Certificate,
     Notice,
@@ -35,14 +35,21 @@ from gio_spark.gio.problem import (
     register,
     select,
 )
+from gio_spark.gio.published import PublishedPath, PublishedRun, published_gio, published_run
+from gio_spark.gio.published_options import Draws, PublishedOptions, SeededDraws
 from gio_spark.gio.quotas import select_budgeted_kl
 from gio_spark.gio.waterfill import BudgetedKL, budgeted_kl
 
 __all__ = [
     "BudgetedKL",
     "Certificate",
+    "Draws",
     "ExactPath",
     "Notice",
+    "PublishedOptions",
+    "PublishedPath",
+    "PublishedRun",
+    "SeededDraws",
     "SelectionProblem",
     "SelectionResult",
     "TargetMass",
@@ -63,11 +70,14 @@ __all__ = [
     "nearest_clusters",
     "objectives",
     "published_divergence",
+    "published_gio",
+    "published_run",
     "published_scores",
     "reach_limit",
     "register",
     "relative_reach",
     "select",
     "select_budgeted_kl",
+    "select_published",
     "select_published_exact",
 ]

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 #: Bytes one tile of distances may take. Three or four tiles live at once in the callers.
 TILE_BYTES = 128 * 2**20
+#: Below this part of |a|^2 + |b|^2, float64 distances are computed anew from differences: the
+#: matrix form has lost half of their digits there, and copies of a row would not be at 0.
+CLOSE = 1e-6
 
 
 def squared_norms(rows: NDArray) -> NDArray:
@@ -21,7 +24,8 @@ def squared_distances(
 ) -> NDArray:
     """Return all squared distances between two sets of rows.
 
-    One matrix product; the result keeps the precision of `left`.
+    One matrix product; the result keeps the precision of `left`. In float64, close pairs are
+    computed anew from their difference, so that copies lie at exactly 0.
 
     Args:
         left: (n, d) rows.
@@ -35,10 +39,21 @@ def squared_distances(
         right_norms = squared_norms(right)
     tile = left @ right.T
     tile *= -2.0
-    tile += squared_norms(left)[:, None]
+    left_norms = squared_norms(left)
+    tile += left_norms[:, None]
     tile += right_norms[None, :]
+    if tile.dtype == np.float64:
+        _refine(tile, left, right, left_norms, right_norms)
     np.maximum(tile, 0.0, out=tile)
     return tile
+
+
+def _refine(tile: NDArray, left: NDArray, right: NDArray, *norms: NDArray) -> None:
+    """Compute the close pairs of `tile` anew, in place."""
+    rows, columns = np.nonzero(tile < CLOSE * (norms[0][:, None] + norms[1][None, :]))
+    for block in blocks(len(rows), left.shape[1], 16):
+        gap = left[rows[block]] - right[columns[block]]
+        tile[rows[block], columns[block]] = squared_norms(gap)
 
 
 def blocks(rows: int, columns: int, itemsize: int, *, limit: int = TILE_BYTES) -> Iterator[slice]:

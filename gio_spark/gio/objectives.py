@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from gio_spark.errors import ConfigError
 from gio_spark.gio.exact import exact_path
 from gio_spark.gio.picks import from_order, needs_points, refused, usable_clusters
 from gio_spark.gio.problem import SelectionProblem, SelectionResult, register
+from gio_spark.gio.published import published_run
+from gio_spark.gio.published_options import PublishedOptions
 
 
 def option_keys(problem: SelectionProblem, name: str, known: tuple[str, ...]) -> None:
@@ -49,3 +53,49 @@ def select_published_exact(problem: SelectionProblem) -> SelectionResult:
         length = int(rises[0]) + 1 if len(rises) else length
     order = clusters[path.order[:length]]
     return from_order(name, problem, order, path.divergence[:length], stopped=stop == "increase")
+
+
+@register("published")
+def select_published(problem: SelectionProblem) -> SelectionResult:
+    """Run the published algorithm on the centroids; clusters whole until the budget is met.
+
+    Options: those of `PublishedOptions` by their published names, and `D`. Without a
+    `stop_criterion` it picks until the budget is met; with one it may stop before. A cluster
+    picked again after a reset counts once.
+    """
+    name = "published"
+    known = ("D", *(field.name for field in fields(PublishedOptions)))
+    option_keys(problem, name, known)
+    empty = refused(name, problem)
+    if empty is not None:
+        return empty
+    target = needs_points(name, problem)
+    clusters = usable_clusters(problem)
+    passed = {key: problem.options[key] for key in problem.options if key in known[1:]}
+    stopped = "stop_criterion" in passed
+    if not stopped:
+        passed |= {"stop_criterion": "min_kl", "min_kl": -np.inf}
+    passed.setdefault("max_iter", len(clusters))
+    passed["k"] = min(int(passed.get("k", 5)), len(target) - 1)
+    left = problem.resolved_budget()
+    held = problem.capacity[clusters]
+    seen: set[int] = set()
+
+    def met(pick: int) -> bool:
+        nonlocal left
+        left -= 0.0 if pick in seen else float(held[pick])
+        seen.add(pick)
+        return left <= 0
+
+    run = published_run(
+        target,
+        problem.pool_centroids[clusters],
+        PublishedOptions.of(**passed),
+        D=problem.options.get("D"),
+        seed=problem.seed,
+        until=met,
+    )
+    _, first = np.unique(run.order, return_index=True)
+    first.sort()
+    order = clusters[run.order[first]]
+    return from_order(name, problem, order, run.divergence[first], stopped=stopped)

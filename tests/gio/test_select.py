@@ -203,3 +203,14 @@ def test_impossible_arrays_are_refused(changes):
 def test_contradicting_settings_are_refused(changes):
     with pytest.raises(ConfigError):
         problem(**changes)
+
+
+def test_the_published_algorithm_is_an_objective_too():
+    asked = problem(budget=300, options={"v_init": "jump"}, seed=4)
+    result = select("published", asked)
+    assert result.take.sum() == 300 and len(set(result.order)) == len(result.order)
+    np.testing.assert_array_equal(result.take, select("published", asked).take)
+    stops = problem(budget=300, options={"stop_criterion": "data_size", "max_data_size": 0.4})
+    assert len(select("published", stops).order) == 2
+    with pytest.raises(ConfigError, match="stop_criterion"):
+        select("published", problem(options={"stop_criterium": "increase"}))
