@@ -1,0 +1,336 @@
+"""Show how far a run is: a live line in a terminal, plain lines in a log, nothing in tests.
+
+Rows done inside one distributed pass are not visible to the driver. So a stage shows what it is
+told (`update`), else what the engine reports of its tasks (Spark Connect tells; `watch` listens),
+else the time spent beside the time forecast for the stage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["auto", "live", "lines", "silent"]
+LINE_EVERY_SECONDS = 10.0
+_LIVE_PER_SECOND = 4
+
+
+@dataclass
+class Stage:
+    """One stage's state. Made by `Progress.stage`; its methods may be called from any thread."""
+
+    name: str
+    total: int | None = None
+    unit: str = "rows"
+    forecast_seconds: float | None = None
+    rows: int = 0
+    note: str = ""
+    skipped: bool = False
+    finished: bool = False
+    failed: bool = False
+    tasks: tuple[int, int] | None = None
+    began: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+
+    def update(self, rows: int, *, total: int | None = None) -> None:
+        """Add rows that were done since the last call."""
+        self.rows += rows
+        if total is not None:
+            self.total = total
+
+    def reached(self, rows: int) -> None:
+        """Say how many rows are done in all."""
+        self.rows = rows
+
+    def say(self, note: str) -> None:
+        """Show a short note beside the stage, for instance which pass it is in."""
+        self.note = note
+
+    def done(self, note: str = "", *, rows: int | None = None) -> None:
+        """Add a last note, and the rows where only the end of a stage knows them."""
+        self.note = note or self.note
+        if rows is not None:
+            self.rows = rows
+
+    def skip(self, note: str = "up to date") -> None:
+        """Say that an earlier result is used and nothing is to be done."""
+        self.skipped = True
+        self.note = note
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds spent so far, or in all once the stage has ended."""
+        return (self.ended or time.monotonic()) - self.began
+
+    @property
+    def rate(self) -> float | None:
+        """Return rows per second, or None before the first row."""
+        return self.rows / self.seconds if self.rows and self.seconds > 0 else None
+
+    @property
+    def share(self) -> float | None:
+        """Return the share done, by rows, else by tasks, else by forecast (below 0.99)."""
+        if self.total and self.rows:
+            return min(self.rows / self.total, 1.0)
+        if self.tasks and self.tasks[1]:
+            return min(self.tasks[0] / self.tasks[1], 1.0)
+        if self.forecast_seconds:
+            return min(self.seconds / self.forecast_seconds, 0.99)
+        return None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Return a guess of the seconds left, or None when nothing tells."""
+        share = self.share
+        if self.finished or not share:
+            return None
+        if not (self.total and self.rows) and not self.tasks and self.forecast_seconds:
+            left = self.forecast_seconds - self.seconds
+            return left if left > 0 else None  # overdue: say nothing rather than something wrong
+        return self.seconds * (1 - share) / share
+
+    def line(self) -> str:
+        """Return the state as one plain line, without the name."""
+        parts: list[str] = []
+        if self.skipped:
+            parts.append("skipped")
+        elif self.failed:
+            parts.append(f"failed after {duration(self.seconds)}")
+        if self.rows:
+            of = f" of {self.total:,}" if self.total and not self.finished else ""
+            parts.append(f"{self.rows:,}{of} {self.unit}")
+        elif self.total and not self.finished:
+            parts.append(f"{self.total:,} {self.unit} to do")
+        if not self.rows and self.tasks and not self.finished:
+            parts.append(f"{self.tasks[0]:,} of {self.tasks[1]:,} tasks")
+        if self.rate is not None and not self.skipped:
+            parts.append(f"{quantity(self.rate)} {self.unit}/s")
+        if not self.skipped and not self.failed:
+            parts.append(duration(self.seconds))
+        if self.seconds_left is not None:
+            parts.append(f"about {duration(self.seconds_left)} left")
+        if self.note:
+            parts.append(self.note)
+        return ", ".join(parts)
+
+
+class Progress:
+    """Shows the stages of one run, one after the other.
+
+    Args:
+        mode: 'live' (a moving line, needs a terminal), 'lines' (one line every few seconds),
+            'silent', or 'auto': silent under pytest or with GIO_SPARK_PROGRESS=silent, live in a
+            terminal, else lines.
+        stream: where to write; standard error by default, so that results can be piped.
+        every: seconds between plain lines.
+    """
+
+    def __init__(
+        self,
+        mode: Mode = "auto",
+        *,
+        stream: IO[str] | None = None,
+        every: float = LINE_EVERY_SECONDS,
+    ) -> None:
+        """Open a display; nothing is written before the first stage."""
+        stream = stream if stream is not None else sys.stderr
+        self.mode = _choose(stream) if mode == "auto" else mode
+        self.stages: list[Stage] = []
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._every = every
+
+    def say(self, text: str) -> None:
+        """Write one line, for instance which engine it is."""
+        if self.mode != "silent":
+            self._console.print(text, markup=False)
+
+    @contextmanager
+    def stage(
+        self,
+        name: str,
+        total: int | None = None,
+        *,
+        unit: str = "rows",
+        forecast_seconds: float | None = None,
+        spark: Any = None,
+    ) -> Iterator[Stage]:
+        """Show a stage while the block runs.
+
+        Args:
+            name: name of the stage.
+            total: units to do, if known.
+            unit: what is counted.
+            forecast_seconds: expected duration, shown as time left where nothing better is known.
+            spark: session whose running tasks are shown too, where the engine reports them.
+
+        Yields:
+            The stage, with `update`, `say`, `done` and `skip`.
+        """
+        stage = Stage(name, total=total, unit=unit, forecast_seconds=forecast_seconds)
+        self.stages.append(stage)
+        try:
+            with watch(spark, stage), self._shown(stage):
+                try:
+                    yield stage
+                except BaseException:
+                    stage.failed = True
+                    raise
+                finally:
+                    stage.ended = time.monotonic()
+                    stage.finished = True
+        finally:
+            self.say(f"  {stage.name:<12} {stage.line()}")
+
+    @contextmanager
+    def _shown(self, stage: Stage) -> Iterator[None]:
+        if self.mode == "live":
+            view = _LiveLine(stage)
+            with Live(
+                view,
+                console=self._console,
+                refresh_per_second=_LIVE_PER_SECOND,
+                transient=True,
+                redirect_stdout=False,
+            ):
+                yield
+        elif self.mode == "lines":
+            stop = threading.Event()
+
+            def tell() -> None:
+                while not stop.wait(self._every):
+                    self.say(f"  {stage.name:<12} {stage.line()} ...")
+
+            teller = threading.Thread(target=tell, name="gio-spark-progress", daemon=True)
+            teller.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                teller.join(timeout=1)
+        else:
+            yield
+
+    def summary(self, title: str = "Stages") -> None:
+        """Print a table of all stages: rows, seconds, rate, note."""
+        if self.mode != "silent" and self.stages:
+            self._console.print(stage_table(self.stages, title))
+
+
+def stage_table(stages: Iterable[Stage], title: str = "Stages") -> Table:
+    """Return a table of the stages with a total of the time, for a terminal."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("stage")
+    for column in ("rows", "time", "rows/s"):
+        table.add_column(column, justify="right")
+    table.add_column("", overflow="fold")
+    spent = 0.0
+    for stage in stages:
+        spent += 0.0 if stage.skipped else stage.seconds
+        state = "skipped: " if stage.skipped else "failed: " if stage.failed else ""
+        table.add_row(
+            stage.name,
+            f"{stage.rows:,}" if stage.rows else "",
+            "-" if stage.skipped else duration(stage.seconds),
+            quantity(stage.rate) if stage.rate and not stage.skipped else "",
+            Text((state + stage.note).rstrip(": ")),
+        )
+    table.add_row("all", "", duration(spent), "", "", style="bold")
+    return table
+
+
+@contextmanager
+def watch(spark: Any, stage: Stage) -> Iterator[None]:
+    """Show the tasks of the session's running queries in a stage, where the engine tells.
+
+    A Spark Connect session reports tasks through a progress handler. A classic session offers
+    nothing that library code may use on every platform, so there the block just runs.
+    """
+    register = getattr(spark, "registerProgressHandler", None)
+    if register is None:
+        yield
+        return
+
+    def told(stages: Any, inflight_tasks: int, operation_id: Any, done: bool) -> None:
+        known = list(stages or ())
+        total = sum(s.num_tasks for s in known)
+        if total:
+            stage.tasks = (sum(s.num_completed_tasks for s in known), total)
+
+    try:
+        register(told)
+    except Exception as error:  # classic PySpark has the method and refuses the call
+        log.debug("the engine reports no progress: %s", error, exc_info=True)
+        yield
+        return
+    try:
+        yield
+    finally:
+        spark.removeProgressHandler(told)
+
+
+class _LiveLine:
+    """The moving line: name, bar, numbers; drawn anew a few times a second."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def __rich__(self) -> Text:
+        share = self._stage.share
+        width = 24
+        text = Text(f"  {self._stage.name:<12} ", no_wrap=True, overflow="ellipsis")
+        if share is None:
+            at = int(time.monotonic() * 8) % (width - 2)
+            text.append("─" * at + "━━━" + "─" * (width - 3 - at), style="cyan")
+        else:
+            full = int(share * width)
+            text.append("━" * full, style="cyan")
+            text.append("─" * (width - full), style="dim")
+            text.append(f" {share:4.0%}")
+        text.append("  " + self._stage.line())
+        return text
+
+
+def _choose(stream: IO[str]) -> Mode:
+    wanted = os.environ.get("GIO_SPARK_PROGRESS", "").lower()
+    if wanted == "live" or wanted == "lines" or wanted == "silent":
+        return wanted  # type: ignore[return-value]
+    if "PYTEST_CURRENT_TEST" in os.environ:
+        return "silent"
+    if stream.isatty() and os.environ.get("TERM", "") != "dumb":
+        return "live"
+    return "lines"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them: '0.4 s', '12 s', '3 min 05 s', '2 h 10 min'."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def quantity(value: float) -> str:
+    """Return a number with three significant digits and a unit prefix: '1.23k', '45.6M'."""
+    for limit, mark in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit * 0.9995:
+            return f"{value / limit:.3g}{mark}" if value < 999.5 * limit else f"{value:.3g}"
+    return f"{value:.3g}"
