@@ -2,6 +2,7 @@
 
 from gio_spark.kernels import nearest, nearest_two
 from gio_spark.quantize.assign import assign
+from gio_spark.quantize.choose import MemoryForecast, auto_clusters, error_curve, forecast
 from gio_spark.quantize.fit import MiniBatchKMeans
 from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
 from gio_spark.quantize.state import KMeansState
@@ -12,10 +13,14 @@ __all__ = [
     "ClusterStats",
     "FitSummary",
     "KMeansState",
+    "MemoryForecast",
     "MiniBatchKMeans",
     "MiniBatchKMeansModel",
     "assign",
+    "auto_clusters",
     "cluster_stats",
+    "error_curve",
+    "forecast",
     "nearest",
     "nearest_two",
     "target_mass",

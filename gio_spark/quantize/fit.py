@@ -17,16 +17,15 @@ from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
 from gio_spark.quantize.passes import PassResult, bucket_filter, run_pass, unit_rows
-from gio_spark.quantize.seeding import plus_plus
+from gio_spark.quantize.seeding import plus_plus, sample_rows
 from gio_spark.quantize.state import KMeansState
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-log = logging.getLogger(__name__)
+    from gio_spark.settings.quantize import QuantizeSettings
 
-SAMPLE_BYTES = 256 << 20
-"""Vectors that the driver may hold while it chooses first centres."""
+log = logging.getLogger(__name__)
 
 _MOST_FAR = 256
 _SMOOTHING = 0.5
@@ -71,6 +70,22 @@ class MiniBatchKMeans:
             raise ConfigError("max_iter and patience must be at least 1")
         if not 0.0 <= self.decay <= 1.0:
             raise ConfigError(f"decay is {self.decay}: it must lie between 0 and 1")
+
+    @classmethod
+    def from_settings(cls, settings: QuantizeSettings, *, k: int, seed: int) -> MiniBatchKMeans:
+        """Return the estimator that the settings describe, for `k` clusters."""
+        return cls(
+            k=k,
+            seed=seed,
+            batch_rows=settings.batch_rows,
+            max_iter=settings.max_passes,
+            tol=settings.tolerance,
+            patience=settings.patience,
+            decay=settings.decay,
+            starved_share=settings.starved_share,
+            init_rows=settings.init_rows,
+            spherical=settings.spherical,
+        )
 
     def fit(
         self,
@@ -163,13 +178,11 @@ class MiniBatchKMeans:
         return KMeansState(centres, np.zeros(len(centres)), largest, rows)
 
     def _sample(self, df: DataFrame, rows: int) -> FloatMatrix:
-        wanted = self.init_rows or max(16 * self.k, 8192)
         first = df.limit(1).toArrow()
         if not first.num_rows:
             raise InputError("there are no rows with a vector to cluster: check the input")
         dimension = decode_vectors(first["vector"]).shape[1]
-        most = max(SAMPLE_BYTES // (4 * max(dimension, 1)), 2 * self.k)
-        wanted = min(wanted, most, rows)
+        wanted = min(rows, sample_rows(self.k, dimension, self.init_rows))
         salt = f"kmeans-first-{self.seed}"
         table = hash_sample(df, wanted, salt, total=rows)
         sample = np.ascontiguousarray(decode_vectors(table["vector"], dimension))

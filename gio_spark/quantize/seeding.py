@@ -19,6 +19,21 @@ _MOST_PER_BLOCK = 512
 _GREEDY_CLUSTERS = 512
 
 
+SAMPLE_BYTES = 256 << 20
+"""Vectors that the driver may hold while it chooses first centres."""
+
+
+def sample_rows(clusters: int, dimension: int, init_rows: int | None = None) -> int:
+    """Return the rows of the sample for the first centres: bounded in bytes, never below 2 K."""
+    wanted = init_rows or max(16 * clusters, 8192)
+    return min(wanted, max(SAMPLE_BYTES // (4 * max(dimension, 1)), 2 * clusters))
+
+
+def sample_bytes(clusters: int, dimension: int) -> int:
+    """Return the bytes of that sample."""
+    return 4 * dimension * sample_rows(clusters, dimension)
+
+
 def plus_plus(vectors: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDArray[np.intp]:
     """Choose the rows that become the first centres.
 
