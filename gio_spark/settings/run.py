@@ -21,7 +21,7 @@ from gio_spark.settings.tracking import TrackingSettings
 # Short names for the settings that people change first -> where they live.
 SHORTHANDS: dict[str, tuple[str, str]] = {
     "embedder": ("embed", "name"),
-    "clusters": ("quantize", "k"),
+    "clusters": ("quantize", "clusters"),
     "objective": ("select", "objective"),
     "within_cluster": ("explode", "within_cluster"),
 }

@@ -19,9 +19,6 @@ class SelectSettings(StageSettings):
     replay: float = Field(
         0.0, ge=0, lt=1, description="Share of the pool's own distribution mixed into the target."
     )
-    neighbours: int = Field(
-        5, ge=1, le=64, description="Clusters over which the mass of one target row is spread."
-    )
     source_caps: dict[str, float] = Field(
         default_factory=dict, description="Largest share of the selection per source."
     )
@@ -30,10 +27,6 @@ class SelectSettings(StageSettings):
     )
     use_quality: bool = Field(
         False, description="Weigh each cluster's target mass by its mean quality."
-    )
-    max_unreachable: float = Field(
-        0.95, gt=0, le=1, description="Share of target mass out of reach above which nothing is "
-        "selected.",
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Further options of the objective, by its own names."

@@ -18,7 +18,7 @@ from gio_spark.errors import InputError
 from gio_spark.tables import delta
 from gio_spark.tables.files import FileList, check_unchanged, format_of, list_files
 from gio_spark.tables.lines import BAD, LINE, line_ids, read_lines
-from gio_spark.tables.names import kind_of, quoted_column
+from gio_spark.tables.names import absolute, kind_of, quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -81,13 +81,35 @@ def _inner_name(name: str) -> str:
     return _OWN_ID if name.lower() == "id" else quoted_column(name)
 
 
-def open_input(
-    spark: SparkSession, settings: InputSettings, columns: Columns, name: str
-) -> Input:
-    """Find, pin and check an input; no row is read yet but for formats without a schema.
+@dataclass(frozen=True)
+class Pin:
+    """Which version of which input is read; finding it reads no row.
+
+    Attributes:
+        format: delta, parquet, jsonl or csv.
+        table_id: Identity of the table; for files, their root.
+        version: Version; for files, the hash of their list.
+        bytes: Size in storage, where known.
+        files: The list of files, unless it is a Delta table.
+    """
+
+    format: str
+    table_id: str
+    version: str
+    bytes: int | None
+    files: FileList | None = None
+
+    def recheck(self) -> None:
+        """Raise SnapshotExpiredError where files changed since they were pinned."""
+        if self.files is not None:
+            check_unchanged(self.files)
+
+
+def pin_input(spark: SparkSession, settings: InputSettings, name: str) -> Pin:
+    """Find an input and pin its version.
 
     Raises:
-        InputError: It is missing, empty, unreadable or lacks a column; the message says which.
+        InputError: It is missing or cannot be listed.
         IdentifierError: Its name is not one.
     """
     kind = settings.format
@@ -96,9 +118,7 @@ def open_input(
         kind == "auto" and delta.is_delta(location)
     ):
         found = delta.pin(spark, location, settings.version)
-        raw = delta.read(spark, location, found.version)
-        base = _Base("delta", found.table_id, str(found.version), found.bytes, lambda: None)
-        return _finish(name, location, base, raw, columns, None)
+        return Pin("delta", found.table_id, str(found.version), found.bytes)
     if settings.version is not None:
         raise InputError(
             f"{name}: {location} is no Delta table, so it has no version {settings.version}. "
@@ -106,7 +126,31 @@ def open_input(
         )
     files = list_files(location)
     kind = format_of(files) if kind == "auto" else kind
-    base = _Base(kind, location, files.version, files.bytes, _rechecker(files))
+    return Pin(kind, absolute(location), files.version, files.bytes, files)
+
+
+def open_input(
+    spark: SparkSession,
+    settings: InputSettings,
+    columns: Columns,
+    name: str,
+    pin: Pin | None = None,
+) -> Input:
+    """Open an input at its pin, check it, count it and set doubled ids apart.
+
+    Raises:
+        InputError: It is missing, empty, unreadable or lacks a column; the message says which.
+        IdentifierError: Its name is not one.
+    """
+    location = settings.location
+    base = pin or pin_input(spark, settings, name)
+    kind = base.format
+    if kind == "delta":
+        raw = delta.read(spark, location, int(base.version))
+        return _finish(name, location, base, raw, columns, None)
+    files = base.files
+    if files is None:
+        raise InputError(f"{name}: the pin of {location} has no list of files.")
     if kind == "parquet":
         try:
             raw = spark.read.parquet(location)
@@ -125,25 +169,6 @@ def open_input(
                    _line_quarantine(bad))
 
 
-@dataclass(frozen=True)
-class _Base:
-    format: str
-    table_id: str
-    version: str
-    bytes: int | None
-    recheck: Callable[[], None]
-
-
-def _rechecker(files: FileList) -> Callable[[], None]:
-    return lambda: check_unchanged(files)
-
-
-def from_dataframe(df: DataFrame, columns: Columns, name: str, location: str, digest: str) -> Input:
-    """Make an input of a frame that was written as a snapshot to `location`."""
-    base = _Base("dataframe", "dataframe", digest, None, lambda: None)
-    return _finish(name, location, base, df, columns, None)
-
-
 def _line_quarantine(bad: DataFrame) -> DataFrame:
     def identify(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, pa.Array]]:
         for batch in batches:
@@ -156,7 +181,7 @@ def _line_quarantine(bad: DataFrame) -> DataFrame:
 def _finish(
     name: str,
     location: str,
-    base: _Base,
+    base: Pin,
     raw: DataFrame,
     columns: Columns,
     bad: DataFrame | None,

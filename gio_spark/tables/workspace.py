@@ -34,6 +34,9 @@ STAGE_TABLES = (
     "runs",
 )
 
+# Tables whose rows are keyed by another column than `fingerprint`.
+KEY_OF = {"selected": "gio_run"}
+
 # Fingerprints kept per table and side: trying two settings in turn recomputes nothing twice.
 KEEP = 3
 
@@ -120,10 +123,12 @@ class Workspace:
 
     # -- data ------------------------------------------------------------------------------------
 
-    def read(self, table: str, fingerprint: str) -> DataFrame:
+    def read(self, table: str, fingerprint: str, *, key: str = "fingerprint") -> DataFrame:
         """Return the rows that a stage wrote under a fingerprint."""
         df = delta.read(self.spark, self.place(table))
-        return df.where(F.col("fingerprint") == fingerprint)
+        if key not in df.columns:
+            return df.limit(0)
+        return df.where(F.col(key) == fingerprint)
 
     def read_all(self, table: str) -> DataFrame:
         """Return a whole stage table."""
@@ -156,19 +161,25 @@ class Workspace:
             WorkspaceError: Another number of rows came back than was expected.
             ConcurrentRunError: Another commit changed the same rows.
         """
-        out = df.withColumn("fingerprint", F.lit(fingerprint))
+        key = KEY_OF.get(table, "fingerprint")
+        out = df.withColumn(key, F.lit(fingerprint))
         writer = (
             out.write.format("delta")
             .mode("overwrite")
-            .partitionBy("fingerprint")
+            .partitionBy(key)
             .option("userMetadata", json.dumps({"run": run, "stage": stage, "key": fingerprint}))
         )
         if self.exists(table):
-            # One commit takes the old rows away and puts the new ones in.
-            writer = writer.option("replaceWhere", f"fingerprint = '{fingerprint}'")
+            if _types(self.read_all(table)) == _types(out):
+                # One commit takes the old rows away and puts the new ones in.
+                writer = writer.option("replaceWhere", f"{key} = '{fingerprint}'")
+            else:
+                # Rows of another shape (a pool with other columns, a newer format) make a new
+                # table; what was there stays in its history.
+                writer = writer.option("overwriteSchema", "true")
         self._save(writer, table)
         self._known.add(table)
-        rows = int(self.read(table, fingerprint).count())
+        rows = int(self.read(table, fingerprint, key=key).count())
         if expected is not None and rows != expected:
             raise WorkspaceError(
                 f"{self.place(table)} holds {rows:,} rows of {stage} after the write, "
@@ -196,6 +207,11 @@ class Workspace:
         """Write a small table from the driver; see `write`."""
         return self.write(table, self.frame(rows), expected=rows.num_rows, **keys)
 
+    def write_plain(self, table: str, df: DataFrame) -> None:
+        """Write a frame as it is, once, as a table of its own (snapshots)."""
+        self._save(df.write.format("delta").mode("overwrite"), table)
+        self._known.add(table)
+
     def frame(self, rows: pa.Table) -> DataFrame:
         """Return a small Arrow table as a frame (an empty one keeps its types)."""
         if rows.num_rows == 0:
@@ -212,16 +228,17 @@ class Workspace:
         """
         if not self.exists(table):
             return 0
+        key = KEY_OF.get(table, "fingerprint")
         wanted = set(keep)
         wanted |= {r.fingerprint for r in self._newest_per_stage(table)}
         found = bounded(
-            self.read_all(table).select("fingerprint").distinct(), 10_000, "fingerprints"
-        )["fingerprint"].to_pylist()
+            self.read_all(table).select(key).distinct(), 10_000, "fingerprints"
+        )[key].to_pylist()
         old = [f for f in found if f not in wanted]
         for fingerprint in old:
             name = delta.sql_name(self.place(table))
             # A quoted name and a hash of our own: nothing from outside reaches this text.
-            self.spark.sql(f"DELETE FROM {name} WHERE fingerprint = '{fingerprint}'")  # noqa: S608
+            self.spark.sql(f"DELETE FROM {name} WHERE {key} = '{fingerprint}'")  # noqa: S608
         return len(old)
 
     def _newest_per_stage(self, table: str) -> list[Record]:
@@ -288,8 +305,13 @@ class Workspace:
             return record
         if not self.exists(record.table):
             return None
-        rows = int(self.read(record.table, fingerprint).count())
+        key = KEY_OF.get(record.table, "fingerprint")
+        rows = int(self.read(record.table, fingerprint, key=key).count())
         return record if rows == record.rows else None
+
+
+def _types(df: DataFrame) -> set[tuple[str, str]]:
+    return {(f.name, f.dataType.simpleString()) for f in df.schema.fields}
 
 
 def _is_schema(location: str) -> bool:

@@ -1,0 +1,362 @@
+"""Stages scores, plan and selected: what to take of each cluster, and which rows."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from gio_spark import explode, gio
+from gio_spark.engine import bounded
+from gio_spark.errors import EmptySelectionError, InputError
+from gio_spark.pipeline.clusters import Codebook, centroids_of, mass_of
+from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
+from gio_spark.pipeline.vectors import Side, vectors_of
+from gio_spark.settings.run import parse_budget
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from gio_spark.engine.progress import Stage as StageProgress
+
+log = logging.getLogger(__name__)
+
+_MAX_SOURCES = 10_000
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The density ratio of the pool's rows.
+
+    Attributes:
+        key: Fingerprint of its scores.
+        model_key: Fingerprint of the fitted model.
+        facts: Calibration and sizes, as plain values.
+    """
+
+    key: str
+    model_key: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The plan of a run.
+
+    Attributes:
+        plan: One row per cluster.
+        key: Fingerprint of the plan.
+        facts: Objective, budget, certificate and path, as plain values.
+        ratio: The density ratio, where the rule uses one.
+    """
+
+    plan: pd.DataFrame
+    key: str
+    facts: dict[str, Any]
+    ratio: Ratio | None
+
+
+# ---- density ratio -----------------------------------------------------------------------------
+
+
+def score(ctx: Context, sides: dict[str, Side], book: Codebook) -> Ratio:
+    """Fit the density ratio target over pool and score every usable row of the pool."""
+    settings = ctx.settings.explode
+    targets = {n: s for n, s in sides.items() if n != "pool"}
+    on_text = (
+        ctx.settings.pool_columns().text is not None
+        and all(ctx.settings.target_columns(i).text for i in range(len(targets)))
+        and settings.estimator == "classifier"
+    )
+    kind = "text" if on_text else "vector"
+    used = settings.model_dump(
+        mode="json",
+        exclude={"within_cluster", "temperature", "output", "broadcast_rows", "bloom_megabytes"},
+    )
+    model_key = fingerprint("ratio", used, kind, ctx.settings.seed,
+                            {n: s.key for n, s in sides.items()})
+    ws = ctx.workspace
+
+    def fit(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        target = _content(ctx, next(iter(targets.values())), kind)
+        for side in list(targets.values())[1:]:
+            target = target.unionByName(_content(ctx, side, kind))
+        fitted = explode.fit_ratio(
+            target, _content(ctx, sides["pool"], kind), content="content", kind=kind,
+            settings=settings, target_rows=sum(s.usable for s in targets.values()),
+            pool_rows=sides["pool"].usable, seed=ctx.settings.seed,
+        )
+        facts = {
+            "auc": fitted.calibration.auc,
+            "error": fitted.calibration.error,
+            "table": {k: v.tolist() for k, v in fitted.calibration.table().items()},
+            "target_rows": fitted.target_rows,
+            "pool_rows": fitted.pool_rows,
+            "warnings": list(fitted.warnings),
+            "kind": kind,
+        }
+        arrays = {**fitted.model.to_arrays(), "facts": text_array(facts)}
+        return save_arrays(ws, "ratio", arrays, fingerprint=model_key, run=ctx.run), {}
+
+    ctx.stage("fit ratio", model_key, "models", fit)
+    arrays = load_arrays(ws, model_key)
+    facts = array_text(arrays.pop("facts"))
+    for text in facts["warnings"]:
+        ctx.caution("density ratio", text, "See the calibration plot; or use exact_count.")
+    key = fingerprint("scores", model_key, book.assignments["pool"])
+
+    def apply(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        model = explode.RatioModel.from_arrays(arrays)
+        scored = explode.score(_content(ctx, sides["pool"], kind), model, content="content",
+                               keep=())
+        assigned = ws.read("assignments", book.assignments["pool"]).select("id", "cluster")
+        rows = ws.write(
+            "scores", assigned.join(scored, "id", "inner"), fingerprint=key, run=ctx.run,
+            stage="score", expected=sides["pool"].usable,
+        )
+        return rows, {}
+
+    ctx.stage("score pool", key, "scores", apply, rows=sides["pool"].usable)
+    return Ratio(key, model_key, facts)
+
+
+def _content(ctx: Context, side: Side, kind: str) -> DataFrame:
+    """Return id and content of a side's usable rows."""
+    if kind == "vector":
+        return vectors_of(ctx, side).select("id", F.col("vector").alias("content"))
+    column = side.source.columns.text
+    if column is None:
+        raise InputError(f"{side.name}: a density ratio on text needs columns.text.")
+    rows = side.source.rows.select("id", F.col("`" + column.replace("`", "``") + "`").alias(
+        "content"))
+    return rows.where(F.col("content").isNotNull() & (F.trim(F.col("content")) != ""))
+
+
+# ---- plan --------------------------------------------------------------------------------------
+
+
+def plan(ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio | None) -> Chosen:
+    """Choose how much to take of each cluster, and the threshold that rows must pass."""
+    settings = ctx.settings
+    key = fingerprint(
+        "plan", settings.select.model_dump(mode="json"), str(settings.budget), settings.seed,
+        settings.explode.within_cluster, settings.explode.temperature,
+        settings.quantize.neighbours, book.published, ratio.key if ratio else "",
+        [t.share for t in settings.target],
+    )
+    ws = ctx.workspace
+
+    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        problem = _problem(ctx, sides, book)
+        result = gio.select(settings.select.objective, problem)
+        if int(result.take.sum()) == 0:
+            told = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
+            raise EmptySelectionError(f"Nothing was selected: {told or 'the plan is empty'}.")
+        table = _plan_table(result, problem)
+        rows = _rows_to_choose_from(ctx, book, ratio)
+        table = explode.with_thresholds(
+            rows, table, settings=settings.explode, seed=settings.seed
+        )
+        written = ws.write_arrow(
+            "plan", pa.Table.from_pandas(table, preserve_index=False), fingerprint=key,
+            run=ctx.run, stage="plan",
+        )
+        return written, _facts(result, problem)
+
+    record = ctx.stage("plan", key, "plan", make)
+    table = bounded(ws.read("plan", key), 1 << 20, "clusters of the plan").to_pandas()
+    table = table.drop(columns="fingerprint").sort_values("cluster", ignore_index=True)
+    for name, text, remedy in record.detail["notices"]:
+        ctx.caution(name.replace("_", " "), text, remedy)
+    return Chosen(table, key, record.detail, ratio)
+
+
+def _rows_to_choose_from(ctx: Context, book: Codebook, ratio: Ratio | None) -> DataFrame:
+    if ratio is not None:
+        return ctx.workspace.read("scores", ratio.key).select("id", "cluster", "log_ratio")
+    rows = ctx.workspace.read("assignments", book.assignments["pool"])
+    return rows.select("id", "cluster")
+
+
+def _problem(ctx: Context, sides: dict[str, Side], book: Codebook) -> gio.SelectionProblem:
+    settings = ctx.settings
+    unit, amount = parse_budget(settings.budget)
+    by_tokens = unit == "tokens"
+    targets = [s for n, s in sides.items() if n != "pool"]
+    masses = [mass_of(ctx, s, book, weight="tokens" if by_tokens else None) for s in targets]
+    mass, unreachable = gio.mix_targets(masses, [t.share for t in settings.target])
+    points, weights = [], []
+    for side, target in zip(targets, settings.target, strict=True):
+        own, rows = centroids_of(ctx, book.published, side.name)
+        points.append(own)
+        weights.append(target.share * rows / max(rows.sum(), 1))
+    budget: float | str = amount
+    options = dict(settings.select.options)
+    if unit == "auto":
+        budget = "auto"
+    elif unit == "share":
+        budget = float(max(1, round(amount * float(book.stats.rows.sum()))))
+    counts, names = _sources(ctx, book)
+    return gio.SelectionProblem(
+        pool_centroids=book.centroids,
+        sizes=book.stats.rows,
+        target_mass=mass,
+        budget=budget,
+        unit="tokens" if by_tokens else "rows",
+        tokens=book.stats.tokens,
+        target_centroids=np.concatenate(points),
+        target_weights=np.concatenate(weights),
+        unreachable=unreachable,
+        replay=settings.select.replay,
+        source_counts=counts,
+        source_names=names,
+        caps=settings.select.source_caps,
+        floors=settings.select.source_floors,
+        quality=_quality(ctx, book) if settings.select.use_quality else None,
+        seed=settings.seed,
+        options=options,
+    )
+
+
+def _sources(ctx: Context, book: Codebook) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    if not (ctx.settings.select.source_caps or ctx.settings.select.source_floors):
+        return None, ()
+    rows = ctx.workspace.read("assignments", book.assignments["pool"])
+    counted = rows.groupBy("cluster", F.coalesce("source", F.lit("")).alias("source")).count()
+    table = bounded(counted, _MAX_SOURCES * 100, "rows per cluster and source").to_pandas()
+    names = tuple(sorted(table["source"].unique()))
+    if len(names) > _MAX_SOURCES:
+        raise InputError(f"{len(names):,} sources are too many for caps and floors.")
+    counts = np.zeros((len(book.centroids), len(names)), np.int64)
+    at = {name: i for i, name in enumerate(names)}
+    counts[table["cluster"], [at[s] for s in table["source"]]] = table["count"]
+    return counts, names
+
+
+def _quality(ctx: Context, book: Codebook) -> np.ndarray:
+    """Return the mean quality of each cluster; rows without one count as the pool's mean."""
+    rows = ctx.workspace.read("assignments", book.assignments["pool"])
+    # Whole numbers add up to the same in any order, floats do not.
+    whole = F.round(F.col("quality") * F.lit(1_000_000)).cast("bigint")
+    summed = rows.where(F.col("quality").isNotNull()).groupBy("cluster").agg(
+        F.sum(whole).alias("total"), F.count(F.lit(1)).alias("rows")
+    )
+    table = bounded(summed, len(book.centroids), "quality per cluster").to_pandas()
+    if table.empty:
+        raise InputError("select.use_quality is set, but no row has a quality; set columns.quality")
+    mean = table["total"].sum() / table["rows"].sum() / 1e6
+    quality = np.full(len(book.centroids), mean)
+    quality[table["cluster"]] = table["total"] / table["rows"] / 1e6
+    return np.clip(quality, 0.0, None)
+
+
+def _plan_table(result: gio.SelectionResult, problem: gio.SelectionProblem) -> pd.DataFrame:
+    count = len(result.take)
+    order = np.full(count, -1, np.int64)
+    order[result.order] = np.arange(len(result.order))
+    after = np.full(count, np.nan)
+    after[result.order] = result.divergence_path
+    return pd.DataFrame(
+        {
+            "cluster": np.arange(count, dtype=np.int32),
+            "rows": np.asarray(problem.sizes, np.int64),
+            "take": np.asarray(result.take, np.int64),
+            "fractional": np.asarray(result.fractional, np.float64),
+            "target_mass": np.asarray(result.target_mass, np.float64),
+            "order": order,
+            "divergence_after": after,
+        }
+    )
+
+
+def _facts(result: gio.SelectionResult, problem: gio.SelectionProblem) -> dict[str, Any]:
+    certificate = result.certificate
+    return {
+        "objective": result.objective,
+        "budget": result.budget,
+        "unit": result.unit,
+        "spent": result.spent,
+        "rows": int(result.take.sum()),
+        "divergence": float(result.divergence),
+        "lost_mass": float(result.lost_mass),
+        "certificate": (
+            [certificate.primal, certificate.dual, certificate.gap] if certificate else None
+        ),
+        "binding": list(result.binding),
+        "notices": [[n.name, n.text, n.remedy] for n in result.notices],
+        "divergences": divergences(result.target_mass, problem.sizes, result.take, problem.seed),
+    }
+
+
+def smoothed_kl(law: np.ndarray, counts: np.ndarray) -> float:
+    """Return KL(p || counts + 1/2, normalised) in nats: finite for any whole numbers."""
+    used = law > 0
+    if not used.any():
+        return float("nan")
+    p = law[used] / law[used].sum()
+    q = (counts + 0.5) / (counts + 0.5).sum()
+    return float(np.sum(p * np.log(p / q[used])))
+
+
+def divergences(
+    law: np.ndarray, sizes: np.ndarray, take: np.ndarray, seed: int
+) -> dict[str, float]:
+    """Return the smoothed KL of the pool, of random rows (as many as taken) and of the plan."""
+    generator = np.random.default_rng(seed)
+    sizes = np.asarray(sizes, np.int64)
+    draw = int(take.sum())
+    random = [
+        smoothed_kl(law, generator.multivariate_hypergeometric(sizes, draw, method="marginals"))
+        for _ in range(8)
+    ]
+    return {
+        "pool": smoothed_kl(law, sizes),
+        "random": float(np.mean(random)),
+        "selection": smoothed_kl(law, np.asarray(take)),
+    }
+
+
+# ---- rows --------------------------------------------------------------------------------------
+
+
+def select_rows(
+    ctx: Context, sides: dict[str, Side], book: Codebook, chosen: Chosen
+) -> tuple[DataFrame, int]:
+    """Write the selected rows of this run; gives them and their number."""
+    settings = ctx.settings.explode
+    ws = ctx.workspace
+    pool = sides["pool"].source
+    expected = int(chosen.plan["take"].sum())
+
+    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        kept = kept_ids(ctx, book, chosen)
+        rows = explode.materialise(
+            pool.rows, kept, expected=expected, settings=settings,
+            columns={"gio_input_version": pool.version},
+        )
+        added = ["gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_input_version"]
+        own = [] if settings.output == "ids" else pool.own(rows)
+        exact = settings.within_cluster != "hash_share"
+        written = ws.write(
+            "selected", rows.select(*own, *added), fingerprint=ctx.run, run=ctx.run,
+            stage="select", expected=expected if exact else None,
+        )
+        pool.recheck()
+        return written, {"plan": chosen.key}
+
+    record = ctx.stage("select rows", ctx.run, "selected", make, rows=pool.count)
+    return ws.read("selected", ctx.run, key="gio_run"), record.rows
+
+
+def kept_ids(ctx: Context, book: Codebook, chosen: Chosen) -> DataFrame:
+    """Return id, cluster, reason and log_ratio of the rows that the plan keeps."""
+    return explode.kept(
+        _rows_to_choose_from(ctx, book, chosen.ratio), chosen.plan,
+        settings=ctx.settings.explode, seed=ctx.settings.seed,
+    )

@@ -1,0 +1,244 @@
+"""Stages fit, assign and centroids: vectors to clusters, for pool and target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from gio_spark import quantize
+from gio_spark.engine import bounded, decode_vectors, encode_vectors
+from gio_spark.gio import TargetMass
+from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
+from gio_spark.pipeline.vectors import CARRIED, Side, vectors_of
+from gio_spark.quantize import ClusterStats, KMeansState, MiniBatchKMeans
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gio_spark.engine.progress import Stage as StageProgress
+
+_FIT_SETTINGS = {
+    "clusters", "batch_rows", "max_passes", "patience", "tolerance", "decay", "starved_share",
+    "init_rows", "spherical", "two_level_above",
+}  # fmt: skip
+# A target's own codebook describes its shape; more clusters than this describe its noise.
+_TARGET_ROWS_PER_CLUSTER = 5
+_TARGET_CLUSTERS = 1_000
+# The published work found 1,000 to 3,000 clusters alike; below that, about 30 rows per cluster.
+_CLUSTERS = 1_500
+_ROWS_PER_CLUSTER = 30
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A codebook with its rows assigned.
+
+    Attributes:
+        centroids: (K, d) float32.
+        key: Fingerprint of the fit.
+        assignments: Side -> fingerprint of its assignments.
+        stats: Figures of the pool's clusters.
+        published: Fingerprint of the rows in the centroids table.
+    """
+
+    centroids: NDArray[np.float32]
+    key: str
+    assignments: dict[str, str]
+    stats: ClusterStats
+    published: str
+
+
+def choose_clusters(ctx: Context, rows: int) -> int:
+    """Return K: the user's, or one from the number of rows."""
+    wanted = ctx.settings.quantize.clusters
+    if isinstance(wanted, int):
+        return min(wanted, rows)
+    return int(max(1, min(_CLUSTERS, rows // _ROWS_PER_CLUSTER)))
+
+
+def fit(ctx: Context, side: Side, clusters: int) -> tuple[NDArray[np.float32], str]:
+    """Fit a codebook on a side's vectors; a fit that was killed goes on from its last pass."""
+    settings = ctx.settings.quantize
+    used = settings.model_dump(mode="json", include=_FIT_SETTINGS)
+    key = fingerprint("fit", used, clusters, ctx.settings.seed, side.key)
+    ws = ctx.workspace
+
+    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+        def commit(state: KMeansState) -> None:
+            shown.say(_pass_note(state, settings.max_passes))
+            _save_state(ctx, state, key)
+
+        model = MiniBatchKMeans(
+            k=clusters,
+            seed=ctx.settings.seed,
+            batch_rows=settings.batch_rows,
+            max_iter=settings.max_passes,
+            tol=settings.tolerance,
+            patience=settings.patience,
+            decay=settings.decay,
+            starved_share=settings.starved_share,
+            init_rows=settings.init_rows,
+            spherical=settings.spherical,
+        ).fit(
+            vectors_of(ctx, side), initial=_load_state(ctx, key), on_pass=commit, rows=side.usable
+        )
+        summary = model.summary
+        detail = {"clusters": len(model.centroids), "side": side.name}
+        if summary is not None:
+            detail |= {"passes": summary.passes, "inertia_per_row": summary.inertia,
+                       "history": list(summary.history)}
+        return int(ws.read("models", key).count()), detail
+
+    ctx.stage(f"fit {side.name}", key, "models", make)
+    return np.array(load_arrays(ws, key)["centroids"]), key
+
+
+def _pass_note(state: KMeansState, most: int) -> str:
+    if not state.history:
+        return f"{len(state.centroids):,} first centres"
+    return f"pass {state.passes} of at most {most}, inertia {state.history[-1]['inertia']:.5g}"
+
+
+def _save_state(ctx: Context, state: KMeansState, key: str) -> None:
+    arrays = {
+        "centroids": state.centroids,
+        "weights": state.weights,
+        "info": text_array(state.info()),
+    }
+    save_arrays(ctx.workspace, "kmeans", arrays, fingerprint=key, run=ctx.run)
+
+
+def _load_state(ctx: Context, key: str) -> KMeansState | None:
+    arrays = load_arrays(ctx.workspace, key)
+    if not arrays:
+        return None
+    table = pa.table(
+        {
+            "cluster": pa.array(np.arange(len(arrays["centroids"]), dtype=np.int32)),
+            "vector": encode_vectors(arrays["centroids"]),
+            "weight": pa.array(arrays["weights"]),
+        }
+    )
+    return KMeansState.from_table(table, array_text(arrays["info"]))
+
+
+def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: str) -> str:
+    """Assign a side's rows to the pool's clusters; gives the fingerprint of the assignments."""
+    settings = ctx.settings.quantize
+    key = fingerprint("assign", fit_key, settings.second, side.key)
+
+    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        out = quantize.assign(
+            vectors_of(ctx, side), centroids, second=settings.second and len(centroids) > 1,
+            carry=CARRIED, spherical=settings.spherical,
+        )
+        rows = ctx.workspace.write(
+            "assignments", out, fingerprint=key, run=ctx.run, stage="assign", expected=side.usable
+        )
+        return rows, {"side": side.name}
+
+    ctx.stage(f"assign {side.name}", key, "assignments", make, rows=side.usable)
+    return key
+
+
+def quantise(ctx: Context, sides: dict[str, Side]) -> Codebook:
+    """Fit the pool's codebook, assign pool and targets to it, and publish the centroids."""
+    pool = sides["pool"]
+    clusters = choose_clusters(ctx, pool.usable)
+    if not isinstance(ctx.settings.quantize.clusters, int) and pool.usable < 100:
+        ctx.caution(
+            "too few rows", f"The pool has {pool.usable} usable rows, so only {clusters} "
+            "cluster(s) were made.", "Selection on so few rows says little; use a larger pool.",
+        )
+    centroids, fit_key = fit(ctx, pool, clusters)
+    keys = {name: assign(ctx, side, centroids, fit_key) for name, side in sides.items()}
+    stats, published = publish(ctx, sides, centroids, fit_key, keys)
+    return Codebook(centroids, fit_key, keys, stats, published)
+
+
+def publish(
+    ctx: Context,
+    sides: dict[str, Side],
+    centroids: NDArray[np.float32],
+    fit_key: str,
+    keys: dict[str, str],
+) -> tuple[ClusterStats, str]:
+    """Write the centroids table: the pool's clusters with their figures, and the targets' own."""
+    ws = ctx.workspace
+    settings = ctx.settings.quantize
+    key = fingerprint("centroids", fit_key, keys, settings.target_clusters, settings.reach_quantile,
+                      ctx.settings.seed)
+    pool_rows = ws.read("assignments", keys["pool"])
+    # One scan of a skinny table; cheap enough to do again when the stage itself is complete.
+    stats = quantize.cluster_stats(pool_rows, len(centroids), quantile=settings.reach_quantile)
+
+    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        parts = [_rows_of("pool", centroids, stats)]
+        for name, side in sides.items():
+            if name == "pool":
+                continue
+            own = _own_codebook(ctx, side)
+            found = quantize.assign(
+                vectors_of(ctx, side), own, carry=("tokens",), spherical=settings.spherical
+            )
+            parts.append(_rows_of(name, own, quantize.cluster_stats(found, len(own))))
+        table = pa.concat_tables(parts)
+        rows = ws.write_arrow(
+            "centroids", table, fingerprint=key, run=ctx.run, stage="centroids"
+        )
+        return rows, {"skew": stats.skew(), "reach_limit": stats.limit}
+
+    ctx.stage("centroids", key, "centroids", make)
+    return stats, key
+
+
+def _own_codebook(ctx: Context, side: Side) -> NDArray[np.float32]:
+    settings = ctx.settings.quantize
+    wanted = settings.target_clusters
+    if isinstance(wanted, int):
+        clusters = min(wanted, side.usable)
+    else:
+        clusters = int(np.clip(side.usable // _TARGET_ROWS_PER_CLUSTER, 1, _TARGET_CLUSTERS))
+    model = MiniBatchKMeans(
+        k=clusters, seed=ctx.settings.seed, max_iter=min(10, settings.max_passes),
+        spherical=settings.spherical,
+    ).fit(vectors_of(ctx, side), rows=side.usable)
+    return model.centroids
+
+
+def _rows_of(side: str, centroids: NDArray[np.float32], stats: ClusterStats) -> pa.Table:
+    count = len(centroids)
+    return pa.table(
+        {
+            "side": pa.array([side] * count),
+            "cluster": pa.array(np.arange(count, dtype=np.int32)),
+            "vector": encode_vectors(centroids),
+            "rows": pa.array(stats.rows),
+            "tokens": pa.array(stats.tokens),
+            "inertia": pa.array(stats.inertia),
+            "radius": pa.array(stats.radius),
+            "far": pa.array(stats.far),
+        }
+    )
+
+
+def centroids_of(ctx: Context, key: str, side: str) -> tuple[NDArray[np.float32], NDArray]:
+    """Return a side's own centroids and the rows of each."""
+    rows = ctx.workspace.read("centroids", key).where(f"side = '{side}'")
+    table = bounded(rows.select("cluster", "vector", "rows"), 1 << 20, "centroids")
+    table = table.sort_by("cluster")
+    return np.array(decode_vectors(table["vector"])), table["rows"].to_numpy()
+
+
+def mass_of(ctx: Context, side: Side, book: Codebook, *, weight: str | None) -> TargetMass:
+    """Spread a target's rows over the pool's clusters."""
+    settings = ctx.settings.quantize
+    return quantize.target_mass(
+        vectors_of(ctx, side), book.centroids, radius=book.stats.radius, limit=book.stats.limit,
+        neighbours=settings.neighbours, weight=weight, spherical=settings.spherical,
+        seed=ctx.settings.seed, rows=side.usable,
+    )

@@ -1,0 +1,104 @@
+"""What all stages of one run share: session, settings, tables, records, progress."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gio_spark.engine.progress import Progress
+from gio_spark.engine.progress import Stage as StageProgress
+from gio_spark.report.data import Caution, StageSummary
+from gio_spark.tables import Record, Workspace
+from gio_spark.tracking import TrackedStage, Tracker
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from gio_spark.settings.run import RunSettings
+
+# Raised when what a stage writes changes meaning, so that old rows are not taken for new ones.
+FORMAT = 1
+
+
+def fingerprint(stage: str, *parts: Any) -> str:
+    """Hash a stage's name, format, settings and inputs to 32 hex characters."""
+    text = json.dumps([FORMAT, stage, *parts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass
+class Context:
+    """One run under way.
+
+    Attributes:
+        spark: Session.
+        settings: Of the run.
+        workspace: Its tables.
+        run: Id of the run, made from settings and pinned inputs.
+        progress: Where people see what is going on.
+        tracker: Where the run is recorded.
+        stages: What has been done so far.
+        cautions: What the user must be told.
+    """
+
+    spark: SparkSession
+    settings: RunSettings
+    workspace: Workspace
+    run: str
+    progress: Progress
+    tracker: Tracker
+    stages: list[StageSummary] = field(default_factory=list)
+    cautions: list[Caution] = field(default_factory=list)
+
+    def stage(
+        self,
+        name: str,
+        key: str,
+        table: str,
+        make: Callable[[StageProgress], tuple[int, dict[str, Any]]],
+        *,
+        rows: int | None = None,
+    ) -> Record:
+        """Run a stage, unless a complete record of the same fingerprint is there.
+
+        Args:
+            name: Stage.
+            key: Its fingerprint.
+            table: Stage table that it writes, or "" if it writes none.
+            make: Does the work; gives the rows written and details for the record.
+            rows: Rows it goes over, for progress.
+        """
+        found = self.workspace.complete(name, key)
+        with self.progress.stage(name, rows, spark=self.spark) as shown:
+            if found is not None:
+                shown.skip("already complete")
+                record = found
+            else:
+                began = time.monotonic()
+                written, detail = make(shown)
+                seconds = time.monotonic() - began
+                record = self.workspace.record(
+                    run=self.run, stage=name, fingerprint=key, table=table,
+                    rows=written, seconds=seconds, detail=detail,
+                )
+                shown.done(rows=written)
+        summary = StageSummary(
+            name=name, seconds=0.0 if found else record.seconds, rows=record.rows,
+            skipped=found is not None,
+        )
+        self.stages.append(summary)
+        self.tracker.stage(
+            TrackedStage(
+                name=name, seconds=summary.seconds, rows=summary.rows, skipped=summary.skipped
+            )
+        )
+        return record
+
+    def caution(self, name: str, text: str, action: str) -> None:
+        """Tell the user something once."""
+        if all(c.name != name or c.text != text for c in self.cautions):
+            self.cautions.append(Caution(name=name, text=text, action=action))

@@ -1,0 +1,280 @@
+"""From the tables of a finished run to what its report shows; everything here is bounded."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import functions as F
+
+from gio_spark.engine import bounded, decode_vectors, describe, hash_sample
+from gio_spark.pipeline.choose import Chosen
+from gio_spark.pipeline.clusters import Codebook
+from gio_spark.pipeline.context import Context
+from gio_spark.pipeline.vectors import Side, vectors_of
+from gio_spark.report import (
+    Calibration,
+    Certificate,
+    Divergence,
+    Example,
+    InputSummary,
+    Points,
+    ReportData,
+    project,
+)
+from gio_spark.tables import STAGE_TABLES, quoted_column
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_SOURCES_SHOWN = 200
+_EXAMPLE_CLUSTERS = 6
+_TEXT_SHOWN = 400
+
+
+def report_data(
+    ctx: Context,
+    sides: dict[str, Side],
+    book: Codebook,
+    chosen: Chosen,
+    selected: DataFrame,
+    rows: int,
+    metrics: pd.DataFrame,
+    started: datetime,
+    revision: str,
+) -> ReportData:
+    """Gather what the report shows."""
+    facts = chosen.facts
+    info = describe(ctx.spark)
+    targets = [s for n, s in sides.items() if n != "pool"]
+    found = facts["divergences"]
+    order = chosen.plan[chosen.plan["order"] >= 0].sort_values("order")
+    certificate = facts["certificate"]
+    return ReportData(
+        title=ctx.settings.report.title or "Training-data selection",
+        run_id=ctx.run,
+        engine=info.line(),
+        started=started.strftime("%Y-%m-%d %H:%M:%S"),
+        finished=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S"),
+        inputs=tuple(_input(s) for s in sides.values()),
+        quarantine={n: s.bad for n, s in sides.items() if s.bad},
+        quarantine_table=ctx.workspace.place("quarantine"),
+        budget_asked=str(ctx.settings.budget),
+        budget_met=float(facts["spent"]),
+        budget_unit=facts["unit"],
+        rows_pool=sides["pool"].usable,
+        rows_selected=rows,
+        rows_target=sum(s.usable for s in targets),
+        objective=facts["objective"],
+        within_cluster=ctx.settings.explode.within_cluster,
+        certificate=(
+            Certificate(primal=certificate[0], dual=certificate[1], gap=certificate[2])
+            if certificate
+            else None
+        ),
+        constraints=tuple(facts["binding"]),
+        unreached=facts["lost_mass"],
+        divergence=Divergence(
+            name="KL divergence from the target, over clusters",
+            pool=found["pool"],
+            random=found["random"],
+            selection=found["selection"],
+            path_rows=np.cumsum(order["take"].to_numpy()),
+            path=order["divergence_after"].to_numpy(),
+        ),
+        plan=chosen.plan.drop(columns=["threshold", "tie"], errors="ignore"),
+        sources=_sources(ctx, sides, book, selected),
+        points=_points(ctx, sides, selected, rows),
+        examples=_examples(ctx, sides, book, chosen, selected),
+        metrics=metrics,
+        calibration=_calibration(chosen),
+        cautions=tuple(ctx.cautions),
+        stages=tuple(ctx.stages),
+        settings=ctx.settings.model_dump(mode="json"),
+        versions=versions(ctx, revision),
+        tables={t: ctx.workspace.place(t) for t in STAGE_TABLES if ctx.workspace.exists(t)},
+        links={"tracked run": ctx.tracker.location} if ctx.tracker.location else {},
+    )
+
+
+def _input(side: Side) -> InputSummary:
+    source = side.source
+    roles = {**source.columns.named()}
+    if source.columns.numeric:
+        roles["numeric"] = ", ".join(source.columns.numeric)
+    if source.columns.categorical:
+        roles["categorical"] = ", ".join(source.columns.categorical)
+    return InputSummary(
+        name=side.name, location=source.location, format=source.format, version=source.version,
+        rows=source.count, unusable=sum(side.bad.values()),
+        columns=", ".join(f"{k}={v}" for k, v in roles.items()),
+    )
+
+
+def _sources(
+    ctx: Context, sides: dict[str, Side], book: Codebook, selected: DataFrame
+) -> pd.DataFrame | None:
+    if sides["pool"].source.columns.source is None:
+        return None
+    ws = ctx.workspace
+    pool = ws.read("assignments", book.assignments["pool"]).select("id", "source")
+    frames = {
+        "pool": pool,
+        "selected": pool.join(selected.select(F.col("gio_id").alias("id")), "id", "left_semi"),
+    }
+    for name, key in book.assignments.items():
+        if name != "pool":
+            more = ws.read("assignments", key).select("id", "source")
+            frames["target"] = frames["target"].unionByName(more) if "target" in frames else more
+    counts = {name: _count(df) for name, df in frames.items()}
+    names = [n for n, _ in sorted(counts["pool"].items(), key=lambda x: (-x[1], x[0]))]
+    names += sorted(set(counts["target"]) - set(names))
+    return pd.DataFrame(
+        {
+            "source": names,
+            **{side: [found.get(n, 0) for n in names] for side, found in counts.items()},
+        }
+    )
+
+
+def _count(df: DataFrame) -> dict[str, int]:
+    """Count rows per source; sources beyond the most frequent ones are one line."""
+    named = df.select(F.coalesce("source", F.lit("(none)")).alias("source"))
+    top = named.groupBy("source").count().orderBy(F.desc("count"), "source").limit(_SOURCES_SHOWN)
+    found = bounded(top, _SOURCES_SHOWN, "sources").to_pylist()
+    return {r["source"]: int(r["count"]) for r in found}
+
+
+def _points(ctx: Context, sides: dict[str, Side], selected: DataFrame, rows: int) -> Points:
+    """Project a hash sample of each side; three bounded scans of the skinny vector table."""
+    most = ctx.settings.report.sample
+    salt = f"report-{ctx.settings.seed}"
+    targets = [s for n, s in sides.items() if n != "pool"]
+    pool = hash_sample(
+        vectors_of(ctx, sides["pool"]).select("id", "vector"), most, salt,
+        total=sides["pool"].usable,
+    )
+    dimension = decode_vectors(pool["vector"]).shape[1]
+    parts = [
+        decode_vectors(
+            hash_sample(vectors_of(ctx, s).select("id", "vector"), most // len(targets), salt,
+                        total=s.usable)["vector"], dimension
+        )
+        for s in targets
+    ]
+    ids = hash_sample(selected.select(F.col("gio_id").alias("id")), most, salt, total=rows)
+    wanted = ctx.workspace.frame(ids.select(["id"]))
+    chosen = bounded(
+        vectors_of(ctx, sides["pool"]).select("id", "vector").join(
+            F.broadcast(wanted), "id", "left_semi"
+        ), most, "selected vectors",
+    ).sort_by("id")
+    return project(
+        np.concatenate(parts), decode_vectors(pool["vector"]),
+        decode_vectors(chosen["vector"], dimension),
+    )
+
+
+def _calibration(chosen: Chosen) -> Calibration | None:
+    if chosen.ratio is None:
+        return None
+    facts = chosen.ratio.facts
+    table = facts["table"]
+    return Calibration(
+        predicted=np.asarray(table["predicted_target_share"]),
+        observed=np.asarray(table["observed_target_share"]),
+        rows=np.asarray(table["target_rows"]) + np.asarray(table["pool_rows"]),
+        auc=facts["auc"],
+    )
+
+
+def _examples(
+    ctx: Context,
+    sides: dict[str, Side],
+    book: Codebook,
+    chosen: Chosen,
+    selected: DataFrame,
+) -> tuple[Example, ...]:
+    """Pick a few rows taken and left of the clusters where both are to be seen."""
+    each = ctx.settings.report.examples
+    columns = sides["pool"].source.columns
+    content = columns.text or columns.image
+    if each == 0 or content is None or not ctx.settings.report.show_content:
+        return ()
+    plan = chosen.plan.assign(left=lambda p: p["rows"] - p["take"])
+    plan = plan[(plan["take"] > 0) & (plan["left"] > 0)]
+    clusters = plan.sort_values(["target_mass", "cluster"], ascending=[False, True])
+    clusters = clusters["cluster"].head(_EXAMPLE_CLUSTERS).tolist()
+    if not clusters:
+        return ()
+    ws = ctx.workspace
+    rows = ws.read("assignments", book.assignments["pool"]).where(F.col("cluster").isin(clusters))
+    kept = selected.select(F.col("gio_id").alias("id"), F.col("gio_log_ratio").alias("log_ratio"),
+                           F.lit(True).alias("taken"))
+    marked = rows.select("id", "cluster", "source", "label").join(kept, "id", "left")
+    total = int(chosen.plan["rows"].sum())
+    sample = hash_sample(
+        marked, 200 * len(clusters), f"examples-{ctx.settings.seed}",
+        total=min(total, int(plan[plan["cluster"].isin(clusters)]["rows"].sum())),
+    ).to_pandas()
+    sample["taken"] = sample["taken"].fillna(False).astype(bool)
+    few = sample.groupby(["cluster", "taken"], sort=True).head(each)
+    contents = _contents(ctx, sides["pool"], content, few["id"].tolist())
+    examples = []
+    for row in few.sort_values(["cluster", "taken", "id"]).to_dict("records"):
+        value = contents.get(row["id"])
+        if value is None:
+            continue
+        is_text = columns.text is not None
+        ratio = row["log_ratio"]
+        examples.append(
+            Example(
+                cluster=int(row["cluster"]), taken=bool(row["taken"]), id=str(row["id"]),
+                text=str(value)[:_TEXT_SHOWN] if is_text else None,
+                image=None if is_text else _image(value),
+                source=row["source"], label=row["label"],
+                log_ratio=None if ratio is None or pd.isna(ratio) else float(ratio),
+            )
+        )
+    return tuple(examples)
+
+
+def _contents(ctx: Context, side: Side, column: str, ids: list[str]) -> Mapping[str, Any]:
+    import pyarrow as pa
+
+    wanted = ctx.workspace.frame(pa.table({"id": pa.array(ids, pa.string())}))
+    picked = F.col(quoted_column(column))
+    if side.source.columns.text == column:
+        picked = F.substring(picked, 1, _TEXT_SHOWN)
+    rows = side.source.rows.select("id", picked.alias("content")).join(
+        F.broadcast(wanted), "id", "left_semi"
+    )
+    table = bounded(rows, len(ids), "examples")
+    return dict(zip(table["id"].to_pylist(), table["content"].to_pylist(), strict=True))
+
+
+def _image(value: Any) -> Any:
+    """Return encoded bytes as they are, and a square of pixels as an array."""
+    if isinstance(value, bytes):
+        return value
+    pixels = np.asarray(value, dtype=np.float64)
+    side = round(float(np.sqrt(pixels.size)))
+    return pixels.reshape(side, side) if side * side == pixels.size else None
+
+
+def versions(ctx: Context, revision: str) -> dict[str, str]:
+    """Return the versions that a run depends on."""
+    found = {"python": platform.python_version(), "embedder": revision}
+    for name in ("gio-spark", "pyspark", "pyspark-client", "pysail", "delta-spark", "deltalake",
+                 "pyarrow", "numpy", "scikit-learn", "mlflow-skinny"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    found["spark"] = str(ctx.spark.version)
+    return found

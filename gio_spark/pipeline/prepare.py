@@ -1,0 +1,116 @@
+"""Inputs of a run: frames written as snapshots, versions pinned, the run named after both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gio_spark.engine.info import is_connect
+from gio_spark.errors import InputError
+from gio_spark.pipeline.context import fingerprint
+from gio_spark.settings.inputs import InputSettings
+from gio_spark.settings.run import RunSettings, parse_budget
+from gio_spark.tables import Input, Pin, Workspace, frame_digest, open_input, pin_input
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# Settings that change how a run is shown or recorded, not what it selects.
+_OUTSIDE = {"tracking", "report", "engine", "workspace"}
+
+
+def run_id(settings: RunSettings, pins: dict[str, Pin], embedder: str) -> str:
+    """Name a run after its settings and the versions it reads: the same again is the same run."""
+    kept = settings.model_dump(mode="json", exclude=_OUTSIDE)
+    versions = {name: (pin.table_id, pin.version) for name, pin in pins.items()}
+    return "run-" + fingerprint("run", kept, versions, embedder)[:12]
+
+
+def names(settings: RunSettings) -> dict[str, InputSettings]:
+    """Return pool and targets under the names they have in tables and messages."""
+    several = len(settings.target) > 1
+    targets = {
+        f"target-{i + 1}" if several else "target": one for i, one in enumerate(settings.target)
+    }
+    return {"pool": settings.pool, **targets}
+
+
+def pin_all(spark: SparkSession, settings: RunSettings) -> dict[str, Pin]:
+    """Pin every input."""
+    return {name: pin_input(spark, one, name) for name, one in names(settings).items()}
+
+
+def open_all(
+    spark: SparkSession, settings: RunSettings, pins: dict[str, Pin]
+) -> dict[str, Input]:
+    """Open every input at its pin, check columns and types, count rows.
+
+    Raises:
+        InputError: An input or the budget cannot be used; before any expensive work.
+    """
+    opened = {}
+    for index, (name, one) in enumerate(names(settings).items()):
+        columns = settings.pool_columns() if index == 0 else settings.target_columns(index - 1)
+        opened[name] = open_input(spark, one, columns, name, pins[name])
+    check_sizes(settings, opened["pool"].count)
+    return opened
+
+
+def check_sizes(settings: RunSettings, pool_rows: int) -> None:
+    """Refuse a budget above the pool and more clusters than rows.
+
+    Raises:
+        InputError: With the largest value that works.
+    """
+    unit, amount = parse_budget(settings.budget)
+    if unit == "rows" and amount > pool_rows:
+        raise InputError(
+            f"The budget of {amount:,.0f} rows is above the pool, which has {pool_rows:,}: "
+            f"ask for at most {pool_rows:,}."
+        )
+    clusters = settings.quantize.clusters
+    if isinstance(clusters, int) and clusters > pool_rows:
+        raise InputError(
+            f"{clusters:,} clusters are more than the pool's {pool_rows:,} rows: "
+            f"set clusters to at most {pool_rows:,}, or to auto."
+        )
+
+
+def as_location(
+    spark: SparkSession, workspace: Workspace, value: Any, name: str
+) -> str | dict[str, Any] | list[Any]:
+    """Return what settings accept for an input; a frame is written once as a snapshot.
+
+    Args:
+        spark: Session.
+        workspace: Where snapshots go.
+        value: Path, table name, mapping, Spark or pandas DataFrame, Arrow table, or a list of
+            those.
+        name: Pool or target, for messages.
+    """
+    if isinstance(value, list | tuple):
+        return [as_location(spark, workspace, v, f"{name}-{i + 1}") for i, v in enumerate(value)]
+    if isinstance(value, str | dict):
+        return value
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    frame = value
+    if not hasattr(frame, "mapInArrow"):
+        try:
+            frame = spark.createDataFrame(value)
+        except Exception as error:
+            raise InputError(
+                f"{name}: cannot read a {type(value).__name__}. Give a path, a table's name, a "
+                "Spark or pandas DataFrame or an Arrow table."
+            ) from error
+    elif is_connect(spark) != type(frame).__module__.startswith("pyspark.sql.connect"):
+        raise InputError(f"{name}: the frame belongs to another session; pass spark=frame's own.")
+    return snapshot(workspace, frame)
+
+
+def snapshot(workspace: Workspace, frame: DataFrame) -> str:
+    """Write a frame once into the workspace, named by its content, and return its place."""
+    place = workspace.place(f"snapshot_{frame_digest(frame)}")
+    name = place.rsplit(".", 1)[-1] if workspace.in_catalog else place.rsplit("/", 1)[-1]
+    if not workspace.exists(name):
+        workspace.write_plain(name, frame)
+    return place

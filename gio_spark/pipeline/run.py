@@ -1,0 +1,313 @@
+"""`gio-spark run`: all stages in order; what is complete is not done again."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from gio_spark.engine import bounded, describe, session
+from gio_spark.engine.progress import Progress
+from gio_spark.errors import ConfigError
+from gio_spark.pipeline import choose, clusters, measure, prepare, vectors
+from gio_spark.pipeline.context import Context
+from gio_spark.pipeline.describe import report_data
+from gio_spark.report import render
+from gio_spark.settings.load import build
+from gio_spark.settings.run import RunSettings
+from gio_spark.tables import STAGE_TABLES, Record, Workspace
+from gio_spark.tables.names import is_remote_path
+from gio_spark.tracking import TrackedInput, tracker
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+log = logging.getLogger(__name__)
+
+# Stages in order; `until` names one of them.
+STAGES = ("embed", "quantize", "select", "explode", "metrics", "report")
+
+
+@dataclass(frozen=True)
+class Curation:
+    """What a run gave.
+
+    Attributes:
+        selected: The selected rows: the pool's own columns and gio_id, gio_cluster, gio_reason,
+            gio_log_ratio, gio_run, gio_input_version.
+        plan: One row per cluster: rows, take, target_mass, order, divergence_after, threshold.
+        summary: Figures of the run, plain values.
+        report: Path of the HTML report; None where none was written.
+        run_id: Id of the run.
+        tables: Stage table -> place.
+        did_work: False when everything was complete already.
+    """
+
+    selected: DataFrame
+    plan: pd.DataFrame
+    summary: dict[str, Any]
+    report: Path | None
+    run_id: str
+    tables: dict[str, str]
+    did_work: bool = field(default=True)
+
+
+def curate(
+    pool: Any,
+    target: Any,
+    budget: int | float | str = 0.1,
+    *,
+    workspace: str | Path = "gio-workspace",
+    spark: SparkSession | None = None,
+    **settings: Any,
+) -> Curation:
+    """Choose the rows of a pool that are worth training on for a target.
+
+    Args:
+        pool: Path, table name, mapping of input settings, or a Spark or pandas DataFrame.
+        target: The same, or a list of those with shares.
+        budget: Rows (int), a share (float below 1), "200M tokens", or "auto".
+        workspace: Folder, or `catalog.schema`, of all tables.
+        spark: Session; none: found or started as `engine` says.
+        settings: Any other setting of a run: columns, embedder, clusters, objective,
+            within_cluster, seed, engine, ... (see `gio-spark init`).
+
+    Returns:
+        The selected rows, the plan, the report and where everything is.
+
+    Raises:
+        GioSparkError: With one clear message; see gio_spark.errors.
+    """
+    engine = settings.get("engine", "auto")
+    spark = spark or session(engine)
+    tables = Workspace(spark, str(workspace))
+    data = {
+        **settings,
+        "pool": prepare.as_location(spark, tables, pool, "pool"),
+        "target": prepare.as_location(spark, tables, target, "target"),
+        "budget": budget,
+        "workspace": str(workspace),
+    }
+    return run(build(data, where="the call of curate"), spark=spark)
+
+
+def run(
+    settings: RunSettings,
+    *,
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+    until: str | None = None,
+) -> Curation:
+    """Run all stages, or those up to `until`, and return what came of it.
+
+    The run is named by its settings and pinned inputs: the same again finds everything complete.
+
+    Raises:
+        GioSparkError: With one clear message.
+    """
+    if until is not None and until not in STAGES:
+        raise ConfigError(f"Unknown stage {until!r}: use one of {', '.join(STAGES)}.")
+    spark = spark or session(settings.engine)
+    started = datetime.now(timezone.utc)
+    progress = progress or Progress()
+    progress.say(describe(spark).line())
+    workspace = Workspace(spark, settings.workspace)
+    watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
+    watch.check()
+    pins = prepare.pin_all(spark, settings)
+    draft = Context(spark, settings, workspace, "", progress, watch)
+    embedder = vectors.make_embedder(draft)
+    run_id = prepare.run_id(settings, pins, json.dumps(vectors.embedder_name(embedder)))
+    finished = workspace.complete("run", run_id)
+    if finished is not None and _still_there(workspace, run_id):
+        progress.say(f"{run_id}: nothing to do, all stages are complete.")
+        return _load(workspace, finished, did_work=False)
+    ctx = Context(spark, settings, workspace, run_id, progress, watch)
+    inputs = prepare.open_all(spark, settings, pins)
+    watch.start(settings.tracking.run_name or run_id, {"gio.run": run_id,
+                                                      "gio.engine": describe(spark).line()})
+    status = "FAILED"
+    try:
+        curation = _stages(ctx, inputs, embedder, started, until)
+        status = "FINISHED"
+    finally:
+        outcome = watch.end(status)
+        if outcome.problem:
+            progress.say(f"tracking: {outcome.problem}")
+    progress.summary()
+    return curation
+
+
+def _stages(
+    ctx: Context, inputs: dict[str, Any], embedder: Any, started: datetime, until: str | None
+) -> Curation:
+    ctx.tracker.params(ctx.settings.model_dump(mode="json"))
+    ctx.tracker.inputs(
+        TrackedInput(name=name, location=one.location, format=one.format, version=one.version,
+                     context="pool" if name == "pool" else "target")
+        for name, one in inputs.items()
+    )
+    fitted, fit_key = vectors.fit_embedder(ctx, embedder, inputs["pool"])
+    embedded = {
+        name: (one, *vectors.embed_side(ctx, fitted, fit_key, one)) for name, one in inputs.items()
+    }
+    sides = vectors.set_aside(ctx, embedded)
+    vectors.one_dimension(ctx, sides)
+    if until == "embed":
+        return _partial(ctx)
+    book = clusters.quantise(ctx, sides)
+    if until == "quantize":
+        return _partial(ctx)
+    ratio = None
+    if ctx.settings.explode.within_cluster == "density_ratio":
+        ratio = choose.score(ctx, sides, book)
+    chosen = choose.plan(ctx, sides, book, ratio)
+    if until == "select":
+        return _partial(ctx, chosen)
+    selected, rows = choose.select_rows(ctx, sides, book, chosen)
+    if until == "explode":
+        return _partial(ctx, chosen)
+    metrics = measure.measure(ctx, sides, book, selected, rows)
+    if until == "metrics":
+        return _partial(ctx, chosen)
+    return _finish(ctx, sides, book, chosen, selected, rows, metrics, started, embedder.revision)
+
+
+def _finish(
+    ctx: Context,
+    sides: dict[str, vectors.Side],
+    book: clusters.Codebook,
+    chosen: choose.Chosen,
+    selected: DataFrame,
+    rows: int,
+    metrics: pd.DataFrame,
+    started: datetime,
+    revision: str,
+) -> Curation:
+    """Render the report, record the run, prune what no recent run uses."""
+    began = datetime.now(timezone.utc)
+    with ctx.progress.stage("report") as shown:
+        data = report_data(
+            ctx, sides, book, chosen, selected, rows, metrics, started, revision
+        )
+        folder = report_folder(ctx.workspace, ctx.run)
+        page = render(data, folder)
+        shown.done(str(page))
+    facts = chosen.facts
+    summary = {
+        "run": ctx.run,
+        "engine": describe(ctx.spark).line(),
+        "pool_rows": sides["pool"].usable,
+        "target_rows": sum(s.usable for n, s in sides.items() if n != "pool"),
+        "selected_rows": rows,
+        "clusters": len(book.centroids),
+        "budget": str(ctx.settings.budget),
+        "spent": facts["spent"],
+        "unit": facts["unit"],
+        "objective": facts["objective"],
+        "within_cluster": ctx.settings.explode.within_cluster,
+        "divergences": facts["divergences"],
+        "lost_mass": facts["lost_mass"],
+        "certificate": facts["certificate"],
+        "binding": facts["binding"],
+        "quarantine": {n: s.bad for n, s in sides.items()},
+        "versions": {n: s.source.version for n, s in sides.items()},
+        "inputs": {n: s.source.location for n, s in sides.items()},
+        "cautions": [[c.name, c.text, c.action] for c in ctx.cautions],
+        "stages": [[s.name, round(s.seconds, 2), s.rows, s.skipped] for s in ctx.stages],
+        "report": str(page),
+        "plan_key": chosen.key,
+        "keys": {
+            "embeddings": {n: s.key for n, s in sides.items()},
+            "fit": book.key,
+            "centroids": book.published,
+            "assignments": book.assignments,
+            "scores": chosen.ratio.key if chosen.ratio else "",
+            "ratio": chosen.ratio.model_key if chosen.ratio else "",
+        },
+        "settings": ctx.settings.model_dump(mode="json"),
+        "started": started.isoformat(),
+        "seconds": (datetime.now(timezone.utc) - started).total_seconds(),
+    }
+    _track(ctx, summary, chosen, page)
+    record = ctx.workspace.record(
+        run=ctx.run, stage="run", fingerprint=ctx.run, table="", rows=rows,
+        seconds=(datetime.now(timezone.utc) - began).total_seconds(), detail=summary,
+    )
+    used = [*summary["keys"]["embeddings"].values(), *book.assignments.values(), book.key]
+    for table in ("embeddings", "assignments", "scores", "plan", "metrics", "selected"):
+        ctx.workspace.prune(table, [*used, chosen.key, summary["keys"]["scores"], ctx.run])
+    return _load(ctx.workspace, record, did_work=any(not s.skipped for s in ctx.stages))
+
+
+def _track(
+    ctx: Context, summary: dict[str, Any], chosen: choose.Chosen, page: Path
+) -> None:
+    numbers = {
+        "selected_rows": summary["selected_rows"],
+        "pool_rows": summary["pool_rows"],
+        "clusters": summary["clusters"],
+        "lost_mass": summary["lost_mass"],
+        **{f"divergence_{k}": v for k, v in summary["divergences"].items()},
+    }
+    if chosen.ratio is not None:
+        numbers["ratio_auc"] = chosen.ratio.facts["auc"]
+    ctx.tracker.metrics({k: float(v) for k, v in numbers.items()})
+    order = chosen.plan[chosen.plan["order"] >= 0].sort_values("order")
+    ctx.tracker.path("divergence", order["divergence_after"].tolist(),
+                     [int(n) for n in order["take"].cumsum()])
+    plan = page.parent / "plan.csv"
+    chosen.plan.to_csv(plan, index=False)
+    ctx.tracker.artifact(page.parent, "report")
+
+
+def local_folder(workspace: Workspace) -> Path:
+    """Return where files beside the tables go: the workspace, or here if that is not local."""
+    if workspace.in_catalog or is_remote_path(workspace.location):
+        return Path("gio-workspace-files")
+    return Path(workspace.location)
+
+
+def report_folder(workspace: Workspace, run_id: str) -> Path:
+    """Return the folder of a run's report."""
+    return local_folder(workspace) / "reports" / run_id
+
+
+def _still_there(workspace: Workspace, run_id: str) -> bool:
+    return workspace.complete("select rows", run_id) is not None
+
+
+def _load(workspace: Workspace, record: Record, *, did_work: bool) -> Curation:
+    summary = record.detail
+    page = Path(summary["report"])
+    plan = bounded(workspace.read("plan", summary["plan_key"]), 1 << 20, "clusters of the plan")
+    return Curation(
+        selected=workspace.read("selected", record.run, key="gio_run"),
+        plan=plan.to_pandas().drop(columns="fingerprint").sort_values("cluster", ignore_index=True),
+        summary=summary,
+        report=page if page.exists() else None,
+        run_id=record.run,
+        tables={t: workspace.place(t) for t in STAGE_TABLES if workspace.exists(t)},
+        did_work=did_work,
+    )
+
+
+def _partial(ctx: Context, chosen: choose.Chosen | None = None) -> Curation:
+    """Return what a run that stops early has so far."""
+    empty = pd.DataFrame()
+    ws = ctx.workspace
+    return Curation(
+        selected=ws.read_all("embeddings").limit(0),
+        plan=chosen.plan if chosen else empty,
+        summary={"run": ctx.run, "stages": [[s.name, s.seconds, s.rows, s.skipped]
+                                            for s in ctx.stages]},
+        report=None,
+        run_id=ctx.run,
+        tables={t: ws.place(t) for t in STAGE_TABLES if ws.exists(t)},
+        did_work=any(not s.skipped for s in ctx.stages),
+    )

@@ -1,0 +1,187 @@
+"""Stages embed and quarantine: rows to vectors, and unusable rows put aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from gio_spark import embed
+from gio_spark.engine import bounded
+from gio_spark.errors import InputError, TooManyBadRowsError
+from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.store import load_arrays, save_arrays
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.tables import Input
+
+# Settings of the embedder that change its speed, not its vectors.
+_SPEED = {"batch_rows", "processes", "device", "model_batch"}
+# Rows that were put aside because another row says the same are no sign of bad data.
+HARMLESS = ("copy of another row", "duplicate")
+
+CARRIED = ("tokens", "source", "quality", "event_time", "ingest_time", "label")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One embedded input.
+
+    Attributes:
+        name: pool, target, target-1, ...
+        source: The pinned input.
+        key: Fingerprint of its embeddings.
+        usable: Rows with a vector.
+        bad: Reason -> rows put aside.
+    """
+
+    name: str
+    source: Input
+    key: str
+    usable: int
+    bad: dict[str, int]
+
+
+def make_embedder(ctx: Context) -> embed.Embedder:
+    """Return the embedder of the run, checked before any work."""
+    return embed.make_embedder(ctx.settings.embed, ctx.settings.pool_columns())
+
+
+def embedder_name(embedder: embed.Embedder) -> list[Any]:
+    """Return what the vectors depend on beside the rows."""
+    settings = embedder.settings.model_dump(mode="json", exclude=_SPEED)
+    return [embedder.name, embedder.revision, settings]
+
+
+def fit_embedder(ctx: Context, embedder: embed.Embedder, pool: Input) -> tuple[embed.Embedder, str]:
+    """Fit the embedder on a sample of the pool where it needs that; gives it and its key."""
+    if not embedder.needs_fit:
+        return embedder, ""
+    key = fingerprint("embed-fit", embedder_name(embedder), pool.fingerprint())
+
+    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        state = embed.fit_state(pool.rows, embedder, total=pool.count)
+        return save_arrays(ctx.workspace, "embedder", state, fingerprint=key, run=ctx.run), {}
+
+    ctx.stage("embed-fit", key, "models", make)
+    return embedder.with_state(load_arrays(ctx.workspace, key)), key
+
+
+def embed_side(
+    ctx: Context, embedder: embed.Embedder, fit_key: str, source: Input
+) -> tuple[str, int]:
+    """Embed one input; gives the fingerprint of its rows and their number."""
+    key = fingerprint("embed", embedder_name(embedder), fit_key, source.fingerprint())
+
+    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        out = embed.embed(source.rows, embedder, columns=source.columns)
+        out = out.select(
+            "*",
+            F.lit(source.name).alias("side"),
+            F.lit(embedder.name).alias("embedder"),
+            F.lit(embedder.revision).alias("embedder_revision"),
+            F.lit(source.version).alias("input_version"),
+        )
+        expected = source.count if source.bad is None else None
+        rows = ctx.workspace.write(
+            "embeddings", out, fingerprint=key, run=ctx.run, stage="embed", expected=expected
+        )
+        source.recheck()
+        return rows, {"side": source.name, "version": source.version}
+
+    record = ctx.stage(f"embed {source.name}", key, "embeddings", make, rows=source.count)
+    return key, record.rows
+
+
+def set_aside(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict[str, Side]:
+    """Write unusable rows of all inputs to quarantine and count them.
+
+    Raises:
+        TooManyBadRowsError: Their share of an input is above `quarantine.max_share`.
+        InputError: An input has no usable row left.
+    """
+    key = fingerprint("quarantine", sorted(k for _, k, _ in embedded.values()))
+    ws = ctx.workspace
+
+    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        frames: list[DataFrame] = []
+        for name, (source, side_key, _) in embedded.items():
+            rows = ws.read("embeddings", side_key).where(F.col("reason").isNotNull())
+            frames.append(
+                rows.select("id", "reason", F.lit(None).cast("string").alias("detail"),
+                            F.lit(name).alias("side"))
+            )
+            if source.bad is not None:
+                frames.append(source.bad.select("id", "reason", "detail",
+                                                F.lit(name).alias("side")))
+        both = frames[0]
+        for frame in frames[1:]:
+            both = both.unionByName(frame)
+        rows = ws.write("quarantine", both, fingerprint=key, run=ctx.run, stage="quarantine")
+        counted = both.groupBy("side", "reason").count() if rows else None
+        found = bounded(counted, 10_000, "reasons").to_pylist() if counted is not None else []
+        return rows, {"counts": [[r["side"], r["reason"], r["count"]] for r in found]}
+
+    record = ctx.stage("quarantine", key, "quarantine", make)
+    sides = {}
+    for name, (source, side_key, rows) in embedded.items():
+        bad = {reason: n for side, reason, n in record.detail["counts"] if side == name}
+        unusable = sum(n for reason, n in bad.items() if _in_embeddings(reason))
+        sides[name] = Side(name, source, side_key, rows - unusable, dict(sorted(bad.items())))
+        _judge(ctx, sides[name], rows)
+    return sides
+
+
+def _in_embeddings(reason: str) -> bool:
+    return not reason.startswith(("malformed", "duplicate id", "copy of another row"))
+
+
+def _judge(ctx: Context, side: Side, rows: int) -> None:
+    """Stop where too many rows are unusable."""
+    harmful = {r: n for r, n in side.bad.items() if not r.startswith(HARMLESS)}
+    total = rows + sum(n for r, n in side.bad.items() if not _in_embeddings(r))
+    bad = sum(harmful.values())
+    shown = ", ".join(f"{n:,} {r}" for r, n in sorted(harmful.items(), key=lambda x: -x[1])[:6])
+    where = ctx.workspace.place("quarantine")
+    if side.usable == 0:
+        raise InputError(
+            f"{side.name}: none of the {total:,} rows of {side.source.location} can be used "
+            f"({shown}). See {where}."
+        )
+    if bad > ctx.settings.quarantine.max_share * total:
+        raise TooManyBadRowsError(
+            f"{side.name}: {bad:,} of {total:,} rows of {side.source.location} cannot be used "
+            f"({shown}), which is above quarantine.max_share = "
+            f"{ctx.settings.quarantine.max_share:g}. Look at {where}, mend the input, or allow "
+            "a larger share."
+        )
+
+
+def vectors_of(ctx: Context, side: Side) -> DataFrame:
+    """Return the usable rows of a side: id, vector and what is carried along."""
+    rows = ctx.workspace.read("embeddings", side.key).where(F.col("reason").isNull())
+    return rows.select("id", "vector", *CARRIED)
+
+
+def one_dimension(ctx: Context, sides: dict[str, Side]) -> int:
+    """Return the common length of the vectors.
+
+    Raises:
+        InputError: Pool and target differ.
+    """
+    found = {}
+    for name, side in sides.items():
+        first = vectors_of(ctx, side).select(F.length("vector").alias("n")).limit(1)
+        found[name] = int(bounded(first, 1, "one vector")["n"][0].as_py()) // 4
+    if len(set(found.values())) > 1:
+        raise InputError(
+            f"Vectors have different dimensions ({found}): pool and target must come from the "
+            "same embedder."
+        )
+    return found["pool"]
+
+
