@@ -114,8 +114,22 @@ def dataset(tracked: TrackedInput) -> Any:
     version = None if tracked.version is None else int(tracked.version)
     is_path = "/" in location or "\\" in location
     where = {"path": location} if is_path else {"delta_table_name": location}
-    source = DeltaDatasetSource(**where, delta_table_version=version)
-    return MetaDataset(source, name=name)
+
+    class PinnedDelta(DeltaDatasetSource):
+        """A Delta table whose version is recorded even when it is 0.
+
+        MLflow's own class leaves out version 0, and asks Unity Catalog for the table's id on any
+        machine; the id is asked for on Databricks only.
+        """
+
+        def to_dict(self) -> dict[Any, Any]:
+            on_platform = bool(os.environ.get("DATABRICKS_RUNTIME_VERSION"))
+            info = super().to_dict() if on_platform else dict(where)
+            if version is not None:
+                info["delta_table_version"] = version
+            return info
+
+    return MetaDataset(PinnedDelta(**where, delta_table_version=version), name=name)
 
 
 def _files_source(location: str, tracked: TrackedInput) -> Any:
