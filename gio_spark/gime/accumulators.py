@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gio_spark.gime.exact import gram, histogram, log_bin, on_grid, project, split_sum
+from gio_spark.gime.exact import gram, grid_sums, histogram, log_bin, project, split_sum
 from gio_spark.gime.profile import Accumulator, Constants
 from gio_spark.gime.sketch import distinct
 
@@ -43,7 +43,7 @@ def _volume(rows: Rows, constants: Constants) -> Fields:
         size = rows["bytes"].kept()
     held = 0
     if "vector" in rows:
-        held = (rows.count - rows["vector"].nulls) * rows["vector"].values.shape[1] * 4
+        held = (rows.count - rows["vector"].nulls) * int(constants.get("dimension", 0)) * 4
     unusable = rows.count - rows["reason"].nulls if "reason" in rows else 0
     return {
         "rows": scalar(rows.count),
@@ -59,6 +59,7 @@ VOLUME = Accumulator(
     1,
     _volume,
     {"rows": "sum", "tokens": "sum", "token_rows": "sum", "bytes": "sum", "unusable": "sum"},
+    uses=("dimension",),
 )
 
 
@@ -213,14 +214,15 @@ QUALITY = mean_of("quality", "quality")
 
 
 def _vectors(rows: Rows, constants: Constants) -> Fields:
-    unit = rows["unit"].kept().astype(np.float64)
+    unit = rows["unit"].kept()
     basis = constants.get("basis")
-    low = unit if basis is None else project(unit.astype(np.float32), basis)
+    low = unit.astype(np.float64) if basis is None else project(unit, basis)
+    summed, squares = grid_sums(unit)
     return {
         "known": scalar(unit.shape[0]),
         "nulls": scalar(rows["unit"].nulls),
-        "sum": unit.sum(axis=0).astype(np.int64),
-        "squares": scalar(int(np.einsum("ij,ij->", unit, unit))),
+        "sum": summed,
+        "squares": scalar(squares),
         "low_sum": low.sum(axis=0).astype(np.int64),
         "low_gram": gram(low),
     }
@@ -245,17 +247,16 @@ VECTORS = Accumulator(
 
 def _probes(rows: Rows, constants: Constants) -> Fields:
     unit = rows["unit"].kept()
-    probes = on_grid_probes(constants)
-    best = np.full(probes.shape[0], _NEVER.min, np.int64)
-    for start in range(0, unit.shape[0], 8192):
-        part = unit[start : start + 8192] @ probes.T
-        best = np.maximum(best, part.max(axis=0).astype(np.int64))
-    return {"best": best, "nulls": scalar(rows["unit"].nulls)}
-
-
-def on_grid_probes(constants: Constants) -> NDArray[np.float32]:
-    """Return the probes as whole-number rows."""
-    return on_grid(constants.get("probes"))
+    probes = constants.get("probe_grid")
+    best = np.full(probes.shape[0], -np.inf, np.float32)
+    for start in range(0, unit.shape[0], 1024):
+        scores = unit[start : start + 1024] @ probes.T
+        np.maximum(best, scores.max(axis=0), out=best)
+    found = np.where(np.isfinite(best), best, 0).astype(np.int64)
+    return {
+        "best": np.where(np.isfinite(best), found, _NEVER.min),
+        "nulls": scalar(rows["unit"].nulls),
+    }
 
 
 PROBES = Accumulator(
@@ -263,6 +264,6 @@ PROBES = Accumulator(
     1,
     _probes,
     {"best": "max", "nulls": "sum"},
-    uses=("probes",),
-    needs=("unit", "probes"),
+    uses=("probe_grid",),
+    needs=("unit", "probe_grid"),
 )

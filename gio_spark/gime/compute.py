@@ -282,11 +282,12 @@ def freeze(
         found["dimension"] = dimension
         found["basis"] = _basis(dimension, settings.directions, codebook)
         if probes is not None:
-            found["probes"] = np.ascontiguousarray(probes, np.float32)
+            found["probes"] = probes
             if probes.ndim != 2 or probes.shape[1] != dimension:
                 raise InputError(
                     f"Probes of shape {probes.shape} do not fit vectors of {dimension} numbers."
                 )
+            found["probe_grid"] = on_grid(probes)
     return Constants(found)
 
 

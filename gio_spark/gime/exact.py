@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gio_spark.kernels import row_squares
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 # at most |a||b| <= (GRID + sqrt(d)/2)^2 < 2^24 up to d = 36,000, and float32 holds every integer
 # up to 2^24, so such products have the same bits in any order of summation and on any processor.
 GRID = 4000.0
+# So many grid rows add up in float32 without rounding: 4096 * (GRID + 14) < 2^24.
+_EXACT_ROWS = 4096
 _LIMB = 27
 _BIAS = 1100
 _SUB = 64
@@ -118,16 +122,29 @@ def on_grid(vectors: NDArray[Any]) -> NDArray[np.float32]:
         Whole numbers in float32, shape (n, d). Products of two such matrices are exact; divide
         them by GRID**2 for cosines, which are then off by about 1e-4.
     """
-    wide = np.asarray(vectors, np.float32).astype(np.float64)
-    # einsum adds each row up on its own, so a row's norm does not depend on its neighbours.
-    norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    wide *= np.divide(GRID, norms, out=np.zeros_like(norms), where=norms > 0)[:, None]
-    return np.rint(wide).astype(np.float32)
+    wide = np.asarray(vectors, np.float32)
+    norms = np.sqrt(row_squares(wide))
+    scale = np.divide(GRID, norms, out=np.zeros_like(norms), where=norms > 0)
+    grid = wide * scale.astype(np.float32)[:, None]
+    return np.rint(grid, out=grid)
+
+
+def grid_sums(grid: NDArray[np.float32]) -> tuple[NDArray[np.int64], int]:
+    """Return the exact column sums, int64 (d,), and the exact sum of squares of grid rows."""
+    summed = np.zeros(grid.shape[1], np.int64)
+    squares = 0
+    for start in range(0, grid.shape[0], _EXACT_ROWS):
+        part = grid[start : start + _EXACT_ROWS]
+        summed += part.sum(axis=0).astype(np.int64)
+        squares += int(np.einsum("ij,ij->i", part, part).astype(np.int64).sum())
+    return summed, squares
 
 
 def project(grid: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float64]:
     """Project grid rows (n, d) on grid directions (p, d): whole numbers again, shape (n, p)."""
-    return np.rint((grid @ basis.T).astype(np.float64) / GRID)
+    low = (grid @ basis.T).astype(np.float64)
+    low /= GRID
+    return np.rint(low, out=low)
 
 
 def gram(rows: NDArray[np.float64]) -> NDArray[np.int64]:

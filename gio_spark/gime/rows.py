@@ -31,7 +31,7 @@ class Column:
         """Return the values that are there."""
         if isinstance(self.values, pa.Array):
             return self.values.filter(pa.array(self.valid))
-        return self.values[self.valid]
+        return self.values if self.valid.all() else self.values[self.valid]
 
     @property
     def nulls(self) -> int:

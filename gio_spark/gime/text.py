@@ -47,7 +47,11 @@ def prepare(rows: Rows, constants: Constants) -> Rows:
         return rows
     column = rows["vector"]
     unit = on_grid(column.values)
-    rows = rows.with_columns(unit=Column(unit, column.valid & unit.any(axis=1)))
+    # From here on only the unit vectors are read: the raw ones need not be sorted by group.
+    rows = rows.with_columns(
+        unit=Column(unit, column.valid & unit.any(axis=1)),
+        vector=Column(column.valid, column.valid),
+    )
     codebook = constants.get("codebook")
     if "cluster" in rows or not isinstance(codebook, np.ndarray):
         return rows
@@ -249,7 +253,7 @@ def coverage(states: States, target: States | None, constants: Constants) -> Ite
     if held is None:
         why = NO_VECTORS if "vectors" not in states else NO_TARGET
         yield absent("robust", "cosine", "more", why)
-    elif held["best"][0] < -2 * GRID * GRID:
+    elif int(held["best"][0]) < -2 * GRID * GRID:
         yield absent("robust", "cosine", "more", "no row has a vector", held.number("nulls"))
     else:
         best = held["best"].astype(np.float64) / GRID**2

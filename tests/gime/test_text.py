@@ -14,7 +14,7 @@ from slow import DAY, figures
 
 from gio_spark.engine import encode_vectors
 from gio_spark.gime import METRICS, Constants
-from gio_spark.gime.exact import BIN_ERROR
+from gio_spark.gime.exact import BIN_ERROR, on_grid
 
 
 def table(n=200, seed=0, **replaced) -> pa.Table:
@@ -47,7 +47,7 @@ def entropy(values) -> float:
 
 
 PROBES = np.random.default_rng(9).standard_normal((4, 6)).astype(np.float32)
-CONSTANTS = Constants({"clusters": 10, "dimension": 6, "probes": PROBES, "tau": 0.7})
+CONSTANTS = Constants({"clusters": 10, "dimension": 6, "probe_grid": on_grid(PROBES), "tau": 0.7})
 
 
 def test_every_metric_has_one_robust_and_one_literal_form():
