@@ -9,10 +9,16 @@ from gio_spark.kernels.search import (
     squared_distances,
 )
 from gio_spark.kernels.sums import Grid, sums_by_cluster
+from gio_spark.kernels.two_level import TwoLevel, agreement, find, find_two, group_centroids
 
 __all__ = [
     "Codebook",
     "Grid",
+    "TwoLevel",
+    "agreement",
+    "find",
+    "find_two",
+    "group_centroids",
     "nearest",
     "nearest_two",
     "paired_distances",

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gio_spark.engine import decode_vectors, map_arrow, ship
+from gio_spark.engine import decode_vectors, map_arrow
 from gio_spark.errors import InputError
-from gio_spark.kernels.search import Codebook, as_matrix, nearest, nearest_two
+from gio_spark.kernels import Codebook, TwoLevel, find, find_two
+from gio_spark.kernels.search import as_matrix
+from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE, ship_book
 from gio_spark.quantize.passes import unit_rows
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def assign(
     second: bool = False,
     carry: Sequence[str] = (),
     spherical: bool = False,
+    two_level: bool | None = None,
 ) -> DataFrame:
     """Assign each row that has a vector to its nearest centroid, exactly once.
 
@@ -35,6 +38,7 @@ def assign(
         second: Also give the second-nearest cluster.
         carry: Columns passed through unchanged.
         spherical: Scale rows to length one first; distances are then 2 - 2 cos.
+        two_level: Search through two levels; None: above 8,192 clusters.
 
     Returns:
         id STRING, cluster INT, distance FLOAT (squared euclidean, computed in float64), with
@@ -67,11 +71,11 @@ def assign(
         fields += [pa.field("second", pa.int32()), pa.field("second_distance", pa.float32())]
     if carry:
         fields += _carried_fields(wanted.select(*carry))
-    shipped = ship(df.sparkSession, {"centroids": matrix})
+    shipped = ship_book(df.sparkSession, matrix, two_level=two_level)
     kept = tuple(carry)
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-        book = Codebook(shipped.load()["centroids"])
+        book = shipped.load()
         for batch in batches:
             vectors = decode_vectors(batch.column("vector"), book.dimension)
             yield {
@@ -80,7 +84,8 @@ def assign(
                 **{name: batch.column(name) for name in kept},
             }
 
-    return map_arrow(wanted, work, pa.schema(fields))
+    rows = LARGE_BATCH if len(matrix) > TWO_LEVEL_ABOVE else BATCH
+    return map_arrow(wanted, work, pa.schema(fields), batch_rows=rows)
 
 
 def _carried_fields(df: DataFrame) -> list[pa.Field]:
@@ -101,14 +106,14 @@ def _carried_fields(df: DataFrame) -> list[pa.Field]:
 
 
 def _found(
-    vectors: npt.NDArray[np.float32], book: Codebook, *, second: bool, spherical: bool
+    vectors: npt.NDArray[np.float32], book: Codebook | TwoLevel, *, second: bool, spherical: bool
 ) -> dict[str, npt.NDArray]:
     if spherical:
         vectors = unit_rows(vectors)
     if not second:
-        cluster, distance = nearest(vectors, book)
+        cluster, distance = find(vectors, book)
         return {"cluster": cluster, "distance": distance}
-    cluster, distance, other, beyond = nearest_two(vectors, book)
+    cluster, distance, other, beyond = find_two(vectors, book)
     return {
         "cluster": cluster,
         "distance": distance,

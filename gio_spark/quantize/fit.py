@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from gio_spark.engine import decode_vectors, hash_sample
 from gio_spark.errors import ConfigError, InputError
+from gio_spark.kernels import agreement, group_centroids
 from gio_spark.kernels.search import FloatMatrix
+from gio_spark.quantize.book import TWO_LEVEL_ABOVE
 from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
 from gio_spark.quantize.passes import PassResult, bucket_filter, run_pass, unit_rows
-from gio_spark.quantize.seeding import plus_plus, sample_rows
+from gio_spark.quantize.seeding import first_centres, sample_rows
 from gio_spark.quantize.state import KMeansState
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_FAR = 256
+_AGREEMENT_ROWS = 2048
 _SMOOTHING = 0.5
 
 
@@ -50,6 +53,7 @@ class MiniBatchKMeans:
         starved_share: Centres below this share of the mean weight are placed anew.
         init_rows: Rows of the sample for the first centres; None: 16 per cluster.
         spherical: Cluster directions: rows and centres are scaled to length one.
+        two_level: Search through two levels; None: above 8,192 clusters.
     """
 
     k: int
@@ -62,6 +66,7 @@ class MiniBatchKMeans:
     starved_share: float = 0.02
     init_rows: int | None = None
     spherical: bool = False
+    two_level: bool | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -85,6 +90,7 @@ class MiniBatchKMeans:
             starved_share=settings.starved_share,
             init_rows=settings.init_rows,
             spherical=settings.spherical,
+            two_level=k > settings.two_level_above,
         )
 
     def fit(
@@ -94,17 +100,19 @@ class MiniBatchKMeans:
         initial: KMeansState | npt.NDArray[np.float32] | None = None,
         on_pass: Callable[[KMeansState], None] | None = None,
         rows: int | None = None,
+        update: bool = False,
     ) -> MiniBatchKMeansModel:
         """Fit centroids.
 
         Args:
             df: Rows with id STRING and vector (BINARY float32, little endian, or ARRAY<FLOAT>);
                 rows without a vector are left out.
-            initial: A state to go on from: an unfinished one is resumed where it stopped, a
-                finished one starts an update on this data. Or (K, d) centres.
+            initial: A state to go on from: it is resumed where it stopped, and a finished one
+                is the model already. Or (K, d) centres to start from.
             on_pass: Called with the state after each pass; what it commits is what `initial`
                 takes after a crash.
             rows: Rows of `df`, when known.
+            update: Take `initial` (a state) as the start of a new fit, on data that changed.
 
         Raises:
             InputError: No usable rows, bad vectors, or centres of another dimension.
@@ -112,12 +120,12 @@ class MiniBatchKMeans:
         from pyspark.sql import functions as F
 
         df = df.select("id", "vector").where(F.col("vector").isNotNull())
-        if isinstance(initial, KMeansState) and not initial.finished and initial.passes:
+        if isinstance(initial, KMeansState) and not update:
             state = initial
         else:
             state = self._first_state(df, initial, df.count() if rows is None else rows)
-        if on_pass is not None and not state.passes:
-            on_pass(state)
+            if on_pass is not None:
+                on_pass(state)
         while not state.finished:
             began = time.monotonic()
             state = self._step(state, self._batch(df, state))
@@ -135,9 +143,28 @@ class MiniBatchKMeans:
             centroids=state.centroids,
             spherical=self.spherical,
             seed=self.seed,
-            summary=FitSummary.of(state),
+            two_level=self._two_level(len(state.centroids)),
+            summary=FitSummary.of(state, self._agreement(df, state)),
             state=state,
         )
+
+    def _two_level(self, clusters: int) -> bool:
+        return clusters > TWO_LEVEL_ABOVE if self.two_level is None else self.two_level
+
+    def _agreement(self, df: DataFrame, state: KMeansState) -> dict[str, float] | None:
+        """Compare two-level with exact assignment on a hash sample."""
+        if not self._two_level(len(state.centroids)):
+            return None
+        sample = hash_sample(
+            df,
+            min(state.rows, _AGREEMENT_ROWS),
+            f"kmeans-agreement-{self.seed}",
+            total=state.rows,
+        )
+        vectors = decode_vectors(sample["vector"], state.centroids.shape[1])
+        if self.spherical:
+            vectors = unit_rows(vectors)
+        return agreement(vectors, group_centroids(state.centroids))
 
     def rows_per_pass(self, rows: int, clusters: int) -> int:
         """Return the rows of one mini-batch on a table of `rows` rows."""
@@ -163,7 +190,7 @@ class MiniBatchKMeans:
             if isinstance(initial, KMeansState):
                 return initial.reopened(rows=rows, largest=largest)
         else:
-            centres = sample[plus_plus(sample, min(self.k, rows), seed=self.seed)]
+            centres = sample[first_centres(sample, min(self.k, rows), seed=self.seed)]
             if len(centres) < self.k:
                 log.warning(
                     "only %d distinct rows in the sample of %d: %d clusters instead of %d",
@@ -208,6 +235,7 @@ class MiniBatchKMeans:
             batch_rows=math.ceil(share * state.rows),
             far=min(_MOST_FAR, max(16, clusters // 8)),
             spherical=self.spherical,
+            two_level=self._two_level(clusters),
         )
 
     def _step(self, state: KMeansState, found: PassResult) -> KMeansState:

@@ -31,6 +31,8 @@ class FitSummary:
         inertia: Inertia per row of the last batch, before the last move of the centres.
         reseeded: Centres placed anew, over all passes.
         history: One record per pass.
+        agreement: Two-level against exact assignment on a sample (rows, agreement, excess);
+            None where search is exact.
     """
 
     k: int
@@ -38,9 +40,10 @@ class FitSummary:
     inertia: float | None
     reseeded: int
     history: tuple[dict[str, Any], ...]
+    agreement: dict[str, float] | None = None
 
     @classmethod
-    def of(cls, state: KMeansState) -> FitSummary:
+    def of(cls, state: KMeansState, agreement: dict[str, float] | None = None) -> FitSummary:
         """Summarise a state."""
         return cls(
             k=len(state.centroids),
@@ -48,6 +51,7 @@ class FitSummary:
             inertia=state.history[-1]["inertia"] if state.history else None,
             reseeded=sum(int(h["reseeded"]) for h in state.history),
             history=state.history,
+            agreement=agreement,
         )
 
 
@@ -59,6 +63,7 @@ class MiniBatchKMeansModel:
         centroids: (K, d) float32.
         spherical: Rows are scaled to length one before they are assigned.
         seed: Seed of the fit.
+        two_level: Search through two levels; None: above 8,192 clusters.
         summary: What the fit did, None for a model made from bare centroids.
         state: The fit's last state, the start of a later update; not kept by `save`.
     """
@@ -66,6 +71,7 @@ class MiniBatchKMeansModel:
     centroids: FloatMatrix
     spherical: bool = False
     seed: int = 0
+    two_level: bool | None = None
     summary: FitSummary | None = None
     state: KMeansState | None = None
 
@@ -81,7 +87,14 @@ class MiniBatchKMeansModel:
         """
         if carry is None:
             carry = [c for c in df.columns if c not in ("id", "vector")]
-        return assign(df, self.centroids, second=second, carry=carry, spherical=self.spherical)
+        return assign(
+            df,
+            self.centroids,
+            second=second,
+            carry=carry,
+            spherical=self.spherical,
+            two_level=self.two_level,
+        )
 
     def clusterCenters(self) -> list[FloatMatrix]:
         """Return the centroids as a list of vectors, as pyspark.ml does."""
@@ -96,6 +109,7 @@ class MiniBatchKMeansModel:
             "format": _FORMAT,
             "spherical": self.spherical,
             "seed": self.seed,
+            "two_level": self.two_level,
             "summary": asdict(self.summary) if self.summary is not None else None,
         }
         (folder / "model.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
@@ -125,5 +139,6 @@ class MiniBatchKMeansModel:
             centroids=centroids,
             spherical=bool(body["spherical"]),
             seed=int(body["seed"]),
+            two_level=body["two_level"],
             summary=summary,
         )

@@ -22,17 +22,18 @@ from gio_spark.engine import (
     group_arrow,
     hash53,
     map_arrow,
-    ship,
 )
 from gio_spark.errors import InputError
-from gio_spark.kernels.search import Codebook, FloatMatrix, nearest, row_squares
+from gio_spark.kernels import find, row_squares
+from gio_spark.kernels.search import FloatMatrix
 from gio_spark.kernels.sums import Grid, sums_by_cluster
+from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE, ship_book
 from gio_spark.quantize.wire import decode_doubles, encode_doubles
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-DENSE_BYTES = 256 << 20
+DENSE_BYTES = 64 << 20
 """Partial sums above this size are emitted batch by batch instead of kept in the worker."""
 
 _GROUP_BYTES = 32 << 20
@@ -109,6 +110,7 @@ def run_pass(
     batch_rows: int,
     far: int = 0,
     spherical: bool = False,
+    two_level: bool | None = None,
 ) -> PassResult:
     """Assign the rows of `df` and add them up by cluster.
 
@@ -119,18 +121,19 @@ def run_pass(
         batch_rows: Expected rows of the batch, for the grid of the sums.
         far: Farthest rows wanted.
         spherical: Normalise rows first.
+        two_level: Search through two levels; None: by the number of clusters.
 
     Raises:
         InputError: Bad vectors, an empty batch, or values far outside the sample's range.
     """
     clusters, dimension = centroids.shape
     grid, inertia_grid = _grids(largest, batch_rows)
-    shipped = ship(df.sparkSession, {"centroids": centroids})
+    shipped = ship_book(df.sparkSession, centroids, two_level=two_level)
     buckets = max(1, min(clusters, -(-clusters * dimension * 8 * 16 // _GROUP_BYTES)))
     keep_dense = clusters * dimension * 8 <= DENSE_BYTES
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-        book = Codebook(shipped.load()["centroids"])
+        book = shipped.load()
         total = _Partial(clusters, dimension, buckets) if keep_dense else None
         best = _Farthest(far, dimension)
         extent = np.zeros(dimension)
@@ -138,7 +141,7 @@ def run_pass(
             vectors = decode_vectors(batch.column("vector"), dimension)
             if spherical:
                 vectors = unit_rows(vectors)
-            cluster, distance = nearest(vectors, book)
+            cluster, distance = find(vectors, book)
             np.maximum(extent, np.abs(vectors).max(axis=0, initial=0.0), out=extent)
             part = total or _Partial(clusters, dimension, buckets, touched=cluster)
             part.add(grid.round(vectors), inertia_grid.round(distance[:, None]), cluster)
@@ -158,7 +161,8 @@ def run_pass(
             return _extent_table(decode_doubles(table["sums"], dimension).max(axis=0))
         return _combine_sums(table, dimension, buckets)
 
-    partial = map_arrow(df.select("id", "vector"), work, _SCHEMA)
+    rows = LARGE_BATCH if clusters > TWO_LEVEL_ABOVE else BATCH
+    partial = map_arrow(df.select("id", "vector"), work, _SCHEMA, batch_rows=rows)
     joined = group_arrow(partial, "bucket", combine, _SCHEMA)
     table = bounded(joined, clusters + far + 1, "sums per cluster")
     return _collect(table, clusters, dimension, grid, batch_rows)

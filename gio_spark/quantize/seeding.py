@@ -10,13 +10,17 @@ candidate with probability (distance now) / (distance when drawn) samples exactl
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from gio_spark.kernels.search import FloatMatrix, as_matrix, nearest
+from gio_spark.kernels.two_level import group_centroids
 
 _MOST_PER_BLOCK = 512
 _GREEDY_CLUSTERS = 512
+_ONE_LEVEL_CLUSTERS = 8192
 
 
 SAMPLE_BYTES = 256 << 20
@@ -34,6 +38,35 @@ def sample_bytes(clusters: int, dimension: int) -> int:
     return 4 * dimension * sample_rows(clusters, dimension)
 
 
+def first_centres(sample: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDArray[np.intp]:
+    """Choose the rows that become the first centres; above 8,192 clusters cell by cell.
+
+    Args, result: as `plus_plus`. By cells the cost falls from rows x K to rows x 2 sqrt(K); each
+    cell gets centres in proportion to its rows.
+    """
+    matrix = as_matrix(sample, "the sample")
+    if clusters <= _ONE_LEVEL_CLUSTERS:
+        return plus_plus(matrix, clusters, seed=seed)
+    cell = group_centroids(matrix, cells=math.isqrt(clusters)).cell
+    order = np.argsort(cell, kind="stable")
+    rows = np.bincount(cell)
+    quota = _shares(rows, clusters)
+    chosen = []
+    for number, members in enumerate(np.split(order, np.cumsum(rows)[:-1])):
+        picked = plus_plus(matrix[members], int(quota[number]), seed=seed + number)
+        chosen.append(members[picked])
+    return np.concatenate(chosen)
+
+
+def _shares(rows: npt.NDArray[np.intp], total: int) -> npt.NDArray[np.intp]:
+    """Cut `total` in proportion to `rows`, whole numbers, largest remainders first."""
+    exact = rows * (min(total, int(rows.sum())) / rows.sum())
+    quota = np.floor(exact).astype(np.intp)
+    rest = min(total, int(rows.sum())) - int(quota.sum())
+    quota[np.argsort(quota - exact, kind="stable")[:rest]] += 1
+    return quota
+
+
 def plus_plus(vectors: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDArray[np.intp]:
     """Choose the rows that become the first centres.
 
@@ -47,7 +80,7 @@ def plus_plus(vectors: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDArra
         fewer distinct rows.
     """
     matrix = as_matrix(vectors, "the sample")
-    if not len(matrix):
+    if not len(matrix) or clusters < 1:
         return np.empty(0, dtype=np.intp)
     rng = np.random.default_rng([seed, 0x6B2B2B])
     if clusters <= _GREEDY_CLUSTERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import numpy as np
@@ -90,18 +91,19 @@ def test_a_fit_killed_between_passes_goes_on_to_the_same_centroids(spark):
 
     with pytest.raises(KeyboardInterrupt):
         fit.fit(frame(spark, x), on_pass=die)
-    last = committed[-1]
-    restored = KMeansState.from_table(last.to_table(), last.info())
-    again = fit.fit(frame(spark, x).repartition(3), initial=restored)
-    np.testing.assert_array_equal(again.centroids, whole.centroids)
-    assert again.summary == whole.summary
+    assert [state.passes for state in committed] == [0, 1, 2]
+    for last in (committed[0], committed[-1], whole.state):
+        restored = KMeansState.from_table(last.to_table(), json.loads(json.dumps(last.info())))
+        again = fit.fit(frame(spark, x).repartition(3), initial=restored)
+        np.testing.assert_array_equal(again.centroids, whole.centroids)
+        assert again.summary == whole.summary
 
 
 def test_an_update_starts_from_the_last_model(spark):
     x, _ = planted(seed=7)
     fit = MiniBatchKMeans(k=12, seed=2, max_iter=5)
     first = fit.fit(frame(spark, x))
-    moved = fit.fit(frame(spark, x + 0.05), initial=first.state)
+    moved = fit.fit(frame(spark, x + 0.05), initial=first.state, update=True)
     assert moved.state.updates == 1
     gap = moved.centroids - first.centroids
     assert 0.0 < np.abs(gap).max() < 0.2
@@ -116,6 +118,18 @@ def test_starved_centres_move_to_the_farthest_rows(spark):
     model = MiniBatchKMeans(k=12, seed=0, max_iter=8).fit(frame(spark, x), initial=start)
     assert model.summary.reseeded >= 6
     assert np.abs(model.centroids).max() < 50
+
+
+def test_two_levels_agree_with_exact_assignment_and_are_the_same_at_any_partitioning(spark):
+    x, _ = planted(clusters=40, each=60, seed=11, spread=1.0)
+    fit = MiniBatchKMeans(k=300, seed=1, max_iter=5, two_level=True)
+    first, other = (fit.fit(frame(spark, x).repartition(n)) for n in (1, 7))
+    np.testing.assert_array_equal(first.centroids, other.centroids)
+    assert first.summary.agreement["agreement"] > 0.9
+    assert first.summary.agreement["excess"] < 0.02
+    found = first.transform(frame(spark, x), second=True).toArrow()
+    assert sorted(found["id"].to_pylist()) == sorted(f"row-{i}" for i in range(len(x)))
+    assert (found["cluster"].to_numpy() != found["second"].to_numpy()).all()
 
 
 def test_spherical_centres_have_length_one(spark):

@@ -1,0 +1,66 @@
+"""Bring a codebook to the workers, once per process however many partitions it works on."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gio_spark.engine import Shipped, ship
+from gio_spark.kernels import Codebook, TwoLevel, group_centroids
+from gio_spark.kernels.search import FloatMatrix
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+TWO_LEVEL_ABOVE = 8192
+"""Clusters above which search goes through two levels unless told otherwise."""
+
+BATCH, LARGE_BATCH = 8192, 32_768
+"""Rows of an Arrow batch; large ones for two levels, where rows are spread over many cells."""
+
+_KEPT = 2
+_loaded: dict[str, Codebook | TwoLevel] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ShippedBook:
+    """A handle that a map function may capture; `load` gives the codebook on the worker."""
+
+    shipped: Shipped
+
+    def load(self) -> Codebook | TwoLevel:
+        """Return the codebook, the same object for all partitions of a process."""
+        with _lock:
+            key = self.shipped.digest
+            if key not in _loaded:
+                arrays = self.shipped.load()
+                _loaded[key] = (
+                    TwoLevel(arrays["centroids"], arrays["coarse"], arrays["cell"])
+                    if "coarse" in arrays
+                    else Codebook(arrays["centroids"])
+                )
+                while len(_loaded) > _KEPT:
+                    _loaded.pop(next(iter(_loaded)))
+            return _loaded[key]
+
+
+def ship_book(
+    spark: SparkSession, centroids: FloatMatrix, *, two_level: bool | None = None
+) -> ShippedBook:
+    """Make centroids searchable on every worker.
+
+    Args:
+        spark: The session whose workers need them.
+        centroids: (K, d) float32.
+        two_level: Search through two levels; None: above `TWO_LEVEL_ABOVE` clusters.
+    """
+    if two_level is None:
+        two_level = len(centroids) > TWO_LEVEL_ABOVE
+    if not two_level:
+        return ShippedBook(ship(spark, {"centroids": centroids}))
+    book = group_centroids(centroids)
+    return ShippedBook(
+        ship(spark, {"centroids": centroids, "coarse": book.coarse, "cell": book.cell})
+    )
