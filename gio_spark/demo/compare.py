@@ -75,7 +75,7 @@ def image_figures(target: pa.Table, held_out: pa.Table) -> list[Figure]:
 
     return [
         Figure("clean images", "%", True, clean),
-        Figure("classes apart from the target's mix", "%", False, mix_distance),
+        Figure("distance from the target's mix of digits", "%", False, mix_distance),
         Figure("accuracy on held-out target images", "%", True, accuracy),
     ]
 

@@ -77,12 +77,13 @@ def run(engine: str = "auto", folder: str | Path = "demo-output") -> list[Outcom
     from gio_spark.engine import describe, session
 
     console = Console(highlight=False, soft_wrap=True)
+    console.width = max(100, console.width)  # a log has no width of its own
     spark = session(engine)  # type: ignore[arg-type]
-    info = describe(spark)
-    console.print(f"Engine: {info.kind}, Spark {info.spark_version} ({info.detail})")
+    kind = describe(spark).kind
     outcomes = []
     for case in CASES:
-        outcome = _run_case(case, spark, Path(folder).absolute(), info.kind)
+        console.print(f"\n[bold]{case.title}[/bold]")
+        outcome = _run_case(case, spark, Path(folder).absolute(), kind)
         _show(console, outcome)
         outcomes.append(outcome)
     return outcomes
@@ -90,6 +91,7 @@ def run(engine: str = "auto", folder: str | Path = "demo-output") -> list[Outcom
 
 def _run_case(case: Case, spark: SparkSession, folder: Path, engine: str) -> Outcome:
     from gio_spark import curate
+    from gio_spark.engine import bounded
 
     start = time.perf_counter()
     paths = build(case.kind, folder / "data" / case.kind)
@@ -101,8 +103,7 @@ def _run_case(case: Case, spark: SparkSession, folder: Path, engine: str) -> Out
         spark=spark,
         **case.settings,
     )
-    # At most the budget's rows: the demo's own, about a thousand.
-    ids = set(curation.selected.select("id").limit(case.budget * 2).toPandas()["id"])
+    ids = set(bounded(curation.selected.select("id"), 10_000, "rows of the demo")["id"].to_pylist())
     seconds = time.perf_counter() - start
     pool = pq.read_table(paths["pool"])
     held_out = pq.read_table(paths["held_out"])
@@ -133,7 +134,7 @@ def _mixed_order(row: dict[str, Any]) -> str:
 
 
 def _show(console: Console, outcome: Outcome) -> None:
-    console.print(f"\n[bold]{outcome.case.title}[/bold]")
+    console.print()
     table = Table(box=None, pad_edge=False)
     for heading in (f"{outcome.rows} rows", "selected", "random", "", ""):
         table.add_column(heading, justify="left" if heading.endswith("rows") else "right")

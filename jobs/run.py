@@ -1,0 +1,11 @@
+"""Curate: all stages, from pool and target to the selected rows and the report.
+
+spark-submit jobs/run.py --config run.yml [--set key=value ...] [--workspace PLACE]
+"""
+
+from __future__ import annotations
+
+from gio_spark.cli.job import job
+
+if __name__ == "__main__":
+    job()

@@ -1,0 +1,11 @@
+"""Embed pool and target: rows become vectors.
+
+spark-submit jobs/run_embed.py --config run.yml [--set key=value ...] [--workspace PLACE]
+"""
+
+from __future__ import annotations
+
+from gio_spark.cli.job import job
+
+if __name__ == "__main__":
+    job("embed")

@@ -1,0 +1,11 @@
+"""Quantise: fit the clusters and assign every row, after embedding where needed.
+
+spark-submit jobs/run_quantize.py --config run.yml [--set key=value ...] [--workspace PLACE]
+"""
+
+from __future__ import annotations
+
+from gio_spark.cli.job import job
+
+if __name__ == "__main__":
+    job("quantize")

@@ -1,0 +1,11 @@
+"""Plan: how much to take of each cluster, after the stages before it.
+
+spark-submit jobs/run_select.py --config run.yml [--set key=value ...] [--workspace PLACE]
+"""
+
+from __future__ import annotations
+
+from gio_spark.cli.job import job
+
+if __name__ == "__main__":
+    job("select")
