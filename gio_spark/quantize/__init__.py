@@ -3,6 +3,8 @@
 from gio_spark.kernels import nearest, nearest_two
 from gio_spark.quantize.assign import assign
 from gio_spark.quantize.choose import MemoryForecast, auto_clusters, error_curve, forecast
+from gio_spark.quantize.decontaminate import HeldOut, decontaminate
+from gio_spark.quantize.duplicates import exact_duplicates, semantic_duplicates
 from gio_spark.quantize.fit import MiniBatchKMeans
 from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
 from gio_spark.quantize.state import KMeansState
@@ -12,6 +14,7 @@ from gio_spark.quantize.target import target_mass
 __all__ = [
     "ClusterStats",
     "FitSummary",
+    "HeldOut",
     "KMeansState",
     "MemoryForecast",
     "MiniBatchKMeans",
@@ -19,9 +22,12 @@ __all__ = [
     "assign",
     "auto_clusters",
     "cluster_stats",
+    "decontaminate",
     "error_curve",
+    "exact_duplicates",
     "forecast",
     "nearest",
     "nearest_two",
+    "semantic_duplicates",
     "target_mass",
 ]

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gio_spark.kernels.search import as_matrix, nearest
-from gio_spark.kernels.sums import Grid, sums_by_cluster
-from gio_spark.quantize.seeding import plus_plus
+from gio_spark.quantize.seeding import small_kmeans
 
 MOST_CLUSTERS = 65_536
 _ROWS_PER_CLUSTER = 20
@@ -105,16 +104,7 @@ def error_curve(
     whole = float(np.square(held - fit.mean(axis=0, dtype=np.float64)).sum() / len(held))
     curve = []
     for clusters in sorted(set(counts)):
-        centres = fit[plus_plus(fit, min(clusters, len(fit)), seed=seed)]
-        grid = Grid.covering(np.abs(fit).max(axis=0), len(fit))
-        rounded = grid.round(fit)
-        for _ in range(passes):
-            cluster, _ = nearest(fit, centres)
-            sums = sums_by_cluster(rounded, cluster, len(centres))
-            count = np.bincount(cluster, minlength=len(centres))
-            seen = count > 0
-            centres = centres.copy()
-            centres[seen] = (sums[seen] / count[seen, None]).astype(np.float32)
+        centres = small_kmeans(fit, clusters, seed=seed, steps=passes)
         error = float(nearest(held, centres)[1].astype(np.float64).mean())
         curve.append(
             {

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gio_spark.kernels.search import FloatMatrix, as_matrix, nearest
+from gio_spark.kernels.sums import Grid, sums_by_cluster
 from gio_spark.kernels.two_level import group_centroids
 
 _MOST_PER_BLOCK = 512
@@ -160,3 +161,31 @@ def _whole(rows: FloatMatrix) -> tuple[npt.NDArray[np.float64], float]:
     _, exponent = np.frexp(float(np.abs(rows).max(initial=0.0)))
     step = float(np.ldexp(1.0, int(exponent) - bits))
     return np.rint(rows.astype(np.float64) / step), step
+
+
+def small_kmeans(
+    vectors: npt.ArrayLike, clusters: int, *, seed: int, steps: int = 4
+) -> FloatMatrix:
+    """Fit a few centres on a sample in memory: k-means++ and some Lloyd steps.
+
+    Args:
+        vectors: (n, d) float32 in a fixed order.
+        clusters: Centres wanted; fewer come when there are fewer distinct rows.
+        seed: Same seed and rows, same centres to the bit.
+        steps: Lloyd steps.
+
+    Returns:
+        (K, d) float32.
+    """
+    matrix = as_matrix(vectors, "the sample")
+    centres = matrix[plus_plus(matrix, min(clusters, len(matrix)), seed=seed)]
+    grid = Grid.covering(np.abs(matrix).max(axis=0, initial=0.0), len(matrix))
+    rounded = grid.round(matrix)
+    for _ in range(steps):
+        cluster, _ = nearest(matrix, centres)
+        sums = sums_by_cluster(rounded, cluster, len(centres))
+        count = np.bincount(cluster, minlength=len(centres))
+        seen = count > 0
+        centres = centres.copy()
+        centres[seen] = (sums[seen] / count[seen, None]).astype(np.float32)
+    return centres

@@ -1,0 +1,94 @@
+"""Overlap with held-out rows on the embedded engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gio_spark.engine import encode_vectors
+from gio_spark.errors import ConfigError, InputError
+from gio_spark.quantize import HeldOut, decontaminate
+
+pytestmark = pytest.mark.embedded
+
+SENTENCE = "the cat sat on the mat and looked out of the window at the birds all day long"
+
+
+@pytest.fixture(scope="module")
+def pool(spark):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 16)).astype(np.float32)
+    texts = [" ".join(rng.choice(list("abcdefghijklm"), 30)) for _ in range(40)]
+    texts[3] = SENTENCE.upper() + "!"
+    texts[4] = SENTENCE[: len(SENTENCE) // 2] + " " + " ".join(f"word{i}" for i in range(60))
+    hashes = [f"hash-{i}" for i in range(40)]
+    hashes[7] = "held-hash-1"
+    held = rng.standard_normal((3, 16)).astype(np.float32)
+    x[11] = 3 * held[2]
+    x[12] = held[2] + rng.standard_normal(16)
+    frame = pa.table(
+        {
+            "id": [f"p{i:02d}" for i in range(40)],
+            "content_hash": hashes,
+            "text": texts,
+            "vector": encode_vectors(x),
+        }
+    )
+    kept = pa.table(
+        {
+            "id": ["h0", "h1", "h2"],
+            "content_hash": ["held-hash-0", "held-hash-1", "held-hash-2"],
+            "text": [SENTENCE, "short text", None],
+            "vector": encode_vectors(held),
+        }
+    )
+    return spark.createDataFrame(frame), spark.createDataFrame(kept), x
+
+
+def rows_of(df):
+    return {r["id"]: r for r in df.toArrow().to_pylist()}
+
+
+def test_each_kind_of_overlap_is_found_with_its_reason(spark, pool):
+    df, held, x = pool
+    for centroids in (None, x[:8]):
+        found = rows_of(
+            decontaminate(df.repartition(3), HeldOut.collect(held), centroids=centroids)
+        )
+        assert {i: r["reason"] for i, r in found.items()} == {
+            "p03": "held_out_word_sequences",
+            "p07": "held_out_content",
+            "p11": "held_out_cosine",
+        }
+        assert found["p11"]["matched"] == "h2"
+        assert found["p11"]["score"] > 0.999
+        assert found["p03"]["score"] == 1.0
+
+
+def test_the_share_of_word_sequences_is_a_threshold(spark, pool):
+    df, held, _ = pool
+    loose = decontaminate(
+        df.select("id", "text"), HeldOut.collect(held, length=5), gram_threshold=0.02
+    )
+    assert {"p03", "p04"} == set(rows_of(loose))
+
+
+def test_rows_without_content_are_not_overlaps(spark, pool):
+    _, held, _ = pool
+    empty = pa.table(
+        {"id": ["a"], "content_hash": pa.nulls(1, pa.string()), "text": pa.nulls(1, pa.string())}
+    )
+    assert rows_of(decontaminate(spark.createDataFrame(empty), HeldOut.collect(held))) == {}
+
+
+def test_nothing_to_compare_by_is_refused(spark, pool):
+    df, held, _ = pool
+    with pytest.raises(InputError, match="nothing can be compared"):
+        decontaminate(df.select("id", "text"), HeldOut.collect(held.select("id", "vector")))
+    with pytest.raises(InputError, match="content_hash, text or vector"):
+        HeldOut.collect(held.select("id"))
+    with pytest.raises(InputError, match="empty"):
+        HeldOut.collect(held.where("id = 'none'"))
+    with pytest.raises(ConfigError, match="cosine"):
+        decontaminate(df, HeldOut.collect(held), cosine_threshold=0)
