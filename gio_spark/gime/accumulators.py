@@ -249,8 +249,8 @@ def _probes(rows: Rows, constants: Constants) -> Fields:
     unit = rows["unit"].kept()
     probes = constants.get("probe_grid")
     best = np.full(probes.shape[0], -np.inf, np.float32)
-    for start in range(0, unit.shape[0], 1024):
-        scores = unit[start : start + 1024] @ probes.T
+    for start in range(0, unit.shape[0], 512):
+        scores = unit[start : start + 512] @ probes.T
         np.maximum(best, scores.max(axis=0), out=best)
     found = np.where(np.isfinite(best), best, 0).astype(np.int64)
     return {

@@ -115,15 +115,21 @@ def key_quantile(counted: NDArray[np.int64], share: float) -> int:
     return int(counted[0][np.searchsorted(cumulative, wanted)])
 
 
-def on_grid(vectors: NDArray[Any]) -> NDArray[np.float32]:
+def on_grid(
+    vectors: NDArray[Any], squares: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
     """Scale rows to unit length and round them to the grid of 1/GRID (rows of zeros stay zero).
+
+    Args:
+        vectors: Finite rows (n, d).
+        squares: Their squared lengths, where they are known already.
 
     Returns:
         Whole numbers in float32, shape (n, d). Products of two such matrices are exact; divide
         them by GRID**2 for cosines, which are then off by about 1e-4.
     """
     wide = np.asarray(vectors, np.float32)
-    norms = np.sqrt(row_squares(wide))
+    norms = np.sqrt(row_squares(wide) if squares is None else squares)
     scale = np.divide(GRID, norms, out=np.zeros_like(norms), where=norms > 0)
     grid = wide * scale.astype(np.float32)[:, None]
     return np.rint(grid, out=grid)

@@ -207,7 +207,7 @@ def scan(
     batch: str | None = None,
     chunks: int = 1,
     only: Sequence[str] | None = None,
-    batch_rows: int = 16_384,
+    batch_rows: int | None = None,
 ) -> DataFrame:
     """Make partial states: one map over the data, several rows per (group, partition, metric).
 
@@ -220,7 +220,8 @@ def scan(
         batch: Column that tells refresh batches apart.
         chunks: Hash chunks of the id.
         only: Partitions to compute; None computes all.
-        batch_rows: Rows per Arrow batch.
+        batch_rows: Rows per Arrow batch; by default 8,192 with vectors (batches of engines, so
+            none is copied to be joined), else 65,536.
     """
     from pyspark.sql import functions as F
 
@@ -234,6 +235,9 @@ def scan(
     )
     if only is not None:
         prepared = prepared.where(F.col("_partition").isin([str(p) for p in only]))
+
+    if batch_rows is None:
+        batch_rows = 8192 if "vector" in kinds.values() else 65_536
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, list[Any]]]:
         return accumulate(batches, profile, kinds, load())

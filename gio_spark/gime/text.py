@@ -30,7 +30,7 @@ from gio_spark.gime.exact import BIN_ERROR, GRID, bin_middle, key_quantile, on_g
 from gio_spark.gime.profile import Constants, Metric, Profile, Value, register
 from gio_spark.gime.rows import Column, Rows
 from gio_spark.gime.sketch import count_distinct
-from gio_spark.kernels import nearest
+from gio_spark.kernels import nearest, row_squares
 
 if TYPE_CHECKING:
     from gio_spark.gime.state import State
@@ -46,24 +46,23 @@ def prepare(rows: Rows, constants: Constants) -> Rows:
     if "vector" not in rows:
         return rows
     column = rows["vector"]
-    unit = on_grid(column.values)
+    squares = row_squares(column.values)
+    valid = column.valid & np.isfinite(squares)
+    values = column.values
+    if not np.isfinite(squares).all():
+        values = np.where(np.isfinite(squares)[:, None], values, np.float32(0))
+        squares = np.where(np.isfinite(squares), squares, 0.0)
+    unit = on_grid(values, squares)
     # From here on only the unit vectors are read: the raw ones need not be sorted by group.
-    rows = rows.with_columns(
-        unit=Column(unit, column.valid & unit.any(axis=1)),
-        vector=Column(column.valid, column.valid),
-    )
+    rows = rows.with_columns(unit=Column(unit, valid & (squares > 0)), vector=Column(valid, valid))
     codebook = constants.get("codebook")
     if "cluster" in rows or not isinstance(codebook, np.ndarray):
         return rows
     cluster = np.zeros(rows.count, np.int64)
     distance = np.zeros(rows.count, np.float64)
-    if column.valid.any():
-        found, squared = nearest(column.values[column.valid], codebook)
-        cluster[column.valid] = found
-        distance[column.valid] = squared
-    return rows.with_columns(
-        cluster=Column(cluster, column.valid), distance=Column(distance, column.valid)
-    )
+    if valid.any():
+        cluster[valid], distance[valid] = nearest(Column(values, valid).kept(), codebook)
+    return rows.with_columns(cluster=Column(cluster, valid), distance=Column(distance, valid))
 
 
 def absent(form: str, unit: str, direction: str, why: str, nulls: int = 0) -> Value:

@@ -32,7 +32,7 @@ class GimeSettings(StageSettings):
         description="Cosine from which a target probe counts as covered.",
     )
     probes: int = Field(
-        default=256, ge=1, le=65_536, description="Rows of the target whose coverage is measured."
+        default=128, ge=1, le=65_536, description="Rows of the target whose coverage is measured."
     )
     directions: int = Field(
         default=64,

@@ -262,3 +262,16 @@ def test_a_single_row_has_values_or_reasons():
     assert found["sampling_rate", "literal"] is None
     assert found["aggregation", "robust"] is None
     assert found["coverage", "robust"] is not None
+
+
+def test_a_vector_with_nan_is_left_out_and_counted():
+    rows = table(20)
+    vectors_with_nan = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
+    vectors_with_nan[3, 2] = np.nan
+    rows = rows.drop_columns(["cluster", "distance"])
+    rows = rows.set_column(
+        rows.column_names.index("vector"), "vector", encode_vectors(vectors_with_nan)
+    )
+    book = np.eye(6, dtype=np.float32)
+    constants = Constants({"clusters": 6, "dimension": 6, "codebook": book})
+    assert figures(rows, constants)["distortion", "unusable"] == 1 / 20
