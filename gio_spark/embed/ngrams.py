@@ -1,6 +1,6 @@
 """Hashed word and character n-grams under a fixed random projection: no model, no extra.
 
-Every word, pair of words and run of 3 to 5 characters is hashed to 64 bits; four slices of the
+Every word, pair of words and run of three characters is hashed to 64 bits; four slices of the
 hash name four coordinates and signs, which is a sparse random projection with four entries a
 column (Kane & Nelson 2014, "Sparser Johnson-Lindenstrauss transforms", section 3) of the
 bag of n-grams, never stored as a matrix. Coordinates then get the signed square root (so that a
@@ -25,8 +25,11 @@ from gio_spark.errors import ConfigError, InputError
 
 _DEFAULT_DIMENSION = 256
 _MAX_DIMENSION = 1 << 15  # 15 bits of a hash name a coordinate
-_CHARACTER_RUNS = (3, 4, 5)
-_WORD_WEIGHT, _PAIR_WEIGHT, _RUN_WEIGHT = 3, 2, 1
+# Tried on 49 domains of short texts (share of the ten nearest neighbours of one's own domain, and
+# mutual information of 100 clusters with the domain): these .355, .176; runs of 3 to 5 characters
+# with weights 3, 2, 1 .337, .162; words and pairs alone .349, .173; heavier long words no better.
+_CHARACTER_RUNS = (3,)
+_WORD_WEIGHT, _PAIR_WEIGHT, _RUN_WEIGHT = 2, 1, 1
 _ENTRIES = 4
 # Rows are worked on in blocks that stay in the cache.
 _BLOCK_CHARACTERS = 1 << 17
