@@ -22,7 +22,8 @@ def job(stage: str | None = None, arguments: Sequence[str] | None = None) -> Non
         SystemExit: Only where the job failed: some schedulers take any SystemExit for a failure.
     """
     settings_of = _parser(stage).parse_args(arguments)
-    logging.basicConfig(level=settings_of.log_level, stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("gio_spark").setLevel(settings_of.log_level)
     overrides = list(settings_of.set)
     for name in ("pool", "target", "budget", "workspace"):
         value = getattr(settings_of, name)
