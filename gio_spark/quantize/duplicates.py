@@ -13,7 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.engine import decode_vectors, group_arrow, hash_sample, map_arrow, ship
+from gio_spark.engine import (
+    bounded,
+    decode_vectors,
+    encode_vectors,
+    group_arrow,
+    hash53,
+    map_arrow,
+    ship,
+)
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels import nearest
 from gio_spark.kernels.cosine import exact_cosine, keepers
@@ -130,24 +138,11 @@ def _split(
     seed: int,
 ) -> DataFrame:
     """Give rows of large clusters the cell of their nearest centre inside the cluster."""
-    from pyspark.sql import functions as F
-
-    centres, edges = [], [0]
-    for cluster in large:
-        rows = int(sizes[cluster])
-        cells = -(-2 * rows // most_rows)
-        sample = hash_sample(
-            df.where(F.col("cluster") == int(cluster)).select("id", "vector"),
-            min(rows, _SPLIT_SAMPLE * cells),
-            f"duplicates-{seed}-{cluster}",
-            total=rows,
-        )
-        vectors = unit_rows(decode_vectors(sample["vector"]))
-        centres.append(small_kmeans(vectors, cells, seed=seed))
-        edges.append(edges[-1] + len(centres[-1]))
+    centres = _inner_centres(df, sizes, large, most_rows=most_rows, seed=seed)
+    edges = np.searchsorted(centres["cluster"].to_numpy(), [*large, large[-1] + 1])
     shipped = ship(
         df.sparkSession,
-        {"centres": np.concatenate(centres), "edges": np.array(edges), "large": large},
+        {"centres": decode_vectors(centres["vector"]), "edges": edges, "large": large},
     )
     first = len(sizes)
 
@@ -157,9 +152,11 @@ def _split(
             cluster = batch.column("cluster").to_numpy(zero_copy_only=False)
             cell = cluster.astype(np.int64)
             for number in np.flatnonzero(np.isin(held["large"], cluster)):
+                low, high = held["edges"][number : number + 2]
+                if low == high:
+                    continue  # no row of it fell into the sample: it stays one cell
                 lines = np.flatnonzero(cluster == held["large"][number])
                 part = decode_vectors(batch.column("vector").take(pa.array(lines)))
-                low, high = held["edges"][number : number + 2]
                 found, _ = nearest(unit_rows(part), held["centres"][low:high])
                 cell[lines] = first + low + found
             yield pa.table(
@@ -175,10 +172,54 @@ def _split(
     return map_arrow(df, work, f"id string, vector {kind}, quality double, cell bigint")
 
 
+def _inner_centres(
+    df: DataFrame,
+    sizes: npt.NDArray[Any],
+    large: npt.NDArray[np.intp],
+    *,
+    most_rows: int,
+    seed: int,
+) -> pa.Table:
+    """Fit centres inside each large cluster, on workers, from a hash sample of its rows.
+
+    Returns:
+        cluster INT, number INT, vector BINARY, sorted.
+    """
+    cells = -(-2 * sizes[large] // most_rows)
+    share = np.minimum(1.0, _SPLIT_SAMPLE * cells / sizes[large])
+    shipped = ship(df.sparkSession, {"large": large, "below": np.rint(share * 2.0**53)})
+    wanted = {int(c): int(n) for c, n in zip(large, cells, strict=True)}
+
+    def sample(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        held = shipped.load()
+        for batch in batches:
+            cluster = batch.column("cluster").to_numpy(zero_copy_only=False)
+            place = np.searchsorted(held["large"], cluster).clip(max=len(held["large"]) - 1)
+            taken = held["large"][place] == cluster
+            taken &= batch.column("hash").to_numpy(zero_copy_only=False) < held["below"][place]
+            yield batch.filter(pa.array(taken))
+
+    def fit(table: pa.Table) -> dict[str, Any]:
+        table = table.sort_by([("hash", "ascending"), ("id", "ascending")])
+        cluster = table["cluster"][0].as_py()
+        vectors = unit_rows(decode_vectors(table["vector"]))
+        centres = small_kmeans(vectors, wanted[cluster], seed=seed)
+        return {
+            "cluster": np.full(len(centres), cluster, dtype=np.int32),
+            "number": np.arange(len(centres), dtype=np.int32),
+            "vector": encode_vectors(centres),
+        }
+
+    hashed = df.select("id", "vector", "cluster", hash53("id", f"duplicates-{seed}").alias("hash"))
+    kind = dict(df.dtypes)["vector"]
+    sampled = map_arrow(hashed, sample, f"id string, vector {kind}, cluster int, hash bigint")
+    fitted = group_arrow(sampled, "cluster", fit, "cluster int, number int, vector binary")
+    table = bounded(fitted, int(cells.sum()), "centres inside large clusters")
+    return table.sort_by([("cluster", "ascending"), ("number", "ascending")])
+
+
 def _compare(table: pa.Table, threshold: float) -> pa.Table:
-    order = pc.sort_indices(
-        table, sort_keys=[("quality", "descending"), ("id", "ascending")], null_placement="at_end"
-    )
+    order = pc.sort_indices(table, sort_keys=[("quality", "descending"), ("id", "ascending")])
     table = table.take(order)
     rows: FloatMatrix = unit_rows(decode_vectors(table["vector"]))
     keeper = keepers(rows, threshold)
