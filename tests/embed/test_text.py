@@ -56,9 +56,8 @@ def tiny_model(folder, dtype=np.float32):
     for letter in letters:
         vocabulary[letter] = len(vocabulary)
         vocabulary["##" + letter] = len(vocabulary)
-    tokenizer = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=9000)
-    )
+    pieces = {"unk_token": "[UNK]", "max_input_chars_per_word": 9000}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, **pieces))
     tokenizer.normalizer = tokenizers.normalizers.Lowercase()
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     vectors = np.random.default_rng(0).normal(size=(len(vocabulary), 8)).astype(dtype)
@@ -194,9 +193,9 @@ def test_the_revision_of_a_folder_changes_with_its_files(tmp_path):
 
 def test_a_folder_without_a_model_is_refused_by_name(tmp_path):
     pytest.importorskip("model2vec", reason="extra 'static' is not installed")
-    with pytest.raises(InputError, match="no .safetensors file"):
+    with pytest.raises(InputError, match=r"no \.safetensors file"):
         make_embedder(EmbedSettings(name="model2vec", model=str(tmp_path)), COLUMNS)
-    with pytest.raises(ConfigError, match="embedder.model is unset"):
+    with pytest.raises(ConfigError, match=r"embedder\.model is unset"):
         make_embedder(EmbedSettings(name="model2vec"), COLUMNS)
 
 
