@@ -112,10 +112,18 @@ def points(cloud: Points | None) -> Drawn | None:
             (right, selection, SELECTION, "selection"),
         ):
             axes.scatter(
-                *cover.T, s=7, color=colour, alpha=0.45, linewidths=0, rasterized=True, label=name
+                cover[:, 0],
+                cover[:, 1],
+                s=7,
+                color=colour,
+                alpha=0.45,
+                linewidths=0,
+                rasterized=True,
+                label=name,
             )
             axes.scatter(
-                *target.T,
+                target[:, 0],
+                target[:, 1],
                 s=11,
                 color=TARGET,
                 alpha=0.6,
@@ -125,11 +133,12 @@ def points(cloud: Points | None) -> Drawn | None:
                 label="target",
             )
             axes.set_title(f"{name} and target")
-            axes.set_xticklabels([])
-            axes.set_yticklabels([])
+            axes.set_xticks([])
+            axes.set_yticks([])
             marks = axes.legend(loc="best", markerscale=1.8)
             for mark in marks.legend_handles:
-                mark.set_alpha(1)
+                if mark is not None:
+                    mark.set_alpha(1)
 
     shown = "" if cloud.explained is None else f", {percent(cloud.explained)} of the variance"
     caption = (
@@ -166,7 +175,7 @@ def _few_clusters(plan: pd.DataFrame, pool: Any, target: Any, taken: Any) -> Dra
         axes.set_xticks(at, names, fontsize=size, rotation=90 if len(order) > 15 else 0)
         axes.set_xlabel("cluster, by share of the target")
         axes.grid(axis="x", visible=False)
-        axes.legend(ncols=3, loc="upper right")
+        _legend_above(axes)
 
     caption = (
         "Share of each cluster in the pool, in the selection and in the target. The blue and the "
@@ -210,12 +219,12 @@ def _many(pool: Any, target: Any, taken: Any) -> Drawn:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.4g} %"))
         axes.set_xlabel("cluster's share of the target")
         axes.set_ylabel("its share of pool, selection")
-        axes.legend(loc="best")
+        _legend_above(axes, markerscale=2)
 
     caption = (
         f"Each of {int(some.sum()):,} clusters by its share of the target and its share of the "
         "selection (blue) and of the pool (grey). On the line: as in the target; below it: less "
-        f"than in the target. Shares below {percent(floor)} stand at the edge."
+        f"than in the target. Shares below {100 * floor:.2g} % stand at the edge."
     )
     return draw("clusters", caption, paint)
 
@@ -249,7 +258,7 @@ def sources(table: pd.DataFrame | None) -> Drawn | None:
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("share of rows")
         axes.grid(axis="y", visible=False)
-        axes.legend(loc="lower right")
+        _legend_above(axes)
 
     caption = "Share of each source in the pool, in the selection" + (
         " and in the target." if len(parts) == 3 else "."
@@ -293,6 +302,11 @@ def _bounded(cloud: Any) -> Any:
     if len(matrix) > MAX_POINTS:
         matrix = matrix[np.linspace(0, len(matrix) - 1, MAX_POINTS).astype(int)]
     return matrix
+
+
+def _legend_above(axes: Axes, **look: Any) -> None:
+    """Put the legend in a row above the axes, where it hides nothing."""
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, **look)
 
 
 def _log_if_wide(axes: Axes, values: Any) -> None:

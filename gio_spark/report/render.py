@@ -59,7 +59,7 @@ def render(data: ReportData, folder: Path) -> Path:
         summary=words.summary(data),
         cautions=[
             (clean(c.name, 80), clean(c.text, 600), clean(c.action, 400))
-            for c in data.cautions[:50]
+            for c in data.cautions[:MAX_CAUTIONS]
         ],
         more_cautions=max(0, len(data.cautions) - MAX_CAUTIONS),
         tiles=words.tiles(data),

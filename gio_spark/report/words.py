@@ -5,6 +5,8 @@ from __future__ import annotations
 from gio_spark.report.data import ReportData
 from gio_spark.report.text import clean, percent, real, seconds, whole
 
+PROVED = 1e-9  # a gap below this is rounding
+
 
 def summary(data: ReportData) -> list[str]:
     """Return the page's first sentences, for a reader who did not run it."""
@@ -51,10 +53,12 @@ def _how_near(data: ReportData) -> str:
 def _limits(data: ReportData) -> str:
     parts = []
     if data.certificate is not None:
-        gap = data.certificate.gap
+        gap = max(data.certificate.gap, 0.0)
         parts.append(
-            f"No other plan with this budget and these clusters can be nearer by more than "
-            f"{real(max(gap, 0.0), 2)} {data.divergence.unit}."
+            "The plan is proved to be the best one for this budget and these clusters."
+            if gap < PROVED
+            else "No other plan with this budget and these clusters can be nearer by more than "
+            f"{real(gap, 2)} {data.divergence.unit}."
         )
     if data.unreached:
         parts.append(
@@ -96,10 +100,11 @@ def tiles(data: ReportData) -> list[tuple[str, str, str]]:
         shown.append(("Distance from target", f"{real(d.selection)} {clean(d.unit, 12)}", note))
         if d.random is not None and d.random > 0 and d.selection > 0:
             factor = d.random / d.selection
-            shown.append(("Against random rows", f"{real(factor, 2)} ×", "nearer if above 1"))
+            shown.append(("Nearer than random rows", f"{real(factor, 2)} ×", "1 ×: no gain"))
     if data.certificate is not None:
         gap = max(data.certificate.gap, 0.0)
-        shown.append(("Proof of optimality", real(gap, 2), "gap to the best possible plan"))
+        number, least = ("optimal", "below 1e-9") if gap < PROVED else (real(gap, 2), "this much")
+        shown.append(("Proof of optimality", number, f"gap to the best plan: {least}"))
     if data.unreached is not None:
         shown.append(("Target out of reach", percent(data.unreached), "of its mass"))
     return shown

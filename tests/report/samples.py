@@ -19,10 +19,8 @@ from gio_spark.report import (
     project,
 )
 
-WORDS = (
-    "the river ran past mills and gardens while a clerk counted sacks of flour and wrote the sum "
-    "in a ledger that nobody had opened since the spring when my card was declined at the till"
-).split()
+WORDS = """the river ran past mills and gardens while a clerk counted sacks of flour and wrote the
+sum in a ledger that nobody had opened since the spring when my card was declined at the till"""
 
 
 def a_plan(clusters: int, budget: int, seed: int = 0) -> pd.DataFrame:
@@ -70,7 +68,7 @@ def text_run(clusters: int = 1000, **changes: Any) -> ReportData:
     plan = a_plan(clusters, 20_580)
 
     def sentence() -> str:
-        return " ".join(rng.choice(WORDS, int(rng.integers(6, 60))))
+        return " ".join(rng.choice(WORDS.split(), int(rng.integers(6, 60))))
 
     shown = plan.sort_values("take", ascending=False)["cluster"].head(4)
     examples = [
@@ -210,3 +208,9 @@ def image_run(**changes: Any) -> ReportData:
         "rows_target": 300,
     }
     return text_run(clusters=4, **{**values, **changes})
+
+
+def plain_run(**changes: Any) -> ReportData:
+    """Return a run whose page has no figures, unless the changes bring some: quick to render."""
+    none = {"divergence": Divergence(), "points": None, "plan": a_plan(1, 10), "examples": ()}
+    return image_run(**{**none, **changes})

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from gio_spark.report import Caution, Divergence, Example, ReportData, render
+
+from .samples import a_plan, image_run, plain_run, text_run
+
+EVIL = "<script>alert(1)</script>\x00\x1b[31m\u202e<img src=x onerror=alert(2)>"
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load or run, and checks that tags are balanced."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.handlers: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in {"src", "href", "xlink:href", "srcset", "data"}:
+                self.loads.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page(data: ReportData, folder: Path) -> tuple[str, Page]:
+    text = render(data, folder).read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+@pytest.fixture(scope="module")
+def text_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Page]:
+    folder = tmp_path_factory.mktemp("text")
+    return folder, *page(text_run(), folder)
+
+
+def test_the_page_is_whole_in_itself_and_small(text_page):
+    _, text, seen = text_page
+    assert all(load.startswith(("data:", "#")) for load in seen.loads)
+    assert "http://" not in text
+    assert "https://" not in text.replace("https://***@host/pool", "")
+    assert not {"script", "link", "iframe", "object"} & set(seen.tags)
+    assert not re.search(r"@import|url\((?!#|data:)", text)
+    assert seen.open == []
+    assert len(text) < 2_000_000
+
+
+def test_ids_inside_all_figures_are_unique_and_all_references_resolve(text_page):
+    _, text, seen = text_page
+    assert len(seen.ids) == len(set(seen.ids))
+    wanted = set(re.findall(r"url\(#([^)]+)\)", text))
+    wanted |= {load[1:] for load in seen.loads if load.startswith("#")}
+    assert wanted <= set(seen.ids)
+
+
+def test_every_figure_is_in_the_page_and_a_png_beside_it(text_page):
+    folder, text, seen = text_page
+    names = {"divergence", "divergence_path", "points", "clusters", "sources", "calibration"}
+    assert {p.stem for p in folder.glob("*.png")} == names
+    assert seen.tags.count("svg") == len(names)
+    for name in names:
+        assert f"({name}.png)" in text
+        with Image.open(folder / f"{name}.png") as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        assert pixels.shape[0] > 200
+        assert pixels.shape[1] > 400
+        assert (pixels[0, 0] == 255).all()  # on white, whatever the reader's theme
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
+
+
+def test_the_page_begins_with_plain_words_and_the_verdict(text_page):
+    _, _, seen = text_page
+    words = seen.text
+    assert "From a pool of 205,101 rows this run took 20,510 (10.0 %)" in words
+    assert "the selection is 13.9 times nearer to the target" in words
+    assert "proved to be the best one" in words
+    assert words.index("this run took") < words.index("target out of reach")
+    assert words.index("Nearer than random rows") < words.index("Pictures")
+    assert words.index("Pictures") < words.index("Details")
+
+
+def test_secrets_in_settings_are_not_shown(text_page):
+    _, text, _ = text_page
+    assert "hunter2" not in text
+    assert "***" in text
+
+
+def test_the_whole_plan_stands_beside_the_page(text_page):
+    folder, text, _ = text_page
+    plan = pd.read_csv(folder / "plan.csv")
+    assert len(plan) == 1000
+    assert "The 40 clusters that give most rows, of 1,000" in text
+
+
+def test_equal_data_gives_equal_bytes(tmp_path):
+    data = image_run()
+    render(data, tmp_path / "a")
+    render(data, tmp_path / "b")
+    names = sorted(p.name for p in (tmp_path / "a").iterdir())
+    assert names == sorted(p.name for p in (tmp_path / "b").iterdir())
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_user_data_is_escaped_clipped_and_freed_of_control_characters(tmp_path):
+    data = plain_run(
+        title=EVIL,
+        cautions=(Caution(name=EVIL, text=EVIL, action=EVIL),),
+        constraints=(EVIL,),
+        sources=pd.DataFrame(
+            {"source": [EVIL, "$\\frac$ & $x^2$", None], "pool": [3, 2, 1], "selected": [1, 1, 1]}
+        ),
+        examples=(Example(cluster=1, taken=True, id=EVIL, text=EVIL + "w" * 5000, source=EVIL),),
+        settings={EVIL: EVIL},
+        versions={EVIL: EVIL},
+        tables={EVIL: EVIL},
+    )
+    text, seen = page(data, tmp_path)
+    assert "script" not in seen.tags
+    assert not seen.handlers
+    assert "alert(1)" in seen.text
+    assert not re.search(r"[\x00\x1b\u202e]", text)
+    assert "w" * 300 not in text
+    assert seen.open == []
+
+
+def test_images_are_shown_small_and_an_unreadable_one_is_named(tmp_path):
+    examples = (
+        Example(cluster=0, taken=True, id="good", image=np.arange(64.0)),
+        Example(cluster=0, taken=True, id="big", image=np.zeros((900, 900, 3), np.uint8)),
+        Example(cluster=0, taken=False, id="broken", image=b"\x89PNG not really"),
+        Example(cluster=0, taken=False, id="odd", image=np.arange(7.0)),
+    )
+    text, seen = page(plain_run(examples=examples), tmp_path)
+    assert sum(load.startswith("data:image/png") for load in seen.loads) >= 2
+    assert text.count('alt="row') == 2
+    assert text.count("cannot be shown") == 2
+    assert len(text) < 300_000
+
+
+def test_a_run_that_selected_nothing_still_has_a_page(tmp_path):
+    text, seen = page(ReportData(title="Empty", run_id="r", engine="e", rows_pool=10), tmp_path)
+    assert "Nothing was selected from the pool of 10 rows" in seen.text
+    assert "svg" not in seen.tags
+    assert len(text) < 20_000
+
+
+def test_a_selection_worse_than_random_is_called_so(tmp_path):
+    worse = Divergence(pool=1.0, random=1.0, selection=1.5)
+    _, seen = page(plain_run(divergence=worse), tmp_path)
+    assert "FARTHER from the target than random rows" in seen.text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
+def test_odd_numbers_break_nothing(tmp_path, value):
+    odd = Divergence(
+        pool=value, random=value, selection=value, path_rows=[1, 2, 3], path=[value, 1.0, value]
+    )
+    plan = a_plan(5, 100).assign(target_mass=0.0, take=0)
+    _, seen = page(plain_run(divergence=odd, plan=plan, unreached=value), tmp_path)
+    assert seen.open == []
+    assert "nan" not in seen.text.split()
+
+
+def test_a_very_large_plan_keeps_the_page_small(tmp_path):
+    data = plain_run(plan=a_plan(65_536, 1_000_000), settings={str(i): i for i in range(5000)})
+    text, _ = page(data, tmp_path)
+    assert len(text) < 1_000_000
+
+
+def test_many_notes_are_folded_and_counted(tmp_path):
+    notes = tuple(Caution(name=f"note {i}", text="seen", action="look") for i in range(45))
+    _, seen = page(plain_run(cautions=notes), tmp_path)
+    assert "40 more notes" in seen.text
+    assert "The last 15 are left out" in seen.text
+
+
+def test_a_plan_without_its_columns_is_refused_by_name():
+    with pytest.raises(ValueError, match="plan lacks the column\\(s\\) take"):
+        ReportData(title="t", run_id="r", engine="e", plan=a_plan(3, 5).drop(columns="take"))

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from gio_spark.report.text import clean, percent, place, real, seconds, whole
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (1234567, "1,234,567"), (0.000012, "1.2e-05"), (0.1234, "0.123"), (12.34, "12.3"),
+     (None, "–"), (float("nan"), "–"), (float("inf"), "infinite"), (-0.5, "-0.500")],
+)  # fmt: skip
+def test_numbers_read_well_at_any_size(value, shown):
+    assert real(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.1, "10.0 %"), (1, "100 %"), (0.0003, "< 0.1 %"), (0, "0.0 %")]
+)
+def test_shares_are_per_cent(value, shown):
+    assert percent(value) == shown
+
+
+def test_counts_and_times():
+    assert whole(20510.4) == "20,510"
+    assert (seconds(3.21), seconds(75), seconds(7322)) == ("3.2 s", "1 min 15 s", "2 h 02 min")
+
+
+def test_text_is_one_clean_clipped_line():
+    assert clean("a\n\tb\x00\x07 c\u202e") == "a b c"
+    assert clean("x" * 300, 10) == "x" * 9 + "…"
+    assert clean("नमस्ते 👩\u200d🔬") == "नमस्ते 👩\u200d🔬"
+    assert clean(None) == ""
+
+
+def test_a_long_location_keeps_both_ends_and_no_secret():
+    shown = place("https://me:pw@host/" + "deep/" * 200 + "rows.parquet")
+    assert shown.startswith("https://***@host/")
+    assert shown.endswith("rows.parquet")
+    assert len(shown) <= 160

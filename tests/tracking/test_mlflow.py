@@ -1,0 +1,209 @@
+"""Against real MLflow: its file store, and once its SQLite store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gio_spark.settings.tracking import TrackingSettings
+from gio_spark.tracking import MlflowTracker, NullTracker, TrackedInput, TrackedStage, tracker
+
+INPUTS = (
+    TrackedInput(name="pool", location="/data/pool", format="delta", version=0, context="pool"),
+    TrackedInput(
+        name="tickets", location="main.s.t", format="delta", version="41", context="target"
+    ),
+    TrackedInput(
+        name="more", location="https://u:hunter2@h/m.jsonl", format="jsonl", version="9f86d0",
+        context="target",
+    ),
+)  # fmt: skip
+
+
+def files(folder: Path, **settings) -> MlflowTracker:
+    made = tracker(TrackingSettings(uri=str(folder / "mlruns"), **settings), folder)
+    assert isinstance(made, MlflowTracker)
+    return made
+
+
+def read(watch: MlflowTracker):
+    from gio_spark.tracking.client import connect
+
+    client = connect(watch.store)
+    return client, client.get_run(watch.run_id)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    page = folder / "report"
+    page.mkdir()
+    (page / "report.html").write_text("<p>fine</p>")
+    (folder / "plan.csv").write_text("cluster,take\n1,2\n")
+    watch = files(folder, tags={"team": "data"})
+    watch.check()
+    watch.start("run-1", {"engine": "embedded", "uri": "http://me:hunter2@host"})
+    watch.params(
+        {"budget": 0.1, "quantize": {"clusters": 5}, "api_key": "hunter2", "none": None,
+         "columns": {"numeric": ["a", "b"], "tokens": "n"}, "odd key (§)": "x", "long": "y" * 9000,
+         **{f"p{i}": i for i in range(150)}}
+    )  # fmt: skip
+    watch.inputs(INPUTS)
+    watch.metrics({"divergence": 0.5, "broken": float("nan")})
+    watch.path("path", np.linspace(3, 1, 5000), range(0, 50_000, 10))
+    watch.stage(TrackedStage(name="embed", seconds=1.5, rows=100))
+    watch.artifact(page, "report")
+    watch.artifact(folder / "plan.csv")
+    outcome = watch.end()
+    return watch, outcome, *read(watch)
+
+
+def test_a_finished_run_is_recorded_whole(recorded):
+    watch, outcome, _, run = recorded
+    assert outcome.problem is None
+    assert outcome.run_id == watch.run_id == run.info.run_id
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "run-1"
+    assert run.data.tags["engine"] == "embedded"
+    assert run.data.tags["team"] == "data"
+
+
+def test_parameters_are_flat_clipped_and_free_of_secrets(recorded):
+    _, _, _, run = recorded
+    params = run.data.params
+    assert params["quantize.clusters"] == "5"
+    assert params["columns.numeric"] == "a, b"
+    assert params["columns.tokens"] == "n"
+    assert params["api_key"] == "***"
+    assert len(params["long"]) == 500
+    assert params["p149"] == "149"
+    assert "hunter2" not in str(run.to_dictionary())
+
+
+def test_the_divergence_path_is_a_metric_by_step_with_first_and_last_point(recorded):
+    _, _, client, run = recorded
+    path = sorted(client.get_metric_history(run.info.run_id, "path"), key=lambda m: m.step)
+    assert len(path) == 1000
+    assert (path[0].step, path[0].value) == (0, 3.0)
+    assert (path[-1].step, path[-1].value) == (49_990, 1.0)
+
+
+def test_stages_and_numbers_are_metrics_and_what_is_not_finite_is_left_out(recorded):
+    _, _, _, run = recorded
+    assert run.data.metrics["stage/embed/seconds"] == 1.5
+    assert run.data.metrics["stage/embed/rows"] == 100
+    assert run.data.metrics["divergence"] == 0.5
+    assert "broken" not in run.data.metrics
+
+
+def test_inputs_are_datasets_with_context_and_version_even_version_zero(recorded):
+    _, _, _, run = recorded
+    found = {i.dataset.name: i for i in run.inputs.dataset_inputs}
+    assert {n: i.tags[0].value for n, i in found.items()} == {
+        "pool": "pool", "tickets": "target", "more": "target",
+    }  # fmt: skip
+    source = {n: json.loads(i.dataset.source) for n, i in found.items()}
+    assert source["pool"] == {"path": "/data/pool", "delta_table_version": 0}
+    assert source["tickets"] == {"delta_table_name": "main.s.t", "delta_table_version": 41}
+    assert found["pool"].dataset.source_type == "delta_table"
+    assert source["more"]["version"] == "9f86d0"
+
+
+def test_plan_and_report_are_artifacts(recorded):
+    _, _, client, run = recorded
+    assert [f.path for f in client.list_artifacts(run.info.run_id, "report")] == [
+        "report/report.html"
+    ]
+    assert "plan.csv" in [f.path for f in client.list_artifacts(run.info.run_id)]
+
+
+def test_models_are_never_unpickled_and_nothing_is_reported_home(recorded):
+    assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_no_global_mlflow_state_is_touched(recorded):
+    import mlflow
+
+    assert mlflow.active_run() is None
+
+
+def test_an_error_inside_the_run_closes_its_record_as_failed(tmp_path):
+    with pytest.raises(RuntimeError, match="stage"), files(tmp_path) as watch:
+        watch.start("run")
+        raise RuntimeError("a stage failed")
+    _, run = read(watch)
+    assert run.info.status == "FAILED"
+
+
+def test_a_store_that_fails_midway_is_said_once_and_loses_nothing(tmp_path, caplog):
+    watch = files(tmp_path)
+    watch.start("run")
+    kept = watch.run_id
+    watch.artifact(tmp_path / "there is no such file.html")
+    watch.metrics({"after": 1.0})
+    with caplog.at_level(logging.WARNING):
+        outcome = watch.end()
+    assert outcome.run_id == kept
+    assert "could not record there is no such file.html" in outcome.problem
+    said = [r for r in caplog.records if r.name.startswith("gio_spark.tracking")]
+    assert len(said) <= 1
+
+
+def test_a_slow_store_is_not_waited_for_longer_than_asked(tmp_path):
+    watch = files(tmp_path, wait_seconds=0.2)
+    gate = threading.Event()
+    watch.start("run")
+    assert watch._started.result(timeout=60)
+    watch._submit("wait", gate.wait)
+    outcome = watch.end()
+    gate.set()
+    assert "no answer within" in outcome.problem
+
+
+def test_a_second_run_goes_to_the_same_experiment_and_end_can_be_called_twice(tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        watch = files(tmp_path, experiment="mine")
+        watch.start(name)
+        assert watch.end() == watch.end()
+        runs.append(read(watch)[1])
+    assert runs[0].info.experiment_id == runs[1].info.experiment_id
+    assert runs[0].info.run_id != runs[1].info.run_id
+
+
+def test_switched_off_nothing_is_recorded_and_all_calls_work(tmp_path):
+    with tracker(TrackingSettings(enabled=False), tmp_path) as watch:
+        assert isinstance(watch, NullTracker)
+        watch.check()
+        watch.start("run")
+        watch.params({"a": 1})
+        watch.inputs(INPUTS)
+        watch.path("p", [1.0])
+        watch.stage(TrackedStage(name="embed", seconds=1))
+        watch.artifact(tmp_path / "x")
+        assert watch.run_id is None
+    assert watch.end().enabled is False
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sqlite_store_works_and_keeps_artifacts_beside_it(tmp_path):
+    (tmp_path / "plan.csv").write_text("cluster,take\n")
+    watch = tracker(TrackingSettings(), tmp_path / "work")
+    watch.start("run", {"engine": "embedded"})
+    watch.inputs(INPUTS)
+    watch.path("path", [2.0, 1.0])
+    watch.artifact(tmp_path / "plan.csv")
+    outcome = watch.end()
+    assert outcome.problem is None
+    client, run = read(watch)
+    assert run.info.status == "FINISHED"
+    assert [m.value for m in client.get_metric_history(run.info.run_id, "path")] == [2.0, 1.0]
+    assert list((tmp_path / "work" / "mlartifacts").rglob("plan.csv"))
+    assert not (Path.cwd() / "mlruns").exists()
