@@ -69,10 +69,9 @@ def _positions(hashes: npt.NDArray[np.int64], blocks: int, k: int) -> npt.NDArra
     mixed = np.multiply(mixed ^ (mixed >> np.uint64(32)), np.uint64(0xD6E8FEB86659FD93))
     mixed = mixed ^ (mixed >> np.uint64(32))
     # Double hashing (Kirsch, Mitzenmacher 2006): k positions from two numbers, the step odd.
-    mixed = np.asarray(mixed, dtype=np.uint64)
     first = mixed & np.uint64(BLOCK_BITS - 1)
     step = (mixed >> np.uint64(32)) | np.uint64(1)
-    at = first[:, None] + step[:, None] * np.arange(k, dtype=np.uint64)
+    at: UIntArray = np.add(first[:, None], step[:, None] * np.arange(k, dtype=np.uint64))
     return np.asarray((at & np.uint64(BLOCK_BITS - 1)).astype(np.int64))
 
 

@@ -40,7 +40,7 @@ class NgramSpec:
     """
 
     words: int = 2
-    chars: tuple[int, ...] = (4,)
+    chars: tuple[int, ...] = (2, 3)
     bits: int = 18
     limit: int = 8_192
 

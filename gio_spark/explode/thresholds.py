@@ -206,28 +206,27 @@ def find_thresholds(
         found = count(state)
         first = passes == 0
         passes += 1
-        seen = np.zeros(k, dtype=bool)
-        for c, hist in _by_cluster(found):
-            seen[c] = True
-            at, before = _bin_of_rank(hist, need[c] - above[c])
-            if first and hist.rows.sum() <= need[c]:
-                threshold[c], kept[c], active[c] = TAKE_ALL, hist.rows.sum(), False
-                continue
-            above[c] += before
-            inside[c], low[c], high[c] = hist.rows[at], hist.low[at], hist.high[at]
-            if above[c] + inside[c] == need[c]:
-                # The whole bin is taken: its smallest value is the threshold.
-                if on_tie[c]:
-                    tie[c] = low[c]
-                else:
-                    threshold[c] = low[c]
-                kept[c], active[c] = need[c], False
-            elif low[c] == high[c] and not on_tie[c]:
-                threshold[c], on_tie[c] = low[c], True
-                low[c], high[c] = 0, HASH_RANGE - 1
-            elif low[c] == high[c]:
-                tie[c], kept[c], active[c] = low[c], above[c] + inside[c], False
-        active &= seen  # clusters without rows keep TAKE_NONE
+        cluster, at, before, total = _bins_of_rank(found, need - above)
+        all_taken = total <= need[cluster] if first else np.zeros(cluster.size, dtype=bool)
+        inside[cluster], low[cluster], high[cluster] = found.rows[at], found.low[at], found.high[at]
+        above[cluster] += before
+        # Either the whole bin is taken, and its smallest value is the threshold; or all its
+        # values are equal, and the tie decides; or all ties are equal too, and nothing can.
+        whole = ~all_taken & (above[cluster] + inside[cluster] == need[cluster])
+        equal = ~all_taken & ~whole & (low[cluster] == high[cluster])
+        hopeless = equal & on_tie[cluster]
+        c = cluster[whole | hopeless]
+        on = on_tie[c]
+        tie[c[on]] = low[c[on]]
+        threshold[c[~on]] = low[c[~on]]
+        kept[c] = above[c] + inside[c]
+        threshold[cluster[all_taken]] = TAKE_ALL
+        kept[cluster[all_taken]] = total[all_taken]
+        to_tie = cluster[equal & ~hopeless]
+        threshold[to_tie], on_tie[to_tie] = low[to_tie], True
+        low[to_tie], high[to_tie] = 0, HASH_RANGE - 1
+        active[:] = False  # clusters without rows keep TAKE_NONE
+        active[cluster[~(all_taken | whole | hopeless)]] = True
         bins = int(np.clip(cells // max(1, int(active.sum())), 4, BINS))
     excess = int(np.maximum(kept - need, 0).sum())
     if excess:
@@ -241,25 +240,31 @@ def _width(low: IntArray, high: IntArray, bins: int) -> npt.NDArray[np.uint64]:
     return np.asarray(span // np.uint64(bins) + np.uint64(1))
 
 
-def _by_cluster(found: Histogram) -> Iterable[tuple[int, Histogram]]:
-    order = np.lexsort((found.bin, found.cluster))
-    cluster = found.cluster[order]
-    edges = np.flatnonzero(np.diff(cluster)) + 1
-    for part in np.split(order, edges):
-        if part.size:
-            yield (
-                int(found.cluster[part[0]]),
-                Histogram(*(getattr(found, f)[part] for f in Histogram.__annotations__)),
-            )
+def _bins_of_rank(
+    found: Histogram, rank: IntArray
+) -> tuple[IntArray, npt.NDArray[np.intp], IntArray, IntArray]:
+    """Find, in each cluster of a histogram, the bin that holds the rank-th largest value.
 
+    Args:
+        found: The histogram.
+        rank: Wanted rank per cluster id, 1 or more, shape (K,).
 
-def _bin_of_rank(hist: Histogram, rank: int) -> tuple[int, int]:
-    """Return the position of the bin that holds the rank-th largest value, and the rows above."""
-    from_top = np.cumsum(hist.rows[::-1])
-    at_top = int(np.searchsorted(from_top, rank))
-    at_top = min(at_top, from_top.size - 1)
-    before = int(from_top[at_top - 1]) if at_top else 0
-    return hist.rows.size - 1 - at_top, before
+    Returns:
+        Cluster ids (m,), position of the bin in `found` (the lowest one where a cluster has fewer
+        rows than its rank), rows in the bins above it, and rows of the cluster.
+    """
+    order = np.lexsort((-found.bin, found.cluster))
+    cluster, rows = found.cluster[order], found.rows[order]
+    starts = np.flatnonzero(np.diff(cluster, prepend=-1))
+    ends = np.append(starts[1:], cluster.size)
+    until = np.cumsum(rows)
+    base = until[starts] - rows[starts]
+    from_top = until - np.repeat(base, ends - starts)
+    short = from_top < rank[cluster]
+    # Bins that lie wholly above the wanted rank come first in each cluster.
+    skipped = np.add.reduceat(short.astype(np.int64), starts) if starts.size else starts
+    at = np.minimum(starts + skipped, ends - 1)
+    return cluster[starts], order[at], from_top[at] - rows[at], from_top[ends - 1]
 
 
 def _finish(
