@@ -23,11 +23,15 @@ from gio_spark.gime.profile import (
     register,
 )
 from gio_spark.gime.rows import Column, Rows
+from gio_spark.gime.spatiotemporal import SPATIOTEMPORAL
 from gio_spark.gime.state import State, merge
+from gio_spark.gime.tabular import TABULAR
 from gio_spark.gime.text import TEXT
 
 __all__ = [
     "METRICS",
+    "SPATIOTEMPORAL",
+    "TABULAR",
     "TEXT",
     "Accumulator",
     "Column",

@@ -260,6 +260,7 @@ def freeze(
     chosen = get_profile(profile)
     settings = settings or GimeSettings()
     found: dict[str, Any] = {
+        **chosen.defaults,
         "sketch_log_size": settings.sketch_log_size,
         "bucket_microseconds": round(settings.bucket_hours * 3_600_000_000),
         "tau": settings.tau,
@@ -274,7 +275,9 @@ def freeze(
         found["codebook"] = codebook
         if codebook_version is None:
             found["codebook_version"] = Constants({"codebook": codebook}).digest(["codebook"])
-    vector = role_columns(chosen, df.columns, columns).get("vector")
+    roles = role_columns(chosen, df.columns, columns)
+    found["fields"] = tuple(role for role in roles if ":" in role)
+    vector = roles.get("vector")
     if vector is not None:
         dimension = codebook.shape[1] if codebook is not None else _dimension(df, vector)
         if probes is None and target is not None:

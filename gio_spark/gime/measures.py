@@ -55,11 +55,27 @@ def total_variation(first: NDArray[np.int64], second: NDArray[np.int64]) -> floa
     return math.fsum(np.abs(p - q)) / 2
 
 
-def wasserstein(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Return the Wasserstein-1 distance of two histograms whose keys are equally spaced bins."""
-    p, q = aligned(first, second)
+def population_stability(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Return the population stability index in nats; every bin is smoothed by half a row."""
     keys = np.union1d(first[0], second[0])
-    return math.fsum(np.abs(np.cumsum(p - q))[:-1] * np.diff(keys))
+    shares = []
+    for counted in (first, second):
+        counts = np.full(keys.size, 0.5)
+        counts[np.searchsorted(keys, counted[0])] += counted[1]
+        shares.append(counts / math.fsum(counts))
+    p, q = shares
+    return math.fsum((p - q) * np.log(p / q))
+
+
+def transport(
+    x: NDArray[Any], x_counts: NDArray[Any], y: NDArray[Any], y_counts: NDArray[Any]
+) -> float:
+    """Return the Wasserstein-1 distance of two weighted sets of points on a line."""
+    points = np.union1d(x, y)
+    steps = np.zeros(points.size)
+    np.add.at(steps, np.searchsorted(points, x), x_counts / x_counts.sum())
+    np.add.at(steps, np.searchsorted(points, y), -(y_counts / y_counts.sum()))
+    return math.fsum(np.abs(np.cumsum(steps))[:-1] * np.diff(points))
 
 
 def pairs(counts: NDArray[Any]) -> int:

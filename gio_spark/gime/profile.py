@@ -155,11 +155,12 @@ class Profile:
     Attributes:
         name: Registered name.
         roles: Role -> kind: "key" (hashed), "whole" (int64), "real" (float64), "time"
-            (microseconds), "vector" (float32 matrix), "arrow" (as it comes). A role that ends in
-            "*" takes any number of columns (numeric and categorical features).
+            (microseconds), "vector" (float32 matrix), "arrow" (as it comes). A role "numeric*"
+            takes any number of columns; they are then roles "numeric:age", and so on.
         accumulators: By which states are made.
         metrics: What is computed from them.
         prepare: Adds derived columns to a batch before it is cut into groups.
+        defaults: Constants of its own.
     """
 
     name: str
@@ -167,6 +168,11 @@ class Profile:
     accumulators: tuple[Accumulator, ...]
     metrics: tuple[Metric, ...]
     prepare: Callable[[Rows, Constants], Rows] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def kind(self, role: str) -> str:
+        """Return the kind of a role; "numeric:age" is of the kind of "numeric*"."""
+        return self.roles[role.split(":")[0] + "*" if ":" in role else role]
 
     def accumulator(self, name: str) -> Accumulator:
         """Return an accumulator by name.

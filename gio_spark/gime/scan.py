@@ -42,14 +42,20 @@ def role_columns(profile: Profile, present: Sequence[str], columns: Any = None) 
     """
     named: dict[str, str] = {}
     if columns is not None:
-        given = columns.named() if hasattr(columns, "named") else dict(columns)
+        whole = columns.model_dump() if hasattr(columns, "model_dump") else dict(columns)
+        given = {role: name for role, name in whole.items() if isinstance(name, str)}
+        several_given = {r: n for r, n in whole.items() if isinstance(n, (list, tuple))}
         wrong = {role: name for role, name in given.items() if name not in present}
+        wrong |= {n: n for names in several_given.values() for n in names if n not in present}
         # Roles of the whole configuration may name columns that a skinny table left behind.
-        if wrong and not hasattr(columns, "named"):
+        if wrong and not hasattr(columns, "model_dump"):
             raise InputError(
                 f"Columns {sorted(wrong.values())} are not in the data; it has {sorted(present)}."
             )
         named = {r: c for r, c in given.items() if c in present and r in profile.roles}
+        for stem in (role[:-1] for role in profile.roles if role.endswith("*")):
+            several = several_given.get(stem, ())
+            named.update({f"{stem}:{name}": name for name in several if name in present})
     for role in profile.roles:
         if role in present:
             named.setdefault(role, role)
@@ -227,7 +233,7 @@ def scan(
 
     present = df.columns
     roles = role_columns(profile, present, columns)
-    kinds = {role: profile.roles[role] for role in roles}
+    kinds = {role: profile.kind(role) for role in roles}
     prepared = df.select(
         group_expression(by, present, roles.get("event_time")).alias("_group"),
         partition_expression(present, batch, chunks).alias("_partition"),

@@ -6,8 +6,7 @@ unit and direction. "robust" is the form to select by, "literal" is OIT's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,10 +14,8 @@ from gio_spark.gime import measures
 from gio_spark.gime.accumulators import (
     CELLS,
     CLASSES,
-    DAY,
     DELAY,
     DISTANCE,
-    LABEL_BITS,
     PROBES,
     QUALITY,
     TIME,
@@ -26,18 +23,23 @@ from gio_spark.gime.accumulators import (
     VOLUME,
     distinct_of,
 )
-from gio_spark.gime.exact import BIN_ERROR, GRID, bin_middle, key_quantile, on_grid, total
+from gio_spark.gime.exact import GRID, on_grid, total
+from gio_spark.gime.figures import (
+    NO_CELLS,
+    NO_TARGET,
+    States,
+    absent,
+    counted,
+    delay,
+    disagreement,
+    duration,
+    sampling_rate,
+)
 from gio_spark.gime.profile import Constants, Metric, Profile, Value, register
 from gio_spark.gime.rows import Column, Rows
 from gio_spark.gime.sketch import count_distinct
 from gio_spark.kernels import nearest, row_squares
 
-if TYPE_CHECKING:
-    from gio_spark.gime.state import State
-
-States = Mapping[str, "State"]
-
-NO_TARGET = "no target given"
 NO_VECTORS = "needs vectors, and these rows carry none"
 
 
@@ -65,11 +67,6 @@ def prepare(rows: Rows, constants: Constants) -> Rows:
     return rows.with_columns(cluster=Column(cluster, valid), distance=Column(distance, valid))
 
 
-def absent(form: str, unit: str, direction: str, why: str, nulls: int = 0) -> Value:
-    """Return a figure that cannot be computed, with the reason."""
-    return Value(form, None, unit, direction, nulls=nulls, caveat=why)
-
-
 def volume(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
     """Tokens (robust); stored bytes or rows (literal: the measure of the stored set)."""
     held = states["volume"]
@@ -93,31 +90,10 @@ def volume(states: States, target: States | None, constants: Constants) -> Itera
         yield Value("distinct", count, "rows", "more", error, states["content"].number("nulls"))
 
 
-def delay(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
-    """Mean of ingest - event (robust); last ingest - last event (literal: sup T_m - sup T_h)."""
-    unit, way = "days", "less"
-    if "delay" not in states or states["delay"].number("known") == 0:
-        nulls = states["volume"].number("rows")
-        for form in ("robust", "literal"):
-            yield absent(form, unit, way, "no row has both event and ingest time", nulls)
-        return
-    held = states["delay"]
-    known, nulls, negative = held.number("known"), held.number("nulls"), held.number("negative")
-    note = f"{negative} rows were ingested before their event" if negative else ""
-    yield Value("robust", total(held["total"]) / known / DAY, unit, way, 0.0, nulls, note)
-    literal = (held.number("last_ingest") - held.number("last_event")) / DAY
-    yield Value("literal", literal, unit, way, 0.0, nulls, note)
-    for name, share in (("q50", 0.5), ("q99", 0.99)):
-        key = key_quantile(held["bins"], share)
-        middle = float(bin_middle(np.array([key]))[0]) / DAY
-        yield Value(name, middle, unit, way, BIN_ERROR, nulls)
-    yield Value("negative", negative / known, "share", way, 0.0, nulls)
-
-
 def scope(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
     """Share of occupied cells (robust); their number (literal); distinct sources."""
     if "cells" not in states:
-        why = "no cells: give a codebook or assignments"
+        why = NO_CELLS
         yield absent("robust", "share", "more", why)
         yield absent("literal", "cells", "more", why)
     else:
@@ -129,10 +105,7 @@ def scope(states: States, target: States | None, constants: Constants) -> Iterab
         else:
             yield absent("robust", "share", "more", "the number of cells is not given", nulls)
         yield Value("literal", occupied, "cells", "more", 0.0, nulls)
-    if "sources" in states:
-        count, error = count_distinct(states["sources"]["distinct"])
-        nulls = states["sources"].number("nulls")
-        yield Value("sources", count, "sources", "more", error, nulls)
+    yield from counted(states, "sources", "sources", "sources")
 
 
 def granularity(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
@@ -170,7 +143,7 @@ def variety(states: States, target: States | None, constants: Constants) -> Iter
             yield Value("literal", counts.size, "cells", "more", 0.0, nulls)
     else:
         for form in ("robust", "literal"):
-            yield absent(form, "classes", "more", "no cells: give a codebook or assignments")
+            yield absent(form, "classes", "more", NO_CELLS)
     if "vectors" in states and states["vectors"].number("known") > 1:
         held = states["vectors"]
         _, covariance = measures.moments(held.number("known"), held["low_sum"], held["low_gram"])
@@ -182,44 +155,6 @@ def variety(states: States, target: States | None, constants: Constants) -> Iter
 def _projection_note(constants: Constants) -> str:
     basis = constants.get("basis")
     return "" if basis is None else f"of vectors projected to {len(basis)} directions"
-
-
-def duration(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
-    """Occupied days (robust); last - first event (literal: sup T_h - inf T_h)."""
-    if "time" not in states or states["time"]["days"].size == 0:
-        nulls = states["volume"].number("rows")
-        for form in ("robust", "literal"):
-            yield absent(form, "days", "more", "no event times", nulls)
-        return
-    held = states["time"]
-    days, nulls = held["days"], held.number("nulls")
-    yield Value("robust", days.shape[1], "days", "more", 0.0, nulls)
-    literal = (held.number("last") - held.number("first")) / DAY
-    yield Value("literal", literal, "days", "more", 0.0, nulls)
-    middle = key_quantile(days, 0.99) - key_quantile(days, 0.01)
-    yield Value("q01_q99", middle, "days", "more", 0.0, nulls)
-
-
-def sampling_rate(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
-    """Share of occupied time buckets (robust); instants per day of the gaps (literal)."""
-    if "time" not in states or states["time"]["days"].size == 0:
-        nulls = states["volume"].number("rows")
-        yield absent("robust", "share", "more", "no event times", nulls)
-        yield absent("literal", "1/day", "more", "no event times", nulls)
-        return
-    held = states["time"]
-    nulls = held.number("nulls")
-    buckets = held["buckets"][0]
-    span = int(buckets[-1] - buckets[0]) + 1
-    yield Value("robust", buckets.size / span, "share", "more", 0.0, nulls)
-    length = (held.number("last") - held.number("first")) / DAY
-    if length <= 0:
-        yield absent("literal", "1/day", "more", "one instant only: there is no gap", nulls)
-        return
-    instants, error = count_distinct(held["instants"])
-    yield Value("literal", (instants - 1) / length, "1/day", "more", error, nulls)
-    rows = int(held["days"][1].sum())
-    yield Value("rows_per_day", rows / length, "1/day", "more", 0.0, nulls)
 
 
 def aggregation(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
@@ -243,7 +178,7 @@ def aggregation(states: States, target: States | None, constants: Constants) -> 
             share = together / (n * (n - 1) // 2)
             yield Value("co_membership", share, "share", "unknown", 0.0, nulls)
     else:
-        yield absent("literal", "pairs/row", "unknown", "no cells: give a codebook or assignments")
+        yield absent("literal", "pairs/row", "unknown", NO_CELLS)
 
 
 def coverage(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
@@ -299,11 +234,7 @@ def distortion(states: States, target: States | None, constants: Constants) -> I
     if "cells" in states:
         unusable = max(unusable, states["cells"].number("nulls"))
     yield Value("unusable", unusable / rows, "share", "less")
-    classes = states.get("classes")
-    if classes is not None and classes["classes"].size:
-        value = measures.inside_disagreement(classes["classes"], LABEL_BITS)
-        nulls = classes.number("nulls")
-        yield Value("label_disagreement", value, "share", "less", 0.0, nulls)
+    yield from disagreement(states)
 
 
 def mismatch(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
@@ -312,7 +243,7 @@ def mismatch(states: States, target: States | None, constants: Constants) -> Ite
     why = "" if target else NO_TARGET
     mine, theirs = states.get("cells"), target.get("cells")
     if mine is None or theirs is None or not mine["cells"].size or not theirs["cells"].size:
-        yield absent("robust", "bits", "less", why or "no cells: give a codebook or assignments")
+        yield absent("robust", "bits", "less", why or NO_CELLS)
     else:
         nulls = mine.number("nulls")
         value = measures.jensen_shannon_bits(mine["cells"], theirs["cells"])

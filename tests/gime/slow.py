@@ -15,7 +15,8 @@ DAY = 86_400_000_000
 def states_of(table: pa.Table, constants: Constants, profile: str = "text", batches: int = 1):
     """Return group -> merged states; columns are named by role, `_group` is optional."""
     chosen = get_profile(profile)
-    kinds = {r: k for r, k in chosen.roles.items() if r in table.column_names}
+    known = [n for n in table.column_names if n in chosen.roles or ":" in n]
+    kinds = {role: chosen.kind(role) for role in known}
     if "_group" not in table.column_names:
         table = table.append_column("_group", pa.array(["all"] * table.num_rows))
     table = table.append_column("_partition", pa.array(["0"] * table.num_rows))

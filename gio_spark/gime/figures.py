@@ -1,0 +1,102 @@
+"""Figures that several profiles share: delay, duration, sampling rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gio_spark.gime.accumulators import DAY, LABEL_BITS
+from gio_spark.gime.exact import BIN_ERROR, bin_middle, key_quantile, total
+from gio_spark.gime.measures import inside_disagreement
+from gio_spark.gime.profile import Constants, Value
+from gio_spark.gime.sketch import count_distinct
+
+if TYPE_CHECKING:
+    from gio_spark.gime.state import State
+
+States = Mapping[str, "State"]
+
+NO_TARGET = "no target given"
+NO_CELLS = "no cells: give a codebook or assignments"
+
+
+def absent(form: str, unit: str, direction: str, why: str, nulls: int = 0) -> Value:
+    """Return a figure that cannot be computed, with the reason."""
+    return Value(form, None, unit, direction, nulls=nulls, caveat=why)
+
+
+def delay(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Mean of ingest - event (robust); last ingest - last event (literal: sup T_m - sup T_h)."""
+    unit, way = "days", "less"
+    if "delay" not in states or states["delay"].number("known") == 0:
+        nulls = states["volume"].number("rows")
+        for form in ("robust", "literal"):
+            yield absent(form, unit, way, "no row has both event and ingest time", nulls)
+        return
+    held = states["delay"]
+    known, nulls, negative = held.number("known"), held.number("nulls"), held.number("negative")
+    note = f"{negative} rows were ingested before their event" if negative else ""
+    yield Value("robust", total(held["total"]) / known / DAY, unit, way, 0.0, nulls, note)
+    literal = (held.number("last_ingest") - held.number("last_event")) / DAY
+    yield Value("literal", literal, unit, way, 0.0, nulls, note)
+    for name, share in (("q50", 0.5), ("q99", 0.99)):
+        key = key_quantile(held["bins"], share)
+        middle = float(bin_middle(np.array([key]))[0]) / DAY
+        yield Value(name, middle, unit, way, BIN_ERROR, nulls)
+    yield Value("negative", negative / known, "share", way, 0.0, nulls)
+
+
+def duration(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Occupied days (robust); last - first event (literal: sup T_h - inf T_h)."""
+    if "time" not in states or states["time"]["days"].size == 0:
+        nulls = states["volume"].number("rows")
+        for form in ("robust", "literal"):
+            yield absent(form, "days", "more", "no event times", nulls)
+        return
+    held = states["time"]
+    days, nulls = held["days"], held.number("nulls")
+    yield Value("robust", days.shape[1], "days", "more", 0.0, nulls)
+    literal = (held.number("last") - held.number("first")) / DAY
+    yield Value("literal", literal, "days", "more", 0.0, nulls)
+    middle = key_quantile(days, 0.99) - key_quantile(days, 0.01)
+    yield Value("q01_q99", middle, "days", "more", 0.0, nulls)
+
+
+def sampling_rate(states: States, target: States | None, constants: Constants) -> Iterable[Value]:
+    """Share of occupied time buckets (robust); instants per day of the gaps (literal)."""
+    if "time" not in states or states["time"]["days"].size == 0:
+        nulls = states["volume"].number("rows")
+        yield absent("robust", "share", "more", "no event times", nulls)
+        yield absent("literal", "1/day", "more", "no event times", nulls)
+        return
+    held = states["time"]
+    nulls = held.number("nulls")
+    buckets = held["buckets"][0]
+    span = int(buckets[-1] - buckets[0]) + 1
+    yield Value("robust", buckets.size / span, "share", "more", 0.0, nulls)
+    length = (held.number("last") - held.number("first")) / DAY
+    if length <= 0:
+        yield absent("literal", "1/day", "more", "one instant only: there is no gap", nulls)
+        return
+    instants, error = count_distinct(held["instants"])
+    yield Value("literal", (instants - 1) / length, "1/day", "more", error, nulls)
+    rows = int(held["days"][1].sum())
+    yield Value("rows_per_day", rows / length, "1/day", "more", 0.0, nulls)
+
+
+def counted(states: States, name: str, unit: str, form: str) -> Iterable[Value]:
+    """Yield a distinct count as a figure, if its column is there."""
+    if name in states:
+        count, error = count_distinct(states[name]["distinct"])
+        yield Value(form, count, unit, "more", error, states[name].number("nulls"))
+
+
+def disagreement(states: States) -> Iterable[Value]:
+    """Yield the share of labels that differ from the majority of their cell, if known."""
+    classes = states.get("classes")
+    if classes is not None and classes["classes"].size:
+        value = inside_disagreement(classes["classes"], LABEL_BITS)
+        nulls = classes.number("nulls")
+        yield Value("label_disagreement", value, "share", "less", 0.0, nulls)
