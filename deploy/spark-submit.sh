@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Submit a job of jobs/ to a Spark cluster with Delta Lake.
 #
-#   deploy/spark-submit.sh [spark-submit options] -- jobs/run.py --config run.yml [...]
-#   deploy/spark-submit.sh --master spark://host:7077 -- jobs/run.py --config run.yml
+#   deploy/spark-submit.sh [spark-submit options] -- jobs/run.py run.yml [...]
+#   deploy/spark-submit.sh --master spark://host:7077 -- jobs/run.py run.yml
 #
 # The package goes along as a zip (workers do not import from wheels); its dependencies must be on
 # the workers, or come in an archive made with venv-pack from an environment without pyspark:

@@ -1,6 +1,6 @@
 """Curate: all stages, from pool and target to the selected rows and the report.
 
-spark-submit jobs/run.py --config run.yml [--set key=value ...] [--workspace PLACE]
+spark-submit jobs/run.py CONFIG [key=value ...]
 """
 
 from __future__ import annotations
@@ -8,4 +8,4 @@ from __future__ import annotations
 from gio_spark.cli.job import job
 
 if __name__ == "__main__":
-    job()
+    job("run")

@@ -1,6 +1,6 @@
 """Embed pool and target: rows become vectors.
 
-spark-submit jobs/run_embed.py --config run.yml [--set key=value ...] [--workspace PLACE]
+spark-submit jobs/run_embed.py CONFIG [key=value ...]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Explode: from the plan to the selected rows, after the stages before it.
 
-spark-submit jobs/run_explode.py --config run.yml [--set key=value ...] [--workspace PLACE]
+spark-submit jobs/run_explode.py CONFIG [key=value ...]
 """
 
 from __future__ import annotations

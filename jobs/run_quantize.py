@@ -1,6 +1,6 @@
 """Quantise: fit the clusters and assign every row, after embedding where needed.
 
-spark-submit jobs/run_quantize.py --config run.yml [--set key=value ...] [--workspace PLACE]
+spark-submit jobs/run_quantize.py CONFIG [key=value ...]
 """
 
 from __future__ import annotations

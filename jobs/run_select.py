@@ -1,6 +1,6 @@
 """Plan: how much to take of each cluster, after the stages before it.
 
-spark-submit jobs/run_select.py --config run.yml [--set key=value ...] [--workspace PLACE]
+spark-submit jobs/run_select.py CONFIG [key=value ...]
 """
 
 from __future__ import annotations

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
+from deltalake import DeltaTable
 
-from gio_spark.cli.job import BAD_CONFIGURATION, FAILED, job
+from gio_spark.cli.job import job
+from gio_spark.cli.main import BAD_INPUT
 from gio_spark.pipeline import STAGES
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.py"))
@@ -24,8 +31,9 @@ def test_a_job_is_thin_and_says_how_to_start_it(file: Path):
 
 def test_there_is_a_job_for_the_whole_and_for_each_stage():
     names = {file.stem for file in JOBS}
-    # The report comes at the end of the whole: it is no stage that another waits for.
-    assert {"run", *(f"run_{stage}" for stage in STAGES if stage != "report")} <= names
+    # Metrics and report come at the end of the whole: no other stage waits for them.
+    stages = set(STAGES) - {"metrics", "report"}
+    assert names == {"run", "run_refresh", *(f"run_{stage}" for stage in stages)}
 
 
 def test_no_job_hides_a_module_of_the_standard_library():
@@ -33,20 +41,45 @@ def test_no_job_hides_a_module_of_the_standard_library():
     assert not {file.stem for file in JOBS} & set(sys.stdlib_module_names)
 
 
-def test_help_answers_without_spark():
-    command = [sys.executable, "-c", "from gio_spark.cli.job import job; job('embed', ['--help'])"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "--config" in done.stdout
+@pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)
+def test_the_command_of_a_job_exists(file: Path):
+    (command,) = re.findall(r'job\("(\w+)"\)', file.read_text())
+    done = subprocess.run(
+        [sys.executable, str(file), "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert command in done.stdout and "No such command" not in done.stderr
 
 
-def test_a_bad_configuration_and_a_failed_run_have_exit_codes_of_their_own(tmp_path, capsys):
+def test_a_bad_configuration_ends_the_job_with_the_exit_code_of_the_command(tmp_path, capsys):
     with pytest.raises(SystemExit) as missing:
-        job(None, ["--config", str(tmp_path / "none.yml")])
-    assert missing.value.code == BAD_CONFIGURATION
+        job("run", [str(tmp_path / "none.yml")])
+    assert missing.value.code == BAD_INPUT
     assert "none.yml" in capsys.readouterr().err
+
+
+def test_jobs_of_single_stages_follow_one_another(tmp_path, capsys):
+    points = np.random.default_rng(3).normal(size=(260, 4)).astype(np.float32)
+    rows = pa.table({"id": [str(n) for n in range(260)], "vector": pa.array(list(points))})
+    pq.write_table(rows.slice(0, 220), tmp_path / "pool.parquet")
+    pq.write_table(rows.slice(220), tmp_path / "target.parquet")
     config = tmp_path / "run.yml"
-    config.write_text("pool: no/such/pool\ntarget: no/such/target\nengine: embedded\n")
-    with pytest.raises(SystemExit) as failed:
-        job(None, ["--config", str(config), "--workspace", str(tmp_path / "workspace")])
-    assert failed.value.code == FAILED
-    assert "no/such/pool" in capsys.readouterr().err
+    settings = {
+        "pool": str(tmp_path / "pool.parquet"),
+        "target": str(tmp_path / "target.parquet"),
+        "budget": 30,
+        "workspace": str(tmp_path / "workspace"),
+        "engine": "embedded",
+        "columns": {"id": "id", "vector": "vector"},
+        "quantize": {"clusters": 6, "target_clusters": 3, "max_passes": 2},
+        "explode": {"within_cluster": "exact_count"},
+        "tracking": {"enabled": False},
+    }
+    config.write_text(yaml.safe_dump(settings))
+    job("embed", [str(config)])
+    assert "embed is done" in capsys.readouterr().out
+    job("explode", [str(config)])
+    job("run", [str(config), "report.title=Again"])
+    assert "30 of 220 rows" in capsys.readouterr().out
+    records = DeltaTable(str(tmp_path / "workspace" / "runs")).to_pyarrow_table()
+    assert records["stage"].to_pylist().count("embed pool") == 1
