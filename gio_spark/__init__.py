@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["Curation", "curate"]
+from gio_spark.version import __version__
+
+__all__ = ["Curation", "__version__", "curate"]
 
 if TYPE_CHECKING:
     from gio_spark.pipeline import Curation, curate
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use, so that workers and `import gio_spark.gio` need no Spark and no plots.
-    if name in __all__:
+    if name in ("Curation", "curate"):
         from gio_spark import pipeline
 
         return getattr(pipeline, name)

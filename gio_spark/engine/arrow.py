@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-Produced = pa.RecordBatch | pa.Table | Mapping[str, Any]
+Produced: TypeAlias = "pa.RecordBatch | pa.Table | Mapping[str, Any]"
 MapFunction = Callable[[Iterator[pa.RecordBatch]], Iterable[Produced]]
 
 _SIMPLE = {

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-import gio_spark
 from gio_spark.engine.arrow import map_arrow
 from gio_spark.engine.info import describe
 from gio_spark.errors import EngineError
+from gio_spark.version import __version__
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -54,7 +54,7 @@ def ensure_package(spark: SparkSession) -> None:
 def _versions() -> dict[str, str]:
     return {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
-        "package": gio_spark.__version__,
+        "package": __version__,
     }
 
 
@@ -65,7 +65,7 @@ def _report(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, list[str]]]
 
 def package_zip() -> Path:
     """Write the package's sources to a zip named by their content, and return its path."""
-    root = Path(gio_spark.__file__).parent
+    root = Path(__file__).parents[1]
     files = sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     digest = hashlib.sha256()
     for file in files:

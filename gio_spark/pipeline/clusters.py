@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.settings.run import RunSettings
 
 _FIT_SETTINGS = {
     "clusters", "batch_rows", "max_passes", "patience", "tolerance", "decay", "starved_share",
@@ -31,6 +33,10 @@ _TARGET_CLUSTERS = 1_000
 # The published work found 1,000 to 3,000 clusters alike; below that, about 30 rows per cluster.
 _CLUSTERS = 1_500
 _ROWS_PER_CLUSTER = 30
+
+
+# Work that a killed fit may lose.
+COMMIT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,9 @@ class Codebook:
     published: str
 
 
-def choose_clusters(ctx: Context, rows: int) -> int:
+def clusters_for(settings: RunSettings, rows: int) -> int:
     """Return K: the user's, or one from the number of rows."""
-    wanted = ctx.settings.quantize.clusters
+    wanted = settings.quantize.clusters
     if isinstance(wanted, int):
         return min(wanted, rows)
     return int(max(1, min(_CLUSTERS, rows // _ROWS_PER_CLUSTER)))
@@ -68,9 +74,16 @@ def fit(ctx: Context, side: Side, clusters: int) -> tuple[NDArray[np.float32], s
     ws = ctx.workspace
 
     def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+        saved = time.monotonic()
+
         def commit(state: KMeansState) -> None:
+            nonlocal saved
             shown.say(_pass_note(state, settings.max_passes))
-            _save_state(ctx, state, key)
+            # Passes over a small table take less time than a commit: what is lost when such a fit
+            # is killed is a few seconds of work.
+            if state.finished or time.monotonic() - saved >= COMMIT_SECONDS:
+                _save_state(ctx, state, key)
+                saved = time.monotonic()
 
         model = MiniBatchKMeans(
             k=clusters,
@@ -104,7 +117,7 @@ def _pass_note(state: KMeansState, most: int) -> str:
 
 
 def _save_state(ctx: Context, state: KMeansState, key: str) -> None:
-    arrays = {
+    arrays: dict[str, NDArray] = {
         "centroids": state.centroids,
         "weights": state.weights,
         "info": text_array(state.info()),
@@ -148,7 +161,7 @@ def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: st
 def quantise(ctx: Context, sides: dict[str, Side]) -> Codebook:
     """Fit the pool's codebook, assign pool and targets to it, and publish the centroids."""
     pool = sides["pool"]
-    clusters = choose_clusters(ctx, pool.usable)
+    clusters = clusters_for(ctx.settings, pool.usable)
     if not isinstance(ctx.settings.quantize.clusters, int) and pool.usable < 100:
         ctx.caution(
             "too few rows", f"The pool has {pool.usable} usable rows, so only {clusters} "

@@ -208,12 +208,13 @@ def _examples(
         return ()
     plan = chosen.plan.assign(left=lambda p: p["rows"] - p["take"])
     plan = plan[(plan["take"] > 0) & (plan["left"] > 0)]
-    clusters = plan.sort_values(["target_mass", "cluster"], ascending=[False, True])
-    clusters = clusters["cluster"].head(_EXAMPLE_CLUSTERS).tolist()
+    largest = plan.sort_values(["target_mass", "cluster"], ascending=[False, True])
+    clusters = [int(c) for c in largest["cluster"].head(_EXAMPLE_CLUSTERS)]
     if not clusters:
         return ()
     ws = ctx.workspace
-    rows = ws.read("assignments", book.assignments["pool"]).where(F.col("cluster").isin(clusters))
+    rows = ws.read("assignments", book.assignments["pool"])
+    rows = rows.where(F.col("cluster").isin(clusters))
     kept = selected.select(F.col("gio_id").alias("id"), F.col("gio_log_ratio").alias("log_ratio"),
                            F.lit(True).alias("taken"))
     marked = rows.select("id", "cluster", "source", "label").join(kept, "id", "left")
@@ -222,7 +223,7 @@ def _examples(
         marked, 200 * len(clusters), f"examples-{ctx.settings.seed}",
         total=min(total, int(plan[plan["cluster"].isin(clusters)]["rows"].sum())),
     ).to_pandas()
-    sample["taken"] = sample["taken"].fillna(False).astype(bool)
+    sample["taken"] = sample["taken"].notna()
     few = sample.groupby(["cluster", "taken"], sort=True).head(each)
     contents = _contents(ctx, sides["pool"], content, few["id"].tolist())
     examples = []

@@ -109,7 +109,7 @@ def set_aside(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         frames: list[DataFrame] = []
-        for name, (source, side_key, _) in embedded.items():
+        for name, (source, side_key, _rows) in embedded.items():
             rows = ws.read("embeddings", side_key).where(F.col("reason").isNotNull())
             frames.append(
                 rows.select("id", "reason", F.lit(None).cast("string").alias("detail"),
@@ -128,11 +128,11 @@ def set_aside(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict
 
     record = ctx.stage("quarantine", key, "quarantine", make)
     sides = {}
-    for name, (source, side_key, rows) in embedded.items():
+    for name, (source, side_key, count) in embedded.items():
         bad = {reason: n for side, reason, n in record.detail["counts"] if side == name}
         unusable = sum(n for reason, n in bad.items() if _in_embeddings(reason))
-        sides[name] = Side(name, source, side_key, rows - unusable, dict(sorted(bad.items())))
-        _judge(ctx, sides[name], rows)
+        sides[name] = Side(name, source, side_key, count - unusable, dict(sorted(bad.items())))
+        _judge(ctx, sides[name], count)
     return sides
 
 

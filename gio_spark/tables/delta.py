@@ -102,6 +102,21 @@ def read(spark: SparkSession, location: str, version: int | None = None) -> Data
     return reader.load(absolute(location))
 
 
+def newest_version(location: str) -> int:
+    """Return the newest version of a Delta table at a path, from the names in its log."""
+    import pyarrow.fs as pafs
+
+    from gio_spark.tables.files import filesystem
+
+    store, path = filesystem(location)
+    infos = store.get_file_info(pafs.FileSelector(path + "/_delta_log"))
+    commits = [i.base_name[:-5] for i in infos if i.base_name.endswith(".json")]
+    numbers = [int(name) for name in commits if name.isdigit()]
+    if not numbers:
+        raise InputError(_missing(location, None))
+    return max(numbers)
+
+
 def is_delta(location: str) -> bool:
     """Tell whether a path holds a Delta log."""
     import pyarrow.fs as pafs

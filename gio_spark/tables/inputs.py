@@ -112,7 +112,7 @@ def pin_input(spark: SparkSession, settings: InputSettings, name: str) -> Pin:
         InputError: It is missing or cannot be listed.
         IdentifierError: Its name is not one.
     """
-    kind = settings.format
+    kind: str = settings.format
     location = settings.location
     if kind_of(location) == "table" or kind == "delta" or (
         kind == "auto" and delta.is_delta(location)

@@ -98,6 +98,8 @@ class Workspace:
         if not self.in_catalog and not is_remote_path(self.location):
             _check_writable(Path(self.location))
         self._known: set[str] = set()
+        # Read once: what this process adds is kept beside it.
+        self._records: list[Record] | None = None
 
     # -- where -----------------------------------------------------------------------------------
 
@@ -119,6 +121,8 @@ class Workspace:
 
     def version(self, table: str) -> int:
         """Return the newest version of a stage table."""
+        if not self.in_catalog:
+            return delta.newest_version(self.place(table))
         return delta.pin(self.spark, self.place(table), None).version
 
     # -- data ------------------------------------------------------------------------------------
@@ -278,20 +282,23 @@ class Workspace:
             .mode("append")
             .option("userMetadata", json.dumps({"run": run, "stage": stage, "key": fingerprint}))
         )
+        before = self.records()
         self._save(writer, "runs")
         self._known.add("runs")
+        self._records = [*before, made]
         return made
 
     def records(self, run: str | None = None) -> list[Record]:
         """Return the records of finished stages, oldest first."""
-        if not self.exists("runs"):
-            return []
-        df = self.read_all("runs")
-        if run is not None:
-            df = df.where(F.col("run") == run)
-        rows = bounded(df, 200_000, "records of runs").to_pylist()
-        made = [Record(**{**row, "detail": json.loads(row["detail"] or "{}")}) for row in rows]
-        return sorted(made, key=lambda r: (r.finished, r.stage))
+        if self._records is None:
+            if not self.exists("runs"):
+                return []
+            rows = bounded(self.read_all("runs"), 200_000, "records of runs").to_pylist()
+            self._records = [
+                Record(**{**row, "detail": json.loads(row["detail"] or "{}")}) for row in rows
+            ]
+        own = [r for r in self._records if run is None or r.run == run]
+        return sorted(own, key=lambda r: (r.finished, r.stage))
 
     def complete(self, stage: str, fingerprint: str) -> Record | None:
         """Return the record of a complete stage whose rows are still there, if there is one."""

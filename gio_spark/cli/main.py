@@ -1,0 +1,202 @@
+"""Commands of `gio-spark`. Each parses, calls the pipeline and prints; nothing is decided here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from gio_spark.errors import (
+    ConfigError,
+    EmptySelectionError,
+    GioSparkError,
+    InputError,
+)
+
+if TYPE_CHECKING:
+    from gio_spark.settings.run import RunSettings
+
+app = typer.Typer(
+    name="gio-spark",
+    help="Choose the rows of a pool that are worth training on for a target.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+# Exit codes, for schedulers: what kind of thing went wrong.
+FAILED = 1
+BAD_INPUT = 2
+NOTHING_SELECTED = 3
+GATE_FAILED = 4
+
+Config = Annotated[Path, typer.Argument(help="YAML file with the settings of the run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings that override the file: budget=0.2 quantize.clusters=500"),
+]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", help="auto, embedded, spark or cluster.")
+]
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Print one clear message for errors that are meant for people, and set the exit code."""
+    try:
+        yield
+    except EmptySelectionError as error:
+        err.print(f"nothing selected: {error}", style="yellow", markup=False)
+        raise typer.Exit(NOTHING_SELECTED) from error
+    except (ConfigError, InputError) as error:
+        err.print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(BAD_INPUT) from error
+    except GioSparkError as error:
+        err.print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(FAILED) from error
+
+
+def load_settings(config: Path, overrides: list[str] | None, engine: str | None) -> RunSettings:
+    """Read a configuration file with overrides from the command line."""
+    from gio_spark.settings.load import load
+
+    given = list(overrides or [])
+    if engine is not None:
+        given.append(f"engine={engine}")
+    return load(config, given)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("gio-spark.yml"),
+    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a commented example configuration."""
+    from gio_spark.settings.example import example
+
+    with clear_errors():
+        if path.exists() and not force:
+            raise ConfigError(f"{path} exists already; use --force to overwrite it.")
+        try:
+            path.write_text(example(), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"Cannot write {path}: {error.strerror}.") from error
+    out.print(f"Wrote {path}. Next: set pool, target and columns, then gio-spark validate {path}")
+
+
+@app.command()
+def validate(
+    config: Config, overrides: Overrides = None, engine: EngineOption = None
+) -> None:
+    """Check file, tables, columns and types, and print plan and forecast without running."""
+    with clear_errors():
+        settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.show import print_forecast
+        from gio_spark.engine import describe, session
+        from gio_spark.engine.doctor import complaints
+        from gio_spark.pipeline.forecast import validate as check
+
+        for text in complaints():
+            err.print(f"warning: {text}", style="yellow", markup=False)
+        spark = session(settings.engine)
+        out.print(describe(spark).line())
+        made, inputs, embedder = check(settings, spark)
+        print_forecast(out, settings, made, inputs, embedder)
+
+
+@app.command()
+def run(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
+    """Run all stages; what is complete already is not done again."""
+    _run(config, overrides, engine, None)
+
+
+def _run(config: Path, overrides: list[str] | None, engine: str | None, until: str | None) -> None:
+    with clear_errors():
+        settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.show import print_curation
+        from gio_spark.pipeline import run as run_pipeline
+
+        print_curation(out, run_pipeline(settings, until=until), until)
+
+
+def _stage_command(stage: str, what: str) -> None:
+    def command(
+        config: Config, overrides: Overrides = None, engine: EngineOption = None
+    ) -> None:
+        _run(config, overrides, engine, stage)
+
+    command.__doc__ = f"Run up to and including {what}."
+    app.command(name=stage)(command)
+
+
+for _name, _what in (
+    ("embed", "the embeddings: rows to vectors, unusable rows to quarantine"),
+    ("quantize", "the clusters: fit, assignment, figures per cluster"),
+    ("select", "the plan: how much to take of each cluster"),
+    ("explode", "the selected rows"),
+):
+    _stage_command(_name, _what)
+
+
+@app.command()
+def show(
+    run_id: Annotated[str | None, typer.Argument(help="Run; none: list the runs.")] = None,
+    workspace: Annotated[str, typer.Option(help="Workspace of the run.")] = "gio-workspace",
+    engine: EngineOption = None,
+) -> None:
+    """Say what a run did, or list the runs of a workspace."""
+    with clear_errors():
+        from gio_spark.cli.show import print_run, print_runs
+        from gio_spark.engine import session
+        from gio_spark.pipeline.history import history
+
+        spark = session(engine or "auto")  # type: ignore[arg-type]
+        records = history(spark, workspace)
+        if run_id is None:
+            print_runs(out, records)
+        else:
+            print_run(out, records, run_id)
+
+
+@app.command()
+def refresh(
+    config: Config, overrides: Overrides = None, engine: EngineOption = None
+) -> None:
+    """Bring a selection up to date with a pool that has grown, by the frozen plan."""
+    with clear_errors():
+        settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.show import print_refresh
+        from gio_spark.pipeline.refresh import refresh as refresh_pipeline
+
+        print_refresh(out, refresh_pipeline(settings))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where data and results go.")] = Path("demo-output"),
+    engine: EngineOption = None,
+) -> None:
+    """Curate real images and texts that are on this machine, and compare with random rows."""
+    with clear_errors():
+        from gio_spark.demo import run as run_demo
+
+        run_demo(engine=engine or "auto", folder=folder)
+
+
+def main() -> None:
+    """Entry point of the console script and of jobs."""
+    logging.basicConfig(
+        level=os.environ.get("GIO_SPARK_LOG", "WARNING").upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    app()

@@ -1,0 +1,157 @@
+"""Tables for a terminal: forecast, outcome of a run, list of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from gio_spark.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gio_spark.pipeline import Curation
+    from gio_spark.pipeline.forecast import Forecast
+    from gio_spark.pipeline.refresh import Refreshed
+    from gio_spark.settings.run import RunSettings
+    from gio_spark.tables import Input, Record
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return ""
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    return table
+
+
+def print_forecast(
+    out: Console, settings: RunSettings, made: Forecast, inputs: dict[str, Input], embedder: str
+) -> None:
+    """Print the plan of a run and what it will take."""
+    table = _table("Inputs", "input", "rows", "format", "version", "location")
+    for name, one in inputs.items():
+        table.add_row(name, f"{one.count:,}", one.format, one.version[:12], one.location)
+    out.print(table)
+    plan = _table("Plan", "", "")
+    plan.add_row("embedder", f"{embedder}, {made.dimension} numbers")
+    plan.add_row("clusters", f"{made.clusters:,}")
+    plan.add_row("objective", settings.select.objective)
+    plan.add_row("inside a cluster", settings.explode.within_cluster)
+    plan.add_row("budget", made.budget)
+    plan.add_row("workspace", settings.workspace)
+    out.print(plan)
+    cost = _table("Forecast", "", "")
+    for name, seconds in made.core_seconds.items():
+        cost.add_row(f"core-seconds: {name}", f"{seconds:,.0f}")
+    cost.add_row("core-hours in all", f"{made.core_hours:.3g}")
+    cost.add_row("written", _size(made.bytes_written))
+    cost.add_row("driver memory", _size(made.driver_bytes))
+    cost.add_row("memory per Python worker", _size(made.worker_bytes))
+    out.print(cost)
+    out.print("The configuration is valid.")
+
+
+def print_curation(out: Console, curation: Curation, until: str | None) -> None:
+    """Print what a run gave."""
+    summary = curation.summary
+    if until is not None and "selected_rows" not in summary:
+        done = "complete already" if not curation.did_work else "done"
+        out.print(f"{curation.run_id}: {until} is {done}.")
+    else:
+        _print_summary(out, summary)
+        if not curation.did_work:
+            out.print("Nothing was left to do: every stage was complete.")
+    for name in ("selected", "plan"):
+        if name in curation.tables:
+            out.print(f"{name}: {curation.tables[name]}")
+    if curation.report is not None:
+        out.print(f"report: {curation.report}")
+
+
+def _print_summary(out: Console, summary: dict[str, Any]) -> None:
+    share = summary["selected_rows"] / max(1, summary["pool_rows"])
+    table = _table(f"Run {summary['run']}", "", "")
+    table.add_row("selected", f"{summary['selected_rows']:,} of {summary['pool_rows']:,} rows "
+                              f"({share:.1%})")
+    if summary["unit"] == "tokens":
+        table.add_row("tokens", f"{summary['spent']:,.0f}")
+    table.add_row("target", f"{summary['target_rows']:,} rows")
+    table.add_row("clusters", f"{summary['clusters']:,}")
+    table.add_row("chosen by", f"{summary['objective']}, inside a cluster "
+                               f"{summary['within_cluster']}")
+    found = summary["divergences"]
+    table.add_row("divergence from target", f"pool {found['pool']:.3f}, random rows "
+                  f"{found['random']:.3f}, selection {found['selection']:.3f} nats")
+    if summary["certificate"]:
+        gap = summary["certificate"][2]
+        table.add_row("certified", f"no plan is better by more than {gap:.1e}")
+    bad = sum(n for reasons in summary["quarantine"].values() for n in reasons.values())
+    if bad:
+        table.add_row("put aside", f"{bad:,} rows")
+    out.print(table)
+    for name, text, action in summary["cautions"]:
+        out.print(f"caution, {name}: {text} {action}", style="yellow", markup=False)
+
+
+def print_runs(out: Console, records: Sequence[Record]) -> None:
+    """Print the finished runs of a workspace."""
+    table = _table("Runs", "run", "finished", "rows", "budget", "engine")
+    for record in records:
+        if record.stage == "run":
+            detail = record.detail
+            table.add_row(record.run, f"{record.finished:%Y-%m-%d %H:%M}", f"{record.rows:,}",
+                          str(detail["budget"]), detail["engine"].split(" · ")[0])
+    out.print(table)
+
+
+def print_run(out: Console, records: Sequence[Record], run_id: str) -> None:
+    """Print everything known of one run.
+
+    Raises:
+        InputError: There is no such run.
+    """
+    own = [r for r in records if r.run == run_id]
+    if not own:
+        known = sorted({r.run for r in records})
+        raise InputError(f"No run {run_id!r} is recorded here. Known: {', '.join(known[-10:])}.")
+    whole = [r for r in own if r.stage == "run"]
+    if whole:
+        summary = whole[-1].detail
+        out.print(summary["engine"])
+        _print_summary(out, summary)
+        for name, place in summary["inputs"].items():
+            out.print(f"{name}: {place} at {summary['versions'][name]}")
+        out.print(f"report: {summary['report']}")
+    table = _table("Stages of this run", "stage", "rows", "seconds", "table", "version")
+    for record in own:
+        if record.stage != "run":
+            table.add_row(record.stage, f"{record.rows:,}", f"{record.seconds:.1f}",
+                          record.table, str(record.version))
+    out.print(table)
+    if not whole:
+        out.print("The run has not finished; run it again to go on.")
+
+
+def print_refresh(out: Console, done: Refreshed) -> None:
+    """Print what a refresh changed."""
+    table = _table(f"Refresh of {done.run_id}", "", "")
+    table.add_row("new rows in the pool", f"{done.new_rows:,}")
+    table.add_row("rows gone from the pool", f"{done.gone_rows:,}")
+    table.add_row("put aside", f"{done.bad_rows:,}")
+    table.add_row("selected before", f"{done.before:,}")
+    table.add_row("added", f"{done.added:,}")
+    table.add_row("dropped", f"{done.dropped:,}")
+    table.add_row("selected now", f"{done.after:,}")
+    out.print(table)
+    if not done.did_work:
+        out.print("Nothing was left to do: the pool has not changed.")

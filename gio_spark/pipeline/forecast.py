@@ -1,0 +1,177 @@
+"""What a run will cost, before it runs: rows, bytes, core-hours, memory of driver and executors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gio_spark.engine import describe
+from gio_spark.pipeline import prepare, vectors
+from gio_spark.pipeline.clusters import clusters_for
+from gio_spark.pipeline.context import Context
+from gio_spark.settings.run import RunSettings, parse_budget
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from gio_spark.embed import Embedder
+    from gio_spark.tables import Input
+
+# Rows that one core embeds in a second; measured on 2 slow cores, benchmarks/bench_embed.py.
+_ROWS_PER_SECOND = {
+    "vectors": 400_000.0,
+    "ngrams": 8_000.0,
+    "wordllama": 8_000.0,
+    "model2vec": 8_000.0,
+    "sentence-transformers": 40.0,
+    "images": 10_000.0,
+    "tabular": 100_000.0,
+}
+# Float operations of the assignment kernel that one core does in a second, scan included.
+_FLOPS = 50e9
+# Rows whose text the ratio's classifier scores on one core in a second.
+_SCORED_PER_SECOND = 10_000.0
+# What a session, a write and the small stages take whatever the data (seconds).
+_FIXED = {"embedded": 10.0, "local": 90.0}
+_BATCH_ROWS = 8192
+_SAMPLE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take.
+
+    Attributes:
+        rows: Name of an input -> rows.
+        clusters: K.
+        dimension: Length of a vector.
+        bytes_written: Bytes of all stage tables, about.
+        core_seconds: Stage -> seconds of one core.
+        driver_bytes: Memory of the driver beside Spark's own.
+        worker_bytes: Memory of one Python worker.
+        budget: What will be selected, in words.
+    """
+
+    rows: dict[str, int]
+    clusters: int
+    dimension: int
+    bytes_written: int
+    core_seconds: dict[str, float]
+    driver_bytes: int
+    worker_bytes: int
+    budget: str
+
+    @property
+    def core_hours(self) -> float:
+        """Core-hours of all stages."""
+        return sum(self.core_seconds.values()) / 3600
+
+
+def forecast(
+    *,
+    pool: int,
+    targets: dict[str, int],
+    clusters: int,
+    dimension: int,
+    embedder: str,
+    settings: RunSettings,
+    engine: str,
+    content_bytes: int | None = None,
+) -> Forecast:
+    """Compute what a run on so many rows will take; see benchmarks/ for where the rates are from.
+
+    Args:
+        pool: Rows of the pool.
+        targets: Name -> rows of each target.
+        clusters: K.
+        dimension: d.
+        embedder: Name of the embedder.
+        settings: Of the run.
+        engine: Kind of engine.
+        content_bytes: Size of the pool in storage, where known.
+    """
+    rows = pool + sum(targets.values())
+    batch = settings.quantize.batch_rows or max(64 * clusters, 16_384)
+    passes = min(pool, batch) * settings.quantize.max_passes / 2
+    product = 2.0 * clusters * dimension
+    density = settings.explode.within_cluster == "density_ratio"
+    unit, amount = parse_budget(settings.budget)
+    share = {"rows": amount / pool, "share": amount, "tokens": 0.1, "auto": 0.5}[unit]
+    seconds = {
+        "embed": rows / _ROWS_PER_SECOND[embedder],
+        "quantize": (passes + rows) * product / _FLOPS,
+        "select": pool / _SCORED_PER_SECOND if density else pool / 1e6,
+        "explode": pool / 200_000,
+        "metrics": pool / 200_000,
+        "fixed": _FIXED.get(engine, 120.0),
+    }
+    vectors_bytes = rows * (4 * dimension + 120)
+    copies = int(min(share, 1.0) * (content_bytes or pool * 500))
+    return Forecast(
+        rows={"pool": pool, **targets},
+        clusters=clusters,
+        dimension=dimension,
+        bytes_written=int(vectors_bytes + rows * 40 + pool * (30 if density else 0) + copies),
+        core_seconds=seconds,
+        driver_bytes=int(_SAMPLE_BYTES + 6 * 8 * clusters * dimension + 512 * clusters),
+        worker_bytes=int(
+            120e6 + 2 * 4 * clusters * dimension + 8 * clusters * dimension
+            + 4 * _BATCH_ROWS * (3 * dimension + min(clusters, 8192))
+        ),
+        budget={
+            "rows": f"{amount:,.0f} rows",
+            "share": f"about {amount * pool:,.0f} rows ({amount:.1%} of the pool)",
+            "tokens": f"{amount:,.0f} tokens",
+            "auto": "as many rows as can have the target's law",
+        }[unit],
+    )
+
+
+def validate(settings: RunSettings, spark: SparkSession) -> tuple[Forecast, dict[str, Input], str]:
+    """Check settings, tables, columns and types without running, and forecast the run.
+
+    Returns:
+        The forecast, the opened inputs and the name of the embedder.
+
+    Raises:
+        GioSparkError: With what is wrong, where, and what to do.
+    """
+    from gio_spark.engine.progress import Progress
+    from gio_spark.tables import Workspace
+    from gio_spark.tracking import NullTracker
+
+    workspace = Workspace(spark, settings.workspace)
+    ctx = Context(spark, settings, workspace, "", Progress("silent"), NullTracker())
+    embedder = vectors.make_embedder(ctx)
+    pins = prepare.pin_all(spark, settings)
+    inputs = prepare.open_all(spark, settings, pins)
+    pool = inputs["pool"].count
+    made = forecast(
+        pool=pool,
+        targets={n: i.count for n, i in inputs.items() if n != "pool"},
+        clusters=clusters_for(settings, pool),
+        dimension=_dimension(settings, embedder, inputs["pool"]),
+        embedder=embedder.name,
+        settings=settings,
+        engine=describe(spark).kind,
+        content_bytes=inputs["pool"].bytes,
+    )
+    return made, inputs, embedder.name
+
+
+def _dimension(settings: RunSettings, embedder: Embedder, pool: Input) -> int:
+    """Return the length of the vectors; one that a fit decides is guessed from the settings."""
+    from gio_spark.errors import InputError
+
+    column = settings.pool_columns().vector
+    if column is not None and embedder.name == "vectors":
+        from gio_spark.engine import bounded, decode_vectors
+        from gio_spark.tables import quoted_column
+
+        first = pool.rows.selectExpr(f"{quoted_column(column)} AS v").where("v IS NOT NULL")
+        table = bounded(first.limit(1), 1, "one vector")
+        return int(decode_vectors(table["v"]).shape[1]) if table.num_rows else 1
+    try:
+        return embedder.dimension
+    except InputError:
+        return settings.embed.dimension or 64

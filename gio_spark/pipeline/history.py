@@ -1,0 +1,26 @@
+"""What runs did, from the records in the workspace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gio_spark.errors import InputError
+from gio_spark.tables import Record, Workspace
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def history(spark: SparkSession, location: str) -> list[Record]:
+    """Return all records of a workspace, oldest first.
+
+    Raises:
+        InputError: No run has been recorded there.
+    """
+    records = Workspace(spark, location).records()
+    if not records:
+        raise InputError(
+            f"No runs are recorded in the workspace {location}. Give the workspace of the run: "
+            "--workspace PATH."
+        )
+    return records

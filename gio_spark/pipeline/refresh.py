@@ -1,0 +1,214 @@
+"""`gio-spark refresh`, first cut: a grown pool meets the frozen plan.
+
+Only ids not seen before are embedded and assigned; the plan's thresholds, the codebook, the
+embedder's and the ratio's fitted state stay as the run left them; rows whose ids are gone are
+dropped from the selection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pyspark.sql import functions as F
+
+from gio_spark import embed, explode, quantize
+from gio_spark.engine import bounded, describe, session
+from gio_spark.engine.progress import Progress
+from gio_spark.errors import InputError, TooManyBadRowsError
+from gio_spark.pipeline import vectors
+from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.store import load_arrays
+from gio_spark.settings.run import RunSettings
+from gio_spark.tables import Input, Record, Workspace, open_input, pin_input, quoted_column
+from gio_spark.tracking import NullTracker
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from gio_spark.engine.progress import Stage as StageProgress
+
+ADDED = ("gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_input_version")
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh changed; counts of rows."""
+
+    run_id: str
+    new_rows: int
+    gone_rows: int
+    bad_rows: int
+    before: int
+    added: int
+    dropped: int
+    after: int
+    did_work: bool
+
+
+def refresh(
+    settings: RunSettings,
+    *,
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+) -> Refreshed:
+    """Bring the newest run's selection up to date with the pool as it is now.
+
+    Args:
+        settings: The settings of the run that is refreshed.
+        spark: Session.
+        progress: Where to show what is going on.
+
+    Raises:
+        InputError: No finished run of these settings is in the workspace.
+    """
+    spark = spark or session(settings.engine)
+    progress = progress or Progress()
+    progress.say(describe(spark).line())
+    workspace = Workspace(spark, settings.workspace)
+    base = _newest_run(workspace, settings)
+    pin = pin_input(spark, settings.pool, "pool")
+    ctx = Context(spark, settings, workspace, base.run, progress, NullTracker())
+    key = fingerprint("refresh", base.run, pin.table_id, pin.version)
+    done = workspace.complete("refresh", key)
+    if base.detail["versions"]["pool"] == pin.version and _last(workspace, base.run) is None:
+        count = base.rows
+        return Refreshed(base.run, 0, 0, 0, count, 0, 0, count, did_work=False)
+    newest = _last(workspace, base.run)
+    if done is not None and newest is not None and newest.fingerprint == key:
+        return Refreshed(**{**done.detail["counts"], "did_work": False})
+    pool = open_input(spark, settings.pool, settings.pool_columns(), "pool", pin)
+    refreshed: dict[str, Any] = {}
+
+    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        made = _apply(ctx, base, pool, key)
+        refreshed.update(made)
+        return made["after"], {"counts": {**made, "run_id": base.run}, "version": pin.version}
+
+    ctx.stage("refresh", key, "", make, rows=pool.count)
+    pool.recheck()
+    return Refreshed(run_id=base.run, did_work=True, **refreshed)
+
+
+def _newest_run(workspace: Workspace, settings: RunSettings) -> Record:
+    """Return the newest finished run with the same settings, pinned versions aside."""
+    outside = {"engine", "tracking", "report", "workspace"}
+    wanted = settings.model_dump(mode="json", exclude=outside)
+    for record in reversed([r for r in workspace.records() if r.stage == "run"]):
+        found = {k: v for k, v in record.detail["settings"].items() if k not in outside}
+        if found == wanted:
+            return record
+    raise InputError(
+        f"No finished run of this configuration is in the workspace {workspace.location}. "
+        "Run `gio-spark run` first; a changed setting makes another run."
+    )
+
+
+def _last(workspace: Workspace, run: str) -> Record | None:
+    found = [r for r in workspace.records(run) if r.stage == "refresh"]
+    return found[-1] if found else None
+
+
+def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
+    """Embed, assign and judge new rows; write the selection anew in one commit."""
+    keys = base.detail["keys"]
+    ws = ctx.workspace
+    # Everything that was ever embedded for this run: its first pool and earlier refreshes.
+    seen_keys = [keys["embeddings"]["pool"]] + [
+        r.fingerprint for r in ws.records(base.run) if r.stage == "refresh"
+    ]
+    seen = ws.read_all("embeddings").where(F.col("fingerprint").isin(seen_keys)).select("id")
+    seen = seen.distinct()
+    # A refresh that was interrupted after its embeddings were written starts over with the same
+    # fingerprint, so its own rows never count as seen.
+    new = pool.rows.join(seen, "id", "left_anti")
+    embedder = vectors.make_embedder(ctx)
+    state = load_arrays(ws, _embed_fit_key(ctx, base)) if embedder.needs_fit else {}
+    if embedder.needs_fit:
+        embedder = embedder.with_state(state)
+    out = embed.embed(new, embedder, columns=pool.columns).select(
+        "*", F.lit("pool").alias("side"), F.lit(embedder.name).alias("embedder"),
+        F.lit(embedder.revision).alias("embedder_revision"),
+        F.lit(pool.version).alias("input_version"),
+    )
+    new_rows = ws.write("embeddings", out, fingerprint=key, run=ctx.run, stage="refresh")
+    written = ws.read("embeddings", key)
+    bad_rows = _judge(ctx, written, new_rows)
+    book = np.array(load_arrays(ws, keys["fit"])["centroids"])
+    assigned = quantize.assign(
+        written.where(F.col("reason").isNull()).select("id", "vector", *vectors.CARRIED),
+        book, carry=vectors.CARRIED, spherical=ctx.settings.quantize.spherical,
+        second=ctx.settings.quantize.second and len(book) > 1,
+    )
+    ws.write("assignments", assigned, fingerprint=key, run=ctx.run, stage="refresh",
+             expected=new_rows - bad_rows)
+    before = ws.read("selected", base.run, key="gio_run")
+    had = before.count()
+    kept = _kept_new(ctx, base, new, key)
+    added_rows = explode.materialise(
+        pool.rows, kept, expected=new_rows, settings=ctx.settings.explode,
+        columns={"gio_input_version": pool.version},
+    )
+    own = [] if ctx.settings.explode.output == "ids" else pool.own(added_rows)
+    stay = before.join(pool.rows.select(F.col("id").alias("gio_id")), "gio_id", "left_semi")
+    added = added_rows.select(*own, *ADDED)
+    names = [quoted_column(c) for c in added.columns]
+    both = stay.select(*names).unionByName(added)
+    stayed = stay.count()
+    # One commit replaces the selection: readers see the old one or the new one.
+    after = ws.write("selected", both, fingerprint=base.run, run=ctx.run, stage="refresh")
+    gone = seen.join(pool.rows.select("id"), "id", "left_anti").count()
+    return {
+        "new_rows": new_rows, "gone_rows": gone, "bad_rows": bad_rows, "before": had,
+        "added": after - stayed, "dropped": had - stayed, "after": after,
+    }
+
+
+def _embed_fit_key(ctx: Context, base: Record) -> str:
+    """Return the fingerprint of the embedder's fitted state of the run."""
+    found = [r for r in ctx.workspace.records() if r.stage == "embed-fit"]
+    own = [r for r in found if r.run == base.run] or found
+    if not own:
+        raise InputError("The run's fitted embedder is gone from `models`; run `gio-spark run`.")
+    return own[-1].fingerprint
+
+
+def _judge(ctx: Context, written: DataFrame, new_rows: int) -> int:
+    """Write the new rows' quarantine; stop where too many are unusable."""
+    bad = written.where(F.col("reason").isNotNull()).select(
+        "id", "reason", F.lit(None).cast("string").alias("detail"), F.lit("pool").alias("side")
+    )
+    key = fingerprint("refresh-quarantine", bounded(
+        written.select("fingerprint").limit(1), 1, "one fingerprint").to_pylist())
+    count = ctx.workspace.write("quarantine", bad, fingerprint=key, run=ctx.run, stage="refresh")
+    if count > ctx.settings.quarantine.max_share * max(new_rows, 1):
+        raise TooManyBadRowsError(
+            f"{count:,} of {new_rows:,} new rows cannot be used, above quarantine.max_share = "
+            f"{ctx.settings.quarantine.max_share:g}. Look at {ctx.workspace.place('quarantine')}; "
+            "the selection is as it was."
+        )
+    return count
+
+
+def _kept_new(ctx: Context, base: Record, new: DataFrame, key: str) -> DataFrame:
+    """Return the new rows that pass the frozen thresholds."""
+    ws = ctx.workspace
+    keys = base.detail["keys"]
+    plan = bounded(ws.read("plan", base.detail["plan_key"]), 1 << 20, "clusters").to_pandas()
+    rows = ws.read("assignments", key).select("id", "cluster")
+    if keys["ratio"]:
+        arrays = load_arrays(ws, keys["ratio"])
+        arrays.pop("facts")
+        model = explode.RatioModel.from_arrays(arrays)
+        if model.kind == "text":
+            column = quoted_column(ctx.settings.pool_columns().text or "")
+            content = new.select("id", F.col(column).alias("content"))
+        else:
+            content = ws.read("embeddings", key).select("id", F.col("vector").alias("content"))
+        scored = explode.score(content, model, content="content", keep=())
+        rows = rows.join(scored, "id", "inner")
+    return explode.kept(
+        rows, plan, settings=ctx.settings.explode, seed=ctx.settings.seed
+    )
+
