@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import threading
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from gio_spark.embed.base import Embedder, Result, check_vectors, load_once, text_column
-from gio_spark.embed.models import resolve_model
+from gio_spark.embed.models import is_folder, resolve_model
 from gio_spark.embed.static import pool_tokens
 from gio_spark.errors import ConfigError, InputError, MissingExtraError
 
@@ -64,17 +65,20 @@ class Model2VecEmbedder(Embedder):
     def embed(self, rows: pa.Table) -> Result:
         """Embed texts."""
         texts, reasons = text_column(rows, self.reads[0])
-        model = self._load().model
+        loaded = self._load()
+        model = loaded.model
         strings = texts.to_pylist()
         if model.max_length is not None:  # as the library does: spare the tokenizer what it cuts
             limit = model.max_length * model.median_token_length
             strings = [text[:limit] for text in strings]
-        token_ids = model.tokenize(strings)
         if model.token_mapping is None and model.weights is None:
-            vectors = pool_tokens(token_ids, _as_float32(model.embedding))
+            token_ids = model.tokenize(strings)
+            vectors = pool_tokens(token_ids, loaded.table)
             vectors = np.ascontiguousarray(vectors[:, : self.dimension])
         else:  # a quantised vocabulary has weights of its own
-            vectors = model.encode(strings, use_multiprocessing=False).astype(np.float32)
+            with loaded.lock:  # encode changes the tokenizer's settings while it runs
+                encoded = model.encode(strings, use_multiprocessing=False, normalize=False)
+            vectors = encoded.astype(np.float32)
             vectors = np.ascontiguousarray(vectors[:, : self.dimension])
         return check_vectors(vectors, reasons, normalize=self.normalize)
 
@@ -86,8 +90,10 @@ class Model2VecEmbedder(Embedder):
 @dataclass(frozen=True)
 class _Loaded:
     model: Any
+    table: np.ndarray
     revision: str
     from_hub: bool
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def _load_model(name: str | None, revision: str | None) -> _Loaded:
@@ -100,8 +106,9 @@ def _load_model(name: str | None, revision: str | None) -> _Loaded:
         model = StaticModel.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"Folder '{folder}' holds no model2vec model: {error}") from error
-    return _Loaded(model=model, revision=found, from_hub=str(folder) != str(name))
-
-
-def _as_float32(embedding: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(embedding, dtype=np.float32)
+    return _Loaded(
+        model=model,
+        table=np.ascontiguousarray(model.embedding, dtype=np.float32),
+        revision=found,
+        from_hub=not is_folder(name),
+    )

@@ -23,8 +23,8 @@ def resolve_model(
     """
     if not model:
         raise ConfigError(f"embedder.model is unset: '{embedder}' needs a folder or a hub name.")
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    if is_folder(model):
+        folder = Path(model).expanduser()
         return folder, folder_digest(folder)
     try:
         from huggingface_hub import snapshot_download
@@ -41,6 +41,11 @@ def resolve_model(
             "every worker sees, or a hub name."
         ) from error
     return path, path.name
+
+
+def is_folder(model: str | None) -> bool:
+    """Tell whether a model's name is a folder of this machine."""
+    return bool(model) and Path(str(model)).expanduser().is_dir()
 
 
 def folder_digest(folder: Path) -> str:

@@ -6,7 +6,8 @@ neighbours, on the device and on the library's version: equal to about 1e-6, not
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import threading
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from gio_spark.embed.base import (
     text_column,
     usable,
 )
-from gio_spark.embed.models import resolve_model
+from gio_spark.embed.models import is_folder, resolve_model
 from gio_spark.errors import ConfigError, InputError, MissingExtraError
 
 
@@ -73,13 +74,18 @@ class SentenceTransformerEmbedder(Embedder):
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         fine = usable(reasons)
         if fine.any():
-            encoded = self._load().model.encode(
-                texts.filter(pa.array(fine)).to_pylist(),
-                batch_size=self.settings.model_batch,
-                show_progress_bar=False,
-                convert_to_numpy=True,
-                normalize_embeddings=False,
-            )
+            loaded = self._load()
+            # Where threads share the process (embedded engine): one forward pass at a time uses
+            # all cores already, and the library's tokenizers refuse to be shared ("Already
+            # borrowed").
+            with loaded.lock:
+                encoded = loaded.model.encode(
+                    texts.filter(pa.array(fine)).to_pylist(),
+                    batch_size=self.settings.model_batch,
+                    show_progress_bar=False,
+                    convert_to_numpy=True,
+                    normalize_embeddings=False,
+                )
             vectors[fine] = encoded[:, : self.dimension]
         return check_vectors(vectors, reasons, normalize=self.normalize)
 
@@ -101,6 +107,7 @@ class _Loaded:
     revision: str
     from_hub: bool
     width: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def _load_model(name: str | None, revision: str | None, device: str | None) -> _Loaded:
@@ -124,9 +131,13 @@ def _load_model(name: str | None, revision: str | None, device: str | None) -> _
             f"Folder '{folder}' holds no sentence-transformers model: {error}"
         ) from error
     model.eval()
+    # Renamed in version 6 of the library.
+    width = getattr(model, "get_embedding_dimension", None) or (
+        model.get_sentence_embedding_dimension
+    )
     return _Loaded(
         model=model,
         revision=found,
-        from_hub=str(folder) != str(name),
-        width=int(model.get_sentence_embedding_dimension()),
+        from_hub=not is_folder(name),
+        width=int(width()),
     )
