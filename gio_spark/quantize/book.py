@@ -37,7 +37,7 @@ class ShippedBook:
             if key not in _loaded:
                 arrays = self.shipped.load()
                 _loaded[key] = (
-                    TwoLevel(arrays["centroids"], arrays["coarse"], arrays["cell"])
+                    TwoLevel(arrays["centroids"], arrays["coarse"], arrays["cells"])
                     if "coarse" in arrays
                     else Codebook(arrays["centroids"])
                 )
@@ -62,5 +62,5 @@ def ship_book(
         return ShippedBook(ship(spark, {"centroids": centroids}))
     book = group_centroids(centroids)
     return ShippedBook(
-        ship(spark, {"centroids": centroids, "coarse": book.coarse, "cell": book.cell})
+        ship(spark, {"centroids": centroids, "coarse": book.coarse, "cells": book.cells})
     )

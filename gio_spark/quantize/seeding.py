@@ -48,14 +48,15 @@ def first_centres(sample: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDA
     matrix = as_matrix(sample, "the sample")
     if clusters <= _ONE_LEVEL_CLUSTERS:
         return plus_plus(matrix, clusters, seed=seed)
-    cell = group_centroids(matrix, cells=math.isqrt(clusters)).cell
+    cell = group_centroids(matrix, cells=math.isqrt(clusters)).cells[:, 0]
     order = np.argsort(cell, kind="stable")
     rows = np.bincount(cell)
     quota = _shares(rows, clusters)
     chosen = []
     for number, members in enumerate(np.split(order, np.cumsum(rows)[:-1])):
-        picked = plus_plus(matrix[members], int(quota[number]), seed=seed + number)
-        chosen.append(members[picked])
+        if len(members):
+            picked = plus_plus(matrix[members], int(quota[number]), seed=seed + number)
+            chosen.append(members[picked])
     return np.concatenate(chosen)
 
 

@@ -71,3 +71,13 @@ def test_duplicates_among_centroids_are_grouped():
 def test_a_codebook_is_searched_exactly(case):
     x, centroids = case
     np.testing.assert_array_equal(find(x, Codebook(centroids))[0], nearest(x, centroids)[0])
+
+
+def test_second_level_candidates_count_once():
+    # Every centroid stands in both cells, so each is found twice.
+    rng = np.random.default_rng(4)
+    centroids = rng.standard_normal((12, 3)).astype(np.float32)
+    book = group_centroids(centroids, cells=2)
+    x = rng.standard_normal((50, 3)).astype(np.float32)
+    for mine, exact in zip(find_two(x, book), nearest_two(x, centroids), strict=True):
+        np.testing.assert_array_equal(mine, exact)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from gio_spark.kernels import nearest
+from gio_spark.kernels import find_two, group_centroids, nearest
 from gio_spark.quantize import seeding
-from gio_spark.quantize.seeding import first_centres, plus_plus
+from gio_spark.quantize.seeding import first_centres, plus_plus, small_kmeans
 
 
 def potential(x, chosen):
@@ -48,3 +54,35 @@ def test_rows_are_chosen_once_and_duplicates_never(rows, monkeypatch, greedy):
 
 def test_nothing_comes_from_nothing():
     assert len(plus_plus(np.empty((0, 3), np.float32), 5, seed=0)) == 0
+
+
+def digest() -> str:
+    rng = np.random.default_rng(6)
+    # Values on a coarse grid: ties and near ties are common.
+    x = (rng.integers(0, 3, (3000, 24)) / 3).astype(np.float32)
+    parts = [
+        x[first_centres(x, 700, seed=2)],
+        small_kmeans(x, 30, seed=3),
+        group_centroids(x).cells,
+        *find_two(x, group_centroids(x[:900])),
+    ]
+    return hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest()
+
+
+@pytest.mark.parametrize("core", ["Haswell", "SkylakeX", "Nehalem"])
+def test_same_centres_with_every_blas_kernel(core):
+    if {"SkylakeX": "avx512f", "Haswell": "avx2", "Nehalem": "sse4_2"}[core] not in Path(
+        "/proc/cpuinfo"
+    ).read_text():
+        pytest.skip(f"this processor cannot run OpenBLAS's {core} kernels")
+    here = Path(__file__).parent
+    env = {
+        **os.environ,
+        "OPENBLAS_CORETYPE": core,
+        "PYTHONPATH": os.pathsep.join([str(here.parent.parent), str(here)]),
+    }
+    code = "from test_seeding import digest; print(digest())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == digest()
