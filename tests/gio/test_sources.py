@@ -1,0 +1,158 @@
+"""Caps and floors per source."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gio_spark.errors import BudgetError, ConfigError
+from gio_spark.gio import SelectionProblem, budgeted_kl, select
+
+NAMES = ("books", "news", "web")
+
+
+def problem(budget=400, clusters=12, seed=0, **changes):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 120, (clusters, 3))
+    counts[:, 2] *= 3
+    values = {
+        "pool_centroids": rng.standard_normal((clusters, 2)).astype(np.float32),
+        "sizes": counts.sum(axis=1),
+        "target_mass": rng.gamma(1.0, size=clusters),
+        "budget": budget,
+        "source_counts": counts,
+        "source_names": NAMES,
+    }
+    return SelectionProblem(**(values | changes))
+
+
+def check(asked, result):
+    budget, counts = result.budget, asked.source_counts
+    take = result.take_by_source
+    assert take.sum() == budget and (take >= 0).all() and (take <= counts).all()
+    np.testing.assert_array_equal(take.sum(axis=1), result.take)
+    for index, name in enumerate(NAMES):
+        total = take[:, index].sum()
+        assert total <= np.floor(asked.caps.get(name, 1.0) * budget + 1e-9)
+        assert total >= np.ceil(asked.floors.get(name, 0.0) * budget - 1e-9)
+    assert -1e-9 < result.certificate.gap < 1e-6
+
+
+def test_a_binding_cap_is_met_certified_and_named():
+    asked = problem(budget=1400, caps={"web": 0.2})
+    result = select("budgeted_kl", asked)
+    check(asked, result)
+    assert result.take_by_source[:, 2].sum() == 280
+    assert any(text.startswith("cap of source web") for text in result.binding)
+    free = select("budgeted_kl", problem(budget=1400))
+    assert result.divergence > free.divergence
+
+
+def test_a_binding_floor_is_met_certified_and_named():
+    asked = problem(budget=300, floors={"books": 0.6})
+    result = select("budgeted_kl", asked)
+    check(asked, result)
+    assert result.take_by_source[:, 0].sum() == 180
+
+
+def test_slack_bounds_leave_the_optimum_alone():
+    asked = problem(caps={"web": 0.95}, floors={"news": 0.01})
+    result = select("budgeted_kl", asked)
+    check(asked, result)
+    plain = budgeted_kl(asked.target_mass, asked.sizes, 400)
+    assert result.divergence == pytest.approx(plain.divergence, abs=1e-6)
+    assert not any("source" in text for text in result.binding)
+
+
+def test_a_cap_may_be_met_by_changing_sources_inside_clusters_for_free():
+    counts = np.full((4, 3), 100)
+    asked = problem(
+        200, 4, source_counts=counts, sizes=counts.sum(axis=1), target_mass=np.ones(4),
+        caps={"web": 0.1},
+    )  # fmt: skip
+    result = select("budgeted_kl", asked)
+    check(asked, result)
+    assert result.divergence == pytest.approx(0, abs=1e-6)
+    np.testing.assert_array_equal(result.take, [50, 50, 50, 50])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.floats(0.05, 1.0),
+    st.floats(0.0, 0.4),
+    st.floats(0.3, 1.0),
+    st.floats(0.02, 0.9),
+)
+def test_certificate_and_bounds_hold_for_all_sorts_of_problems(seed, web, books, news, share):
+    base = problem(seed=seed, caps={"web": web, "news": news}, floors={"books": books})
+    try:
+        largest = int(select("budgeted_kl", _with(base, int(base.sizes.sum()))).budget)
+    except BudgetError as error:
+        largest = int(error.largest)
+    except ConfigError:
+        return
+    budget = max(1, int(share * largest))
+    try:
+        result = select("budgeted_kl", _with(base, budget))
+    except BudgetError as error:  # whole rows may not allow every small budget
+        assert error.largest > budget or largest == 0 or budget < 10
+        return
+    check(base, result)
+    assert _beaten_by_random_plans(base, result, seed) is False
+
+
+def _with(base, budget):
+    fields = {name: getattr(base, name) for name in base.__dataclass_fields__}
+    return SelectionProblem(**(fields | {"budget": budget}))
+
+
+def _beaten_by_random_plans(asked, result, seed):
+    """Move mass at random between feasible plans of the same totals; none may be better."""
+    rng = np.random.default_rng(seed)
+    law, take = result.target_mass, result.take_by_source.astype(float)
+    used = law > 0
+    for _ in range(3):
+        source = int(rng.integers(3))
+        give, get = rng.choice(np.flatnonzero(used), 2)
+        step = min(take[give, source], asked.source_counts[get, source] - take[get, source])
+        other = take.copy()
+        other[give, source] -= step * rng.random()
+        other[get, source] += take[give, source] - other[give, source]
+        rows = other.sum(axis=1)[used]
+        if (rows <= 0).any():
+            continue
+        value = np.sum(law[used] * np.log(law[used] * result.budget / rows))
+        if value < result.certificate.dual - 1e-9:
+            return True
+    return False
+
+
+def test_impossible_bounds_are_refused():
+    with pytest.raises(BudgetError, match="allow") as error:
+        select("budgeted_kl", problem(budget=2000, caps={"web": 0.1}))
+    largest = int(error.value.largest)
+    result = select("budgeted_kl", problem(budget=largest, caps={"web": 0.1}))
+    assert result.take.sum() == largest
+    with pytest.raises(ConfigError, match="floor"):
+        select("budgeted_kl", problem(caps={"web": 0.1}, floors={"web": 0.2}))
+    with pytest.raises(ConfigError, match="floors add up"):
+        select("budgeted_kl", problem(floors={"web": 0.6, "news": 0.6}))
+    with pytest.raises(ConfigError, match="caps add up"):
+        select("budgeted_kl", problem(caps=dict.fromkeys(NAMES, 0.2)))
+    with pytest.raises(ConfigError, match="No source"):
+        problem(caps={"wiki": 0.2})
+
+
+def test_a_cap_of_zero_bars_a_source():
+    counts = np.array([[50, 50, 0], [0, 0, 80], [50, 0, 50]])
+    asked = problem(
+        60, 3, source_counts=counts, sizes=counts.sum(axis=1), target_mass=np.ones(3),
+        caps={"web": 0.0},
+    )  # fmt: skip
+    result = select("budgeted_kl", asked)
+    assert result.take_by_source[:, 2].sum() == 0 and result.take.sum() == 60
+    assert "sources_barred" in [notice.name for notice in result.notices]
+    assert result.lost_mass == pytest.approx(1 / 3)
