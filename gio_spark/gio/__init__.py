@@ -3,6 +3,7 @@
 numpy and scipy only. Everything here runs on the driver, on arrays of K clusters.
 """
 
+from gio_spark.gio.auto import HeldoutCurve, MixtureShare, heldout_curve, mixture_share
 from gio_spark.gio.estimators import (
     energy_distance,
     frechet_distance,
@@ -14,6 +15,8 @@ from gio_spark.gio.estimators import (
     published_divergence,
 )
 from gio_spark.gio.exact import ExactPath, exact_path, published_scores
+from gio_spark.gio.greedy import GreedyPath, knn_greedy
+from gio_spark.gio.greedy_energy import energy_greedy
 from gio_spark.gio.integer import integer_plan
 from gio_spark.gio.mass import (
     TargetMass,
@@ -45,6 +48,9 @@ __all__ = [
     "Certificate",
     "Draws",
     "ExactPath",
+    "GreedyPath",
+    "HeldoutCurve",
+    "MixtureShare",
     "Notice",
     "PublishedOptions",
     "PublishedPath",
@@ -56,8 +62,10 @@ __all__ = [
     "budgeted_kl",
     "cell_radii",
     "energy_distance",
+    "energy_greedy",
     "exact_path",
     "frechet_distance",
+    "heldout_curve",
     "integer_plan",
     "intrinsic_dimension",
     "jsd_histogram",
@@ -65,7 +73,9 @@ __all__ = [
     "kernel_width",
     "kl_histogram",
     "knn_divergence",
+    "knn_greedy",
     "mix_targets",
+    "mixture_share",
     "mmd",
     "nearest_clusters",
     "objectives",

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gio_spark.errors import ConfigError
 from gio_spark.gio.exact import exact_path
+from gio_spark.gio.greedy import knn_greedy
+from gio_spark.gio.greedy_energy import energy_greedy
 from gio_spark.gio.picks import from_order, needs_points, refused, usable_clusters
 from gio_spark.gio.problem import SelectionProblem, SelectionResult, register
 from gio_spark.gio.published import published_run
@@ -99,3 +102,53 @@ def select_published(problem: SelectionProblem) -> SelectionResult:
     first.sort()
     order = clusters[run.order[first]]
     return from_order(name, problem, order, run.divergence[first], stopped=stopped)
+
+
+@register("knn_kl")
+def select_knn_kl(problem: SelectionProblem) -> SelectionResult:
+    """Cover the target k-fold by lazy greedy; clusters whole until the budget is met.
+
+    Options: `k` (1), neighbours.
+    """
+    name = "knn_kl"
+    option_keys(problem, name, ("k",))
+    empty = refused(name, problem)
+    if empty is not None:
+        return empty
+    target = needs_points(name, problem)
+    clusters = usable_clusters(problem)
+    k = max(1, min(int(problem.options.get("k", 1)), len(target) - 1))
+    path = knn_greedy(
+        target,
+        problem.pool_centroids[clusters],
+        _enough(problem, clusters),
+        k=k,
+        weights=problem.target_weights,
+    )
+    return from_order(name, problem, clusters[path.order], path.divergence)
+
+
+@register("energy_distance")
+def select_energy_distance(problem: SelectionProblem) -> SelectionResult:
+    """Greedy energy distance, clusters weighing as many rows as they have. No options."""
+    name = "energy_distance"
+    option_keys(problem, name, ())
+    empty = refused(name, problem)
+    if empty is not None:
+        return empty
+    target = needs_points(name, problem)
+    clusters = usable_clusters(problem)
+    path = energy_greedy(
+        target,
+        problem.pool_centroids[clusters],
+        _enough(problem, clusters),
+        sizes=problem.capacity[clusters],
+        weights=problem.target_weights,
+    )
+    return from_order(name, problem, clusters[path.order], path.divergence)
+
+
+def _enough(problem: SelectionProblem, clusters: NDArray) -> int:
+    """Return how many picks surely meet the budget, whichever clusters they are."""
+    smallest = np.cumsum(np.sort(problem.capacity[clusters]))
+    return min(len(clusters), int(np.searchsorted(smallest, problem.resolved_budget())) + 1)
