@@ -8,7 +8,7 @@ from gio_spark.engine.arrow import (
     output_schema,
 )
 from gio_spark.engine.info import Capabilities, EngineInfo, capabilities, describe
-from gio_spark.engine.sampling import bounded, hash53, hash_sample, hash_share
+from gio_spark.engine.sampling import bounded, hash53, hash_sample, hash_share, row_hash
 from gio_spark.engine.session import session
 from gio_spark.engine.ship import Shipped, ship
 
@@ -27,6 +27,7 @@ __all__ = [
     "hash_share",
     "map_arrow",
     "output_schema",
+    "row_hash",
     "session",
     "ship",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gio_spark.engine.info import describe
 from gio_spark.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,20 @@ def hash53(id_column: str | Column, salt: str) -> Column:
 
     column = F.col(id_column) if isinstance(id_column, str) else id_column
     return F.shiftrightunsigned(F.xxhash64(column, F.lit(salt)), 11)
+
+
+def row_hash(df: DataFrame, *columns: Column) -> Column:
+    """Return xxhash64 of columns that may hold one value in all rows of a file.
+
+    The embedded engine reads such a column as a constant and its xxhash64 dies on constants alone;
+    inside a map the rows are then lost without an error. A value that differs per row prevents it.
+    """
+    from pyspark.sql import functions as F
+
+    if describe(df.sparkSession).kind != "embedded":
+        return F.xxhash64(*columns)
+    varying = F.when(F.monotonically_increasing_id() >= 0, columns[0])
+    return F.xxhash64(varying, *columns[1:])
 
 
 def hash_share(id_column: str | Column, share: float, salt: str) -> Column:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.engine import hash53, map_arrow
+from gio_spark.engine import hash53, map_arrow, row_hash
 from gio_spark.errors import InputError
 from gio_spark.gime.profile import Constants, Profile
 from gio_spark.gime.rows import Rows, from_arrow
@@ -64,12 +64,12 @@ def role_columns(profile: Profile, present: Sequence[str], columns: Any = None) 
     return named
 
 
-def _expression(name: str, kind: str) -> Column:
+def _expression(df: DataFrame, name: str, kind: str) -> Column:
     from pyspark.sql import functions as F
 
     column = F.col(_quoted(name))
     if kind == "key":
-        return F.when(column.isNotNull(), F.xxhash64(column.cast("string")))
+        return F.when(column.isNotNull(), row_hash(df, column.cast("string")))
     if kind == "whole":
         return column.cast("bigint")
     if kind == "real":
@@ -203,6 +203,42 @@ def _by_group(batch: pa.RecordBatch, rows: Rows) -> Iterator[tuple[str, Rows]]:
         yield key, arranged.slice(int(edges[code]), int(edges[code + 1]))
 
 
+def as_roles(
+    df: DataFrame,
+    profile: Profile,
+    *,
+    by: str | Sequence[str] | None = None,
+    columns: Any = None,
+    batch: str | None = None,
+    chunks: int = 1,
+    keep: Sequence[str] = (),
+) -> tuple[DataFrame, dict[str, str]]:
+    """Rename columns to their roles; keys become hashes, times microseconds.
+
+    Args:
+        df: Rows.
+        profile: Whose roles.
+        by: Grouping columns, joined to `_group`.
+        columns: Roles.
+        batch: Column that tells refresh batches apart, part of `_partition`.
+        chunks: Hash chunks of the id, part of `_partition`.
+        keep: Further columns to carry as they are.
+
+    Returns:
+        The rows, and role -> kind.
+    """
+    present = df.columns
+    roles = role_columns(profile, present, columns)
+    kinds = {role: profile.kind(role) for role in roles}
+    prepared = df.select(
+        group_expression(by, present, roles.get("event_time")).alias("_group"),
+        partition_expression(present, batch, chunks).alias("_partition"),
+        *(_expression(df, name, kinds[role]).alias(role) for role, name in roles.items()),
+        *keep,
+    )
+    return prepared, kinds
+
+
 def scan(
     df: DataFrame,
     profile: Profile,
@@ -229,19 +265,11 @@ def scan(
         batch_rows: Rows per Arrow batch; by default 8,192 with vectors (batches of engines, so
             none is copied to be joined), else 65,536.
     """
-    from pyspark.sql import functions as F
-
-    present = df.columns
-    roles = role_columns(profile, present, columns)
-    kinds = {role: profile.kind(role) for role in roles}
-    prepared = df.select(
-        group_expression(by, present, roles.get("event_time")).alias("_group"),
-        partition_expression(present, batch, chunks).alias("_partition"),
-        *(_expression(name, kinds[role]).alias(role) for role, name in roles.items()),
-    )
+    prepared, kinds = as_roles(df, profile, by=by, columns=columns, batch=batch, chunks=chunks)
     if only is not None:
-        prepared = prepared.where(F.col("_partition").isin([str(p) for p in only]))
+        from pyspark.sql import functions as F
 
+        prepared = prepared.where(F.col("_partition").isin([str(p) for p in only]))
     if batch_rows is None:
         batch_rows = 8192 if "vector" in kinds.values() else 65_536
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from gio_spark.engine import bounded, map_arrow
+from gio_spark.engine import bounded, map_arrow, row_hash
 from gio_spark.engine.hashing import content_hashes
 from gio_spark.errors import InputError
 from gio_spark.tables import delta
@@ -250,7 +250,7 @@ def _without_doubles(made: Input) -> Input:
     from pyspark.sql import Window
 
     names = [c for c in made.rows.columns if c != "id"]
-    key = F.xxhash64(*[F.col(quoted_column(c)) for c in names]) if names else F.lit(0)
+    key = row_hash(made.rows, *[F.col(quoted_column(c)) for c in names]) if names else F.lit(0)
     doubles = made.rows.join(doubled.select("id"), "id", "left_semi").withColumn("_key", key)
     order = Window.partitionBy("id").orderBy("_key")
     ranked = doubles.withColumn("_rank", F.row_number().over(order))
@@ -332,7 +332,7 @@ def _check_types(name: str, location: str, schema: T.StructType, columns: Column
 
 def frame_digest(df: DataFrame) -> str:
     """Return a hash of a frame's rows, whatever their order, to name its snapshot."""
-    key = F.xxhash64(*[F.col(quoted_column(c)) for c in df.columns])
+    key = row_hash(df, *[F.col(quoted_column(c)) for c in df.columns])
     parts = df.select(
         F.count(F.lit(1)).alias("n"),
         F.sum(F.shiftrightunsigned(key, 33)).alias("high"),
