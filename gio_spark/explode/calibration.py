@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.isotonic import IsotonicRegression
 
 from gio_spark.explode.keys import LOG_RATIO_LIMIT
 
 FloatArray = npt.NDArray[np.float64]
-_NEWTON_STEPS = 50
+ROWS_PER_KNOT = 20
+MOST_KNOTS = 30
+LEAN = 0.02
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,6 @@ class Calibration:
         observed: Share of target that is there, (b,).
         auc: Probability that a target row scores above a pool row (one half: no difference).
         log_loss: Mean log loss in nats, both sides weighted to one half (0.693: no difference).
-        slope: Factor that the raw scores were multiplied by.
     """
 
     low: FloatArray
@@ -35,7 +37,6 @@ class Calibration:
     observed: FloatArray
     auc: float
     log_loss: float
-    slope: float
 
     @property
     def error(self) -> float:
@@ -56,41 +57,73 @@ class Calibration:
         }
 
 
-def fit_slope(target: FloatArray, pool: FloatArray, *, largest: float) -> float:
-    """Return the factor that makes held-out raw scores log odds, between 0 and `largest`.
+@dataclass(frozen=True)
+class Curve:
+    """A monotone map from raw scores to log density ratios.
 
-    Logistic regression of side on score (Platt 1999, with his smoothed labels), both sides
-    weighted alike. A score that says nothing about the side gets a factor near 0, and one that
-    points the wrong way gets 0: then the ratio is flat and rows are taken at random.
+    Piecewise linear through knots, flat beyond them, plus a slight lean that keeps the order of
+    rows where the curve is flat.
+
+    Attributes:
+        raw, log_ratio: Knots, float64 (b,), both ascending.
+        lean: Log ratio added per unit of raw score.
+    """
+
+    raw: FloatArray
+    log_ratio: FloatArray
+    lean: float
+
+    def __call__(self, raw: FloatArray) -> FloatArray:
+        """Return log ratios (n,) of raw scores (n,)."""
+        span = self.raw[-1] - self.raw[0]
+        # A freak row far outside the samples must not gain by the lean what the curve denies it.
+        inside = np.clip(raw, self.raw[0] - span, self.raw[-1] + span)
+        return np.interp(raw, self.raw, self.log_ratio) + self.lean * inside
+
+    @property
+    def flat(self) -> bool:
+        """Whether the scores say nothing, so that every row has the same ratio."""
+        return bool(self.log_ratio[-1] <= self.log_ratio[0])
+
+
+def fit_curve(target: FloatArray, pool: FloatArray) -> Curve:
+    """Return the monotone curve that makes held-out raw scores log density ratios.
+
+    Isotonic regression (Zadrozny, Elkan 2002) of the log of the two sides' shares in quantile
+    bins. Log odds of a regularised classifier are too bold at the ends: with them one row of
+    three words can outweigh a cluster, and ranking by them selects freaks. Against a straight
+    line (Platt) the distance of domain shares to the target's fell from .42 to .32 (1,000 rows)
+    and from .33 to .30 (5,000 rows) on a text pool at temperature 0.25.
 
     Args:
         target: Raw scores of held-out target rows, shape (n,).
         pool: Raw scores of held-out pool rows, shape (m,).
-        largest: Upper bound of the factor.
     """
-    score = np.concatenate([target, pool])
-    centre, spread = float(score.mean()), float(score.std())
-    if spread <= 0 or not np.isfinite(spread):
-        return 0.0
-    x = (score - centre) / spread
     n, m = target.size, pool.size
-    label = np.concatenate([np.full(n, (n + 1) / (n + 2)), np.full(m, 1 / (m + 2))])
+    score = np.concatenate([target, pool])
+    bins = int(np.clip(min(n, m) // ROWS_PER_KNOT, 2, MOST_KNOTS))
     weight = np.concatenate([np.full(n, 0.5 / n), np.full(m, 0.5 / m)])
-    a = b = 0.0
-    for _ in range(_NEWTON_STEPS):
-        p = 1.0 / (1.0 + np.exp(-(a * x + b)))
-        slack = weight * (p - label)
-        curve = weight * p * (1 - p)
-        gradient = np.array([(slack * x).sum(), slack.sum()])
-        off = (curve * x).sum()
-        hessian = np.array([[(curve * x * x).sum() + 1e-9, off], [off, curve.sum() + 1e-9]])
-        step = np.linalg.solve(hessian, gradient)
-        # Far from the optimum the curvature is tiny: a bounded step cannot overshoot.
-        step /= max(1.0, float(np.abs(step).max()) / 2.0)
-        a, b = a - float(step[0]), b - float(step[1])
-        if float(np.abs(step).max()) < 1e-9:
-            break
-    return float(np.clip(a / spread, 0.0, largest))
+    index = _quantile_bins(score, weight, bins)
+    used = np.unique(index)
+    in_target = np.bincount(index[:n], minlength=bins)[used] + 0.5
+    in_pool = np.bincount(index[n:], minlength=bins)[used] + 0.5
+    mass = np.bincount(index, weight, minlength=bins)[used]
+    raw = np.bincount(index, weight * score, minlength=bins)[used] / mass
+    log_ratio = np.log(in_target / in_target.sum()) - np.log(in_pool / in_pool.sum())
+    rising = IsotonicRegression().fit_transform(raw, log_ratio, sample_weight=mass)
+    spread = float(raw[-1] - raw[0])
+    rise = float(rising[-1] - rising[0])
+    if rise <= 0 or spread <= 0:
+        return Curve(raw[[0, -1]], np.zeros(2), 0.0)
+    return Curve(raw, np.asarray(rising, dtype=np.float64), LEAN * rise / spread)
+
+
+def _quantile_bins(score: FloatArray, weight: FloatArray, bins: int) -> npt.NDArray[np.intp]:
+    """Return the bin of each score, (n,), cut at quantiles of the weighted scores."""
+    order = np.argsort(score, kind="stable")
+    position = np.cumsum(weight[order]) - weight[order] / 2
+    edges = np.unique(np.interp(np.linspace(0, 1, bins + 1)[1:-1], position, score[order]))
+    return np.searchsorted(edges, score, side="right")
 
 
 def fold_offsets(scaled: FloatArray, fold: npt.NDArray[np.int64], folds: int) -> FloatArray:
@@ -118,23 +151,19 @@ def fold_offsets(scaled: FloatArray, fold: npt.NDArray[np.int64], folds: int) ->
     )
 
 
-def measure(target: FloatArray, pool: FloatArray, *, slope: float, bins: int = 10) -> Calibration:
+def measure(target: FloatArray, pool: FloatArray, *, bins: int = 10) -> Calibration:
     """Compare log ratios of held-out rows with what is there.
 
     Args:
         target: Log ratios of held-out target rows, shape (n,).
         pool: Log ratios of held-out pool rows, shape (m,).
-        slope: Kept for the record.
         bins: Number of bins, cut at quantiles of both sides weighted alike.
     """
     n, m = target.size, pool.size
     score = np.concatenate([target, pool])
     weight = np.concatenate([np.full(n, 0.5 / n), np.full(m, 0.5 / m)])
     is_target = np.arange(n + m) < n
-    order = np.argsort(score, kind="stable")
-    position = np.cumsum(weight[order]) - weight[order] / 2
-    edges = np.unique(np.interp(np.linspace(0, 1, bins + 1)[1:-1], position, score[order]))
-    index = np.searchsorted(edges, score, side="right")
+    index = _quantile_bins(score, weight, bins)
     share = 1.0 / (1.0 + np.exp(-np.clip(score, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)))
     used = np.unique(index)
     mass = np.bincount(index, weight)[used]
@@ -143,13 +172,12 @@ def measure(target: FloatArray, pool: FloatArray, *, slope: float, bins: int = 1
     return Calibration(
         low=np.array([score[index == b].min() for b in used]),
         high=np.array([score[index == b].max() for b in used]),
-        target_rows=np.bincount(index[is_target], minlength=edges.size + 1)[used].astype(np.int64),
-        pool_rows=np.bincount(index[~is_target], minlength=edges.size + 1)[used].astype(np.int64),
+        target_rows=np.bincount(index[is_target], minlength=bins)[used].astype(np.int64),
+        pool_rows=np.bincount(index[~is_target], minlength=bins)[used].astype(np.int64),
         predicted=np.bincount(index, weight * share)[used] / mass,
         observed=np.bincount(index, weight * is_target)[used] / mass,
         auc=_auc(target, pool),
         log_loss=float((weight * loss).sum()),
-        slope=slope,
     )
 
 

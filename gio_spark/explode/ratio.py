@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from gio_spark.engine import decode_vectors, hash53, hash_sample, map_arrow, ship
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.explode.calibration import Calibration, fit_slope, fold_offsets, measure
+from gio_spark.explode.calibration import Calibration, Curve, fit_curve, fold_offsets, measure
 from gio_spark.explode.estimators import fit_knn, fit_text, fit_vector
 from gio_spark.explode.keys import LOG_RATIO_LIMIT
 from gio_spark.explode.ngrams import NgramSpec
@@ -37,7 +38,6 @@ MIN_ROWS = 4
 FEW_PER_FOLD = 5
 FEW_TARGET = 100
 NO_DIFFERENCE_AUC = 0.52
-TARGET_QUANTILE = 0.995
 _FORMAT = 1
 
 
@@ -57,19 +57,15 @@ class RatioModel:
 
     Attributes:
         scorer: One raw model per fold.
-        slope: Factor that makes raw scores log odds.
+        curve: Makes raw scores log density ratios.
         offset: float64 (F,), puts the folds on one scale: the pool's mean of exp(ratio) is 1.
-        upper: Raw scores above this count as this: what 99.5 % of held-out target rows stay
-            below. Freak rows (three characters, all of one n-gram) score beyond anything in the
-            target; unbounded, one of them would set the pool's mean of exp(ratio).
         salt: Salt of the hash that deals rows to folds.
     """
 
     scorer: Scorer
-    slope: float
+    curve: Curve
     offset: FloatArray
     salt: str
-    upper: float = float("inf")
 
     @property
     def folds(self) -> int:
@@ -98,10 +94,9 @@ class RatioModel:
         return self._scaled(content, fold)
 
     def _scaled(self, content: pa.Array, fold: IntArray) -> npt.NDArray[np.float32]:
-        if self.slope == 0.0:
+        if self.curve.flat:
             return np.zeros(len(content), dtype=np.float32)
-        raw = np.minimum(self.scorer.raw(content, fold), self.upper)
-        ratio = self.slope * raw + self.offset[fold]
+        ratio = self.curve(self.scorer.raw(content, fold)) + self.offset[fold]
         return np.clip(ratio, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).astype(np.float32)
 
     def to_arrays(self) -> Arrays:
@@ -114,7 +109,8 @@ class RatioModel:
         return {
             "head": np.frombuffer(head.encode(), dtype=np.uint8).copy(),
             "offset": self.offset,
-            "scale": np.array([self.slope, self.upper]),
+            "curve": np.stack([self.curve.raw, self.curve.log_ratio]),
+            "lean": np.array([self.curve.lean]),
             **arrays,
         }
 
@@ -134,8 +130,9 @@ class RatioModel:
                 )
             parts = {n.split(".", 1)[1]: a for n, a in arrays.items() if n.startswith("scorer.")}
             scorer = scorer_of(head["kind"], parts)
-            slope, upper = (float(x) for x in arrays["scale"])
-            return cls(scorer, slope, arrays["offset"], head["salt"], upper)
+            raw, log_ratio = arrays["curve"]
+            curve = Curve(raw, log_ratio, float(arrays["lean"][0]))
+            return cls(scorer, curve, arrays["offset"], head["salt"])
         except (KeyError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -204,24 +201,23 @@ def fit(
     scorer = _fit_scorer(target, pool, folds_of, folds, kind, settings)
     raw_target = scorer.raw(target.content, folds_of[0])
     raw_pool = scorer.raw(pool.content, folds_of[1])
-    upper = float(np.quantile(raw_target, TARGET_QUANTILE))
-    raw_target, raw_pool = np.minimum(raw_target, upper), np.minimum(raw_pool, upper)
-    slope = fit_slope(raw_target, raw_pool, largest=scorer.largest_slope)
-    offset = fold_offsets(slope * raw_pool, folds_of[1], folds)
-    model = RatioModel(scorer, slope, offset, salt, upper)
+    curve = fit_curve(raw_target, raw_pool)
+    model = RatioModel(scorer, curve, fold_offsets(curve(raw_pool), folds_of[1], folds), salt)
     calibration = measure(
         model.log_ratio(target.content, target.hashes).astype(np.float64),
         model.log_ratio(pool.content, pool.hashes).astype(np.float64),
-        slope=slope,
     )
-    if calibration.auc < NO_DIFFERENCE_AUC:
+    n, m = len(target), len(pool)
+    chance = 0.5 + 3.0 * math.sqrt((n + m + 1) / (12.0 * n * m))  # Mann-Whitney under one law
+    if calibration.auc < max(NO_DIFFERENCE_AUC, chance):
         notes.append(
             f"Target and pool cannot be told apart row by row (AUC {calibration.auc:.3f}): inside "
             "clusters rows are taken nearly at random."
         )
     log.info(
-        "ratio kind=%s target=%d pool=%d folds=%d auc=%.4f log_loss=%.4f slope=%.3f",
-        kind, len(target), len(pool), folds, calibration.auc, calibration.log_loss, slope,
+        "ratio kind=%s target=%d pool=%d folds=%d auc=%.4f log_loss=%.4f error=%.4f",
+        kind, n, m, folds, calibration.auc, calibration.log_loss,
+        calibration.error,
     )  # fmt: skip
     return RatioFit(model, calibration, len(target), len(pool), tuple(notes))
 

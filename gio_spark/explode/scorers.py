@@ -36,10 +36,6 @@ class Scorer(Protocol):
     def kind(self) -> str:
         """Name under which the scorer is stored: text, vector or knn."""
 
-    @property
-    def largest_slope(self) -> float:
-        """Most that calibration may multiply the raw scores by."""
-
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
         """Return the raw scores (n,) of n rows, each by the model of its fold (n,)."""
 
@@ -61,7 +57,6 @@ class TextScorer:
     weights: npt.NDArray[np.int32]
     intercept: FloatArray
     kind: str = "text"
-    largest_slope: float = 10.0
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
         """Return the raw scores of n texts."""
@@ -110,7 +105,6 @@ class VectorScorer:
     square: FloatArray
     intercept: FloatArray
     kind: str = "vector"
-    largest_slope: float = 10.0
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
         """Return the raw scores of n vectors."""
@@ -146,7 +140,7 @@ class KnnScorer:
     """Log of k-th neighbour distances, pool's over target's (Loftsgaarden, Quesenberry 1965).
 
     A k-NN density is proportional to distance^-dimension, so this times the dimension is the log
-    density ratio; the dimension is the slope that calibration finds. References of a row's own
+    density ratio; calibration finds that factor. References of a row's own
     fold are left out, so no row is its own neighbour.
 
     Attributes:
@@ -163,7 +157,6 @@ class KnnScorer:
     k: int
     floor: float
     kind: str = "knn"
-    largest_slope: float = 1_000.0
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
         """Return the raw scores of n vectors."""

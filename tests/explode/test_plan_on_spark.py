@@ -24,7 +24,7 @@ def physical(df, capsys) -> str:
 def nodes_above(plan: str, column: str) -> list[str]:
     """Return the operators above the scan that reads `column`, from the scan upwards."""
     lines = [line for line in plan.splitlines() if line.strip()]
-    depth = [re.match(r"[\s:|+*()\d-]*", line).end() for line in lines]
+    depth = [re.match(r"[\s:+-]*", line).end() for line in lines]
     at = next(i for i, line in enumerate(lines) if "FileScan" in line and column in line)
     found, level = [], depth[at]
     for i in range(at - 1, -1, -1):

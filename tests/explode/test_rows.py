@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from gio_spark.errors import InputError
-from gio_spark.explode import kept, materialise, with_thresholds
+from gio_spark.explode import RatioModel, fit_ratio, kept, materialise, score, with_thresholds
 from gio_spark.settings.explode import ExplodeSettings
 
 pytestmark = pytest.mark.embedded
@@ -160,3 +160,44 @@ def test_a_plan_must_be_one_row_a_cluster_with_its_columns(spark, table, plan):
         with_thresholds(assignments, pd.concat([plan, plan]), settings=chosen)
     with pytest.raises(InputError, match="thresholds"):
         kept(assignments, plan, settings=chosen)
+
+
+def test_a_stored_ratio_scores_new_rows_as_it_would_have_at_first(spark):
+    rng = np.random.default_rng(2)
+    words = np.array(["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"])
+
+    def texts(n: int, low: int, high: int, name: str) -> pa.Table:
+        made = [" ".join(words[rng.integers(low, high, 8)]) for _ in range(n)]
+        ids = [f"{name}{i}" for i in range(n)]
+        return pa.table({"id": ids, "body": made, "cluster": np.zeros(n, dtype=np.int32)})
+
+    target, pool = texts(400, 0, 5, "t"), texts(900, 2, 8, "p")
+    fits = [
+        fit_ratio(
+            spark.createDataFrame(target).repartition(n),
+            spark.createDataFrame(pool).repartition(n),
+            content="body",
+            kind="text",
+            settings=settings("density_ratio", fit_rows=300),
+            target_rows=400,
+            pool_rows=900,
+            seed=5,
+        )
+        for n in (1, 7)
+    ]
+    assert fits[0].target_rows == fits[0].pool_rows == 300
+    first, second = (f.model.to_arrays() for f in fits)
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+
+    def scored(model: RatioModel, rows: pa.Table, partitions: int) -> dict[str, float]:
+        df = spark.createDataFrame(rows).repartition(partitions)
+        out = score(df, model, content="body").toArrow()
+        assert out.schema.names == ["id", "cluster", "log_ratio"]
+        return dict(zip(out["id"].to_pylist(), out["log_ratio"].to_pylist(), strict=True))
+
+    whole = scored(fits[0].model, pool, 1)
+    assert scored(fits[0].model, pool, 64) == whole
+    stored = RatioModel.from_arrays(first)
+    late = scored(stored, pool.slice(600), 7)
+    assert late == {i: whole[i] for i in late}

@@ -1,0 +1,91 @@
+"""Rank keys: order, ranges, and agreement with the laws they stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gio_spark.errors import ConfigError
+from gio_spark.explode.keys import (
+    HASH_RANGE,
+    KEY_LIMIT,
+    gumbel,
+    hash_keys,
+    keep,
+    rank_keys,
+    ratio_keys,
+    share_thresholds,
+)
+
+EXTREME = np.array([0, 1, HASH_RANGE // 2 - 1, HASH_RANGE // 2, HASH_RANGE - 2, HASH_RANGE - 1])
+
+
+def hashes(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, HASH_RANGE, n)
+
+
+def test_gumbel_numbers_are_finite_ascending_and_standard():
+    ends = gumbel(EXTREME)
+    assert np.isfinite(ends).all()
+    assert (np.diff(ends) > 0).all()
+    sample = gumbel(hashes(200_000))
+    assert abs(sample.mean() - np.euler_gamma) < 0.01
+    assert abs(sample.var() - np.pi**2 / 6) < 0.03
+
+
+def test_keys_stay_inside_their_range_at_the_extremes():
+    for ratio in (-np.inf, -1e9, 0.0, 1e9, np.inf, np.nan):
+        for temperature in (0.0, 0.25, 50.0):
+            keys = ratio_keys(np.full(EXTREME.size, ratio), EXTREME, temperature=temperature)
+            assert (np.abs(keys) < KEY_LIMIT).all()
+
+
+def test_at_temperature_zero_a_larger_ratio_always_ranks_higher():
+    ratio = np.sort(np.random.default_rng(1).normal(size=500)).astype(np.float32)
+    ratio = ratio[np.concatenate(([True], np.diff(ratio) > 1e-5))]
+    assert (np.diff(ratio_keys(ratio, hashes(ratio.size), temperature=0.0)) > 0).all()
+
+
+def test_equal_ratios_are_ranked_by_hash():
+    h = hashes(10_000)
+    keys = ratio_keys(np.zeros(h.size), h, temperature=0.0)
+    assert (np.diff(keys[np.argsort(-h)]) >= 0).all()
+
+
+def test_a_missing_ratio_counts_as_the_pools_average():
+    h = hashes(10)
+    missing = ratio_keys(np.full(10, np.nan), h, temperature=0.25)
+    np.testing.assert_array_equal(missing, ratio_keys(np.zeros(10), h, temperature=0.25))
+
+
+def test_temperature_one_draws_in_proportion_to_the_ratio():
+    h = hashes(200_000)
+    ratio = np.where(np.arange(h.size) % 2 == 0, np.log(3.0), 0.0)
+    keys = ratio_keys(ratio, h, temperature=1.0)
+    top = np.argsort(-keys)[:2_000]
+    assert abs((ratio[top] > 0).mean() - 0.75) < 0.03
+
+
+def test_a_high_temperature_draws_at_random():
+    h = hashes(100_000)
+    ratio = np.where(np.arange(h.size) % 2 == 0, 1.0, 0.0)
+    top = np.argsort(-ratio_keys(ratio, h, temperature=50.0))[:5_000]
+    assert abs((ratio[top] > 0).mean() - 0.5) < 0.03
+
+
+def test_a_hash_share_keeps_exactly_the_hashes_below_it():
+    h = np.concatenate([EXTREME, hashes(1_000)])
+    for take, rows in ((0, 8), (1, 8), (8, 8), (3, 7), (9, 8), (0, 0)):
+        threshold = share_thresholds([take], [rows])
+        kept = keep(hash_keys(h), h, threshold.repeat(h.size), np.zeros(h.size, dtype=np.int64))
+        share = min(take / rows, 1.0) if rows else 0.0
+        np.testing.assert_array_equal(kept, h < round(share * HASH_RANGE))
+
+
+def test_wrong_rules_and_temperatures_are_refused():
+    with pytest.raises(ConfigError, match="temperature"):
+        ratio_keys(np.zeros(1), np.zeros(1), temperature=-1.0)
+    with pytest.raises(ConfigError, match="best"):
+        rank_keys("best", [1], None, temperature=0.0)
+    with pytest.raises(ConfigError, match="log_ratio"):
+        rank_keys("density_ratio", [1], None, temperature=0.0)
