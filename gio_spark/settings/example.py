@@ -64,8 +64,9 @@ def _block(model: type[BaseModel], given: dict[str, Any]) -> list[str]:
 
 def _entry(name: str, value: Any, indent: int) -> str:
     plain = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump({name: plain}, default_flow_style=None, sort_keys=False, width=1000)
-    return textwrap.indent(text.rstrip("\n"), " " * indent)
+    # One line for any value; a scalar alone is dumped with a line that ends the document.
+    text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=100_000)
+    return f"{' ' * indent}{name}: " + text.removesuffix("...\n").rstrip("\n")
 
 
 def _comment(text: str, indent: int) -> str:

@@ -50,6 +50,12 @@ def merge(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
             block = merged.get(stage)
             if isinstance(block, dict) and field in block:
                 block.pop(field)
+        for short, (stage, field) in SHORTHANDS.items():
+            # The long form of a setting that the file gives by its short name.
+            if parents[:1] == [stage] and short in merged:
+                value_of = merged.pop(short)
+                given = value_of if isinstance(value_of, dict) else {field: value_of}
+                merged[stage] = {**(merged.get(stage) or {}), **given}
         node = merged
         for parent in parents:
             child = node.get(parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import isfinite
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -168,7 +169,7 @@ def parse_budget(value: int | float | str) -> tuple[str, float]:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"Cannot read budget {value!r}: {examples}.") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise ConfigError(f"Cannot read budget {value!r}: {examples}.")
     if value <= 0:
         raise ConfigError(f"budget {value!r} must be above zero: {examples}.")

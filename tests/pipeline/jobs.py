@@ -81,7 +81,8 @@ def settings(folder: Path, **changes: Any) -> RunSettings:
     }
     for key, value in changes.items():
         old = given.get(key)
-        given[key] = {**old, **value} if isinstance(value, dict) and isinstance(old, dict) else value
+        both = isinstance(value, dict) and isinstance(old, dict)
+        given[key] = {**old, **value} if both else value
     return build(given)
 
 

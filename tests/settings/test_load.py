@@ -1,0 +1,235 @@
+"""Settings from YAML, Python and overrides, and the messages that tell what is wrong with them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from gio_spark.errors import ConfigError
+from gio_spark.settings.example import example
+from gio_spark.settings.load import build, load, merge
+from gio_spark.settings.run import SHORTHANDS, RunSettings, parse_budget
+
+SMALL = {"pool": "a/pool", "target": "a/target", "columns": {"id": "key", "text": "body"}}
+
+
+def written(folder, text):
+    file = folder / "run.yml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_yaml_file_gives_the_same_settings_as_python(folder):
+    assert load(written(folder, yaml.safe_dump(SMALL))) == build(SMALL)
+
+
+def test_unset_settings_take_their_defaults():
+    made = build(SMALL)
+    assert (made.budget, made.seed, made.engine) == (0.1, 0, "auto")
+    assert made.quantize.clusters == "auto"
+    assert made.target[0].location == "a/target"
+    assert made.pool_columns().text == "body"
+
+
+def test_settings_cannot_be_changed_after_they_were_checked():
+    with pytest.raises(ValidationError, match="frozen"):
+        build(SMALL).budget = 3
+
+
+def test_every_shorthand_sets_the_setting_that_it_stands_for():
+    values = {"embedder": "ngrams", "clusters": 7, "objective": "exact_path",
+              "within_cluster": "exact_count"}
+    assert set(values) == set(SHORTHANDS)
+    made = build({**SMALL, **values}).model_dump()
+    for short, value in values.items():
+        stage, field = SHORTHANDS[short]
+        assert made[stage][field] == value
+
+
+def test_a_shorthand_may_hold_a_whole_block():
+    made = build({**SMALL, "embedder": {"name": "ngrams", "dimension": 32}})
+    assert (made.embed.name, made.embed.dimension) == ("ngrams", 32)
+
+
+def test_a_shorthand_and_its_long_form_with_two_values_are_refused():
+    with pytest.raises(ConfigError, match=r"'clusters' \(5\) and 'quantize.clusters' \(6\)"):
+        build({**SMALL, "clusters": 5, "quantize": {"clusters": 6}})
+    assert build({**SMALL, "clusters": 5, "quantize": {"clusters": 5}}).quantize.clusters == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bugdet": 5}, "unknown key 'bugdet': did you mean 'budget'"),
+        ({"cluster": 5}, "unknown key 'cluster': did you mean 'clusters'"),
+        ({"columns": {"txt": "a"}}, "unknown key 'columns.txt': did you mean 'text'"),
+        ({"quantize": {"max_pases": 3}}, "unknown key 'quantize.max_pases': did you mean 'max_p"),
+        ({"pool": {"location": "a", "verison": 3}}, "unknown key 'pool.verison': did you mean 'v"),
+        ({"qqqqqq": 1}, "unknown key 'qqqqqq': known keys: .*budget"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(change, message):
+    with pytest.raises(ConfigError, match=message):
+        build({**SMALL, **change})
+
+
+def test_an_unknown_key_of_one_target_of_several_is_explained():
+    with pytest.raises(ConfigError, match="did you mean 'share'"):
+        build({**SMALL, "target": [{"location": "a"}, {"location": "b", "shar": 2}]})
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        build({"target": "t", "seed": -1, "engine": "warp", "quantize": {"max_passes": 0}})
+    text = str(caught.value)
+    assert text.startswith("4 problem(s) in the settings:")
+    assert "'pool' is missing" in text
+    assert "'seed'" in text and "(got -1)" in text
+    assert "'engine'" in text and "'quantize.max_passes'" in text
+
+
+def test_features_may_be_given_as_a_mapping():
+    columns = {"id": "id", "features": {"numeric": ["a", "b"], "categorical": ["c"]}}
+    made = build({**SMALL, "columns": columns}).columns
+    assert made.numeric == ("a", "b") and made.categorical == ("c",)
+    assert made.content() == ("a", "b", "c")
+    flat = {"id": "id", "numeric": ["a", "b"], "categorical": ["c"]}
+    assert build({**SMALL, "columns": flat}).columns == made
+
+
+def test_several_targets_have_shares():
+    made = build({**SMALL, "target": ["a", {"location": "b", "share": 3}]})
+    assert [(t.location, t.share) for t in made.target] == [("a", 1.0), ("b", 3.0)]
+    with pytest.raises(ConfigError, match="'target'"):
+        build({**SMALL, "target": []})
+
+
+# ---- budgets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "unit", "amount"),
+    [
+        (10_000, "rows", 10_000), ("10000", "rows", 10_000), ("10_000", "rows", 10_000),
+        (0.1, "share", 0.1), ("0.1", "share", 0.1), ("10%", "share", 0.1),
+        ("2.5 %", "share", 0.025),
+        (1, "rows", 1), (1.0, "share", 1.0), ("100%", "share", 1.0), (50.0, "rows", 50),
+        ("200M tokens", "tokens", 200e6), ("1.5 B tokens", "tokens", 1.5e9),
+        ("12,000 tokens", "tokens", 12_000), ("7 token", "tokens", 7),
+    ],
+)
+def test_budgets_are_rows_shares_percents_or_tokens(given, unit, amount):
+    found, number = parse_budget(given)
+    assert found == unit
+    assert number == pytest.approx(amount)
+    build({**SMALL, "budget": given})
+
+
+def test_a_budget_may_be_left_to_the_method():
+    unit, amount = parse_budget(" Auto ")
+    assert unit == "auto" and math.isnan(amount)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (0, "must be above zero"), (0.0, "must be above zero"), (-5, "must be above zero"),
+        (-0.1, "must be above zero"), ("0 tokens", "must be above zero"), ("0%", "must be above"),
+        ("-3", "must be above zero"), (1.5, "neither a whole number nor a share"),
+        ("1.5", "neither a whole number nor a share"), ("many", "Cannot read budget 'many'"),
+        (True, "Cannot read budget"), (float("nan"), "Cannot read budget"), (None, "Cannot read"),
+        ("nan", "Cannot read budget"), ("inf", "Cannot read budget"),
+        (float("inf"), "Cannot read budget"), ("150%", "share"),
+    ],
+)
+def test_budgets_that_mean_nothing_are_refused_with_examples(given, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        build({**SMALL, "budget": given})
+    assert "0.1" in str(caught.value)
+
+
+# ---- overrides ---------------------------------------------------------------------------------
+
+
+def test_overrides_replace_single_settings(folder):
+    given = {**SMALL, "clusters": 9, "quantize": {"max_passes": 4}}
+    overrides = ["budget=0.25", "quantize.patience=2", "seed=3", "select.source_caps={a: 0.5}"]
+    made = load(written(folder, yaml.safe_dump(given)), overrides)
+    assert (made.budget, made.quantize.patience, made.quantize.max_passes) == (0.25, 2, 4)
+    assert (made.seed, made.select.source_caps) == (3, {"a": 0.5})
+
+
+def test_an_override_wins_over_either_form_of_a_setting():
+    for given in ({"clusters": 9}, {"quantize": {"clusters": 9}}):
+        for override in ("clusters=4", "quantize.clusters=4"):
+            assert build(merge({**SMALL, **given}, [override])).quantize.clusters == 4
+
+
+def test_an_override_may_reach_into_an_input_given_as_a_path():
+    made = build(merge(SMALL, ["pool.version=3", "pool.columns.text=body"]))
+    assert (made.pool.location, made.pool.version) == ("a/pool", 3)
+    made = build(merge(SMALL, ["target.version=3"]))
+    assert (made.target[0].location, made.target[0].version) == ("a/target", 3)
+
+
+def test_overrides_leave_the_settings_they_were_given_untouched():
+    given = {**SMALL, "quantize": {"max_passes": 4}}
+    merge(given, ["quantize.max_passes=1", "columns.source=s"])
+    assert given["quantize"] == {"max_passes": 4}
+    assert "source" not in given["columns"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("budget", "write key=value"), ("=3", "write key=value"),
+        ("seed.deep=3", "'seed' holds .*, not a block"), ("budget=[1", "Cannot read the value"),
+        ("quantize.clusterz=3", "did you mean 'clusters'"),
+    ],
+)
+def test_overrides_that_cannot_be_read_are_clear(folder, override, message):
+    file = written(folder, yaml.safe_dump({**SMALL, "seed": 1}))
+    with pytest.raises(ConfigError, match=message):
+        load(file, [override])
+
+
+# ---- files -------------------------------------------------------------------------------------
+
+
+def test_files_that_cannot_be_read_are_clear(folder):
+    with pytest.raises(ConfigError, match=r"Cannot read the configuration .*gio-spark init"):
+        load(folder / "none.yml")
+    with pytest.raises(ConfigError, match="Cannot read the configuration"):
+        load(folder)
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load(written(folder, "pool: [a"))
+    with pytest.raises(ConfigError, match="must hold keys and values"):
+        load(written(folder, "- a\n- b\n"))
+    with pytest.raises(ConfigError, match="must hold keys and values"):
+        load(written(folder, ""))
+    (folder / "latin.yml").write_bytes("pool: caf\xe9".encode("latin-1"))
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load(folder / "latin.yml")
+
+
+def test_the_example_holds_every_setting_with_a_comment_and_loads_back(folder):
+    text = example()
+    made = load(written(folder, text))
+    assert made == build({"pool": "path/to/pool", "target": "path/to/target",
+                          "columns": {"id": "id", "text": "text"}})
+    known = yaml.safe_load(text)
+    assert set(known) == set(RunSettings.model_fields)
+    for name, field in RunSettings.model_fields.items():
+        assert f"# {(field.description or '')[:40]}" in text, name
+    for name in ("max_passes", "temperature", "objective", "source_caps", "uri", "event_time"):
+        assert name in text
+
+
+def test_the_digest_changes_with_a_setting_and_only_then():
+    first = build(SMALL)
+    assert build(SMALL).digest() == first.digest()
+    assert build({**SMALL, "seed": 1}).digest() != first.digest()
+    assert len(first.digest()) == 16
