@@ -135,19 +135,22 @@ class ImageEmbedder(Embedder):
         """Project images on the fitted components."""
         array = column(rows, self.reads[0])
         components = self.fitted("components")
+        whole = _whole_numbers(array.type)
         pixels, reasons = self._read(array, components.shape[1])
-        set_reason(reasons, np.asarray(~np.isfinite(pixels).all(axis=1)), NOT_FINITE)
+        if not whole:
+            set_reason(reasons, np.asarray(~np.isfinite(pixels).all(axis=1)), NOT_FINITE)
         fine = usable(reasons)
         if not fine.all():
             pixels = np.where(fine[:, None], pixels, 0.0)
         unit, scale = float(self.fitted("unit")[0]), float(self.fitted("scale")[0])
-        if _whole_numbers(array.type) != (scale == _BYTE_SCALE):
+        if whole != (scale == _BYTE_SCALE):
             fitted = "whole numbers" if scale == _BYTE_SCALE else "floats"
             raise InputError(
                 f"Column '{self.reads[0]}' holds {array.type}, but the fit saw {fitted}: give all "
                 "inputs one type."
             )
-        sums = np.rint(pixels / unit) @ components.T.astype(np.float64) - self.fitted("offset")
+        steps = pixels if whole else np.rint(pixels / unit)
+        sums = steps @ components.T.astype(np.float64) - self.fitted("offset")
         vectors = (sums * (unit * scale * _COMPONENT_STEP)).astype(np.float32)
         return check_vectors(vectors, reasons, normalize=self.normalize)
 
@@ -209,7 +212,7 @@ def _decode(array: pa.Array, size: int, mode: str) -> Result:
     except ImportError as error:
         raise MissingExtraError("pillow", "images", "Reading encoded images") from error
     reasons = no_reasons(len(array))
-    pixels = np.zeros((len(array), size * size * len(mode)))
+    pixels = np.zeros((len(array), size * size * len(mode)), dtype=np.uint8)
     unreadable = (
         OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError
     )  # fmt: skip
@@ -219,12 +222,13 @@ def _decode(array: pa.Array, size: int, mode: str) -> Result:
             continue
         try:
             with Image.open(io.BytesIO(value)) as image:
+                image.draft(mode, (size, size))  # a JPEG need not be decoded larger than that
                 scaled = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
         except unreadable:
             reasons[index] = UNREADABLE_IMAGE
             continue
-        pixels[index] = np.asarray(scaled, dtype=np.float64).reshape(-1)
-    return pixels, reasons
+        pixels[index] = np.asarray(scaled).reshape(-1)
+    return pixels.astype(np.float64), reasons
 
 
 def _raw_lengths(array: pa.Array) -> np.ndarray:
