@@ -12,6 +12,7 @@ from gio_spark.report.data import (
     StageSummary,
     project,
 )
+from gio_spark.report.evaluation import render_evaluation
 from gio_spark.report.render import render
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "StageSummary",
     "project",
     "render",
+    "render_evaluation",
 ]

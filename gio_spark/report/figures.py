@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from gio_spark.report.data import Calibration, Divergence, Points, ReportData
 from gio_spark.report.draw import GRID, INK, POOL, RANDOM, SELECTION, TARGET, Drawn, draw
@@ -270,13 +270,16 @@ def calibration(bins: Calibration | None) -> Drawn | None:
     """Draw observed against predicted share of target rows, per bin."""
     if bins is None or not len(bins.predicted):
         return None
-    sizes = np.asarray(bins.rows, dtype=np.float64)
+    predicted, observed, sizes = (
+        np.asarray(a, dtype=np.float64)[np.argsort(bins.predicted, kind="stable")]
+        for a in (bins.predicted, bins.observed, bins.rows)
+    )
     sizes = 15 + 120 * sizes / max(sizes.max(), 1)
 
     def paint(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.5)
-        axes.plot(bins.predicted, bins.observed, color=SELECTION, linewidth=1)
-        axes.scatter(bins.predicted, bins.observed, s=sizes, color=SELECTION, alpha=0.8)
+        axes.plot(predicted, observed, color=SELECTION, linewidth=1)
+        axes.scatter(predicted, observed, s=sizes, color=SELECTION, alpha=0.8)
         axes.set_xlim(-0.03, 1.03)
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("predicted probability of 'target'")
@@ -313,6 +316,8 @@ def _log_if_wide(axes: Axes, values: Any) -> None:
     positive = values[values > 0]
     if len(positive) == len(values) and values.max() > 100 * values.min():
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     elif values.min() >= 0:
         axes.set_ylim(bottom=0)
 

@@ -49,11 +49,11 @@ def render(data: ReportData, folder: Path) -> Path:
         title=clean(data.title, 120),
         run=[
             ("run", clean(data.run_id, 80)),
-            ("engine", clean(data.engine, 200)),
-            ("started", clean(data.started, 40)),
-            ("finished", clean(data.finished, 40)),
-            ("objective", clean(data.objective, 80)),
-            ("within a cluster", clean(data.within_cluster, 80)),
+            ("engine", clean(data.engine, 200).removeprefix("engine: ")),
+            ("started (UTC)", clean(data.started, 40)),
+            ("finished (UTC)", clean(data.finished, 40)),
+            ("objective", _named(data.objective)),
+            ("within a cluster", _named(data.within_cluster)),
             *links,
         ],
         summary=words.summary(data),
@@ -68,6 +68,11 @@ def render(data: ReportData, folder: Path) -> Path:
         examples=examples(data),
         tables=tables(data),
     )
+
+
+def _named(setting: str) -> str:
+    """Return the name of a rule as words."""
+    return clean(setting, 80).replace("_", " ").replace(" kl", " KL")
 
 
 def inline(drawn: list[Drawn]) -> list[dict[str, Any]]:

@@ -20,12 +20,16 @@ MAX_SETTINGS = 250
 MAX_CLUSTERS_SHOWN = 8
 MAX_EXAMPLES_A_SIDE = 12
 TEXT_LENGTH = 240
+FEW_ROWS = 1000  # below this a rate says more about the start than about the work
 _GROUPS = {"pool": "pool", "random": "random rows", "selected": "selection", "target": "target"}
 
 
 @dataclass(frozen=True)
 class TableText:
-    """A table as text. `numeric` names the columns set to the right; `note` stands below."""
+    """A table as text. `numeric` names the columns set to the right; `note` stands below.
+
+    A row of one cell, in a table of several columns, is a heading over the rows after it.
+    """
 
     title: str
     columns: list[str]
@@ -120,16 +124,22 @@ def _metrics(data: ReportData) -> TableText | None:
     groups = [g for g in _GROUPS if (table["group"] == g).any()]
     keys = ["metric"] + [c for c in ("unit", "direction") if c in table.columns]
     known = table[table["group"].isin(groups)].drop_duplicates(["metric", "group"])
-    rows = []
+    rows, unmeasured = [], []
     for name, part in known.groupby("metric", sort=False):
         values = dict(zip(part["group"], part["value"], strict=True))
+        if part["value"].isna().all():
+            unmeasured.append(clean(name, 60))
+            continue
         first = part.iloc[0]
         facts = [_word(first.get(k)) for k in keys[1:]]
         rows.append([clean(name, 60), *(real(values.get(g)) for g in groups), *facts])
     columns = ["metric", *(_GROUPS[g] for g in groups)]
     columns += [{"direction": "better"}.get(k, k) for k in keys[1:]]
     numeric = [False] + [True] * len(groups) + [False] * (len(keys) - 1)
-    return TableText("Information metrics", columns, rows, numeric, id="metrics")
+    note = ""
+    if unmeasured:
+        note = f"Not measured, since the columns they need are not named: {', '.join(unmeasured)}."
+    return TableText("Information metrics", columns, rows, numeric, note, id="metrics")
 
 
 def _word(value: Any) -> str:
@@ -193,7 +203,8 @@ def _plan(data: ReportData) -> TableText:
 def _stages(data: ReportData) -> TableText:
     rows = []
     for s in data.stages:
-        rate = s.rows / s.seconds if s.rows and s.seconds > 0 and not s.skipped else None
+        steady = (s.rows or 0) >= FEW_ROWS and s.seconds > 0 and not s.skipped
+        rate = s.rows / s.seconds if s.rows and steady else None
         rows.append(
             [
                 clean(s.name, 40),
@@ -252,7 +263,7 @@ def examples(data: ReportData) -> list[ClusterExamples]:
 def _example(e: Any) -> ExampleText:
     facts = [clean(f, 60) for f in (e.source, e.label) if f not in (None, "")]
     if e.log_ratio is not None and np.isfinite(e.log_ratio):
-        facts.append(f"log density ratio {e.log_ratio:+.2f}")
+        facts.append(f"log ratio {e.log_ratio:+.2f}")
     return ExampleText(
         id=clean(e.id, 60),
         text=clean(e.text, TEXT_LENGTH),

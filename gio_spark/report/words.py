@@ -97,7 +97,7 @@ def tiles(data: ReportData) -> list[tuple[str, str, str]]:
     if d.selection is not None:
         parts = [("random", d.random), ("pool", d.pool)]
         note = ", ".join(f"{name} {real(v)}" for name, v in parts if v is not None)
-        shown.append(("Distance from target", f"{real(d.selection)} {clean(d.unit, 12)}", note))
+        shown.append((f"Distance from target ({clean(d.unit, 12)})", real(d.selection), note))
         if d.random is not None and d.random > 0 and d.selection > 0:
             factor = d.random / d.selection
             shown.append(("Nearer than random rows", f"{real(factor, 2)} ×", "1 ×: no gain"))

@@ -29,8 +29,11 @@ def connect(store: Store) -> MlflowClient:
     """Return a client of the store; the fluent API's global state stays untouched.
 
     Unless the user says otherwise in the environment: no pickled models are loaded, nothing is
-    reported to MLflow's makers, and the file store is allowed where it was asked for.
+    reported to MLflow's makers, the file store is allowed where it was asked for, and a server that
+    has gone silent is given up after about a minute (MLflow's own limit is beyond ten).
     """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if store.kind == "file":
@@ -43,7 +46,7 @@ def connect(store: Store) -> MlflowClient:
 
 @contextmanager
 def quick_answers() -> Iterator[None]:
-    """Let MLflow give up on a silent server after seconds instead of many minutes."""
+    """Let MLflow give up on a silent server after seconds, as a check before a run should."""
     names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
     mine = {name: value for name, value in names.items() if name not in os.environ}
     os.environ.update(mine)

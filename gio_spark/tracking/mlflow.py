@@ -28,7 +28,7 @@ from gio_spark.tracking.base import (
     Tracker,
     TrackingOutcome,
 )
-from gio_spark.tracking.store import Store, check, prepare, resolve
+from gio_spark.tracking.store import MAKE_SECONDS, Store, check, prepare, resolve
 
 log = logging.getLogger(__name__)
 
@@ -176,13 +176,19 @@ class MlflowTracker:
         self._submit(f"record {path.name}", send)
 
     def end(self, status: str = "FINISHED") -> TrackingOutcome:
-        """Close the record and wait for it, at most the settings' `wait_seconds`."""
+        """Close the record and wait for it, at most the settings' `wait_seconds`.
+
+        A new SQLite store is waited for longer: it is at work on this machine, and its first making
+        can outlast a short run.
+        """
         if self._ended is not None:
             return self._ended
         if self._pool is None:
             return TrackingOutcome(enabled=True, location=self.location, problem="not started")
         self._submit("close the run", lambda: self._client.set_terminated(self._id, status))
         try:
+            if self._started is not None and self.store.kind == "sqlite":
+                self._started.result(timeout=MAKE_SECONDS)
             if self._last is not None:
                 self._last.result(timeout=self._settings.wait_seconds)
         except WaitTimeout:

@@ -21,6 +21,7 @@ from gio_spark.settings.redact import redact
 log = logging.getLogger(__name__)
 
 SQLITE = "sqlite:///"
+MAKE_SECONDS = 300.0  # most that the first database of a machine may take; 10 to 40 s were seen
 _SERVERS = ("http", "https")
 _PLATFORM = ("databricks", "databricks-uc")
 _SQL = ("sqlite", "postgresql", "mysql", "mssql")
@@ -201,6 +202,8 @@ def _make_tables(path: Path) -> None:
         text=True,
         check=False,
         cwd=path.parent,
+        stdin=subprocess.DEVNULL,
+        timeout=MAKE_SECONDS,
     )
     if done.returncode:
         raise OSError(f"MLflow could not make its database: {done.stderr.strip()[-300:]}")

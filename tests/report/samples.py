@@ -89,8 +89,8 @@ def text_run(clusters: int = 1000, **changes: Any) -> ReportData:
         "title": "Curated text: rows like the support tickets",
         "run_id": "20261122-164233-7f3a",
         "engine": "embedded engine (Sail 0.7.2, Spark Connect 4.2.0, 2 cores)",
-        "started": "2026-11-22 16:42:33 UTC",
-        "finished": "2026-11-22 16:44:51 UTC",
+        "started": "2026-11-22 16:42:33",
+        "finished": "2026-11-22 16:44:51",
         "inputs": (
             InputSummary(
                 name="pool",
@@ -214,3 +214,37 @@ def plain_run(**changes: Any) -> ReportData:
     """Return a run whose page has no figures, unless the changes bring some: quick to render."""
     none = {"divergence": Divergence(), "points": None, "plan": a_plan(1, 10), "examples": ()}
     return image_run(**{**none, **changes})
+
+
+def a_bake_off(methods: int = 14, seeds: int = 5) -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    names = [
+        "budgeted KL, ratio 0.25", "budgeted KL, hash share", "k-NN KL", "energy distance",
+        "published, exact", "published, jump", "DSIR", "classifier ranking", "nearest to target",
+        "herding", "stratified random", "GIME", "BM25", "TSDS",
+    ][:methods]  # fmt: skip
+    rows = []
+    for task in ("fashion, two thirds corrupted", "text, four domains", "weather"):
+        skill = {n: 0.05 * rng.normal() + 0.06 - 0.01 * i for i, n in enumerate(names)}
+        skill |= {"random": 0.0, "oracle": 0.13}
+        for measure, higher in (("accuracy", True), ("energy distance", False)):
+            for seed in range(seeds):
+                for budget in (0.025, 0.05, 0.1, 0.25, 0.5):
+                    level = 0.75 + 0.05 * np.log10(budget * 40) + 0.004 * rng.normal()
+                    for method, gain in skill.items():
+                        value = level + gain * (1 - budget) + 0.004 * rng.normal()
+                        rows.append(
+                            (task, method, budget, seed, measure, value if higher else 1 - value,
+                             higher, 2.0 + 30 * rng.random() * (len(method) % 5), 300.0, None)
+                        )  # fmt: skip
+                    rows.append((task, "fails", budget, seed, measure, np.nan, higher, 0.1, None,
+                                 "MissingExtraError: <b>needs</b> data-selection"))  # fmt: skip
+                rows.append(
+                    (task, "full data", 1.0, seed, measure, 0.82 if higher else 0.18, higher, 90.0,
+                     900.0, None)
+                )  # fmt: skip
+    return pd.DataFrame(
+        rows,
+        columns=["task", "method", "budget", "seed", "measure", "value", "higher_is_better",
+                 "seconds", "memory_mb", "error"],
+    )  # fmt: skip

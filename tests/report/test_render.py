@@ -101,7 +101,7 @@ def test_every_figure_is_in_the_page_and_a_png_beside_it(text_page):
         assert pixels.shape[0] > 200
         assert pixels.shape[1] > 400
         assert (pixels[0, 0] == 255).all()  # on white, whatever the reader's theme
-        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
+        assert len(np.unique(pixels.reshape(-1, 3)[::37], axis=0)) > 10
 
 
 def test_the_page_begins_with_plain_words_and_the_verdict(text_page):
