@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,4 +151,5 @@ def _show(console: Console, outcome: Outcome) -> None:
     for line in outcome.examples:
         console.print(f"  {line}", markup=False)
     console.print(f"rows chosen (sha256 of their ids): {outcome.digest}")
-    console.print(f"report: {outcome.curation.report}   ({outcome.seconds:.0f} s)", markup=False)
+    report = os.path.relpath(outcome.curation.report or "")
+    console.print(f"report: {report}   ({outcome.seconds:.0f} s)", markup=False)
