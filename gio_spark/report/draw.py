@@ -111,6 +111,7 @@ def draw(
         for artist in figure.findobj():
             _recolour(artist)
         figure.set_facecolor("white")
+        figure.patch.set_alpha(1.0)  # a file is seen on whatever page it is put
         figure.set_dpi(_PNG_DPI)
         FigureCanvasAgg(figure).print_png(png_file, metadata={"Software": None})
     return Drawn(name, caption, _inline(svg_file.getvalue(), salt, caption), png_file.getvalue())

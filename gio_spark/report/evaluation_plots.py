@@ -101,7 +101,7 @@ def rank_plot(found: scores.Ranks, baseline: str) -> Drawn | None:
         if half
         else "Mean rank in one comparison, which is too few to tell methods apart."
     )
-    return draw("ranks", caption, paint, width=7.4, height=1.0 + 0.28 * len(found.methods))
+    return draw("ranks", caption, paint, height=1.0 + 0.28 * len(found.methods))
 
 
 def cost_plot(cost: pd.DataFrame, column: str, label: str) -> Drawn | None:

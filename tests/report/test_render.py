@@ -97,11 +97,12 @@ def test_every_figure_is_in_the_page_and_a_png_beside_it(text_page):
     for name in names:
         assert f"({name}.png)" in text
         with Image.open(folder / f"{name}.png") as picture:
-            pixels = np.asarray(picture.convert("RGB"))
+            pixels = np.asarray(picture.convert("RGBA"))
         assert pixels.shape[0] > 200
         assert pixels.shape[1] > 400
-        assert (pixels[0, 0] == 255).all()  # on white, whatever the reader's theme
-        assert len(np.unique(pixels.reshape(-1, 3)[::37], axis=0)) > 10
+        assert (pixels[..., 3] == 255).all()  # opaque, whatever page it is put on
+        assert (pixels[0, 0] == 255).all()
+        assert len(np.unique(pixels.reshape(-1, 4)[::37], axis=0)) > 10
 
 
 def test_the_page_begins_with_plain_words_and_the_verdict(text_page):
