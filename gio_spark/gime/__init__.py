@@ -12,6 +12,7 @@ from gio_spark.gime.compute import (
     target_states,
     values,
 )
+from gio_spark.gime.gate import Cells, Verdict, cell_limits, judge, meet, move_quota, robust
 from gio_spark.gime.profile import (
     METRICS,
     Accumulator,
@@ -23,10 +24,14 @@ from gio_spark.gime.profile import (
     register,
 )
 from gio_spark.gime.rows import Column, Rows
+from gio_spark.gime.sensitivity import Sensitivity, sensitivity
 from gio_spark.gime.spatiotemporal import SPATIOTEMPORAL
 from gio_spark.gime.state import State, merge
+from gio_spark.gime.subsets import Sample
 from gio_spark.gime.tabular import TABULAR
 from gio_spark.gime.text import TEXT
+from gio_spark.gime.thresholds import Threshold, automatic, efficiency, excess, gap_closed
+from gio_spark.gime.train import Task, train_many
 
 __all__ = [
     "METRICS",
@@ -34,22 +39,39 @@ __all__ = [
     "TABULAR",
     "TEXT",
     "Accumulator",
+    "Cells",
     "Column",
     "Constants",
     "Metric",
     "Profile",
     "Rows",
+    "Sample",
+    "Sensitivity",
     "State",
+    "Task",
+    "Threshold",
     "Value",
+    "Verdict",
+    "automatic",
+    "cell_limits",
+    "efficiency",
+    "excess",
     "freeze",
+    "gap_closed",
     "get_profile",
+    "judge",
+    "meet",
     "merge",
     "merge_states",
     "metrics",
+    "move_quota",
     "partitions_of",
     "register",
     "replace_partitions",
+    "robust",
+    "sensitivity",
     "states",
     "target_states",
+    "train_many",
     "values",
 ]

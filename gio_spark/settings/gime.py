@@ -63,7 +63,7 @@ class GimeSettings(StageSettings):
         description="Random-tilt subsets trained by the sensitivity screen.",
     )
     seeds: int = Field(
-        default=3, ge=2, le=100, description="Repeats of each level in the sensitivity sweeps."
+        default=5, ge=2, le=100, description="Repeats of each level in the sensitivity sweeps."
     )
     thresholds: dict[str, float] = Field(
         default_factory=dict,

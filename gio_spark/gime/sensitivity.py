@@ -1,0 +1,408 @@
+"""How strongly a model's score follows each metric: screen, level sweeps, classes.
+
+Sensitivity of a metric is the change of the score between its attainable 10th and 90th percentile
+at equal subset size, with an interval clustered by seed. Metrics that move together (variance
+inflation above 10) are merged into one factor and named so, since no subset can tell them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from gio_spark.errors import InputError
+from gio_spark.gime.subsets import Sample, Tilts, random_tilts, tilts_of
+from gio_spark.gime.train import Task, train_many
+from gio_spark.settings.gime import GimeSettings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark.sql import SparkSession
+
+MAX_VIF = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """What the sensitivity runs found.
+
+    Attributes:
+        table: One row per factor: metrics (joined by "+"), class, change, low, high, pearson,
+            spearman, mutual_information, p10, p90, vif, turning_point, band_low, band_high.
+        screen: One row per screened subset: metrics as achieved and score.
+        sweeps: One row per (factor, seed, level): value of the factor, score, seconds.
+        random_score: Mean score of untilted random subsets of that size, and its spread.
+        full_score: Score of the whole sample.
+        size: Rows per subset.
+        seconds: Training seconds of all runs together; count them in any saving claimed.
+        models: Number of models trained.
+        notes: Failure signs that were seen, named.
+    """
+
+    table: pd.DataFrame
+    screen: pd.DataFrame
+    sweeps: pd.DataFrame
+    random_score: tuple[float, float]
+    full_score: float
+    size: int
+    seconds: float
+    models: int
+    notes: tuple[str, ...]
+
+    def of_class(self, name: str) -> list[str]:
+        """Return the metrics of a class ("high", "moderate", "low")."""
+        chosen = self.table[self.table["class"] == name]["metrics"]
+        return [metric for factor in chosen for metric in factor.split("+")]
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """Metrics that are told apart by no subset, as one standardised number.
+
+    Attributes:
+        metrics: Their names.
+        signs: Sign with which each enters, so that they agree with the first.
+        mean: Mean of each over the screen.
+        spread: Standard deviation of each over the screen.
+        vif: Largest variance inflation among them before merging.
+    """
+
+    metrics: tuple[str, ...]
+    signs: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    vif: float
+
+    @property
+    def name(self) -> str:
+        """The metrics' names joined by "+"."""
+        return "+".join(self.metrics)
+
+    def value(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        """Return the factor for rows of metrics; a single metric keeps its own unit."""
+        raw = table[list(self.metrics)].to_numpy(float)
+        if len(self.metrics) == 1:
+            return raw[:, 0]
+        return ((raw - self.mean) / self.spread * self.signs).mean(axis=1)
+
+
+def inflation(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the variance inflation factor of each column (n, m)."""
+    if values.shape[1] < 2:
+        return np.ones(values.shape[1])
+    correlation = np.atleast_2d(np.corrcoef(values.T)) + 1e-9 * np.eye(values.shape[1])
+    return np.asarray(np.diag(np.linalg.pinv(correlation)))
+
+
+def merged_factors(table: pd.DataFrame, limit: float = MAX_VIF) -> list[Factor]:
+    """Merge columns that move together until no variance inflation is above the limit.
+
+    Args:
+        table: Metrics as achieved, one row per subset; constant columns are left out.
+        limit: Largest variance inflation allowed.
+    """
+    names = [str(c) for c in table.columns if table[c].notna().all() and table[c].std() > 1e-12]
+    raw = table[names].to_numpy(float)
+    groups = [[at] for at in range(len(names))]
+    worst = dict(enumerate(inflation(raw).tolist()))
+    standard = (raw - raw.mean(axis=0)) / raw.std(axis=0)
+
+    def column(group: list[int]) -> NDArray[np.float64]:
+        first = standard[:, group[0]]
+        signs = [1.0 if float(first @ standard[:, g]) >= 0 else -1.0 for g in group]
+        return (standard[:, group] * signs).mean(axis=1)
+
+    while len(groups) > 1:
+        values = np.stack([column(g) for g in groups], axis=1)
+        if inflation(values).max() <= limit:
+            break
+        related = np.abs(np.corrcoef(values.T))
+        np.fill_diagonal(related, 0)
+        a, b = sorted(np.unravel_index(int(related.argmax()), related.shape))
+        groups[a] = sorted(groups[a] + groups.pop(b))
+    factors = []
+    for group in groups:
+        first = standard[:, group[0]]
+        signs = np.array([1.0 if float(first @ standard[:, g]) >= 0 else -1.0 for g in group])
+        factors.append(
+            Factor(
+                tuple(names[g] for g in group),
+                signs,
+                raw[:, group].mean(axis=0),
+                raw[:, group].std(axis=0),
+                max(worst[g] for g in group),
+            )
+        )
+    return factors
+
+
+def sensitivity(
+    spark: SparkSession | None,
+    sample: Sample,
+    task: Task,
+    *,
+    size: int,
+    settings: GimeSettings | None = None,
+    seed: int = 0,
+) -> Sensitivity:
+    """Run the screen and the level sweeps.
+
+    Args:
+        spark: Session to train on; None trains here.
+        sample: Rows whose subsets are measured; same order as the task's features.
+        task: Features, labels, held-out rows.
+        size: Rows per subset.
+        settings: Subsets of the screen, levels, seeds.
+        seed: Seed of all draws.
+
+    Raises:
+        InputError: The subsets are not smaller than the sample, or no metric can be moved.
+    """
+    settings = settings or GimeSettings()
+    if not 0 < size < sample.rows.count:
+        raise InputError(
+            f"Subsets of {size} rows must be smaller than the sample of {sample.rows.count}."
+        )
+    if len(task.features) != sample.rows.count:
+        raise InputError("The task's features must be those of the sample's rows, in its order.")
+    tilts = tilts_of(sample, seed)
+    coefficients, subsets = random_tilts(tilts, settings.screen, size)
+    achieved = pd.DataFrame([sample.metrics(s) for s in subsets])
+    whole = np.arange(sample.rows.count)
+    scored = train_many(spark, task, [*subsets, whole], seeds=(seed,))
+    screen = achieved.assign(score=scored["score"].to_numpy()[:-1])
+    untilted = screen["score"][(coefficients == 0).all(axis=1)]
+    factors = merged_factors(achieved)
+    if not factors:
+        raise InputError("No metric differs between subsets: nothing can be said about any.")
+    spread = float(screen["score"].std())
+    survivors = _survivors(factors, achieved, screen["score"].to_numpy())
+    sweeps, sweep_seconds = _sweep(
+        spark, sample, task, tilts, survivors, coefficients, achieved, size, settings, seed
+    )
+    table = pd.DataFrame(
+        [
+            _judge(f, achieved, screen, sweeps, spread, f.name in {s.name for s in survivors})
+            for f in factors
+        ]
+    ).sort_values("change", key=abs, ascending=False, ignore_index=True)
+    full = float(scored["score"].iloc[-1])
+    random = (float(untilted.mean()), float(untilted.std(ddof=1)) if len(untilted) > 1 else 0.0)
+    return Sensitivity(
+        table=table,
+        screen=screen,
+        sweeps=sweeps,
+        random_score=random,
+        full_score=full,
+        size=size,
+        seconds=float(scored["seconds"].sum()) + sweep_seconds,
+        models=len(scored) + len(sweeps),
+        notes=_failure_signs(full, random, spread, scored, table),
+    )
+
+
+def _survivors(
+    factors: Sequence[Factor], achieved: pd.DataFrame, score: NDArray[np.float64]
+) -> list[Factor]:
+    """Keep the factors whose coefficient in one joint regression is not clearly zero."""
+    columns = [f.value(achieved) for f in factors]
+    design = np.stack([(c - c.mean()) / c.std() for c in columns], axis=1)
+    design = np.column_stack([np.ones(len(score)), design])
+    found, *_ = np.linalg.lstsq(design, score, rcond=None)
+    left = score - design @ found
+    freedom = max(1, len(score) - design.shape[1])
+    variance = float(left @ left) / freedom * np.diag(np.linalg.pinv(design.T @ design))
+    t = np.abs(found[1:]) / np.sqrt(np.maximum(variance[1:], 1e-30))
+    # A lenient level: the screen may let a weak factor pass, the sweeps then judge it.
+    passed = [f for f, one in zip(factors, t, strict=True) if one > stats.t.ppf(0.9, freedom)]
+    return passed or [factors[int(np.argmax(t))]]
+
+
+def _sweep(
+    spark: SparkSession | None,
+    sample: Sample,
+    task: Task,
+    tilts: Tilts,
+    factors: Sequence[Factor],
+    coefficients: NDArray[np.float64],
+    achieved: pd.DataFrame,
+    size: int,
+    settings: GimeSettings,
+    seed: int,
+) -> tuple[pd.DataFrame, float]:
+    """Train at several levels of each factor, along the tilt that moves it most."""
+    subsets, keys = [], []
+    for factor in factors:
+        reached = factor.value(achieved)
+        reached = (reached - reached.mean()) / reached.std()
+        design = np.column_stack([np.ones(len(reached)), coefficients])
+        ridge = design.T @ design + 0.5 * np.eye(design.shape[1])
+        way = np.linalg.solve(ridge, design.T @ reached)[1:]
+        way /= max(float(np.abs(way).max()), 1e-12)
+        for repeat in range(settings.seeds):
+            for at, level in enumerate(np.linspace(-2.0, 2.0, settings.levels)):
+                step = level * way
+                step[-1] = abs(step[-1]) if way[-1] * level > 0 else 0.0
+                subsets.append(tilts.draw(step, size, 10_000 + repeat))
+                keys.append((factor.name, repeat, at))
+    scored = train_many(spark, task, subsets, seeds=(seed,))
+    measured = pd.DataFrame([sample.metrics(s) for s in subsets])
+    by_name = {f.name: f for f in factors}
+    values = [
+        float(by_name[name].value(measured.iloc[[row]])[0]) for row, (name, _, _) in enumerate(keys)
+    ]
+    frame = pd.DataFrame(keys, columns=["factor", "seed", "level"]).assign(
+        value=values, score=scored["score"].to_numpy(), seconds=scored["seconds"].to_numpy()
+    )
+    return pd.concat([frame, measured], axis=1), float(scored["seconds"].sum())
+
+
+def _judge(
+    factor: Factor,
+    achieved: pd.DataFrame,
+    screen: pd.DataFrame,
+    sweeps: pd.DataFrame,
+    spread: float,
+    swept: bool,
+) -> dict[str, object]:
+    """Return the table's row of one factor."""
+    screened = factor.value(achieved)
+    low_value, high_value = np.quantile(screened, [0.1, 0.9])
+    mine = sweeps[sweeps["factor"] == factor.name] if swept else sweeps.iloc[:0]
+    changes = [
+        _change(part["value"].to_numpy(), part["score"].to_numpy(), low_value, high_value)
+        for _, part in mine.groupby("seed")
+    ]
+    x = np.r_[screened, mine["value"]]
+    y = np.r_[screen["score"], mine["score"]]
+    known = np.isfinite(y)
+    x, y = x[known], y[known]
+    if not changes:
+        # Judged by the screen alone: slope of the score and its interval.
+        line = stats.linregress(screened, screen["score"])
+        reach = high_value - low_value
+        half = float(stats.t.ppf(0.975, len(screened) - 2) * line.stderr * reach)
+        change = float(line.slope * reach)
+    else:
+        change = float(np.mean(changes))
+        half = _half_width(changes)
+    low, high = change - half, change + half
+    turning = turning_point(mine["value"].to_numpy(), mine["score"].to_numpy()) if swept else None
+    return {
+        "metrics": factor.name,
+        "class": _class(low, high, spread),
+        "change": change,
+        "low": low,
+        "high": high,
+        "pearson": float(stats.pearsonr(x, y).statistic),
+        "spearman": float(stats.spearmanr(x, y).statistic),
+        "mutual_information": _mutual_information(x, y),
+        "p10": float(low_value),
+        "p90": float(high_value),
+        "vif": factor.vif,
+        "swept": swept,
+        "turning_point": None if turning is None else turning[0],
+        "band_low": None if turning is None else turning[1],
+        "band_high": None if turning is None else turning[2],
+    }
+
+
+def _half_width(changes: Sequence[float]) -> float:
+    """Return half the 95 % interval of a mean over seeds (Student's t, seeds as clusters)."""
+    n = len(changes)
+    if n < 2:
+        return float("inf")
+    return float(stats.t.ppf(0.975, n - 1) * np.std(changes, ddof=1) / np.sqrt(n))
+
+
+def _change(
+    value: NDArray[np.float64], score: NDArray[np.float64], low: float, high: float
+) -> float:
+    """Return the score's change from `low` to `high` along one seed's sweep."""
+    keep = np.isfinite(score)
+    order = np.argsort(value[keep])
+    x, y = value[keep][order], score[keep][order]
+    return float(np.interp(high, x, y) - np.interp(low, x, y))
+
+
+def _class(low: float, high: float, spread: float) -> str:
+    """Return the class by the interval.
+
+    High: even the interval's end nearer to zero is half the spread of scores over all tilts or
+    more. Moderate: the interval excludes zero. Low: it does not.
+    """
+    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    if nearest >= 0.5 * spread and nearest > 0:
+        return "high"
+    return "moderate" if nearest > 0 else "low"
+
+
+def turning_point(
+    value: NDArray[np.float64], score: NDArray[np.float64]
+) -> tuple[float, float, float] | None:
+    """Return a maximum inside the sweep, and the band around it, or None.
+
+    A parabola is fitted; it counts as a turning point when its curvature is negative at 99 % and
+    its top lies between the 15th and 85th percentile of the values. The band is where the parabola
+    stays within one standard error of the residuals below its top.
+    """
+    keep = np.isfinite(score)
+    x, y = value[keep], score[keep]
+    if x.size < 8 or x.std() == 0:
+        return None
+    z = (x - x.mean()) / x.std()
+    design = np.stack([np.ones_like(z), z, z * z], axis=1)
+    found, *_ = np.linalg.lstsq(design, y, rcond=None)
+    left = y - design @ found
+    freedom = x.size - 3
+    sigma = float(np.sqrt(left @ left / freedom))
+    error = sigma * float(np.sqrt(np.linalg.pinv(design.T @ design)[2, 2]))
+    if found[2] >= 0 or found[2] > -stats.t.ppf(0.99, freedom) * error:
+        return None
+    top = -found[1] / (2 * found[2])
+    if not np.quantile(z, 0.15) < top < np.quantile(z, 0.85):
+        return None
+    half = float(np.sqrt(max(sigma, 1e-12) / -found[2]))
+    low, mid, high = (float(x.mean() + x.std() * p) for p in (top - half, top, top + half))
+    return mid, low, high
+
+
+def _mutual_information(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
+    """Return the mutual information in bits; None at 30 points or fewer."""
+    if x.size <= 30:
+        return None
+    from sklearn.feature_selection import mutual_info_regression
+
+    found = mutual_info_regression(x[:, None], y, random_state=0)
+    return float(found[0] / np.log(2))
+
+
+def _failure_signs(
+    full: float,
+    random: tuple[float, float],
+    spread: float,
+    scored: pd.DataFrame,
+    table: pd.DataFrame,
+) -> tuple[str, ...]:
+    notes = []
+    failed = int(scored["score"].isna().sum())
+    if failed:
+        notes.append(f"{failed} of {len(scored)} models could not be trained.")
+    if full <= random[0] + 2 * random[1]:
+        notes.append(
+            "Random subsets of this size are as good as the full sample: there is nothing for a "
+            "selection to win at this size; use a smaller one."
+        )
+    if random[1] > 0.5 * spread:
+        notes.append(
+            "Scores of equal random subsets vary about as much as those of tilted ones: use more "
+            "seeds, larger subsets or more held-out rows."
+        )
+    if not (table["class"] == "high").any():
+        notes.append("No metric has high sensitivity: selection by metrics will gain little.")
+    return tuple(notes)

@@ -1,0 +1,294 @@
+"""Thresholds without an expert: shares of what is attainable, read from the measured response.
+
+One efficiency curve gives one row count, not eleven thresholds. So each metric's threshold is a
+share of the best value attainable at this budget (0: the worst seen, 1: the best), the share being
+where the lower bound of the response reaches 90, 95 or 99 % of full performance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from gio_spark.errors import ConfigError
+from gio_spark.gime.train import Task, train_many
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark.sql import SparkSession
+
+    from gio_spark.gime.sensitivity import Sensitivity
+    from gio_spark.gime.subsets import Sample
+
+LEVELS = (0.90, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What a selection must reach in one metric.
+
+    Attributes:
+        metric: Name.
+        bound: Value that must be reached.
+        direction: "more": at least the bound; "less": at most.
+        kind: "high" (near the best), "moderate" (a threshold), "by hand", or "band".
+        share: Share of the way from the worst to the best value attainable, 0 to 1.
+        worst: Worst value seen at this budget.
+        best: Best value seen at this budget.
+        upper: Other end of a band, or None.
+    """
+
+    metric: str
+    bound: float
+    direction: str
+    kind: str
+    share: float
+    worst: float
+    best: float
+    upper: float | None = None
+
+    def met(self, value: float | None, tolerance: float = 1e-9) -> bool:
+        """Say whether a value is good enough; a missing one never is."""
+        if value is None or not np.isfinite(value):
+            return False
+        slack = tolerance * max(1.0, abs(self.bound))
+        if self.upper is not None:
+            return self.bound - slack <= value <= self.upper + slack
+        if self.direction == "less":
+            return value <= self.bound + slack
+        return value >= self.bound - slack
+
+    @classmethod
+    def at_share(
+        cls, metric: str, share: float, worst: float, best: float, direction: str, kind: str
+    ) -> Threshold:
+        """Return the threshold at a share of the way from the worst to the best value."""
+        return cls(metric, worst + share * (best - worst), direction, kind, share, worst, best)
+
+
+def attainable(found: Sensitivity, directions: Mapping[str, int]) -> pd.DataFrame:
+    """Return the worst and best value of each metric over all subsets of this size that were tried.
+
+    Args:
+        found: The sensitivity runs.
+        directions: 1 where more is better, -1 where less is; metrics with 0 are left out.
+
+    Returns:
+        Columns metric, worst, best, random: a plain random subset's mean.
+    """
+    names = [m for m, sign in directions.items() if sign and m in found.screen]
+    every = pd.concat([found.screen[names], found.sweeps.reindex(columns=names)])
+    rows = []
+    for name in names:
+        values = every[name].dropna()
+        low, high = float(values.min()), float(values.max())
+        worst, best = (low, high) if directions[name] > 0 else (high, low)
+        rows.append((name, worst, best))
+    return pd.DataFrame(rows, columns=["metric", "worst", "best"])
+
+
+def response(
+    share: NDArray[np.float64], score: NDArray[np.float64], *, repeats: int = 200, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the score's rising response to a metric's share, with its lower bound (90 %).
+
+    Isotonic regression, resampled over the subsets.
+
+    Args:
+        share: Share of the attainable range per subset, (n,).
+        score: Score per subset, (n,).
+        repeats: Resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        A grid of 41 shares, the response there, and its 5 % quantile over resamples.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    grid = np.linspace(0, 1, 41)
+    rng = np.random.default_rng(seed)
+
+    def fitted(index: NDArray[np.intp]) -> NDArray[np.float64]:
+        model = IsotonicRegression(out_of_bounds="clip").fit(share[index], score[index])
+        return np.asarray(model.predict(grid))
+
+    whole = fitted(np.arange(share.size))
+    drawn = [fitted(rng.integers(0, share.size, share.size)) for _ in range(repeats)]
+    return grid, whole, np.quantile(np.stack(drawn), 0.05, axis=0)
+
+
+def automatic(
+    found: Sensitivity,
+    directions: Mapping[str, int],
+    *,
+    level: float = 0.95,
+    by_hand: Mapping[str, float] | None = None,
+) -> tuple[list[Threshold], pd.DataFrame]:
+    """Find the threshold of each metric of high or moderate sensitivity.
+
+    Args:
+        found: The sensitivity runs.
+        directions: 1 where more is better, -1 where less is.
+        level: Fraction of full performance that the response's lower bound must reach (the loss a
+            user accepts is one minus it).
+        by_hand: Metric -> share set by an expert; goes before what is found.
+
+    Returns:
+        The thresholds, and a table of the share at which each level is reached (NaN: never, at
+        this budget and by this metric alone).
+
+    Raises:
+        ConfigError: A share by hand is not within 0 to 1, or names no known metric.
+    """
+    by_hand = dict(by_hand or {})
+    _check_shares(by_hand, directions)
+    ranges = attainable(found, directions).set_index("metric")
+    classes = {m: row["class"] for _, row in found.table.iterrows() for m in _members(row)}
+    bands = {
+        row["metrics"]: (row["band_low"], row["band_high"])
+        for _, row in found.table.iterrows()
+        if row["band_low"] is not None and np.isfinite(row["band_low"])
+    }
+    every = pd.concat([found.screen, found.sweeps.reindex(columns=found.screen.columns)])
+    chosen, table = [], []
+    for metric in ranges.index:
+        worst, best = ranges.loc[metric, ["worst", "best"]]
+        kind = classes.get(metric, "low")
+        direction = "more" if directions[metric] > 0 else "less"
+        shares = dict.fromkeys(LEVELS, float("nan"))
+        known = every[[metric, "score"]].dropna()
+        if best != worst and len(known) >= 8:
+            share = ((known[metric] - worst) / (best - worst)).to_numpy()
+            grid, _, lower = response(share, known["score"].to_numpy())
+            for one in {*LEVELS, level}:
+                enough = np.flatnonzero(lower >= one * found.full_score)
+                shares[one] = float(grid[enough[0]]) if enough.size else float("nan")
+        table.append({"metric": metric, "class": kind, "worst": worst, "best": best, **{
+            f"share at {one:.0%}": shares[one] for one in sorted(shares)}})  # fmt: skip
+        if metric in by_hand:
+            chosen.append(
+                Threshold.at_share(metric, by_hand[metric], worst, best, direction, "by hand")
+            )
+        elif metric in bands and kind != "low":
+            low, high = bands[metric]
+            chosen.append(
+                Threshold(metric, low, direction, "band", float("nan"), worst, best, high)
+            )
+        elif kind != "low":
+            # Where one metric alone never reaches the level, nothing more can be asked of it than
+            # the share where its own response stops rising.
+            share_found = shares[level]
+            if not np.isfinite(share_found):
+                share_found = _plateau(known, metric, worst, best)
+            if kind == "high":
+                share_found = max(share_found, 0.8)
+            chosen.append(Threshold.at_share(metric, share_found, worst, best, direction, kind))
+    return chosen, pd.DataFrame(table)
+
+
+def _members(row: pd.Series) -> list[str]:
+    return str(row["metrics"]).split("+")
+
+
+def _plateau(known: pd.DataFrame, metric: str, worst: float, best: float) -> float:
+    share = ((known[metric] - worst) / (best - worst)).to_numpy()
+    grid, middle, _ = response(share, known["score"].to_numpy(), repeats=1)
+    rise = middle[-1] - middle[0]
+    return float(grid[np.argmax(middle >= middle[0] + 0.9 * rise)]) if rise > 0 else 0.0
+
+
+def _check_shares(by_hand: Mapping[str, float], directions: Mapping[str, int]) -> None:
+    for metric, share in by_hand.items():
+        if directions.get(metric, 0) == 0:
+            known = sorted(m for m, sign in directions.items() if sign)
+            raise ConfigError(f"No threshold can be set for {metric!r}; metrics are {known}.")
+        if not 0 <= share <= 1:
+            raise ConfigError(f"The threshold of {metric!r} is a share from 0 to 1, not {share}.")
+
+
+def excess(
+    sample: Sample, index: NDArray[np.intp], *, draws: int = 8, seed: int = 0
+) -> pd.DataFrame:
+    """Compare the metrics of some rows with those of random draws of the same size.
+
+    Set-like and histogram metrics depend on the number of rows (two samples of one law differ by
+    .12 to .22 bit at K = 1,000), so that only the excess over such a draw says something.
+
+    Returns:
+        Columns metric, value, random, spread, excess (value - random), z.
+    """
+    rng = np.random.default_rng(seed)
+    mine = sample.metrics(index)
+    others = pd.DataFrame(
+        [
+            sample.metrics(np.sort(rng.choice(sample.rows.count, len(index), replace=False)))
+            for _ in range(draws)
+        ]
+    )
+    rows = []
+    for name, value in mine.items():
+        random, spread = float(others[name].mean()), float(others[name].std(ddof=1))
+        gap = value - random
+        rows.append((name, value, random, spread, gap, gap / spread if spread > 0 else np.nan))
+    return pd.DataFrame(rows, columns=["metric", "value", "random", "spread", "excess", "z"])
+
+
+def efficiency(
+    spark: SparkSession | None,
+    task: Task,
+    ways: Mapping[str, Sequence[NDArray[np.intp]]],
+    *,
+    tokens: NDArray[np.int64] | None = None,
+    seeds: Sequence[int] = (0,),
+) -> pd.DataFrame:
+    """Return the efficiency-performance curve: fraction of full performance against what it costs.
+
+    Args:
+        spark: Session to train on; None trains here.
+        task: Features, labels, held-out rows.
+        ways: Name of a way of selecting -> its subsets, one per size and repeat.
+        tokens: Tokens per row of the sample.
+        seeds: Seeds of the models.
+
+    Returns:
+        One row per subset and model seed: way, rows, tokens, seconds, score, of_full. The way
+        "full" is added.
+    """
+    names = [name for name, subsets in ways.items() for _ in subsets]
+    subsets = [s for several in ways.values() for s in several]
+    whole = np.arange(len(task.features))
+    scored = train_many(spark, task, [*subsets, whole], seeds=seeds)
+    scored["way"] = [(*names, "full")[s] for s in scored["subset"]]
+    if tokens is not None:
+        each = [int(tokens[s].sum()) for s in [*subsets, whole]]
+        scored["tokens"] = [each[s] for s in scored["subset"]]
+    full = float(scored.loc[scored["way"] == "full", "score"].mean())
+    return scored.assign(of_full=scored["score"] / full)
+
+
+def gap_closed(curve: pd.DataFrame, way: str) -> pd.DataFrame:
+    """Return, per number of rows, the share of the gap from random to full that a way closes.
+
+    Args:
+        curve: From `efficiency`, with a way "random".
+        way: The way to judge.
+
+    Returns:
+        Columns rows, way_score, random_score, full_score, closed; `closed` is NaN where random
+        subsets are as good as the full pool, for then there is no gap.
+    """
+    full = float(curve.loc[curve["way"] == "full", "score"].mean())
+    mean = curve.groupby(["way", "rows"])["score"].mean()
+    rows = []
+    for size in mean[way].index:
+        if size not in mean["random"].index:
+            continue
+        mine, random = float(mean[way][size]), float(mean["random"][size])
+        gap = full - random
+        rows.append((size, mine, random, full, (mine - random) / gap if gap > 0 else np.nan))
+    names = ["rows", "way_score", "random_score", "full_score", "closed"]
+    return pd.DataFrame(rows, columns=names)

@@ -1,0 +1,139 @@
+"""Sensitivity runs on a task where it is known which metric matters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from gio_spark.errors import InputError
+from gio_spark.gime import Constants
+from gio_spark.gime.sensitivity import merged_factors, sensitivity, turning_point
+from gio_spark.gime.subsets import Sample, random_tilts, tilts_of
+from gio_spark.gime.train import Task, train_many
+from gio_spark.settings.gime import GimeSettings
+
+CELLS = 12
+
+
+def noisy_labels(n=1500, seed=0, measure="accuracy", proxy="linear"):
+    """A sample whose labels are wrong with probability 1 - quality: distortion must matter."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 6)).astype(np.float32)
+    quality = rng.random(n) ** 0.7
+    truth = (x[:, 0] + x[:, 1] > 0).astype(np.int64)
+    labels = np.where(rng.random(n) < quality, truth, 1 - truth)
+    table = pa.table(
+        {
+            "cluster": rng.integers(0, CELLS, n),
+            "tokens": rng.integers(5, 50, n),
+            "quality": quality,
+            "event_time": rng.integers(0, 10**14, n),
+        }
+    )
+    sample = Sample.from_arrow(table, "text", Constants({"clusters": CELLS}), table)
+    held = rng.standard_normal((800, 6)).astype(np.float32)
+    task = Task(x, labels, held, (held[:, 0] + held[:, 1] > 0).astype(np.int64), measure, proxy)
+    return sample, task
+
+
+QUICK = GimeSettings(screen=30, levels=5, seeds=3)
+TINY = GimeSettings(screen=20, levels=5, seeds=2)
+
+
+def test_the_metric_that_matters_is_found_and_noise_is_low():
+    sample, task = noisy_labels()
+    found = sensitivity(None, sample, task, size=150, settings=QUICK)
+    rows = found.table.set_index("metrics")
+    distortion = next(name for name in rows.index if "distortion" in name)
+    assert rows.loc[distortion, "class"] in ("high", "moderate")
+    assert rows.loc[distortion, "change"] < 0
+    assert found.table.iloc[0]["metrics"] == distortion
+    assert found.models == 31 + len(found.sweeps)
+    assert found.seconds > 0
+    assert "volume" not in found.of_class("high")
+
+
+def test_the_same_seed_gives_the_same_table():
+    sample, task = noisy_labels(600)
+    first, second = (
+        sensitivity(None, sample, task, size=80, settings=TINY).table for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_tilts_draw_equal_sizes_without_repeats_and_move_the_metrics():
+    sample, _ = noisy_labels()
+    tilts = tilts_of(sample, 3)
+    _, subsets = random_tilts(tilts, 20, 150)
+    assert all(len(set(s.tolist())) == 150 for s in subsets)
+    scope = [sample.metrics(s)["scope"] for s in subsets]
+    distortion = [sample.metrics(s)["distortion"] for s in subsets]
+    assert np.ptp(scope) > 0.1
+    assert np.ptp(distortion) > 0.1
+
+
+def test_metrics_that_move_together_are_merged_and_named():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 60))
+    near = -a + 0.01 * rng.standard_normal(60)
+    table = pd.DataFrame({"scope": a, "mismatch": near, "delay": b, "same": np.ones(60)})
+    factors = {f.name: f for f in merged_factors(table)}
+    assert set(factors) == {"scope+mismatch", "delay"}
+    assert factors["scope+mismatch"].signs.tolist() == [1.0, -1.0]
+    assert factors["scope+mismatch"].vif > 10
+    assert np.array_equal(factors["delay"].value(table), b)
+
+
+def test_a_turning_point_becomes_a_band_and_a_slope_does_not():
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 10, 21)
+    top, low, high = turning_point(x, -((x - 6) ** 2) + rng.normal(0, 0.5, 21))
+    assert top == pytest.approx(6, abs=0.5)
+    assert low < top < high
+    assert turning_point(x, x + rng.normal(0, 0.5, 21)) is None
+
+
+@pytest.mark.parametrize(
+    ("measure", "proxy"),
+    [
+        ("auc", "linear"),
+        ("average_precision", "boosting"),
+        ("skill", "linear"),
+        ("skill", "boosting"),
+    ],
+)
+def test_every_measure_and_proxy_trains(measure, proxy):
+    _, task = noisy_labels(300, measure=measure, proxy=proxy)
+    found = train_many(None, task, [np.arange(120), np.arange(50)], seeds=(0, 1))
+    assert len(found) == 4
+    assert found["score"].between(-0.5, 1).all()
+    assert (found["problem"] == "").all()
+
+
+def test_a_model_that_cannot_be_trained_is_a_row_that_says_so():
+    _, task = noisy_labels(50)
+    task.features[3, 2] = np.nan
+    found = train_many(None, task, [np.arange(40)])
+    assert np.isnan(found["score"][0])
+    assert "NaN" in found["problem"][0]
+
+
+def test_executors_give_the_scores_that_the_driver_gives(spark):
+    _, task = noisy_labels(200)
+    subsets = [np.arange(50), np.arange(30, 150)]
+    here = train_many(None, task, subsets, seeds=(0, 1))
+    there = train_many(spark, task, subsets, seeds=(0, 1))
+    columns = ["subset", "seed", "rows", "score"]
+    pd.testing.assert_frame_equal(here[columns], there[columns])
+
+
+def test_wrong_sizes_and_measures_are_told():
+    sample, task = noisy_labels(50)
+    with pytest.raises(InputError, match="smaller than the sample"):
+        sensitivity(None, sample, task, size=50)
+    with pytest.raises(InputError, match="unknown"):
+        Task(task.features, task.labels, task.test_features, task.test_labels, "f1")
+    with pytest.raises(InputError, match="0 and 1"):
+        Task(task.features, task.labels, task.test_features, task.test_labels + 1, "auc")

@@ -1,0 +1,206 @@
+"""Automatic thresholds, the gate's verdict, and quota moved until it passes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_sensitivity import noisy_labels
+
+from gio_spark.errors import ConfigError, InputError
+from gio_spark.gime.gate import Cells, cell_limits, judge, meet, move_quota, robust
+from gio_spark.gime.sensitivity import Sensitivity
+from gio_spark.gime.thresholds import (
+    Threshold,
+    attainable,
+    automatic,
+    efficiency,
+    excess,
+    gap_closed,
+    response,
+)
+
+SIGNS = {"scope": 1, "distortion": -1, "delay": -1, "aggregation": 0}
+
+
+def found_by_hand() -> Sensitivity:
+    rng = np.random.default_rng(0)
+    distortion = np.linspace(0.1, 0.5, 60)
+    score = 0.9 - 0.8 * np.maximum(0, distortion - 0.2) + rng.normal(0, 0.003, 60)
+    screen = pd.DataFrame(
+        {"distortion": distortion, "scope": rng.uniform(0.4, 0.9, 60), "score": score}
+    )
+    table = pd.DataFrame(
+        {
+            "metrics": ["distortion", "scope"],
+            "class": ["high", "low"],
+            "band_low": [None, None],
+            "band_high": [None, None],
+        }
+    )
+    return Sensitivity(table, screen, screen.iloc[:0], (0.8, 0.01), 0.9, 100, 1.0, 60, ())
+
+
+def test_ranges_have_the_right_ends():
+    ranges = attainable(found_by_hand(), SIGNS).set_index("metric")
+    assert ranges.loc["distortion", "worst"] == 0.5
+    assert ranges.loc["distortion", "best"] == 0.1
+    assert ranges.loc["scope", "best"] > ranges.loc["scope", "worst"]
+
+
+def test_the_threshold_stands_where_the_response_reaches_the_level():
+    thresholds, table = automatic(found_by_hand(), SIGNS, level=0.95)
+    (one,) = thresholds
+    assert one.metric == "distortion"
+    assert one.direction == "less"
+    # 95 % of 0.9 is reached at a distortion of 0.256; high sensitivity asks for 0.8 of the range.
+    assert one.bound <= 0.256 + 0.02
+    row = table.set_index("metric").loc["distortion"]
+    assert row["share at 90%"] < row["share at 95%"] < row["share at 99%"]
+
+
+def test_experts_set_shares_by_hand_and_mistakes_are_told():
+    thresholds, _ = automatic(found_by_hand(), SIGNS, by_hand={"scope": 0.5, "distortion": 0.25})
+    bounds = {t.metric: t for t in thresholds}
+    assert bounds["distortion"].bound == pytest.approx(0.4)
+    assert bounds["scope"].kind == "by hand"
+    with pytest.raises(ConfigError, match="0 to 1"):
+        automatic(found_by_hand(), SIGNS, by_hand={"scope": 1.5})
+    with pytest.raises(ConfigError, match="No threshold can be set"):
+        automatic(found_by_hand(), SIGNS, by_hand={"aggregation": 0.5})
+
+
+def test_the_lower_bound_lies_below_a_rising_response():
+    rng = np.random.default_rng(1)
+    share = rng.random(80)
+    _, middle, lower = response(share, share + rng.normal(0, 0.1, 80))
+    assert np.all(np.diff(middle) >= 0)
+    assert np.mean(lower <= middle + 1e-12) > 0.95
+
+
+def test_excess_of_a_random_draw_is_small_and_of_one_cell_large():
+    sample, _ = noisy_labels()
+    rng = np.random.default_rng(5)
+    fair = excess(sample, rng.choice(1500, 100, replace=False)).set_index("metric")
+    one_cell = np.flatnonzero(sample.rows["cluster"].values == 3)[:100]
+    tight = excess(sample, one_cell).set_index("metric")
+    assert abs(fair.loc["variety", "z"]) < 5
+    assert tight.loc["variety", "excess"] < -5
+    assert tight.loc["mismatch", "excess"] > 0.3
+
+
+def test_the_efficiency_curve_counts_rows_tokens_and_seconds():
+    sample, task = noisy_labels(400)
+    good = np.argsort(-sample.rows["quality"].values)[:60]
+    ways = {"random": [np.arange(60)], "best": [good]}
+    curve = efficiency(None, task, ways, tokens=sample.rows["tokens"].values)
+    assert set(curve["way"]) == {"random", "best", "full"}
+    assert curve.set_index("way").loc["full", "of_full"] == 1
+    assert (curve["tokens"] > 0).all()
+    closed = gap_closed(curve, "best")
+    assert closed["rows"].tolist() == [60]
+
+
+def test_the_verdict_says_why():
+    thresholds = [
+        Threshold.at_share("scope", 0.5, 0.2, 0.8, "more", "moderate"),
+        Threshold.at_share("distortion", 0.5, 0.6, 0.2, "less", "high"),
+    ]
+    assert [round(t.bound, 6) for t in thresholds] == [0.5, 0.4]
+    good = judge({"scope": 0.6, "distortion": 0.3}, thresholds)
+    assert (good.passed, good.exit_code) == (True, 0)
+    bad = judge({"scope": 0.3, "distortion": 0.3}, thresholds)
+    assert (bad.passed, bad.exit_code) == (False, 3)
+    assert "scope: 0.3, but at least 0.5" in bad.why
+    assert "0.8" in bad.why
+    assert "distortion" not in bad.why
+    missing = judge({"scope": 0.6}, thresholds)
+    assert "no value" in missing.why
+
+
+def test_a_band_has_two_ends():
+    band = Threshold("delay", 1.0, "less", "band", np.nan, 5.0, 0.0, upper=2.0)
+    assert band.met(1.5)
+    assert not band.met(0.5)
+    assert not band.met(2.5)
+    assert "1 to 2" in judge({"delay": 3.0}, [band]).why
+
+
+def test_failure_signs_are_named():
+    threshold = Threshold.at_share("scope", 1.0, 0.2, 0.8, "more", "high")
+    verdict = judge({"scope": 0.3}, [threshold], score=0.5, full_score=0.9, repeats=[0.5, 0.7, 0.4])
+    text = " ".join(verdict.notes)
+    assert "high sensitivity" in text
+    assert "not attainable" in text
+    assert "too loose" in text
+
+
+def test_robust_values_of_a_group_are_read_from_a_metrics_table():
+    figures = pd.DataFrame(
+        {
+            "group": ["a", "a", "b"],
+            "metric": ["scope", "scope", "scope"],
+            "form": ["robust", "literal", "robust"],
+            "value": [0.5, 7.0, 0.1],
+        }
+    )
+    assert robust(figures, "a") == {"scope": 0.5}
+    with pytest.raises(InputError, match="No group"):
+        robust(figures, "c")
+
+
+SIZES = np.array([100, 50, 50, 10, 0, 40])
+TARGET = np.array([0.1, 0.3, 0.3, 0.2, 0.0, 0.1])
+
+
+def measured(take):
+    share = take / take.sum()
+    return {
+        "scope": float(np.mean(take > 0)),
+        "mismatch": float(np.abs(share - TARGET).sum() / 2),
+        "distortion": float(share @ np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.9])),
+    }
+
+
+@pytest.mark.parametrize("metric", ["scope", "mismatch", "coverage", "variety", "distortion"])
+def test_moved_quota_keeps_the_budget_and_what_cells_hold(metric):
+    take = np.array([60, 0, 0, 0, 0, 0])
+    cells = Cells(SIZES, TARGET, {"distortion": np.array([0.5, 0.2, 0.3, 0.4, 0.5, 0.9])})
+    moved = move_quota(take, metric, "less", cells, share=0.2)
+    assert moved.sum() == 60
+    assert np.all((moved >= 0) & (moved <= SIZES))
+    assert not np.array_equal(moved, take)
+
+
+def test_quota_moves_until_the_gate_passes():
+    thresholds = [
+        Threshold("scope", 4 / 6, "more", "moderate", 0.5, 0.1, 5 / 6),
+        Threshold("mismatch", 0.12, "less", "high", 0.9, 0.9, 0.05),
+    ]
+    take, verdict = meet(np.array([60, 0, 0, 0, 0, 0]), Cells(SIZES, TARGET), thresholds, measured,
+                         tries=60, share=0.1)  # fmt: skip
+    assert verdict.passed, verdict.why
+    assert verdict.tries > 0
+    assert take.sum() == 60
+    assert np.all(take <= SIZES)
+
+
+def test_a_threshold_that_cannot_be_met_is_reported_with_the_best_that_can():
+    thresholds = [Threshold("scope", 1.0, "more", "high", 1.0, 0.1, 1.0)]
+    take, verdict = meet(np.array([60, 0, 0, 0, 0, 0]), Cells(SIZES, TARGET), thresholds, measured)
+    assert not verdict.passed
+    assert np.count_nonzero(take) == 5  # one cell holds nothing
+    assert "reached 0.8333" in verdict.why
+
+
+def test_limits_for_the_budgeted_kl_ask_for_a_row_in_enough_cells_and_close_bad_ones():
+    means = {"distortion": np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.95])}
+    thresholds = [
+        Threshold("scope", 0.5, "more", "moderate", 0.5, 0.1, 1.0),
+        Threshold("distortion", 0.3, "less", "high", 0.8, 0.6, 0.2),
+    ]
+    least, most = cell_limits(thresholds, Cells(SIZES, TARGET, means), 60)
+    assert least.sum() == 3
+    assert least[[1, 2, 3]].tolist() == [1, 1, 1]
+    assert most[5] == 0
+    assert np.all((least <= most) & (most <= SIZES))
