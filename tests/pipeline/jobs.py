@@ -104,3 +104,25 @@ def stages_done(curation: Any) -> dict[str, bool]:
 def table(workspace: Path, name: str) -> pa.Table:
     """Read a stage table with another reader than the engine under test."""
     return DeltaTable(str(workspace / name)).to_pyarrow_table()
+
+
+def select(settings: RunSettings, **more: Any) -> Any:
+    """Run up to the selected rows, which leaves out metrics and report."""
+    return go(settings, until="explode", **more)
+
+
+def picked(settings: RunSettings, curation: Any) -> pa.Table:
+    """The selected rows of a run, read from its table."""
+    rows = table(Path(settings.workspace), "selected")
+    mask = np.asarray(rows["gio_run"]) == curation.run_id
+    return rows.filter(pa.array(mask)).sort_by("gio_id")
+
+
+def picked_ids(settings: RunSettings, **more: Any) -> list[str]:
+    """Run up to the selected rows and return their ids."""
+    return picked(settings, select(settings, **more))["gio_id"].to_pylist()
+
+
+def done(curation: Any) -> set[str]:
+    """The stages that did work."""
+    return {name for name, skipped in stages_done(curation).items() if not skipped}

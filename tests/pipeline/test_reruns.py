@@ -1,0 +1,117 @@
+"""What is done again when something changes or breaks, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from gio_spark.errors import EngineError
+from gio_spark.pipeline import choose, clusters
+from tests.pipeline import jobs
+
+pytestmark = pytest.mark.embedded
+
+PLAN_AND_LATER = {"plan", "select rows"}
+FIT_AND_LATER = {"fit pool", "assign pool", "assign target", "centroids", *PLAN_AND_LATER}
+
+
+def test_only_what_depends_on_a_changed_setting_is_done_again(place):
+    first = jobs.select(jobs.settings(place))
+    assert {"embed pool", "quarantine", *FIT_AND_LATER} <= jobs.done(first)
+
+    # The same again: nothing.
+    again = jobs.select(jobs.settings(place))
+    assert again.run_id == first.run_id
+    assert jobs.done(again) == set() and not again.did_work
+
+    # Another budget: another plan.
+    other = jobs.select(jobs.settings(place, budget=50))
+    assert other.run_id != first.run_id
+    assert jobs.done(other) == PLAN_AND_LATER
+    assert len(jobs.picked(jobs.settings(place, budget=50), other)) == 50
+
+    # Another seed: another codebook, on the same embeddings.
+    assert jobs.done(jobs.select(jobs.settings(place, seed=1))) == FIT_AND_LATER
+
+    # What is shown and where it is tracked changes no rows.
+    assert jobs.done(jobs.select(jobs.settings(place, report={"title": "x"}))) == set()
+
+    # Back to the first settings: all is still there.
+    back = jobs.select(jobs.settings(place))
+    assert jobs.done(back) == set()
+    assert len(jobs.picked(jobs.settings(place), back)) == 100
+
+
+def test_changed_input_is_embedded_again_and_the_other_side_is_not(place):
+    jobs.select(jobs.settings(place))
+    jobs.write(jobs.vector_target(blob=1), place / "target.parquet")
+    changed = jobs.done(jobs.select(jobs.settings(place)))
+    assert {"embed target", "plan", "select rows"} <= changed
+    assert not {"embed pool", "fit pool", "assign pool"} & changed
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "unfinished"),
+    [
+        (clusters, "publish", {"centroids", "plan", "select rows"}),
+        (choose, "plan", {"plan", "select rows"}),
+        (choose, "select_rows", {"select rows"}),
+    ],
+)
+def test_a_run_that_died_goes_on_after_its_last_complete_stage(
+    place, monkeypatch, module, name, unfinished
+):
+    def die(*_args, **_more):
+        raise EngineError("the cluster went away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(module, name, die)
+        with pytest.raises(EngineError, match="went away"):
+            jobs.select(jobs.settings(place))
+    resumed = jobs.select(jobs.settings(place))
+    assert jobs.done(resumed) == unfinished
+    assert len(jobs.picked(jobs.settings(place), resumed)) == 100
+
+
+def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
+    monkeypatch.setattr(clusters, "COMMIT_SECONDS", 0.0)
+    changes = {"quantize": {"max_passes": 6, "patience": 6, "tolerance": 0.0}}
+    whole = jobs.settings(place, workspace=str(place / "whole"), **changes)
+    save = clusters._save_state
+    passes = []
+
+    def save_and_die(ctx, state, key):
+        save(ctx, state, key)
+        passes.append(state.passes)
+        if state.passes == 3:
+            raise EngineError("killed")
+
+    cut = jobs.settings(place, **changes)
+    with monkeypatch.context() as broken:
+        broken.setattr(clusters, "_save_state", save_and_die)
+        with pytest.raises(EngineError, match="killed"):
+            jobs.select(cut)
+    with monkeypatch.context() as watched:
+        watched.setattr(clusters, "_save_state", lambda ctx, state, key: (
+            passes.append(state.passes), save(ctx, state, key)))
+        resumed = jobs.select(cut)
+    assert min(passes[passes.index(3) + 1:]) > 3
+    assert jobs.picked(cut, resumed)["gio_id"].to_pylist() == jobs.picked_ids(whole)
+
+
+def test_rows_that_were_deleted_from_a_stage_table_are_made_again(place, spark):
+    first = jobs.select(jobs.settings(place))
+    spark.sql(f"DELETE FROM delta.`{place}/ws/assignments` WHERE id = 'p00003'")
+    again = jobs.select(jobs.settings(place))
+    assert jobs.done(again) == {"assign pool"}
+    rows = jobs.table(place / "ws", "assignments")
+    assert rows.num_rows == 680 == len(set(rows["id"].to_pylist()))
+    assert again.run_id == first.run_id
+
+
+@pytest.mark.parametrize("stage", ["embed", "quantize", "select"])
+def test_a_run_may_stop_after_a_stage_and_go_on_later(place, stage):
+    part = jobs.go(jobs.settings(place), until=stage)
+    assert "select rows" not in jobs.stages_done(part)
+    assert not (place / "ws" / "selected").exists()
+    whole = jobs.select(jobs.settings(place))
+    assert not jobs.done(whole) & set(jobs.stages_done(part))
