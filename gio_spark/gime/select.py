@@ -1,0 +1,240 @@
+"""Selection by metrics: quotas per cell under the thresholds, the best rows inside cells.
+
+Composes with the budgeted KL of gio: thresholds become least and most rows per cell, and the KL's
+water-filling is solved within them, so that one plan satisfies both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from gio_spark.errors import BudgetError
+from gio_spark.gime.gate import Cells, Verdict, cell_limits, meet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gio_spark.gime.subsets import Sample
+    from gio_spark.gime.thresholds import Threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """Rows selected by metrics.
+
+    Attributes:
+        rows: Their places in the sample, sorted.
+        take: Rows per cell.
+        verdict: The gate's verdict on them.
+    """
+
+    rows: NDArray[np.intp]
+    take: NDArray[np.int64]
+    verdict: Verdict
+
+
+def bounded_kl(
+    target: NDArray[np.float64],
+    least: NDArray[np.int64],
+    most: NDArray[np.int64],
+    budget: int,
+) -> NDArray[np.int64]:
+    """Minimise KL(target || rows / budget) with least <= rows <= most and sum(rows) = budget.
+
+    The optimum is rows_c = clip(lambda * target_c, least_c, most_c) (the KL is separable and
+    convex, so the bounds' multipliers act cell by cell); lambda by bisection, then whole rows by
+    largest remainder. Where the target's cells cannot hold the budget, the rest goes to the other
+    cells in proportion to their room.
+
+    Raises:
+        BudgetError: The bounds do not allow the budget.
+    """
+    if not least.sum() <= budget <= most.sum():
+        raise BudgetError(
+            f"A budget of {budget} rows does not lie between the {int(least.sum())} and "
+            f"{int(most.sum())} rows that the thresholds allow.",
+            float(most.sum()),
+        )
+    p = np.asarray(target, np.float64)
+    reachable = int(np.where(p > 0, most, least).sum())
+    if reachable <= budget:
+        rows = np.where(p > 0, most, least).astype(np.float64)
+        room = (most - rows).clip(0)
+        if room.sum() > 0:
+            rows = rows + room * (budget - reachable) / room.sum()
+    else:
+        low, high = 0.0, float(budget) / max(float(p[p > 0].min()), 1e-300)
+        for _ in range(200):
+            middle = (low + high) / 2
+            if np.clip(middle * p, least, most).sum() < budget:
+                low = middle
+            else:
+                high = middle
+        rows = np.clip(high * p, least, most)
+    whole = np.maximum(np.floor(rows + 1e-9).astype(np.int64), least)
+    missing = budget - int(whole.sum())
+    order = np.argsort(-(rows - whole), kind="stable")
+    while missing > 0:
+        for cell in order:
+            if missing > 0 and whole[cell] < most[cell]:
+                whole[cell] += 1
+                missing -= 1
+    while missing < 0:
+        for cell in order[::-1]:
+            if missing < 0 and whole[cell] > least[cell]:
+                whole[cell] -= 1
+                missing += 1
+    return whole
+
+
+def row_scores(sample: Sample) -> dict[str, NDArray[np.float64]]:
+    """Return metric -> contribution of each row, for metrics that are sums or means over rows.
+
+    Scope, variety, coverage and mismatch have none: they belong to sets of rows.
+    """
+    rows = sample.rows
+    found: dict[str, NDArray[np.float64]] = {}
+
+    def filled(role: str) -> NDArray[np.float64]:
+        column = rows[role]
+        middle = float(np.median(column.kept())) if column.valid.any() else 0.0
+        return np.where(column.valid, column.values, middle).astype(np.float64)
+
+    if "tokens" in rows:
+        found["volume"] = np.where(rows["tokens"].valid, rows["tokens"].values, 0).astype(float)
+    if "distance" in rows:
+        found["granularity"] = filled("distance")
+    if "quality" in rows:
+        found["distortion"] = 1.0 - filled("quality")
+    if "event_time" in rows and "ingest_time" in rows:
+        found["delay"] = filled("ingest_time") - filled("event_time")
+    fields = [role for role in rows.columns if ":" in role]
+    if fields and "distortion" not in found:
+        gone = np.stack([~rows[role].valid for role in fields]).mean(axis=0)
+        found["distortion"] = gone
+        if "volume" not in found:
+            found["volume"] = 1.0 - gone
+    return {name: values for name, values in found.items() if values.std() > 0}
+
+
+def pursued(table: pd.DataFrame, directions: Mapping[str, int]) -> dict[str, str]:
+    """Return metric -> class for those of high or moderate sensitivity worth pursuing.
+
+    A metric whose improvement made models worse in the runs is left out: to follow its name
+    against what was measured would do harm.
+    """
+    found = {}
+    for _, row in table.iterrows():
+        if row["class"] == "low":
+            continue
+        members = str(row["metrics"]).split("+")
+        # A merged factor is signed like its first metric.
+        if np.sign(row["change"]) == directions.get(members[0], 0):
+            found.update(dict.fromkeys(members, str(row["class"])))
+    return found
+
+
+def select(
+    sample: Sample,
+    cells: NDArray[np.int64],
+    size: int,
+    thresholds: Sequence[Threshold],
+    wanted: Mapping[str, str],
+    directions: Mapping[str, int],
+    *,
+    target_mass: NDArray[np.float64] | None = None,
+    seed: int = 0,
+    tries: int = 12,
+) -> Selected:
+    """Select rows: quotas per cell, the best rows inside cells, then the gate.
+
+    Args:
+        sample: Rows of the pool.
+        cells: Cell per row, (n,).
+        size: Rows to select.
+        thresholds: What the selection must reach.
+        wanted: Metric -> class of the metrics to pursue (`pursued`).
+        directions: 1 where more is better, -1 where less is.
+        target_mass: Mass per cell to follow (K,): that of the budgeted KL, to satisfy both; by
+            default the target's, if mismatch or coverage matter, else the pool's, evened out if
+            scope or variety matter.
+        seed: Seed of ties and of the noise that keeps rows of equal score apart.
+        tries: Moves of quota tried at most.
+
+    Raises:
+        BudgetError: More rows than there are.
+    """
+    sizes = np.bincount(cells, minlength=0 if target_mass is None else len(target_mass))
+    if size > len(cells):
+        raise BudgetError(f"{size} rows cannot be selected from {len(cells)}.", len(cells))
+    known = _target_share(sample, sizes.size)
+    if target_mass is None:
+        target_mass = _aim(sizes, known, wanted)
+    scores = row_scores(sample)
+    order = _row_order(scores, cells, wanted, directions, seed)
+    means = {
+        m: np.bincount(cells, v, sizes.size) / np.maximum(sizes, 1)
+        for m, v in scores.items()
+        if m != "volume" or "tokens" in sample.rows
+    }
+    laid_out = Cells(sizes, known, means)
+    least, most = cell_limits(thresholds, laid_out, size)
+    take = bounded_kl(target_mass, least, most, size)
+    starts = np.r_[0, np.cumsum(sizes)]
+
+    def pick(quota: NDArray[np.int64]) -> NDArray[np.intp]:
+        parts = [order[s : s + q] for s, q in zip(starts[:-1], quota, strict=True)]
+        return np.sort(np.concatenate(parts))
+
+    take, verdict = meet(
+        take, laid_out, thresholds, lambda quota: sample.metrics(pick(quota)), tries=tries
+    )
+    return Selected(pick(take), take, verdict)
+
+
+def _target_share(sample: Sample, cells: int) -> NDArray[np.float64] | None:
+    if not sample.target or "cells" not in sample.target:
+        return None
+    counted = sample.target["cells"]["cells"]
+    share = np.zeros(cells)
+    inside = counted[0] < cells
+    share[counted[0][inside]] = counted[1][inside]
+    total = share.sum()
+    return share / total if total > 0 else None
+
+
+def _aim(
+    sizes: NDArray[np.int64], known: NDArray[np.float64] | None, wanted: Mapping[str, str]
+) -> NDArray[np.float64]:
+    """Return the mass per cell that the metrics of high or moderate sensitivity ask for."""
+    if known is not None and ("mismatch" in wanted or "coverage" in wanted):
+        return known
+    mass = sizes.astype(np.float64)
+    if wanted.get("scope") == "high" or wanted.get("variety") == "high":
+        mass = np.sqrt(mass)
+    return mass / mass.sum()
+
+
+def _row_order(
+    scores: Mapping[str, NDArray[np.float64]],
+    cells: NDArray[np.int64],
+    wanted: Mapping[str, str],
+    directions: Mapping[str, int],
+    seed: int,
+) -> NDArray[np.intp]:
+    """Return rows ordered by cell, the best of each cell first."""
+    rng = np.random.default_rng(seed)
+    # Gumbel noise of unit size: rows are drawn with odds exp(score), not ranked, so that a cell's
+    # rare rows keep a chance.
+    total = rng.gumbel(size=len(cells))
+    strength = {"high": 2.0, "moderate": 0.7}
+    for metric, values in scores.items():
+        if metric in wanted:
+            standard = (values - values.mean()) / values.std()
+            total += strength[wanted[metric]] * directions.get(metric, 0) * standard
+    return np.lexsort((-total, cells))

@@ -1,0 +1,96 @@
+"""Selection by metrics: quotas under limits, better rows inside cells, one plan with the KL."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sensitivity import CELLS, noisy_labels
+
+from gio_spark.errors import BudgetError
+from gio_spark.gime.select import bounded_kl, pursued, row_scores, select
+from gio_spark.gime.thresholds import Threshold
+
+SIGNS = {"distortion": -1, "scope": 1, "volume": 1, "mismatch": -1}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 12), st.integers(0, 10**6), st.floats(0, 1))
+def test_bounded_kl_keeps_its_bounds_and_beats_random_feasible_plans(k, seed, share):
+    rng = np.random.default_rng(seed)
+    most = rng.integers(0, 40, k)
+    least = np.minimum(rng.integers(0, 3, k), most)
+    budget = int(least.sum() + round(share * (most.sum() - least.sum())))
+    p = rng.dirichlet(np.full(k, 0.5))
+    plan = bounded_kl(p, least, most, budget)
+    assert plan.sum() == budget
+    assert np.all((plan >= least) & (plan <= most))
+
+    def objective(rows):
+        return -float(p @ np.log((rows + 0.5) / max(budget, 1)))
+
+    for _ in range(5):  # moving rows between two cells does not help by more than rounding can
+        a, b = rng.integers(0, k, 2)
+        if a != b and plan[a] - 2 >= least[a] and plan[b] + 2 <= most[b]:
+            other = plan.copy()
+            other[a] -= 2
+            other[b] += 2
+            assert objective(other) >= objective(plan) - 1e-9
+
+
+def test_a_budget_outside_the_limits_is_an_error_with_the_largest():
+    with pytest.raises(BudgetError) as raised:
+        bounded_kl(np.ones(2) / 2, np.array([0, 0]), np.array([3, 4]), 9)
+    assert raised.value.largest == 7
+
+
+def test_metrics_whose_improvement_did_harm_are_not_pursued():
+    table = pd.DataFrame(
+        {
+            "metrics": ["distortion", "scope+mismatch", "volume", "delay"],
+            "class": ["high", "moderate", "high", "low"],
+            "change": [-0.1, 0.05, -0.2, 0.1],
+        }
+    )
+    assert pursued(table, SIGNS) == {
+        "distortion": "high", "scope": "moderate", "mismatch": "moderate"
+    }  # fmt: skip
+
+
+def test_better_rows_are_taken_inside_cells_and_the_gate_is_told():
+    sample, _ = noisy_labels()
+    cells = sample.rows["cluster"].values
+    threshold = Threshold("distortion", 0.3, "less", "high", 0.9, 0.6, 0.1)
+    found = select(sample, cells, 300, [threshold], {"distortion": "high"}, SIGNS)
+    assert len(set(found.rows.tolist())) == 300
+    assert found.verdict.passed
+    before = sample.metrics()["distortion"]
+    assert sample.metrics(found.rows)["distortion"] < before - 0.1
+    assert np.array_equal(np.bincount(cells[found.rows], minlength=CELLS), found.take)
+
+
+def test_the_same_seed_selects_the_same_rows():
+    sample, _ = noisy_labels()
+    cells = sample.rows["cluster"].values
+    wanted = {"distortion": "moderate"}
+    first, second = (select(sample, cells, 200, [], wanted, SIGNS, seed=4) for _ in range(2))
+    assert np.array_equal(first.rows, second.rows)
+
+
+def test_a_mass_of_the_budgeted_kl_is_followed_within_the_thresholds():
+    sample, _ = noisy_labels()
+    cells = sample.rows["cluster"].values
+    mass = np.zeros(CELLS)
+    mass[:3] = 1 / 3
+    scope = Threshold("scope", 0.5, "more", "moderate", 0.5, 0.1, 1.0)
+    found = select(sample, cells, 200, [scope], {}, SIGNS, target_mass=mass)
+    assert np.count_nonzero(found.take) >= CELLS // 2
+    assert found.take[:3].sum() > 180
+    assert found.verdict.passed
+
+
+def test_set_metrics_have_no_row_scores():
+    sample, _ = noisy_labels()
+    assert set(row_scores(sample)) == {"volume", "distortion"}
