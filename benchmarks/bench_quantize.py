@@ -388,6 +388,7 @@ class Table:
 
     def __init__(self) -> None:
         self.lines: list[dict] = []
+        self.part = ""
 
     def add(self, figure, value, unit, anchor=None, ratio=None, bar=None, at_least=True) -> None:
         """Add one figure; `bar` is what the ratio must reach (or stay below)."""
@@ -396,6 +397,7 @@ class Table:
             holds = bool(ratio >= bar if at_least else ratio <= bar)
         self.lines.append(
             {
+                "part": self.part,
                 "figure": figure,
                 "value": value,
                 "unit": unit,
@@ -429,25 +431,39 @@ def main(argv: list[str] | None = None) -> None:
         engines = a.engines.split(",")
         load = os.getloadavg()[0]
         print(f"rows={a.rows:,} d={a.dimension} K={a.clusters:,} cores={a.cores} load={load:.1f}")
+        used = {k: v for k, v in vars(a).items() if k not in ("data", "out", "worker", "parts")}
+        report = previous(a.out)
         for part in parts:
             print(f"{part}:", flush=True)
+            table.part = part
+            before = os.getloadavg()[0]
             globals()[f"show_{part}"](a, table, engines)
-        report = {
-            "machine": {
-                "cores": a.cores,
-                "processor": processor(),
-                "python": platform.python_version(),
-                "load_before": round(load, 1),
+            report["runs"][part] = {
+                "load_before": round(before, 1),
                 "load_after": round(os.getloadavg()[0], 1),
-                "arguments": {
-                    k: v for k, v in vars(a).items() if k not in ("data", "out", "worker")
-                },
-            },
-            "figures": table.lines,
-        }
-        Path(a.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(a.out).write_text(json.dumps(report, indent=1) + "\n")
+                "arguments": used,
+            }
+            kept = [f for f in report["figures"] if f["part"] not in parts]
+            report["figures"] = sorted(kept + table.lines, key=lambda f: PARTS.index(f["part"]))
+            Path(a.out).parent.mkdir(parents=True, exist_ok=True)
+            Path(a.out).write_text(json.dumps(report, indent=1) + "\n")
         print(f"written to {a.out}")
+
+
+def previous(path: str) -> dict:
+    """Return the last report, whose parts stay where they are not run again."""
+    machine = {
+        "cores": os.cpu_count(),
+        "processor": processor(),
+        "python": platform.python_version(),
+    }
+    try:
+        old = json.loads(Path(path).read_text())
+    except (OSError, ValueError):
+        old = {}
+    if old.get("machine") != machine:
+        old = {}
+    return {"machine": machine, "runs": old.get("runs", {}), "figures": old.get("figures", [])}
 
 
 def processor() -> str:

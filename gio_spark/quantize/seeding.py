@@ -55,7 +55,9 @@ def first_centres(sample: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDA
     chosen = []
     for number, members in enumerate(np.split(order, np.cumsum(rows)[:-1])):
         if len(members):
-            picked = plus_plus(matrix[members], int(quota[number]), seed=seed + number)
+            picked = plus_plus(
+                matrix[members], int(quota[number]), seed=seed + number, greedy=False
+            )
             chosen.append(members[picked])
     return np.concatenate(chosen)
 
@@ -69,13 +71,16 @@ def _shares(rows: npt.NDArray[np.intp], total: int) -> npt.NDArray[np.intp]:
     return quota
 
 
-def plus_plus(vectors: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDArray[np.intp]:
+def plus_plus(
+    vectors: npt.ArrayLike, clusters: int, *, seed: int, greedy: bool | None = None
+) -> npt.NDArray[np.intp]:
     """Choose the rows that become the first centres.
 
     Args:
         vectors: (n, d) float32, in an order that is fixed (the sample is sorted by hash and id).
         clusters: Centres wanted.
         seed: Same seed and rows, same choice, on every machine.
+        greedy: Choose the best of several candidates; None: up to 512 clusters.
 
     Returns:
         Indices of the chosen rows in order of choice; fewer than `clusters` when there are
@@ -85,7 +90,7 @@ def plus_plus(vectors: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDArra
     if not len(matrix) or clusters < 1:
         return np.empty(0, dtype=np.intp)
     rng = np.random.default_rng([seed, 0x6B2B2B])
-    if clusters <= _GREEDY_CLUSTERS:
+    if clusters <= _GREEDY_CLUSTERS if greedy is None else greedy:
         return _greedy(_whole(matrix)[0], clusters, rng)
     chosen = [int(rng.integers(len(matrix)))]
     gap = nearest(matrix, matrix[chosen])[1].astype(np.float64)

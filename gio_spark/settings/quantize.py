@@ -24,7 +24,7 @@ class QuantizeSettings(StageSettings):
         ge=1,
         description="Rows of one mini-batch pass; none: 64 per cluster, at least 16,384.",
     )
-    max_passes: int = Field(20, ge=1, description="Mini-batch passes at most.")
+    max_passes: int = Field(10, ge=1, description="Mini-batch passes at most.")
     patience: int = Field(
         3, ge=1, description="Passes without enough improvement after which the fit stops."
     )
@@ -32,7 +32,10 @@ class QuantizeSettings(StageSettings):
         1e-3, ge=0, description="Relative fall of the smoothed inertia that counts as improvement."
     )
     decay: float = Field(
-        0.7, ge=0, le=1, description="Share of a centre's weight that outlives a pass."
+        0.9,
+        ge=0,
+        le=1,
+        description="Share of a centre's weight that outlives a pass, reached at the last one.",
     )
     starved_share: float = Field(
         0.02,
@@ -58,9 +61,6 @@ class QuantizeSettings(StageSettings):
         gt=0.5,
         lt=1,
         description="Target rows farther out than this share of the pool's rows are out of reach.",
-    )
-    decontaminate: bool = Field(
-        False, description="Put aside pool rows that overlap with held-out sets."
     )
     contamination_cosine: float = Field(
         0.95, gt=0, le=1, description="Cosine above which a pool row counts as a held-out row."
