@@ -1,0 +1,119 @@
+"""Checks and failure signs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gio_spark.errors import InputError
+from gio_spark.gio import SelectionProblem, cell_radii, nearest_clusters, reach_limit, select
+from gio_spark.gio.checks import (
+    failure_signs,
+    mode_coverage,
+    negative_consistency,
+    quantisation_consistency,
+    self_consistency,
+)
+
+
+def book(rows, centroids):
+    found, squared = nearest_clusters(rows, centroids, 1)
+    counts = np.bincount(found[:, 0], minlength=len(centroids))
+    inertia = np.bincount(found[:, 0], squared[:, 0], minlength=len(centroids))
+    return found[:, 0], squared[:, 0], counts, cell_radii(inertia, counts)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    rng = np.random.default_rng(0)
+    middles = rng.standard_normal((60, 6)) * 4
+    rows = middles[rng.integers(60, size=6000)] + 0.5 * rng.standard_normal((6000, 6))
+    return rows, middles
+
+
+def test_self_consistency_holds_for_a_sane_codebook(pool):
+    rows, middles = pool
+    cluster, _, counts, _ = book(rows, middles)
+    first, second = (np.bincount(cluster[part::2], minlength=60) for part in (0, 1))
+    verdict = self_consistency(first, second, counts)
+    assert verdict.passed and verdict.figures["share"] >= 0.85
+
+
+def test_self_consistency_fails_with_a_target_of_another_law(pool):
+    rows, middles = pool
+    cluster, _, counts, _ = book(rows, middles)
+    few = np.where(np.arange(60) < 6, np.bincount(cluster, minlength=60), 0)
+    assert not self_consistency(few, few, counts).passed
+
+
+def test_negative_consistency_holds(pool):
+    rows, middles = pool
+    cluster, squared, _, radii = book(rows, middles)
+    limit = reach_limit(squared, cluster, radii)
+    assert negative_consistency(middles, radii, limit, rows[:200]).passed
+    assert not negative_consistency(middles, radii, np.inf, rows[:200]).passed
+
+
+def test_quantisation_consistency_tells_good_from_bad_codebooks(pool):
+    rows, middles = pool
+    assert quantisation_consistency(rows[:2000], middles).passed
+    assert not quantisation_consistency(rows[:2000], middles[:3]).passed
+    with pytest.raises(InputError, match="fewer clusters"):
+        quantisation_consistency(rows[:100], middles)
+
+
+def test_mode_coverage_sees_a_missed_mode(pool):
+    rows, middles = pool
+    cluster, _, counts, radii = book(rows, middles)
+    assert mode_coverage(middles, counts, rows[:3000], radii).passed
+    missing = rows[cluster >= 5]
+    verdict = mode_coverage(middles, counts, missing, radii)
+    assert not verdict.passed and verdict.figures["missed"] == 5
+
+
+def problem(seed=0, clusters=100, **changes):
+    rng = np.random.default_rng(seed)
+    values = {
+        "pool_centroids": rng.standard_normal((clusters, 3)).astype(np.float32),
+        "sizes": rng.integers(50, 500, clusters),
+        "target_mass": rng.gamma(0.3, size=clusters),
+        "budget": 2000,
+        "target_centroids": rng.standard_normal((300, 3)),
+    }
+    return SelectionProblem(**(values | changes))
+
+
+def signs(asked, name="budgeted_kl", rows=5000):
+    found = failure_signs(select(name, asked), asked.sizes, asked.pool_centroids, target_rows=rows)
+    return {notice.name for notice in found}
+
+
+def test_a_good_selection_shows_no_sign():
+    assert signs(problem()) == set()
+
+
+def test_the_published_optimum_is_found_to_be_unlike_the_target():
+    rng = np.random.default_rng(0)
+    modes = np.repeat(np.array([[0.0, 0, 0], [9, 0, 0], [0, 9, 0]]), 40, axis=0)
+    points = modes + 0.5 * rng.standard_normal((120, 3))
+    target = points[rng.choice(120, 400, p=np.repeat([0.6, 0.3, 0.1], 40) / 40)]
+    mass = np.repeat([0.6, 0.3, 0.1], 40)
+    asked = problem(
+        pool_centroids=points, sizes=np.full(120, 60), target_mass=mass, target_centroids=target
+    )
+    assert "selection_unlike_target" in signs(asked, "published_exact")
+    assert "selection_unlike_target" not in signs(asked)
+
+
+def test_rising_divergence_few_rows_and_few_clusters_are_named():
+    assert "divergence_rises" in signs(problem(budget=20_000), "published_exact")
+    assert "target_too_small" in signs(problem(), rows=12)
+    assert "too_few_clusters" in signs(problem(clusters=8, budget=300))
+
+
+def test_every_sign_says_what_to_do():
+    asked = problem(clusters=8, budget=300)
+    for notice in failure_signs(
+        select("budgeted_kl", asked), asked.sizes, asked.pool_centroids, target_rows=3
+    ):
+        assert notice.text and notice.remedy
