@@ -203,9 +203,21 @@ def _finish(
             rows = _rename_clash(raw, clash).withColumn("id", as_text)
     else:
         rows = _with_content_id(_rename_clash(raw, clash), columns)
-    count = rows.count()
+    counted = rows.select(F.count(F.lit(1)).alias("rows"), F.count("id").alias("ids"))
+    count, identified = bounded(counted, 1, "one count").to_pylist()[0].values()
     if count == 0:
         raise InputError(f"{name}: {location} holds no rows that can be read.")
+    if identified == 0:
+        raise InputError(
+            f"{name}: column {columns.id!r} of {location} is null in all {count:,} rows. Name "
+            "another column in columns.id, or none: then a hash of the content is the id."
+        )
+    if identified < count:
+        nameless = rows.where(F.col("id").isNull()).select(
+            "id", F.lit("null id").alias("reason"), F.lit(None).cast("string").alias("detail")
+        )
+        bad = nameless if bad is None else bad.unionByName(nameless)
+        rows = rows.where(F.col("id").isNotNull())
     made = Input(
         name=name, location=location, format=base.format, table_id=base.table_id,
         version=base.version, columns=columns, rows=rows, own_columns=own, own_id=own_id,

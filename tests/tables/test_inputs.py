@@ -184,3 +184,14 @@ def test_vectors_are_accepted_as_lists_or_bytes(spark, folder):
     table = pa.table({"id": ["a", "b"], "v": pa.array(vectors.tolist(), pa.list_(pa.float32()))})
     pq.write_table(table, folder / "a.parquet")
     assert opened(spark, folder, Columns(id="id", vector="v")).count == 2
+
+
+def test_rows_without_an_id_are_put_aside_and_a_column_of_nulls_is_no_id(spark, folder):
+    pq.write_table(pa.table({"id": ["a", None], "text": ["x", "y"]}), folder / "a.parquet")
+    made = opened(spark, folder)
+    assert ids(made) == ["a"]
+    assert made.bad.toArrow()["reason"].to_pylist() == ["null id"]
+    nulls = pa.array([None, None], pa.string())
+    pq.write_table(pa.table({"id": nulls, "text": ["x", "y"]}), folder / "a.parquet")
+    with pytest.raises(InputError, match="'id' of .* is null in all 2 rows"):
+        opened(spark, folder)

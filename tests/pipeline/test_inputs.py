@@ -1,0 +1,223 @@
+"""The same rows however they come, and rows that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from gio_spark import curate
+from gio_spark.errors import InputError, TooManyBadRowsError
+from tests.pipeline import jobs
+
+pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture(scope="module")
+def expected(spark, tmp_path_factory):
+    """The ids that a pool in one Parquet file gives."""
+    folder = tmp_path_factory.mktemp("one-file")
+    jobs.write(jobs.vector_pool(), folder / "pool.parquet")
+    jobs.write(jobs.vector_target(), folder / "target.parquet")
+    return jobs.picked_ids(jobs.settings(folder))
+
+
+def test_the_same_rows_in_other_files_and_in_another_order_give_the_same_selection(
+    place, expected
+):
+    pool = jobs.vector_pool()
+    order = np.random.default_rng(0).permutation(pool.num_rows)
+    seven = jobs.write(pool.take(order), place / "seven", files=7)
+    assert jobs.picked_ids(jobs.settings(place, pool=seven)) == expected
+
+
+@pytest.mark.parametrize("rule", ["density_ratio", "hash_share"])
+def test_other_rules_do_not_depend_on_partitions_either(place, rule):
+    pool = jobs.vector_pool()
+    seven = jobs.write(pool.take(np.arange(600)[::-1]), place / "seven", files=7)
+    found = [
+        jobs.picked_ids(jobs.settings(place, pool=where, workspace=str(place / name),
+                                      within_cluster=rule))
+        for name, where in (("a", str(place / "pool.parquet")), ("b", seven))
+    ]
+    assert found[0] == found[1]
+
+
+def test_a_delta_table_is_read_at_the_version_that_was_asked_for(spark, place, expected):
+    where = str(place / "pool-delta")
+    spark.createDataFrame(jobs.vector_pool()).write.format("delta").save(where)
+    more = spark.createDataFrame(jobs.vector_pool(200, seed=9, name="q"))
+    more.write.format("delta").mode("append").save(where)
+    old = jobs.settings(place, pool={"location": where, "version": 0})
+    first = jobs.select(old)
+    rows = jobs.picked(old, first)
+    assert rows["gio_id"].to_pylist() == expected
+    assert set(rows["gio_input_version"].to_pylist()) == {"0"}
+    newest = jobs.settings(place, pool=where)
+    rows = jobs.picked(newest, jobs.select(newest))
+    assert set(rows["gio_input_version"].to_pylist()) == {"1"}
+    assert any(i.startswith("q") for i in rows["gio_id"].to_pylist())
+
+
+def test_frames_of_spark_pandas_and_arrow_are_curated_like_tables(spark, place, expected):
+    pool, target = jobs.vector_pool(), jobs.vector_target()
+    options = {
+        "spark": spark, "columns": {"id": "id", "vector": "vector", "source": "site",
+                                    "tokens": "words"},
+        "clusters": 12, "quantize": {"max_passes": 3, "target_clusters": 4},
+        "within_cluster": "exact_count", "tracking": {"enabled": False},
+        "workspace": place / "ws",
+    }
+    first = curate(pool, target, 100, **options)
+    assert jobs.ids(first.selected) == expected
+    assert len(first.plan) == 12 and first.report.exists()
+    assert "site" in first.selected.columns
+    # A frame of another kind with the same rows is the same snapshot: nothing is done twice.
+    again = curate(spark.createDataFrame(pool), target, 100, **options)
+    assert (again.run_id, again.did_work) == (first.run_id, False)
+    as_pandas = curate(pool.to_pandas(), place / "target.parquet", 100, **options)
+    assert jobs.ids(as_pandas.selected) == expected
+
+
+def test_what_is_no_frame_is_refused_by_name(spark, place):
+    with pytest.raises(InputError, match="pool: cannot read a object"):
+        curate(object(), str(place / "target.parquet"), 5, spark=spark, workspace=place / "ws")
+
+
+def test_text_is_curated_from_jsonl_with_a_broken_line_put_aside(place):
+    rows = jobs.text_rows("p", 200, 0, 60, 1).to_pylist()
+    rows += jobs.text_rows("q", 200, 60, 120, 2).to_pylist()
+    lines = [json.dumps(r) for r in rows]
+    lines.insert(17, '{"id": "broken", "text": ')
+    (place / "pool.jsonl").write_text("\n".join(lines))
+    target = jobs.write(jobs.text_rows("t", 40, 0, 60, 3), place / "t.parquet")
+    made = jobs.settings(
+        place, pool=str(place / "pool.jsonl"), target=target,
+        columns={"id": "id", "text": "text", "vector": None, "source": None, "tokens": None},
+        embedder={"name": "ngrams", "dimension": 32}, budget="15%", within_cluster="density_ratio",
+    )
+    found = jobs.picked(made, jobs.select(made))
+    assert found.num_rows == 60
+    assert np.mean([i.startswith("p") for i in found["gio_id"].to_pylist()]) > 0.95
+    assert found.schema.names[:2] == ["id", "text"]
+    assert all(math.isfinite(x) for x in found["gio_log_ratio"].to_pylist())
+    (bad,) = jobs.table(place / "ws", "quarantine").to_pylist()
+    assert bad["reason"].startswith("malformed line") and "broken" in bad["detail"]
+
+
+# ---- rows that cannot be used ------------------------------------------------------------------
+
+
+def with_bad_vectors(pool: pa.Table) -> pa.Table:
+    rows = pool.to_pylist()
+    rows[0]["vector"] = None
+    rows[1]["vector"] = [math.nan] * jobs.DIMENSION
+    rows[2]["vector"] = [math.inf] + [0.0] * (jobs.DIMENSION - 1)
+    rows[3]["vector"] = [1.0, 2.0]
+    rows[4]["vector"] = [0.0] * jobs.DIMENSION
+    rows[5]["vector"] = []
+    rows[6]["id"] = None
+    rows[8]["id"] = rows[7]["id"]
+    return pa.Table.from_pylist(rows, schema=pool.schema)
+
+
+def reasons(folder, side="pool"):
+    rows = jobs.table(folder / "ws", "quarantine").to_pandas()
+    return rows[rows["side"] == side].groupby("reason").size().to_dict()
+
+
+def test_vectors_that_cannot_be_used_are_counted_by_reason(place):
+    pool = jobs.write(with_bad_vectors(jobs.vector_pool()), place / "bad.parquet")
+    made = jobs.settings(place, pool=pool, embed={"normalize": True})
+    curation = jobs.select(made)
+    assert len(jobs.picked(made, curation)) == 100
+    found = reasons(place)
+    text = " | ".join(sorted(found))
+    assert sum(found.values()) == 8, text
+    for word in ("null id", "null content", "NaN", "infinite", "length", "zero", "duplicate id"):
+        assert word.lower() in text.lower(), (word, text)
+    usable = jobs.table(place / "ws", "assignments")["id"].to_pylist()
+    bad = jobs.table(place / "ws", "quarantine")["id"].to_pylist()
+    assert len(usable) == 592 + 80
+    assert not (set(usable) & set(bad)) - {"p00007"}
+
+
+def test_a_zero_vector_is_usable_where_no_direction_is_needed(place):
+    pool = jobs.write(with_bad_vectors(jobs.vector_pool()), place / "bad.parquet")
+    made = jobs.settings(place, pool=pool, embed={"normalize": False})
+    jobs.select(made)
+    assert not any("zero" in reason for reason in reasons(place))
+    assert sum(reasons(place).values()) == 7
+
+
+def test_texts_that_cannot_be_used_are_counted_by_reason(place):
+    rows = jobs.text_rows("p", 100, 0, 60, 1).to_pylist()
+    rows[0]["text"], rows[1]["text"], rows[2]["text"] = None, "", " \n\t "
+    pool = jobs.write(pa.Table.from_pylist(rows), place / "texts.parquet")
+    target = jobs.write(jobs.text_rows("t", 20, 0, 60, 3), place / "t.parquet")
+    made = jobs.settings(
+        place, pool=pool, target=target, columns={"vector": None, "text": "text", "source": None,
+                                                  "tokens": None},
+        embedder={"name": "ngrams", "dimension": 32}, clusters=5, budget=10,
+        within_cluster="density_ratio",
+    )
+    assert len(jobs.picked_ids(made)) == 10
+    found = reasons(place)
+    assert sum(found.values()) == 3
+    assert any("null" in r for r in found) and any("empty" in r for r in found)
+
+
+def test_too_many_bad_rows_stop_the_run_with_their_count(place):
+    rows = jobs.vector_pool().to_pylist()
+    for row in rows[:150]:
+        row["vector"] = None
+    bad = pa.Table.from_pylist(rows, schema=jobs.vector_pool().schema)
+    pool = jobs.write(bad, place / "bad.parquet")
+    with pytest.raises(TooManyBadRowsError, match=r"pool: 150 of 600 rows") as e:
+        jobs.select(jobs.settings(place, pool=pool))
+    assert "150 null content" in str(e.value) and "quarantine.max_share = 0.2" in str(e.value)
+    assert not (place / "ws" / "assignments").exists()
+    assert jobs.table(place / "ws", "quarantine").num_rows == 150
+    made = jobs.settings(place, pool=pool, quarantine={"max_share": 0.3})
+    assert len(jobs.picked_ids(made)) == 100
+
+
+def test_copies_of_rows_without_ids_are_one_row_and_no_fault(place):
+    pool = jobs.vector_pool(300)
+    thrice = pa.concat_tables([pool, pool, pool]).drop_columns(["id", "note"])
+    made = jobs.settings(
+        place, pool=jobs.write(thrice, place / "thrice.parquet"),
+        columns={"id": None},
+        budget=50,
+        target={"location": str(place / "target.parquet"), "columns": {"vector": "vector"}},
+    )
+    found = jobs.picked_ids(made)
+    assert len(set(found)) == 50 and all(len(i) == 32 for i in found)
+    assert reasons(place) == {"copy of another row": 600}
+
+
+def test_columns_that_hold_one_value_only_are_read_like_any_other(place):
+    pool = jobs.vector_pool()
+    same = pa.array(["only"] * 600)
+    pool = pool.set_column(2, "site", same).append_column("empty", pa.nulls(600, pa.string()))
+    pool = pool.set_column(0, "id", pa.array([f"p{i // 2}" for i in range(600)]))
+    made = jobs.settings(place, pool=jobs.write(pool, place / "same.parquet"), budget=50)
+    assert len(jobs.picked_ids(made)) == 50
+    assert reasons(place) == {"duplicate id": 300}
+
+
+def test_integer_ids_are_kept_as_the_pools_own_column(place):
+    pool = jobs.vector_pool().to_pandas()
+    pool["id"] = np.arange(600)
+    pool = pd.DataFrame(pool).rename(columns={"id": "Key"})
+    made = jobs.settings(
+        place, pool={"location": jobs.write(pa.Table.from_pandas(pool), place / "ints.parquet"),
+                     "columns": {"id": "Key", "vector": "vector"}},
+    )
+    rows = jobs.picked(made, jobs.select(made))
+    assert rows.schema.field("Key").type == pa.int64()
+    assert [str(k) for k in rows["Key"].to_pylist()] == rows["gio_id"].to_pylist()
