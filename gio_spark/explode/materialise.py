@@ -25,6 +25,7 @@ from gio_spark.explode.bloom import (
     plan_bloom,
 )
 from gio_spark.settings.explode import ExplodeSettings
+from gio_spark.tables.names import quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -77,13 +78,16 @@ def materialise(
     )
     if settings.output == "ids":
         return facts
+    near, few = rows, facts
     if expected <= settings.broadcast_rows:
         log.info("explode join=broadcast ids=%d", expected)
-        joined = rows.join(F.broadcast(facts), rows["id"] == facts["gio_id"], "inner")
+        few = F.broadcast(facts)
     else:
         near = rows.where(may_be_kept(kept, expected=expected, settings=settings))
-        joined = near.join(facts, near["id"] == facts["gio_id"], "inner")
-    return joined.select(*(joined[c] for c in (*rows.columns, *added)))
+    # The ids stand on the left: the embedded engine ignores hints and holds the left side in
+    # memory (1,000,000 rows of 1 KB: peak 0.7 GB this way, 2.9 GB the other way round).
+    joined = few.join(near, near["id"] == facts["gio_id"], "inner")
+    return joined.select(*(joined[quoted_column(c)] for c in (*rows.columns, *added)))
 
 
 def may_be_kept(kept: DataFrame, *, expected: int, settings: ExplodeSettings) -> Column:

@@ -39,7 +39,7 @@ class NgramSpec:
         limit: Bytes at the start of a text that are read.
     """
 
-    words: int = 2
+    words: int = 1
     chars: tuple[int, ...] = (2, 3)
     bits: int = 18
     limit: int = 8_192

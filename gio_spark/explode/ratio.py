@@ -25,6 +25,7 @@ from gio_spark.explode.keys import LOG_RATIO_LIMIT
 from gio_spark.explode.ngrams import NgramSpec
 from gio_spark.explode.scorers import Arrays, Scorer, scorer_of
 from gio_spark.settings.explode import ExplodeSettings
+from gio_spark.tables.names import quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -298,12 +299,13 @@ def fit_ratio(
     salt = fold_salt(seed)
     samples = []
     for df, total in ((target, target_rows), (pool, pool_rows)):
-        named = df.where(F.col(content).isNotNull()).select(
-            "id", F.col(content).alias("gio_content"), hash53("id", salt).alias("gio_fold")
+        column = F.col(quoted_column(content))
+        named = df.where(column.isNotNull()).select(
+            "id", column.alias("gio_content"), hash53("id", salt).alias("gio_fold")
         )
         rows = hash_sample(named, settings.fit_rows, sample_salt(seed), total=total)
-        column = rows["gio_content"]
-        joined = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        found = rows["gio_content"]
+        joined = pa.concat_arrays(found.chunks) if found.num_chunks else pa.array([], found.type)
         samples.append(Sample(joined, rows["gio_fold"].to_numpy().astype(np.int64)))
     return fit(samples[0], samples[1], kind=kind, settings=settings, salt=salt)
 
@@ -327,7 +329,8 @@ def score(
 
     handle = ship(rows.sparkSession, model.to_arrays())
     names = ["id", *keep]
-    types = {f.name: f.dataType for f in rows.select(*names).schema.fields}
+    selected = [F.col(quoted_column(n)) for n in names]
+    types = {f.name: f.dataType for f in rows.select(*selected).schema.fields}
     schema = pa.schema(
         [
             *(pa.field(n, to_arrow_type(types[n])) for n in names),
@@ -335,7 +338,9 @@ def score(
         ]
     )
     prepared = rows.select(
-        *names, F.col(content).alias("gio_content"), hash53("id", model.salt).alias("gio_fold")
+        *selected,
+        F.col(quoted_column(content)).alias("gio_content"),
+        hash53("id", model.salt).alias("gio_fold"),
     )
 
     return map_arrow(prepared, _scoring(handle.load, names), schema)

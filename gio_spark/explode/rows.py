@@ -86,8 +86,11 @@ def _rule(assignments: DataFrame, settings: ExplodeSettings) -> _Rule:
 
 
 def _hashed(assignments: DataFrame, seed: int, *more: str) -> DataFrame:
+    from pyspark.sql import functions as F
+
     extra = [c for c in (*more, "log_ratio") if c in assignments.columns]
-    return assignments.select(
+    # Rows without a cluster were unusable; they are no candidates.
+    return assignments.where(F.col("cluster").isNotNull()).select(
         "cluster",
         *extra,
         hash53("id", rank_salt(seed)).alias("gio_hash"),

@@ -51,7 +51,7 @@ class ExplodeSettings(StageSettings):
         "empty: chosen by the kind of content.",
     )
     word_ngrams: int = Field(
-        2, ge=0, le=4, description="Longest run of words that the text classifier sees."
+        1, ge=0, le=4, description="Longest run of words that the text classifier sees."
     )
     char_ngrams: tuple[int, ...] = Field(
         (2, 3), description="Lengths, in bytes, of the character runs that the text classifier sees."

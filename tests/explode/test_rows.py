@@ -139,6 +139,31 @@ def test_ids_are_returned_without_reading_the_pool(spark, table, plan):
     assert out.count() == plan["take"].sum()
 
 
+def test_columns_with_dots_and_backticks_survive(spark, table, plan):
+    chosen = settings("exact_count")
+    full = with_thresholds(spark.createDataFrame(table), plan, settings=chosen)
+    rows = kept(spark.createDataFrame(table), full, settings=chosen)
+    pool = spark.createDataFrame(
+        pa.table({"id": table["id"], "a.b": table["text"], "c`d": table["text"]})
+    )
+    out = materialise(pool, rows, expected=10, settings=chosen)
+    assert out.columns[:3] == ["id", "a.b", "c`d"]
+    assert out.count() == plan["take"].sum()
+
+
+def test_rows_without_a_cluster_are_no_candidates(spark, table, plan):
+    chosen = settings("exact_count")
+    missing = pa.table(
+        {"id": [f"none-{i}" for i in range(50)], "cluster": pa.nulls(50, pa.int32())}
+    )
+    both = pa.concat_tables([table.select(["id", "cluster"]), missing])
+    assignments = spark.createDataFrame(both)
+    full = with_thresholds(assignments, plan, settings=chosen)
+    found = ids(kept(assignments, full, settings=chosen))
+    assert len(found) == plan["take"].sum()
+    assert not any(i.startswith("none") for i in found)
+
+
 def test_a_pool_with_the_selections_own_names_is_refused(spark, table, plan):
     pool = spark.createDataFrame(table.select(["id"]).append_column("gio_reason", table["text"]))
     with pytest.raises(InputError, match="gio_reason"):
