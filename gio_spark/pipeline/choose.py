@@ -14,10 +14,11 @@ from pyspark.sql import functions as F
 from gio_spark import explode, gio
 from gio_spark.engine import bounded
 from gio_spark.errors import EmptySelectionError, InputError
+from gio_spark.pipeline.auto import auto_options
 from gio_spark.pipeline.clusters import Codebook, centroids_of, mass_of
 from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
-from gio_spark.pipeline.vectors import Side, vectors_of
+from gio_spark.pipeline.ratio import Ratio
+from gio_spark.pipeline.vectors import Side, targets_of
 from gio_spark.settings.run import parse_budget
 
 if TYPE_CHECKING:
@@ -28,21 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAX_SOURCES = 10_000
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """The density ratio of the pool's rows.
-
-    Attributes:
-        key: Fingerprint of its scores.
-        model_key: Fingerprint of the fitted model.
-        facts: Calibration and sizes, as plain values.
-    """
-
-    key: str
-    model_key: str
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,82 +48,6 @@ class Chosen:
     ratio: Ratio | None
 
 
-# ---- density ratio -----------------------------------------------------------------------------
-
-
-def score(ctx: Context, sides: dict[str, Side], book: Codebook) -> Ratio:
-    """Fit the density ratio target over pool and score every usable row of the pool."""
-    settings = ctx.settings.explode
-    targets = {n: s for n, s in sides.items() if n != "pool"}
-    on_text = (
-        ctx.settings.pool_columns().text is not None
-        and all(ctx.settings.target_columns(i).text for i in range(len(targets)))
-        and settings.estimator == "classifier"
-    )
-    kind = "text" if on_text else "vector"
-    used = settings.model_dump(
-        mode="json",
-        exclude={"within_cluster", "temperature", "output", "broadcast_rows", "bloom_megabytes"},
-    )
-    model_key = fingerprint("ratio", used, kind, ctx.settings.seed,
-                            {n: s.key for n, s in sides.items()})
-    ws = ctx.workspace
-
-    def fit(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        target = _content(ctx, next(iter(targets.values())), kind)
-        for side in list(targets.values())[1:]:
-            target = target.unionByName(_content(ctx, side, kind))
-        fitted = explode.fit_ratio(
-            target, _content(ctx, sides["pool"], kind), content="content", kind=kind,
-            settings=settings, target_rows=sum(s.usable for s in targets.values()),
-            pool_rows=sides["pool"].usable, seed=ctx.settings.seed,
-        )
-        facts = {
-            "auc": fitted.calibration.auc,
-            "error": fitted.calibration.error,
-            "table": {k: v.tolist() for k, v in fitted.calibration.table().items()},
-            "target_rows": fitted.target_rows,
-            "pool_rows": fitted.pool_rows,
-            "warnings": list(fitted.warnings),
-            "kind": kind,
-        }
-        arrays = {**fitted.model.to_arrays(), "facts": text_array(facts)}
-        return save_arrays(ws, "ratio", arrays, fingerprint=model_key, run=ctx.run), {}
-
-    ctx.stage("fit ratio", model_key, "models", fit)
-    arrays = load_arrays(ws, model_key)
-    facts = array_text(arrays.pop("facts"))
-    for text in facts["warnings"]:
-        ctx.caution("density ratio", text, "See the calibration plot; or use exact_count.")
-    key = fingerprint("scores", model_key, book.assignments["pool"])
-
-    def apply(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        model = explode.RatioModel.from_arrays(arrays)
-        scored = explode.score(_content(ctx, sides["pool"], kind), model, content="content",
-                               keep=())
-        assigned = ws.read("assignments", book.assignments["pool"]).select("id", "cluster")
-        rows = ws.write(
-            "scores", assigned.join(scored, "id", "inner"), fingerprint=key, run=ctx.run,
-            stage="score", expected=sides["pool"].usable,
-        )
-        return rows, {}
-
-    ctx.stage("score pool", key, "scores", apply, rows=sides["pool"].usable)
-    return Ratio(key, model_key, facts)
-
-
-def _content(ctx: Context, side: Side, kind: str) -> DataFrame:
-    """Return id and content of a side's usable rows."""
-    if kind == "vector":
-        return vectors_of(ctx, side).select("id", F.col("vector").alias("content"))
-    column = side.source.columns.text
-    if column is None:
-        raise InputError(f"{side.name}: a density ratio on text needs columns.text.")
-    rows = side.source.rows.select("id", F.col("`" + column.replace("`", "``") + "`").alias(
-        "content"))
-    return rows.where(F.col("content").isNotNull() & (F.trim(F.col("content")) != ""))
-
-
 # ---- plan --------------------------------------------------------------------------------------
 
 
@@ -153,11 +63,11 @@ def plan(ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio | No
     ws = ctx.workspace
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        problem = _problem(ctx, sides, book)
+        problem = _problem(ctx, sides, book, ratio)
         result = gio.select(settings.select.objective, problem)
         if int(result.take.sum()) == 0:
             told = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
-            raise EmptySelectionError(f"Nothing was selected: {told or 'the plan is empty'}.")
+            raise EmptySelectionError(told or "The plan takes no row of any cluster.")
         table = _plan_table(result, problem)
         rows = _rows_to_choose_from(ctx, book, ratio)
         table = explode.with_thresholds(
@@ -178,17 +88,19 @@ def plan(ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio | No
 
 
 def _rows_to_choose_from(ctx: Context, book: Codebook, ratio: Ratio | None) -> DataFrame:
-    if ratio is not None:
+    if ratio is not None and ctx.settings.explode.within_cluster == "density_ratio":
         return ctx.workspace.read("scores", ratio.key).select("id", "cluster", "log_ratio")
     rows = ctx.workspace.read("assignments", book.assignments["pool"])
     return rows.select("id", "cluster")
 
 
-def _problem(ctx: Context, sides: dict[str, Side], book: Codebook) -> gio.SelectionProblem:
+def _problem(
+    ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio | None
+) -> gio.SelectionProblem:
     settings = ctx.settings
     unit, amount = parse_budget(settings.budget)
     by_tokens = unit == "tokens"
-    targets = [s for n, s in sides.items() if n != "pool"]
+    targets = targets_of(sides)
     masses = [mass_of(ctx, s, book, weight="tokens" if by_tokens else None) for s in targets]
     mass, unreachable = gio.mix_targets(masses, [t.share for t in settings.target])
     points, weights = [], []
@@ -198,8 +110,9 @@ def _problem(ctx: Context, sides: dict[str, Side], book: Codebook) -> gio.Select
         weights.append(target.share * rows / max(rows.sum(), 1))
     budget: float | str = amount
     options = dict(settings.select.options)
-    if unit == "auto":
+    if unit == "auto" and ratio is not None:
         budget = "auto"
+        options |= auto_options(ctx, sides, book, ratio)
     elif unit == "share":
         budget = float(max(1, round(amount * float(book.stats.rows.sum()))))
     counts, names = _sources(ctx, book)
@@ -290,8 +203,13 @@ def _facts(result: gio.SelectionResult, problem: gio.SelectionProblem) -> dict[s
         ),
         "binding": list(result.binding),
         "notices": [[n.name, n.text, n.remedy] for n in result.notices],
+        "auto": _auto_facts(problem) if problem.budget == "auto" else None,
         "divergences": divergences(result.target_mass, problem.sizes, result.take, problem.seed),
     }
+
+
+def _auto_facts(problem: gio.SelectionProblem) -> dict[str, Any]:
+    return {k: problem.options[k] for k in ("kappa", "heldout_budget", "curve")}
 
 
 def smoothed_kl(law: np.ndarray, counts: np.ndarray) -> float:
@@ -302,6 +220,18 @@ def smoothed_kl(law: np.ndarray, counts: np.ndarray) -> float:
     p = law[used] / law[used].sum()
     q = (counts + 0.5) / (counts + 0.5).sum()
     return float(np.sum(p * np.log(p / q[used])))
+
+
+def smoothed_path(law: np.ndarray, take: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return `smoothed_kl` after each cluster of `order` is added; it ends at the plan's own."""
+    used = law > 0
+    if not used.any() or not len(order):
+        return np.zeros(len(order))
+    p = np.where(used, law, 0.0) / law[used].sum()
+    entropy = float(np.sum(p[used] * np.log(p[used])))
+    gains = p[order] * (np.log(take[order] + 0.5) - np.log(0.5))
+    cross = np.log(0.5) + np.cumsum(gains)
+    return entropy - cross + np.log(np.cumsum(take[order]) + 0.5 * len(law))
 
 
 def divergences(

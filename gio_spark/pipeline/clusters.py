@@ -19,6 +19,7 @@ from gio_spark.quantize import ClusterStats, KMeansState, MiniBatchKMeans
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
 
     from gio_spark.engine.progress import Stage as StageProgress
     from gio_spark.settings.run import RunSettings
@@ -30,9 +31,6 @@ _FIT_SETTINGS = {
 # A target's own codebook describes its shape; more clusters than this describe its noise.
 _TARGET_ROWS_PER_CLUSTER = 5
 _TARGET_CLUSTERS = 1_000
-# The published work found 1,000 to 3,000 clusters alike; below that, about 30 rows per cluster.
-_CLUSTERS = 1_500
-_ROWS_PER_CLUSTER = 30
 
 
 # Work that a killed fit may lose.
@@ -58,12 +56,12 @@ class Codebook:
     published: str
 
 
-def clusters_for(settings: RunSettings, rows: int) -> int:
-    """Return K: the user's, or one from the number of rows."""
+def clusters_for(settings: RunSettings, rows: int, dimension: int) -> int:
+    """Return K: the user's, or one from rows, dimension and memory."""
     wanted = settings.quantize.clusters
     if isinstance(wanted, int):
         return min(wanted, rows)
-    return int(max(1, min(_CLUSTERS, rows // _ROWS_PER_CLUSTER)))
+    return quantize.auto_clusters(rows, dimension)
 
 
 def fit(ctx: Context, side: Side, clusters: int) -> tuple[NDArray[np.float32], str]:
@@ -85,17 +83,8 @@ def fit(ctx: Context, side: Side, clusters: int) -> tuple[NDArray[np.float32], s
                 _save_state(ctx, state, key)
                 saved = time.monotonic()
 
-        model = MiniBatchKMeans(
-            k=clusters,
-            seed=ctx.settings.seed,
-            batch_rows=settings.batch_rows,
-            max_iter=settings.max_passes,
-            tol=settings.tolerance,
-            patience=settings.patience,
-            decay=settings.decay,
-            starved_share=settings.starved_share,
-            init_rows=settings.init_rows,
-            spherical=settings.spherical,
+        model = MiniBatchKMeans.from_settings(
+            settings, k=clusters, seed=ctx.settings.seed
         ).fit(
             vectors_of(ctx, side), initial=_load_state(ctx, key), on_pass=commit, rows=side.usable
         )
@@ -148,6 +137,7 @@ def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: st
         out = quantize.assign(
             vectors_of(ctx, side), centroids, second=settings.second and len(centroids) > 1,
             carry=CARRIED, spherical=settings.spherical,
+            two_level=len(centroids) > settings.two_level_above,
         )
         rows = ctx.workspace.write(
             "assignments", out, fingerprint=key, run=ctx.run, stage="assign", expected=side.usable
@@ -158,10 +148,10 @@ def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: st
     return key
 
 
-def quantise(ctx: Context, sides: dict[str, Side]) -> Codebook:
+def quantise(ctx: Context, sides: dict[str, Side], dimension: int) -> Codebook:
     """Fit the pool's codebook, assign pool and targets to it, and publish the centroids."""
     pool = sides["pool"]
-    clusters = clusters_for(ctx.settings, pool.usable)
+    clusters = clusters_for(ctx.settings, pool.usable, dimension)
     if not isinstance(ctx.settings.quantize.clusters, int) and pool.usable < 100:
         ctx.caution(
             "too few rows", f"The pool has {pool.usable} usable rows, so only {clusters} "
@@ -192,7 +182,7 @@ def publish(
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         parts = [_rows_of("pool", centroids, stats)]
         for name, side in sides.items():
-            if name == "pool":
+            if not name.startswith("target"):
                 continue
             own = _own_codebook(ctx, side)
             found = quantize.assign(
@@ -247,11 +237,19 @@ def centroids_of(ctx: Context, key: str, side: str) -> tuple[NDArray[np.float32]
     return np.array(decode_vectors(table["vector"])), table["rows"].to_numpy()
 
 
-def mass_of(ctx: Context, side: Side, book: Codebook, *, weight: str | None) -> TargetMass:
-    """Spread a target's rows over the pool's clusters."""
+def mass_of(
+    ctx: Context,
+    side: Side,
+    book: Codebook,
+    *,
+    weight: str | None,
+    rows: DataFrame | None = None,
+) -> TargetMass:
+    """Spread a target's rows, or the given ones of them, over the pool's clusters."""
     settings = ctx.settings.quantize
     return quantize.target_mass(
-        vectors_of(ctx, side), book.centroids, radius=book.stats.radius, limit=book.stats.limit,
+        vectors_of(ctx, side) if rows is None else rows, book.centroids,
+        radius=book.stats.radius, limit=book.stats.limit,
         neighbours=settings.neighbours, weight=weight, spherical=settings.spherical,
-        seed=ctx.settings.seed, rows=side.usable,
+        seed=ctx.settings.seed, rows=side.usable if rows is None else None,
     )

@@ -13,10 +13,10 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded, decode_vectors, describe, hash_sample
-from gio_spark.pipeline.choose import Chosen
+from gio_spark.pipeline.choose import Chosen, smoothed_path
 from gio_spark.pipeline.clusters import Codebook
 from gio_spark.pipeline.context import Context
-from gio_spark.pipeline.vectors import Side, vectors_of
+from gio_spark.pipeline.vectors import Side, targets_of, vectors_of
 from gio_spark.report import (
     Calibration,
     Certificate,
@@ -51,7 +51,7 @@ def report_data(
     """Gather what the report shows."""
     facts = chosen.facts
     info = describe(ctx.spark)
-    targets = [s for n, s in sides.items() if n != "pool"]
+    targets = targets_of(sides)
     found = facts["divergences"]
     order = chosen.plan[chosen.plan["order"] >= 0].sort_values("order")
     certificate = facts["certificate"]
@@ -85,7 +85,10 @@ def report_data(
             random=found["random"],
             selection=found["selection"],
             path_rows=np.cumsum(order["take"].to_numpy()),
-            path=order["divergence_after"].to_numpy(),
+            path=smoothed_path(
+                chosen.plan["target_mass"].to_numpy(), chosen.plan["take"].to_numpy(),
+                order["cluster"].to_numpy(),
+            ),
         ),
         plan=chosen.plan.drop(columns=["threshold", "tie"], errors="ignore"),
         sources=_sources(ctx, sides, book, selected),
@@ -128,7 +131,7 @@ def _sources(
         "selected": pool.join(selected.select(F.col("gio_id").alias("id")), "id", "left_semi"),
     }
     for name, key in book.assignments.items():
-        if name != "pool":
+        if name.startswith("target"):
             more = ws.read("assignments", key).select("id", "source")
             frames["target"] = frames["target"].unionByName(more) if "target" in frames else more
     counts = {name: _count(df) for name, df in frames.items()}
@@ -154,7 +157,7 @@ def _points(ctx: Context, sides: dict[str, Side], selected: DataFrame, rows: int
     """Project a hash sample of each side; three bounded scans of the skinny vector table."""
     most = ctx.settings.report.sample
     salt = f"report-{ctx.settings.seed}"
-    targets = [s for n, s in sides.items() if n != "pool"]
+    targets = targets_of(sides)
     pool = hash_sample(
         vectors_of(ctx, sides["pool"]).select("id", "vector"), most, salt,
         total=sides["pool"].usable,

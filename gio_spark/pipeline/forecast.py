@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gio_spark import quantize
 from gio_spark.engine import describe
 from gio_spark.pipeline import prepare, vectors
 from gio_spark.pipeline.clusters import clusters_for
@@ -33,8 +34,8 @@ _FLOPS = 50e9
 _SCORED_PER_SECOND = 10_000.0
 # What a session, a write and the small stages take whatever the data (seconds).
 _FIXED = {"embedded": 10.0, "local": 90.0}
-_BATCH_ROWS = 8192
-_SAMPLE_BYTES = 256 << 20
+# A Python worker with numpy, Arrow and this package, before any data.
+_PYTHON_BYTES = 150 << 20
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ def forecast(
         "metrics": pool / 200_000,
         "fixed": _FIXED.get(engine, 120.0),
     }
+    memory = quantize.forecast(
+        clusters, dimension, two_level=clusters > settings.quantize.two_level_above
+    )
     vectors_bytes = rows * (4 * dimension + 120)
     copies = int(min(share, 1.0) * (content_bytes or pool * 500))
     return Forecast(
@@ -113,11 +117,8 @@ def forecast(
         dimension=dimension,
         bytes_written=int(vectors_bytes + rows * 40 + pool * (30 if density else 0) + copies),
         core_seconds=seconds,
-        driver_bytes=int(_SAMPLE_BYTES + 6 * 8 * clusters * dimension + 512 * clusters),
-        worker_bytes=int(
-            120e6 + 2 * 4 * clusters * dimension + 8 * clusters * dimension
-            + 4 * _BATCH_ROWS * (3 * dimension + min(clusters, 8192))
-        ),
+        driver_bytes=memory.driver,
+        worker_bytes=_PYTHON_BYTES + memory.worker,
         budget={
             "rows": f"{amount:,.0f} rows",
             "share": f"about {amount * pool:,.0f} rows ({amount:.1%} of the pool)",
@@ -146,11 +147,12 @@ def validate(settings: RunSettings, spark: SparkSession) -> tuple[Forecast, dict
     pins = prepare.pin_all(spark, settings)
     inputs = prepare.open_all(spark, settings, pins)
     pool = inputs["pool"].count
+    dimension = _dimension(settings, embedder, inputs["pool"])
     made = forecast(
         pool=pool,
         targets={n: i.count for n, i in inputs.items() if n != "pool"},
-        clusters=clusters_for(settings, pool),
-        dimension=_dimension(settings, embedder, inputs["pool"]),
+        clusters=clusters_for(settings, pool, dimension),
+        dimension=dimension,
         embedder=embedder.name,
         settings=settings,
         engine=describe(spark).kind,

@@ -41,7 +41,7 @@ def measure(
         targets = [
             ws.read("assignments", k).drop("fingerprint")
             for n, k in book.assignments.items()
-            if n != "pool"
+            if n.startswith("target")
         ]
         target = targets[0]
         for more in targets[1:]:

@@ -31,7 +31,8 @@ def names(settings: RunSettings) -> dict[str, InputSettings]:
     targets = {
         f"target-{i + 1}" if several else "target": one for i, one in enumerate(settings.target)
     }
-    return {"pool": settings.pool, **targets}
+    held = {f"held-out-{i + 1}": one for i, one in enumerate(settings.held_out)}
+    return {"pool": settings.pool, **targets, **held}
 
 
 def pin_all(spark: SparkSession, settings: RunSettings) -> dict[str, Pin]:
@@ -48,9 +49,8 @@ def open_all(
         InputError: An input or the budget cannot be used; before any expensive work.
     """
     opened = {}
-    for index, (name, one) in enumerate(names(settings).items()):
-        columns = settings.pool_columns() if index == 0 else settings.target_columns(index - 1)
-        opened[name] = open_input(spark, one, columns, name, pins[name])
+    for name, one in names(settings).items():
+        opened[name] = open_input(spark, one, one.columns or settings.columns, name, pins[name])
     check_sizes(settings, opened["pool"].count)
     return opened
 

@@ -14,12 +14,12 @@ import pandas as pd
 from gio_spark.engine import bounded, describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
-from gio_spark.pipeline import choose, clusters, measure, prepare, vectors
+from gio_spark.pipeline import choose, clean, clusters, measure, prepare, ratio, vectors
 from gio_spark.pipeline.context import Context
 from gio_spark.pipeline.describe import report_data
 from gio_spark.report import render
 from gio_spark.settings.load import build
-from gio_spark.settings.run import RunSettings
+from gio_spark.settings.run import RunSettings, parse_budget
 from gio_spark.tables import STAGE_TABLES, Record, Workspace
 from gio_spark.tables.names import is_remote_path
 from gio_spark.tracking import TrackedInput, tracker
@@ -90,6 +90,11 @@ def curate(
         **settings,
         "pool": prepare.as_location(spark, tables, pool, "pool"),
         "target": prepare.as_location(spark, tables, target, "target"),
+        **(
+            {"held_out": prepare.as_location(spark, tables, settings["held_out"], "held-out")}
+            if "held_out" in settings
+            else {}
+        ),
         "budget": budget,
         "workspace": str(workspace),
     }
@@ -149,7 +154,7 @@ def _stages(
     ctx.tracker.params(ctx.settings.model_dump(mode="json"))
     ctx.tracker.inputs(
         TrackedInput(name=name, location=one.location, format=one.format, version=one.version,
-                     context="pool" if name == "pool" else "target")
+                     context=name.rstrip("-0123456789"))
         for name, one in inputs.items()
     )
     fitted, fit_key = vectors.fit_embedder(ctx, embedder, inputs["pool"])
@@ -157,16 +162,19 @@ def _stages(
         name: (one, *vectors.embed_side(ctx, fitted, fit_key, one)) for name, one in inputs.items()
     }
     sides = vectors.set_aside(ctx, embedded)
-    vectors.one_dimension(ctx, sides)
+    dimension = vectors.one_dimension(ctx, sides)
     if until == "embed":
         return _partial(ctx)
-    book = clusters.quantise(ctx, sides)
+    book = clusters.quantise(ctx, sides, dimension)
     if until == "quantize":
         return _partial(ctx)
-    ratio = None
-    if ctx.settings.explode.within_cluster == "density_ratio":
-        ratio = choose.score(ctx, sides, book)
-    chosen = choose.plan(ctx, sides, book, ratio)
+    if clean.wanted(ctx):
+        sides, book = clean.clean(ctx, sides, book)
+    rated = None
+    by_ratio = ctx.settings.explode.within_cluster == "density_ratio"
+    if by_ratio or parse_budget(ctx.settings.budget)[0] == "auto":
+        rated = ratio.score(ctx, sides, book)
+    chosen = choose.plan(ctx, sides, book, rated)
     if until == "select":
         return _partial(ctx, chosen)
     selected, rows = choose.select_rows(ctx, sides, book, chosen)
@@ -203,7 +211,7 @@ def _finish(
         "run": ctx.run,
         "engine": describe(ctx.spark).line(),
         "pool_rows": sides["pool"].usable,
-        "target_rows": sum(s.usable for n, s in sides.items() if n != "pool"),
+        "target_rows": sum(s.usable for s in vectors.targets_of(sides)),
         "selected_rows": rows,
         "clusters": len(book.centroids),
         "budget": str(ctx.settings.budget),
@@ -215,6 +223,7 @@ def _finish(
         "lost_mass": facts["lost_mass"],
         "certificate": facts["certificate"],
         "binding": facts["binding"],
+        "auto": facts["auto"],
         "quarantine": {n: s.bad for n, s in sides.items()},
         "versions": {n: s.source.version for n, s in sides.items()},
         "inputs": {n: s.source.location for n, s in sides.items()},

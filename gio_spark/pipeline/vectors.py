@@ -137,7 +137,7 @@ def set_aside(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict
 
 
 def _in_embeddings(reason: str) -> bool:
-    return not reason.startswith(("malformed", "duplicate id", "copy of another row"))
+    return not reason.startswith(("malformed", "null id", "duplicate id", "copy of another row"))
 
 
 def _judge(ctx: Context, side: Side, rows: int) -> None:
@@ -165,6 +165,16 @@ def vectors_of(ctx: Context, side: Side) -> DataFrame:
     """Return the usable rows of a side: id, vector and what is carried along."""
     rows = ctx.workspace.read("embeddings", side.key).where(F.col("reason").isNull())
     return rows.select("id", "vector", *CARRIED)
+
+
+def targets_of(sides: dict[str, Side]) -> list[Side]:
+    """Return the targets, in the order of the settings."""
+    return [side for name, side in sides.items() if name.startswith("target")]
+
+
+def held_out_of(sides: dict[str, Side]) -> list[Side]:
+    """Return the held-out sets, in the order of the settings."""
+    return [side for name, side in sides.items() if name.startswith("held-out")]
 
 
 def one_dimension(ctx: Context, sides: dict[str, Side]) -> int:

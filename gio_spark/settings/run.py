@@ -61,6 +61,9 @@ class RunSettings(StageSettings):
     target: tuple[InputSettings, ...] = Field(
         description="The rows to look like: one input, or several with shares.", min_length=1
     )
+    held_out: tuple[InputSettings, ...] = Field(
+        (), description="Held-out sets (evaluation data): pool rows that overlap are put aside."
+    )
     budget: int | float | str = Field(
         0.1,
         description="How much to take: rows (10000), a share (0.1), tokens ('200M tokens'), auto.",
@@ -117,10 +120,10 @@ class RunSettings(StageSettings):
                     "setting with two values; keep one of them."
                 )
             data[stage] = {**block, **(value if isinstance(value, dict) else {field: value})}
-        for key in ("pool", "target"):
+        for key in ("pool", "target", "held_out"):
             if isinstance(data.get(key), str | dict):
                 data[key] = _as_input(data[key]) if key == "pool" else [_as_input(data[key])]
-            elif key == "target" and isinstance(data.get(key), list | tuple):
+            elif isinstance(data.get(key), list | tuple):
                 data[key] = [_as_input(item) for item in data[key]]
         return data
 

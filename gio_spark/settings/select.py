@@ -14,7 +14,8 @@ class SelectSettings(StageSettings):
 
     objective: str = Field(
         "budgeted_kl",
-        description="budgeted_kl, exact_path, published_gio, knn_kl, energy, or a registered name.",
+        description="budgeted_kl, published_exact, published, knn_kl, energy_distance, or the name "
+        "of a registered one.",
     )
     replay: float = Field(
         0.0, ge=0, lt=1, description="Share of the pool's own distribution mixed into the target."

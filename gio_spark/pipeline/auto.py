@@ -1,0 +1,80 @@
+"""The budget `auto`: how much of the pool can have the target's own law."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pyspark.sql import functions as F
+
+from gio_spark import explode, gio
+from gio_spark.engine import bounded, hash53
+from gio_spark.pipeline.clusters import Codebook, mass_of
+from gio_spark.pipeline.context import Context
+from gio_spark.pipeline.ratio import Ratio, content_of
+from gio_spark.pipeline.store import load_arrays
+from gio_spark.pipeline.vectors import Side, targets_of, vectors_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+# Log ratios are binned to hundredths: far finer than they are known.
+_BIN = 100
+_MAX_BINS = 100_000
+
+
+def auto_options(
+    ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio
+) -> dict[str, Any]:
+    """Return what the budget `auto` is made from: kappa and the held-out curve's budget.
+
+    kappa comes from the cross-fitted ratios of all pool and target rows; the curve from quotas
+    shaped by one half of the target and judged by the other.
+    """
+    ws = ctx.workspace
+    pool = _histogram(ws.read("scores", ratio.key))
+    arrays = load_arrays(ws, ratio.model_key)
+    arrays.pop("facts")
+    model = explode.RatioModel.from_arrays(arrays)
+    target: dict[int, int] = {}
+    for side in targets_of(sides):
+        scored = explode.score(
+            content_of(ctx, side, ratio.kind), model, content="content", keep=()
+        )
+        for value, count in _histogram(scored).items():
+            target[value] = target.get(value, 0) + count
+    share = gio.mixture_share(
+        *(np.array(sorted(h), np.float64) / _BIN for h in (pool, target)),
+        pool_counts=np.array([pool[v] for v in sorted(pool)], np.float64),
+        target_counts=np.array([target[v] for v in sorted(target)], np.float64),
+    )
+    curve = _curve(ctx, sides, book)
+    return {
+        "kappa": share.kappa,
+        "heldout_budget": curve.chosen,
+        "curve": [curve.budgets.tolist(), curve.cross_entropy.tolist(),
+                  curve.standard_error.tolist()],
+    }
+
+
+def _histogram(rows: DataFrame) -> dict[int, int]:
+    binned = rows.where(F.col("log_ratio").isNotNull()).select(
+        F.round(F.col("log_ratio").cast("double") * _BIN).cast("bigint").alias("bin")
+    )
+    counted = bounded(binned.groupBy("bin").count(), _MAX_BINS, "bins of the log ratio")
+    return dict(zip(counted["bin"].to_pylist(), counted["count"].to_pylist(), strict=True))
+
+
+def _curve(ctx: Context, sides: dict[str, Side], book: Codebook) -> gio.HeldoutCurve:
+    half = hash53("id", f"auto-halves-{ctx.settings.seed}") % 2
+    masses, counts = [], np.zeros(len(book.centroids))
+    for side in targets_of(sides):
+        rows = vectors_of(ctx, side).where(half == 0)
+        masses.append(mass_of(ctx, side, book, weight=None, rows=rows))
+        other = ctx.workspace.read("assignments", book.assignments[side.name]).where(half == 1)
+        found = bounded(other.groupBy("cluster").count(), len(counts), "rows per cluster")
+        counts[found["cluster"].to_numpy()] += found["count"].to_numpy()
+    if any(m.rows == 0 for m in masses):
+        return gio.HeldoutCurve(np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
+    mass, _ = gio.mix_targets(masses, [t.share for t in ctx.settings.target])
+    return gio.heldout_curve(mass, counts, book.stats.rows)

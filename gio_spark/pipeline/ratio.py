@@ -1,0 +1,114 @@
+"""Stages fit ratio and score pool: how much more likely a row is under the target than the pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from gio_spark import explode
+from gio_spark.errors import InputError
+from gio_spark.pipeline.clusters import Codebook
+from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
+from gio_spark.pipeline.vectors import Side, targets_of, vectors_of
+from gio_spark.tables import quoted_column
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from gio_spark.engine.progress import Stage as StageProgress
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The density ratio of the pool's rows.
+
+    Attributes:
+        key: Fingerprint of its scores.
+        model_key: Fingerprint of the fitted model.
+        kind: text or vector: what is scored.
+        facts: Calibration and sizes, as plain values.
+    """
+
+    key: str
+    model_key: str
+    kind: str
+    facts: dict[str, Any]
+
+
+def score(ctx: Context, sides: dict[str, Side], book: Codebook) -> Ratio:
+    """Fit the density ratio target over pool and score every usable row of the pool."""
+    settings = ctx.settings.explode
+    targets = targets_of(sides)
+    on_text = (
+        ctx.settings.pool_columns().text is not None
+        and all(ctx.settings.target_columns(i).text for i in range(len(targets)))
+        and settings.estimator == "classifier"
+    )
+    kind = "text" if on_text else "vector"
+    used = settings.model_dump(
+        mode="json",
+        exclude={"within_cluster", "temperature", "output", "broadcast_rows", "bloom_megabytes"},
+    )
+    model_key = fingerprint("ratio", used, kind, ctx.settings.seed,
+                            {s.name: s.key for s in (sides["pool"], *targets)})
+    ws = ctx.workspace
+
+    def fit(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        target = content_of(ctx, targets[0], kind)
+        for side in targets[1:]:
+            target = target.unionByName(content_of(ctx, side, kind))
+        fitted = explode.fit_ratio(
+            target, content_of(ctx, sides["pool"], kind), content="content", kind=kind,
+            settings=settings, target_rows=sum(s.usable for s in targets),
+            pool_rows=sides["pool"].usable, seed=ctx.settings.seed,
+        )
+        facts = {
+            "auc": fitted.calibration.auc,
+            "error": fitted.calibration.error,
+            "table": {k: v.tolist() for k, v in fitted.calibration.table().items()},
+            "target_rows": fitted.target_rows,
+            "pool_rows": fitted.pool_rows,
+            "warnings": list(fitted.warnings),
+            "kind": kind,
+        }
+        arrays = {**fitted.model.to_arrays(), "facts": text_array(facts)}
+        return save_arrays(ws, "ratio", arrays, fingerprint=model_key, run=ctx.run), {}
+
+    ctx.stage("fit ratio", model_key, "models", fit)
+    arrays = load_arrays(ws, model_key)
+    facts = array_text(arrays.pop("facts"))
+    for text in facts["warnings"]:
+        ctx.caution("density ratio", text, "See the calibration plot; or use exact_count.")
+    key = fingerprint("scores", model_key, book.assignments["pool"])
+
+    def apply(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        model = explode.RatioModel.from_arrays(arrays)
+        scored = explode.score(content_of(ctx, sides["pool"], kind), model, content="content",
+                               keep=())
+        assigned = ws.read("assignments", book.assignments["pool"]).select("id", "cluster")
+        # A row that cannot be scored counts as neither like nor unlike the target.
+        rated = assigned.join(scored, "id", "left").select(
+            "id", "cluster", F.coalesce("log_ratio", F.lit(0.0).cast("float")).alias("log_ratio")
+        )
+        rows = ws.write(
+            "scores", rated, fingerprint=key, run=ctx.run,
+            stage="score", expected=int(book.stats.rows.sum()),
+        )
+        return rows, {}
+
+    ctx.stage("score pool", key, "scores", apply, rows=sides["pool"].usable)
+    return Ratio(key, model_key, kind, facts)
+
+
+def content_of(ctx: Context, side: Side, kind: str) -> DataFrame:
+    """Return id and content of a side's usable rows."""
+    if kind == "vector":
+        return vectors_of(ctx, side).select("id", F.col("vector").alias("content"))
+    column = side.source.columns.text
+    if column is None:
+        raise InputError(f"{side.name}: a density ratio on text needs columns.text.")
+    rows = side.source.rows.select("id", F.col(quoted_column(column)).alias("content"))
+    return rows.where(F.col("content").isNotNull())
