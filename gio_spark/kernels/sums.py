@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from gio_spark.errors import InputError
-
 _SIGNIFICANT = 52
 
 
@@ -53,19 +51,10 @@ class Grid:
         out -= magic
         return out
 
-    def check(self, largest: npt.NDArray, rows: int) -> None:
-        """Raise when values up to `largest` of `rows` rows could have left the exact range.
-
-        Raises:
-            InputError: Naming the dimension; a grid from a larger sample is needed.
-        """
-        over = np.asarray(largest, dtype=np.float64) * max(1, rows) > self.limit
-        if over.any():
-            where = int(np.flatnonzero(over)[0])
-            raise InputError(
-                f"dimension {where} holds values far above those of the sample the sums were "
-                "scaled by: look for outliers there, or fit on a larger sample"
-            )
+    def covers(self, largest: npt.NDArray, rows: int) -> bool:
+        """Tell whether sums of `rows` rows of values up to `largest` are exact on this grid."""
+        total = np.asarray(largest, dtype=np.float64) * max(1, rows)
+        return bool((total <= self.limit).all())
 
 
 def sums_by_cluster(

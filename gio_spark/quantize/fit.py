@@ -281,6 +281,7 @@ class MiniBatchKMeans:
             state,
             centroids=centres,
             weights=weights,
+            largest=np.maximum(state.largest, found.largest),
             passes=state.passes + 1,
             smoothed=smoothed,
             best=smoothed if better or state.best is None else state.best,

@@ -54,6 +54,7 @@ class PassResult:
         inertia: Sum of squared distances, exact on its grid.
         far_vectors: (m, d) float32, the farthest rows, farthest first (ties by id).
         far_distances: (m,) float32.
+        largest: (d,) float64, the largest absolute values that the sums were scaled by.
     """
 
     sums: npt.NDArray[np.float64]
@@ -61,6 +62,7 @@ class PassResult:
     inertia: float
     far_vectors: FloatMatrix
     far_distances: npt.NDArray[np.float32]
+    largest: npt.NDArray[np.float64]
 
     @property
     def rows(self) -> int:
@@ -124,8 +126,47 @@ def run_pass(
         two_level: Search through two levels; None: by the number of clusters.
 
     Raises:
-        InputError: Bad vectors, an empty batch, or values far outside the sample's range.
+        InputError: Bad vectors.
     """
+    clusters, dimension = centroids.shape
+    table = _partial_sums(
+        df,
+        centroids,
+        largest=largest,
+        batch_rows=batch_rows,
+        far=far,
+        spherical=spherical,
+        two_level=two_level,
+    )
+    extent = _extent(table, dimension)
+    grid, _ = _grids(largest, batch_rows)
+    rows = sum(table["rows"].drop_null().to_pylist())
+    if grid.covers(extent, max(rows, batch_rows)):
+        return _collect(table, clusters, dimension, largest)
+    # Outliers that the sample did not show: once more on a grid that holds them. Which batch it
+    # happens in depends on its rows alone, so the fit stays the same at any partitioning.
+    return run_pass(
+        df,
+        centroids,
+        largest=np.maximum(largest, extent),
+        batch_rows=max(rows, batch_rows),
+        far=far,
+        spherical=spherical,
+        two_level=two_level,
+    )
+
+
+def _partial_sums(
+    df: DataFrame,
+    centroids: FloatMatrix,
+    *,
+    largest: npt.NDArray[np.float64],
+    batch_rows: int,
+    far: int,
+    spherical: bool,
+    two_level: bool | None,
+) -> pa.Table:
+    """Bring back sums per cluster, the farthest rows and the largest values of a batch."""
     clusters, dimension = centroids.shape
     grid, inertia_grid = _grids(largest, batch_rows)
     shipped = ship_book(df.sparkSession, centroids, two_level=two_level)
@@ -164,8 +205,7 @@ def run_pass(
     rows = LARGE_BATCH if clusters > TWO_LEVEL_ABOVE else BATCH
     partial = map_arrow(df.select("id", "vector"), work, _SCHEMA, batch_rows=rows)
     joined = group_arrow(partial, "bucket", combine, _SCHEMA)
-    table = bounded(joined, clusters + far + 1, "sums per cluster")
-    return _collect(table, clusters, dimension, grid, batch_rows)
+    return bounded(joined, clusters + far + 1, "sums per cluster")
 
 
 def _grids(largest: npt.NDArray[np.float64], rows: int) -> tuple[Grid, Grid]:
@@ -316,8 +356,13 @@ def _combine_sums(table: pa.Table, dimension: int, buckets: int) -> pa.Table:
     return _sums_table(names.astype(np.int32), counts, inertia, sums, buckets)
 
 
+def _extent(table: pa.Table, dimension: int) -> npt.NDArray[np.float64]:
+    found = table.filter(pa.array(table["bucket"].to_numpy() == _EXTENT))
+    return decode_doubles(found["sums"], dimension).max(axis=0, initial=0.0)
+
+
 def _collect(
-    table: pa.Table, clusters: int, dimension: int, grid: Grid, batch_rows: int
+    table: pa.Table, clusters: int, dimension: int, largest: npt.NDArray[np.float64]
 ) -> PassResult:
     bucket = table["bucket"].to_numpy()
     body = table.filter(pa.array(bucket >= 0))
@@ -328,11 +373,8 @@ def _collect(
     sums[names] = decode_doubles(body["sums"], dimension)
     counts[names] = body["rows"].to_numpy()
     inertia[names] = body["inertia"].to_numpy()
-    extent = decode_doubles(table.filter(pa.array(bucket == _EXTENT))["sums"], dimension)
-    if len(extent):
-        grid.check(extent.max(axis=0), max(int(counts.sum()), batch_rows))
     far = table.filter(pa.array(bucket == _FAR))
     ids, distances = far["id"].to_pylist(), far["distance"].to_numpy()
     order = _far_order(distances, ids)
     vectors = decode_vectors(far["sums"], dimension)
-    return PassResult(sums, counts, float(inertia.sum()), vectors[order], distances[order])
+    return PassResult(sums, counts, float(inertia.sum()), vectors[order], distances[order], largest)

@@ -109,6 +109,16 @@ def test_an_update_starts_from_the_last_model(spark):
     assert 0.0 < np.abs(gap).max() < 0.2
 
 
+def test_outliers_outside_the_sample_are_added_up_exactly(spark):
+    x, _ = planted(seed=12)
+    x[1::97] *= 1e5
+    fit = MiniBatchKMeans(k=5, seed=0, init_rows=30, batch_rows=600, max_iter=4)
+    fits = [fit.fit(frame(spark, x).repartition(n)) for n in (1, 9)]
+    np.testing.assert_array_equal(fits[0].centroids, fits[1].centroids)
+    assert fits[0].state.largest.max() > 1e5
+    assert np.isfinite(fits[0].centroids).all()
+
+
 def test_starved_centres_move_to_the_farthest_rows(spark):
     x, _ = planted(clusters=6, seed=8)
     far = np.full((12, x.shape[1]), 100, dtype=np.float32)
