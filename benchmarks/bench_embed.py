@@ -241,33 +241,51 @@ def on_tables(table: pa.Table) -> list[dict]:
     ]
 
 
-def on_engine(frame: pd.DataFrame, single: dict[str, float]) -> list[dict]:
+def on_engine(frame: pd.DataFrame) -> list[dict]:
+    """Embed all texts on the embedded engine: scan, vectors, hashes, written table.
+
+    The machine may be shared, so the bare library runs right before and after on a tenth of the
+    texts (the better one counts), and processor time, which others' work disturbs less, is told
+    beside wall time.
+    """
     from gio_spark.engine import session
 
     spark = session("embedded")
     out = []
+    tenth = frame["text"].iloc[::10].tolist()
     with tempfile.TemporaryDirectory() as folder:
         frame.to_parquet(f"{folder}/in", row_group_size=20_000)
-        names = ["ngrams"] + ["wordllama"] * (find_spec("wordllama") is not None)
-        for name in names:
+        for name in ["ngrams"] + ["wordllama"] * (find_spec("wordllama") is not None):
             embedder = make_embedder(EmbedSettings(name=name), TEXT)
-            start = time.perf_counter()
+            before = bare_speed(name, tenth)
+            start, used = time.perf_counter(), time.process_time()
             rows = embed(spark.read.parquet(f"{folder}/in"), embedder)
             rows.write.mode("overwrite").parquet(f"{folder}/{name}")
-            seconds = time.perf_counter() - start
+            seconds, used = time.perf_counter() - start, time.process_time() - used
             what = f"{name}: {len(frame):,} texts, scan to written table"
             out.append(figure(what, seconds, "s", None, 30, most=True))
-            if name in single:
-                out.append(
-                    figure(
-                        f"{name}: the same, against the bare library alone",
-                        len(frame) / seconds,
-                        "rows/s",
-                        single[name],
-                        SHARE,
-                    )
-                )
+            if before is None:
+                continue
+            wall, core = np.maximum(before, bare_speed(name, tenth))
+            what = f"{name}: the same, against the bare library alone"
+            out.append(figure(what, len(frame) / seconds, "rows/s", float(wall), SHARE))
+            what = f"{name}: the same, by processor time"
+            out.append(figure(what, len(frame) / used, "rows/s", float(core), SHARE))
     return out
+
+
+def bare_speed(name: str, texts: list[str]) -> np.ndarray | None:
+    """Return rows a second of wall time and of processor time of the bare library."""
+    if name != "wordllama":
+        return None
+    import wordllama
+
+    folder = Path(wordllama.__file__).parent
+    bare = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+    start, used = time.perf_counter(), time.process_time()
+    bare.embed(texts, norm=True)
+    spent = np.array([time.perf_counter() - start, time.process_time() - used])
+    return len(texts) / spent
 
 
 def main() -> None:
@@ -281,12 +299,7 @@ def main() -> None:
     every = max(len(frame) // options.texts, 1)
     table = pa.Table.from_pandas(frame.iloc[::every], preserve_index=False).combine_chunks()
     found = on_text(table, options.model)
-    bare = {
-        "wordllama": max(
-            (f["anchor"] for f in found if f["figure"].startswith("wordllama")), default=0.0
-        )
-    }
-    found += on_images(images_of(data)) + on_tables(table) + on_engine(frame, bare)
+    found += on_images(images_of(data)) + on_tables(table) + on_engine(frame)
     machine = {
         "machine": platform.machine(),
         "cores": os.cpu_count(),
