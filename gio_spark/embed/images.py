@@ -33,7 +33,7 @@ from gio_spark.embed.base import (
     usable,
 )
 from gio_spark.embed.vectors import equal_rows, flat_lists
-from gio_spark.errors import ConfigError, InputError, MissingExtraError
+from gio_spark.errors import ConfigError, InputError
 
 _DEFAULT_DIMENSION = 64
 _MAX_PIXELS = 8192
@@ -207,10 +207,8 @@ def _moments(pixels: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _decode(array: pa.Array, size: int, mode: str) -> Result:
     """Decode image files to (n, size * size * channels) float64 in 0..255."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("pillow", "images", "Reading encoded images") from error
+    from PIL import Image  # here, so that workers that read no image files do not load it
+
     reasons = no_reasons(len(array))
     pixels = np.zeros((len(array), size * size * len(mode)), dtype=np.uint8)
     unreadable = (
