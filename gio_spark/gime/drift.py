@@ -1,0 +1,79 @@
+"""Metrics over refreshes: how each drifts, and one gate over several kinds of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from gio_spark.errors import InputError
+from gio_spark.gime.gate import Verdict
+
+MIN_HISTORY = 5
+
+
+def drift(series: pd.DataFrame, *, limit: float = 4.0) -> pd.DataFrame:
+    """Compare each refresh's metrics with the one before and with all before.
+
+    Args:
+        series: Columns refresh (sortable), metric, value; robust values of one group.
+        limit: Robust z score from which a value counts as drifted.
+
+    Returns:
+        The rows in order of refresh with change (to the refresh before), z (distance from the
+        median of all before, in units of 1.4826 times their median absolute deviation; NaN below
+        five refreshes of history) and drifted.
+
+    Raises:
+        InputError: A column is missing, or a refresh has two values for one metric.
+    """
+    missing = {"refresh", "metric", "value"} - set(series.columns)
+    if missing:
+        raise InputError(f"A series of metrics needs the columns {sorted(missing)}.")
+    if series.duplicated(["refresh", "metric"]).any():
+        raise InputError("A refresh has two values for one metric: pass one group and one form.")
+    parts = []
+    for _, part in series.sort_values("refresh").groupby("metric", sort=True):
+        values = part["value"].to_numpy(float)
+        z = np.full(values.size, np.nan)
+        for at in range(MIN_HISTORY, values.size):
+            before = values[:at][np.isfinite(values[:at])]
+            if before.size < MIN_HISTORY:
+                continue
+            middle = float(np.median(before))
+            width = 1.4826 * float(np.median(np.abs(before - middle)))
+            # A metric that never moved: any real move is a drift.
+            width = max(width, 1e-9 * max(1.0, abs(middle)))
+            z[at] = (values[at] - middle) / width
+        change = np.r_[np.nan, np.diff(values)]
+        parts.append(part.assign(change=change, z=z, drifted=np.abs(z) > limit))
+    return pd.concat(parts, ignore_index=True) if parts else series.assign(drifted=False)
+
+
+def one_gate(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """Join the verdicts of several sources, each judged by its own profile, to one.
+
+    Args:
+        verdicts: Name of the source (text, images, tables) -> its verdict.
+
+    Raises:
+        InputError: There is no verdict.
+    """
+    if not verdicts:
+        raise InputError("There is no verdict to join.")
+    checks, notes = [], []
+    for source, verdict in verdicts.items():
+        for check in verdict.checks:
+            named = vars(check) | {
+                "metric": f"{source}/{check.metric}",
+                "why": f"{source}: {check.why}",
+            }
+            checks.append(type(check)(**named))
+        notes += [f"{source}: {note}" for note in verdict.notes]
+    return Verdict(
+        all(v.passed for v in verdicts.values()),
+        tuple(checks),
+        tuple(notes),
+        sum(v.tries for v in verdicts.values()),
+    )

@@ -1,0 +1,55 @@
+"""Drift over refreshes, and one gate over several sources."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gio_spark.errors import InputError
+from gio_spark.gime.drift import drift, one_gate
+from gio_spark.gime.gate import judge
+from gio_spark.gime.thresholds import Threshold
+
+
+def series(values, metric="scope"):
+    return pd.DataFrame({"refresh": range(len(values)), "metric": metric, "value": values})
+
+
+def test_a_jump_is_a_drift_and_noise_is_not():
+    values = 0.5 + 0.01 * np.random.default_rng(0).standard_normal(12)
+    calm = drift(series(values))
+    assert not calm["drifted"].any()
+    jump = drift(series([*values, 0.8]))
+    assert jump["drifted"].tolist() == [False] * 12 + [True]
+    assert jump["change"].iloc[-1] == pytest.approx(0.8 - values[-1])
+
+
+def test_the_order_of_rows_does_not_matter_and_short_histories_say_nothing():
+    both = pd.concat([series([1.0, 2, 3]), series([5.0, 5, 9], "delay")])
+    first, second = drift(both), drift(both.sample(frac=1, random_state=1))
+    pd.testing.assert_frame_equal(first, second)
+    assert first["z"].isna().all()
+
+
+def test_a_metric_that_never_moved_drifts_when_it_moves():
+    assert drift(series([1.0] * 6 + [1.1]))["drifted"].iloc[-1]
+
+
+def test_mistakes_are_told():
+    with pytest.raises(InputError, match="columns"):
+        drift(pd.DataFrame({"metric": []}))
+    with pytest.raises(InputError, match="two values"):
+        drift(pd.concat([series([1.0]), series([2.0])]))
+    with pytest.raises(InputError, match="no verdict"):
+        one_gate({})
+
+
+def test_one_gate_fails_when_one_source_fails():
+    threshold = Threshold.at_share("scope", 0.5, 0.0, 1.0, "more", "moderate")
+    good, bad = judge({"scope": 0.6}, [threshold]), judge({"scope": 0.1}, [threshold])
+    assert one_gate({"text": good, "images": good}).exit_code == 0
+    joined = one_gate({"text": good, "images": bad})
+    assert joined.exit_code == 3
+    assert "images: scope: 0.1" in joined.why
+    assert "text" not in joined.why
