@@ -48,7 +48,7 @@ def plan_bloom(ids: int, *, megabytes: int) -> BloomPlan:
     Args:
         ids: Ids to hold (an estimate is enough).
         megabytes: Largest size in MiB. Beyond it the rate grows: at 64 MiB it is 0.3 % for 45M
-            ids, 6 % for 90M and 36 % for 250M.
+            ids, 6 % for 90M and 37 % for 250M.
     """
     n = max(1, ids)
     wanted = math.ceil(n * _BITS_PER_ID / BLOCK_BITS)

@@ -56,7 +56,7 @@ def test_the_ratio_of_two_gaussians_follows_its_closed_form(estimator, least):
         sample(encode_vectors(target), 1),
         sample(encode_vectors(pool), 2),
         kind="vector",
-        settings=ExplodeSettings(estimator=estimator),
+        settings=ExplodeSettings(estimator=estimator, knn_rows=1_000),
     )
     new = gaussians(10, 1_000, seed=5)[1]
     hashes = np.random.default_rng(9).integers(0, 1 << 53, len(new))
