@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine.info import is_connect
-from gio_spark.errors import InputError
+from gio_spark.errors import ConfigError, InputError
+from gio_spark.gio import objectives
 from gio_spark.pipeline.context import fingerprint
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.run import RunSettings, parse_budget
@@ -36,7 +37,12 @@ def names(settings: RunSettings) -> dict[str, InputSettings]:
 
 
 def pin_all(spark: SparkSession, settings: RunSettings) -> dict[str, Pin]:
-    """Pin every input."""
+    """Pin every input.
+
+    Raises:
+        ConfigError: Settings contradict one another; before anything is read.
+    """
+    check_choices(settings)
     return {name: pin_input(spark, one, name) for name, one in names(settings).items()}
 
 
@@ -53,6 +59,32 @@ def open_all(
         opened[name] = open_input(spark, one, one.columns or settings.columns, name, pins[name])
     check_sizes(settings, opened["pool"].count)
     return opened
+
+
+def check_choices(settings: RunSettings) -> None:
+    """Refuse an unknown objective, and budgets and caps that lack their column.
+
+    Raises:
+        ConfigError: With what to set.
+    """
+    if settings.select.objective not in objectives():
+        raise ConfigError(
+            f"No objective is called {settings.select.objective!r}. "
+            f"Known: {', '.join(objectives())}."
+        )
+    columns = settings.pool_columns()
+    # Texts without a column of tokens are counted in words.
+    counted = columns.tokens is not None or columns.text is not None
+    if parse_budget(settings.budget)[0] == "tokens" and not counted:
+        raise ConfigError(
+            f"The budget {settings.budget!r} counts tokens, so columns.tokens must name the pool's "
+            "column with the tokens of a row."
+        )
+    if (settings.select.source_caps or settings.select.source_floors) and columns.source is None:
+        raise ConfigError(
+            "select.source_caps and select.source_floors need columns.source, the pool's column "
+            "with the source of a row."
+        )
 
 
 def check_sizes(settings: RunSettings, pool_rows: int) -> None:

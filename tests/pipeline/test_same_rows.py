@@ -1,0 +1,80 @@
+"""The whole job on every engine: the embedded one, local Spark, a Spark Connect server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.connect_server import connect_server
+from tests.pipeline import one_job
+
+ROOT = Path(__file__).parent.parent.parent
+PLACES = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
+
+
+def run(folder: Path, engine: str, **variables: str) -> dict[str, Any]:
+    """Run the job in a process of its own and read what it found."""
+    outside = {k: v for k, v in os.environ.items() if k not in PLACES}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.pipeline.one_job", str(folder), engine],
+        cwd=ROOT, env={**outside, "GIO_SPARK_DRIVER_MEMORY": "1g", **variables},
+        capture_output=True, text=True, timeout=500, check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads((folder / f"{engine}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    made = tmp_path_factory.mktemp("same-rows")
+    one_job.prepare(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(folder) -> dict[str, Any]:
+    """What the embedded engine finds."""
+    return run(folder, "embedded")
+
+
+def check(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The same rows, to the id and the cluster; ratios to what floats allow."""
+    assert found["take"] == expected["take"]
+    assert found["quarantine"] == expected["quarantine"]
+    for one, other in zip(found["rows"], expected["rows"], strict=True):
+        ratio = pytest.approx(other["gio_log_ratio"], abs=1e-5)
+        assert one == {**other, "gio_log_ratio": ratio}
+    assert found["report"] is True
+    assert found["again"] is False
+
+
+@pytest.mark.embedded
+def test_the_embedded_engine_takes_what_looks_like_the_target(expected):
+    assert expected["engine"].startswith("engine: embedded")
+    assert len(expected["rows"]) == 40 == len({r["gio_id"] for r in expected["rows"]})
+    words = [int(r["text"].split()[0].removeprefix("wort")) for r in expected["rows"]]
+    assert sum(w < 50 for w in words) >= 36
+    assert sum(expected["quarantine"]["pool"].values()) == 2
+    assert expected["again"] is False
+
+
+@pytest.mark.spark
+def test_local_spark_selects_the_same_rows(folder, expected):
+    found = run(folder, "spark")
+    assert found["engine"].startswith("engine: local ")
+    check(found, expected)
+
+
+@pytest.mark.connect
+def test_a_connect_server_selects_the_same_rows(folder, expected):
+    with connect_server(folder) as address:
+        # A process that is told of a server goes there, not to the embedded engine.
+        found = run(folder, "auto", SPARK_REMOTE=address)
+    assert found["engine"].startswith("engine: connect ")
+    check(found, expected)

@@ -1,0 +1,142 @@
+"""Budgets, targets, caps, rules and outputs of a small job."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gio_spark.errors import ConfigError
+from tests.pipeline import jobs
+
+pytestmark = pytest.mark.embedded
+
+
+def sites(rows) -> dict[str, float]:
+    names, counts = np.unique(np.asarray(rows["site"]), return_counts=True)
+    return dict(zip(names.tolist(), (counts / counts.sum()).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("rule", ["exact_count", "density_ratio"])
+@pytest.mark.parametrize(("budget", "rows"), [(37, 37), (0.1, 60), ("12.5%", 75)])
+def test_rows_and_shares_are_met_to_the_row(place, rule, budget, rows):
+    made = jobs.settings(place, budget=budget, within_cluster=rule)
+    found = jobs.picked(made, jobs.select(made))
+    assert found.num_rows == rows == len(set(found["gio_id"].to_pylist()))
+
+
+def test_a_hash_share_is_met_on_average_and_never_takes_a_row_twice(place):
+    made = jobs.settings(place, within_cluster="hash_share")
+    found = jobs.picked(made, jobs.select(made))
+    assert 70 < found.num_rows < 130
+    assert len(set(found["gio_id"].to_pylist())) == found.num_rows
+
+
+def test_a_token_budget_is_spent_and_not_overspent(place):
+    made = jobs.settings(place, budget="2000 tokens")
+    curation = jobs.select(made)
+    found = jobs.picked(made, curation)
+    plan = curation.plan
+    own = jobs.table(place / "ws", "centroids").to_pandas()
+    mean = own[own["side"] == "pool"].set_index("cluster").eval("tokens / rows")
+    planned = float((plan["take"] * mean.reindex(plan["cluster"]).fillna(0).to_numpy()).sum())
+    assert planned <= 2000 * 1.001
+    assert planned > 2000 - 60
+    # Rows of a cluster differ in length, so what is spent differs a little from the plan.
+    assert abs(sum(found["words"].to_pylist()) - planned) < 250
+
+
+def test_an_automatic_budget_takes_what_has_the_targets_law(place):
+    made = jobs.settings(place, budget="auto")
+    found = jobs.picked(made, jobs.select(made))
+    assert 10 <= found.num_rows <= 200
+    assert sites(found).get("site-0", 0) > 0.9
+
+
+def test_several_targets_count_by_their_shares(place):
+    other = jobs.write(jobs.vector_target(200, blob=1, seed=7), place / "other.parquet")
+    target = [{"location": str(place / "target.parquet"), "share": 3}, {"location": other}]
+    made = jobs.settings(place, target=target)
+    found = sites(jobs.picked(made, jobs.select(made)))
+    assert found["site-0"] == pytest.approx(0.75, abs=0.05)
+    assert found["site-1"] == pytest.approx(0.25, abs=0.05)
+    assert set(jobs.table(place / "ws", "centroids")["side"].to_pylist()) == {
+        "pool", "target-1", "target-2"
+    }
+
+
+def test_caps_hold_for_a_source(place):
+    pool = jobs.vector_pool(1200)
+    pool = pool.append_column("part", [[f"part-{i % 3}" for i in range(1200)]])
+    made = jobs.settings(
+        place, pool=jobs.write(pool, place / "parts.parquet"), budget=100,
+        columns={"source": "part"},
+        target={"location": str(place / "target.parquet"),
+                "columns": {"id": "id", "vector": "vector"}},
+        select={"source_caps": {"part-0": 0.1}, "source_floors": {"part-1": 0.5}},
+    )
+    found = jobs.picked(made, jobs.select(made))["part"].to_pylist()
+    assert len(found) == 100
+    assert found.count("part-0") <= 10
+    assert found.count("part-1") >= 50
+
+
+def test_replay_lets_other_rows_in(place):
+    made = jobs.settings(place, select={"replay": 0.5})
+    found = sites(jobs.picked(made, jobs.select(made)))
+    assert found["site-0"] < 0.8
+    assert len(found) == jobs.BLOBS
+
+
+@pytest.mark.parametrize("objective", ["published_exact", "published", "knn_kl", "energy_distance"])
+def test_other_objectives_choose_rows_like_the_target_too(place, objective):
+    made = jobs.settings(place, objective=objective, budget=60)
+    found = jobs.picked(made, jobs.select(made))
+    assert 0 < found.num_rows <= 60
+    assert sites(found).get("site-0", 0) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "best"}, "No objective is called 'best'. Known: budgeted_kl"),
+        ({"budget": "2000 tokens", "columns": {"tokens": None}}, "columns.tokens must name"),
+        ({"select": {"source_caps": {"a": 0.1}}, "columns": {"source": None}}, "columns.source"),
+    ],
+)
+def test_choices_that_cannot_work_are_refused_before_anything_is_read(place, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        jobs.select(jobs.settings(place, **changes))
+    assert not (place / "ws" / "runs").exists()
+
+
+@pytest.mark.parametrize("estimator", ["classifier", "knn"])
+def test_the_density_ratio_prefers_rows_like_the_target(place, estimator):
+    # The target is one half of a blob, told from the other half by the first number.
+    target = jobs.vector_target(400).to_pandas()
+    first = np.array([v[0] for v in target["vector"]])
+    middle = float(np.median(first))
+    half = jobs.pa.Table.from_pandas(target[first > middle], preserve_index=False)
+    made = jobs.settings(
+        place, target=jobs.write(half.cast(jobs.vector_target().schema), place / "half.parquet"),
+        clusters=4, within_cluster="density_ratio", budget=40,
+        explode={"estimator": estimator, "temperature": 0.0},
+    )
+    found = jobs.picked(made, jobs.select(made))
+    own = np.mean([v[0] > middle for v in found["vector"].to_pylist()])
+    assert own > 0.7
+    assert all(x is not None for x in found["gio_log_ratio"].to_pylist())
+
+
+def test_ids_alone_may_be_written(place):
+    whole = jobs.settings(place)
+    expected = jobs.picked_ids(whole)
+    made = jobs.settings(place, explode={"output": "ids"}, workspace=str(place / "ids"))
+    found = jobs.picked(made, jobs.select(made))
+    assert found["gio_id"].to_pylist() == expected
+    assert "vector" not in found.schema.names and "note" not in found.schema.names
+    assert set(found.schema.names) >= {"gio_id", "gio_cluster", "gio_reason", "gio_run"}
+
+
+def test_another_seed_makes_another_random_choice_inside_clusters(place):
+    ids = [jobs.picked_ids(jobs.settings(place, seed=s, budget=50)) for s in (0, 1)]
+    assert ids[0] != ids[1]
