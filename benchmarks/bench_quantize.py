@@ -384,18 +384,30 @@ def time_to(curve: list[dict], bound: float) -> float | None:
 
 
 class Table:
-    """The figures, printed as they come and written at the end."""
+    """The figures, printed and written as they come."""
 
-    def __init__(self) -> None:
-        self.lines: list[dict] = []
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
         self.part = ""
+        self.report = previous(path)
+
+    def start(self, part: str, a: argparse.Namespace) -> None:
+        """Begin a part: its old figures go, those of other parts stay."""
+        self.part = part
+        self.report["figures"] = [f for f in self.report["figures"] if f["part"] != part]
+        self.report["runs"][part] = {
+            "load": round(os.getloadavg()[0], 1),
+            "arguments": {
+                k: v for k, v in vars(a).items() if k not in ("data", "out", "worker", "parts")
+            },
+        }
 
     def add(self, figure, value, unit, anchor=None, ratio=None, bar=None, at_least=True) -> None:
         """Add one figure; `bar` is what the ratio must reach (or stay below)."""
         holds = None
         if bar is not None and ratio is not None:
             holds = bool(ratio >= bar if at_least else ratio <= bar)
-        self.lines.append(
+        self.report["figures"].append(
             {
                 "part": self.part,
                 "figure": figure,
@@ -415,6 +427,10 @@ class Table:
         if bar is not None:
             shown.append(f"bar {bar} {'holds' if holds else 'MISSED'}")
         print("  " + " | ".join(shown), flush=True)
+        # Written at once: a run that is cut short keeps what it measured.
+        self.report["figures"].sort(key=lambda f: PARTS.index(f["part"]))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.report, indent=1) + "\n")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -427,26 +443,17 @@ def main(argv: list[str] | None = None) -> None:
         os._exit(0)  # engines keep threads that are not waited for
     with tempfile.TemporaryDirectory(prefix="bench-quantize-") as folder:
         a.data = a.data or folder
-        parts, table = a.parts.split(","), Table()
+        parts, table = a.parts.split(","), Table(a.out)
         engines = a.engines.split(",")
         load = os.getloadavg()[0]
-        print(f"rows={a.rows:,} d={a.dimension} K={a.clusters:,} cores={a.cores} load={load:.1f}")
-        used = {k: v for k, v in vars(a).items() if k not in ("data", "out", "worker", "parts")}
-        report = previous(a.out)
+        print(
+            f"rows={a.rows:,} d={a.dimension} K={a.clusters:,} cores={a.cores} load={load:.1f}",
+            flush=True,
+        )
         for part in parts:
             print(f"{part}:", flush=True)
-            table.part = part
-            before = os.getloadavg()[0]
+            table.start(part, a)
             globals()[f"show_{part}"](a, table, engines)
-            report["runs"][part] = {
-                "load_before": round(before, 1),
-                "load_after": round(os.getloadavg()[0], 1),
-                "arguments": used,
-            }
-            kept = [f for f in report["figures"] if f["part"] not in parts]
-            report["figures"] = sorted(kept + table.lines, key=lambda f: PARTS.index(f["part"]))
-            Path(a.out).parent.mkdir(parents=True, exist_ok=True)
-            Path(a.out).write_text(json.dumps(report, indent=1) + "\n")
         print(f"written to {a.out}")
 
 
