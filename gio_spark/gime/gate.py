@@ -75,6 +75,8 @@ class Verdict:
         failed = [c.why for c in self.checks if not c.passed]
         if failed:
             return "\n".join(failed)
+        if not self.checks:
+            return "No threshold is set: no metric was found worth pursuing, and none is by hand."
         return f"All {len(self.checks)} thresholds are met."
 
     def table(self) -> pd.DataFrame:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from gio_spark.errors import BudgetError
 from gio_spark.gime.gate import Cells, Verdict, cell_limits, meet
@@ -120,23 +119,6 @@ def row_scores(sample: Sample) -> dict[str, NDArray[np.float64]]:
         if "volume" not in found:
             found["volume"] = 1.0 - gone
     return {name: values for name, values in found.items() if values.std() > 0}
-
-
-def pursued(table: pd.DataFrame, directions: Mapping[str, int]) -> dict[str, str]:
-    """Return metric -> class for those of high or moderate sensitivity worth pursuing.
-
-    A metric whose improvement made models worse in the runs is left out: to follow its name
-    against what was measured would do harm.
-    """
-    found = {}
-    for _, row in table.iterrows():
-        if row["class"] == "low":
-            continue
-        members = str(row["metrics"]).split("+")
-        # A merged factor is signed like its first metric.
-        if np.sign(row["change"]) == directions.get(members[0], 0):
-            found.update(dict.fromkeys(members, str(row["class"])))
-    return found
 
 
 def select(

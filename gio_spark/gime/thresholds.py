@@ -70,6 +70,23 @@ class Threshold:
         return cls(metric, worst + share * (best - worst), direction, kind, share, worst, best)
 
 
+def pursued(table: pd.DataFrame, directions: Mapping[str, int]) -> dict[str, str]:
+    """Return metric -> class for those of high or moderate sensitivity worth pursuing.
+
+    A metric whose improvement made models worse in the runs is left out: to follow its name
+    against what was measured would do harm.
+    """
+    found = {}
+    for _, row in table.iterrows():
+        if row["class"] == "low":
+            continue
+        members = str(row["metrics"]).split("+")
+        # A merged factor is signed like its first metric.
+        if np.sign(row["change"]) == directions.get(members[0], 0):
+            found.update(dict.fromkeys(members, str(row["class"])))
+    return found
+
+
 def attainable(found: Sensitivity, directions: Mapping[str, int]) -> pd.DataFrame:
     """Return the worst and best value of each metric over all subsets of this size that were tried.
 
@@ -128,7 +145,7 @@ def automatic(
     level: float = 0.95,
     by_hand: Mapping[str, float] | None = None,
 ) -> tuple[list[Threshold], pd.DataFrame]:
-    """Find the threshold of each metric of high or moderate sensitivity.
+    """Find the threshold of each metric of high or moderate sensitivity that is worth pursuing.
 
     Args:
         found: The sensitivity runs.
@@ -147,7 +164,7 @@ def automatic(
     by_hand = dict(by_hand or {})
     _check_shares(by_hand, directions)
     ranges = attainable(found, directions).set_index("metric")
-    classes = {m: row["class"] for _, row in found.table.iterrows() for m in _members(row)}
+    classes = pursued(found.table, directions)
     bands = {
         row["metrics"]: (row["band_low"], row["band_high"])
         for _, row in found.table.iterrows()
@@ -188,10 +205,6 @@ def automatic(
                 share_found = max(share_found, 0.8)
             chosen.append(Threshold.at_share(metric, share_found, worst, best, direction, kind))
     return chosen, pd.DataFrame(table)
-
-
-def _members(row: pd.Series) -> list[str]:
-    return str(row["metrics"]).split("+")
 
 
 def _plateau(known: pd.DataFrame, metric: str, worst: float, best: float) -> float:

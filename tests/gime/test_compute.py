@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,3 +164,32 @@ def test_an_empty_target_is_an_error(spark, rows):
     df = spark.createDataFrame(rows.head(5)).drop("vector")
     with pytest.raises(InputError, match="target has no rows"):
         gime.metrics(df, target=df.where("id = 'none'"))
+
+
+# Figures of 200 rows on any engine: a hash of all of them, rounded to 9 digits.
+FIGURES = "?"
+
+
+def digest(found: pd.DataFrame) -> str:
+    text = [
+        f"{g} {m} {f} {v:.9g}"
+        for g, m, f, v in found[["group", "metric", "form", "value"]].itertuples(index=False)
+    ]
+    return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
+
+
+@pytest.mark.spark
+def test_local_spark_gives_the_same_bits_at_1_and_7_partitions(local_spark, rows):
+    df = local_spark.createDataFrame(rows.head(200))
+    found = [
+        table(gime.metrics(df.repartition(p), by="source", target=df, codebook=CODEBOOK))
+        for p in (1, 7)
+    ]
+    pd.testing.assert_frame_equal(found[0], found[1], check_exact=True)
+    assert digest(found[0]) == FIGURES
+
+
+def test_the_embedded_engine_gives_the_figures_that_local_spark_gives(spark, rows):
+    df = spark.createDataFrame(rows.head(200))
+    found = table(gime.metrics(df, by="source", target=df, codebook=CODEBOOK))
+    assert digest(found) == FIGURES

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from test_sensitivity import CELLS, noisy_labels
 
 from gio_spark.errors import BudgetError
-from gio_spark.gime.select import bounded_kl, pursued, row_scores, select
-from gio_spark.gime.thresholds import Threshold
+from gio_spark.gime.select import bounded_kl, row_scores, select
+from gio_spark.gime.thresholds import Threshold, pursued
 
 SIGNS = {"distortion": -1, "scope": 1, "volume": 1, "mismatch": -1}
 

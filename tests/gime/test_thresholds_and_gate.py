@@ -34,6 +34,7 @@ def found_by_hand() -> Sensitivity:
         {
             "metrics": ["distortion", "scope"],
             "class": ["high", "low"],
+            "change": [-0.2, 0.001],
             "band_low": [None, None],
             "band_high": [None, None],
         }
