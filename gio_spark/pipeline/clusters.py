@@ -207,7 +207,7 @@ def _own_codebook(ctx: Context, side: Side) -> NDArray[np.float32]:
     else:
         clusters = int(np.clip(side.usable // _TARGET_ROWS_PER_CLUSTER, 1, _TARGET_CLUSTERS))
     model = MiniBatchKMeans(
-        k=clusters, seed=ctx.settings.seed, max_iter=min(10, settings.max_passes),
+        k=clusters, seed=ctx.settings.seed, max_iter=min(4, settings.max_passes),
         spherical=settings.spherical,
     ).fit(vectors_of(ctx, side), rows=side.usable)
     return model.centroids

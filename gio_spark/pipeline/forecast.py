@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 # Rows that one core embeds in a second; measured on 2 slow cores, benchmarks/bench_embed.py.
 _ROWS_PER_SECOND = {
     "vectors": 400_000.0,
-    "ngrams": 8_000.0,
+    "ngrams": 20_000.0,
     "wordllama": 8_000.0,
     "model2vec": 8_000.0,
     "sentence-transformers": 40.0,
-    "images": 10_000.0,
+    "images": 20_000.0,
     "tabular": 100_000.0,
 }
 # Float operations of the assignment kernel that one core does in a second, scan included.

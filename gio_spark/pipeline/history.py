@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gio_spark.errors import InputError
 from gio_spark.tables import Record, Workspace
+from gio_spark.tables.names import absolute, is_remote_path, kind_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -17,7 +19,10 @@ def history(spark: SparkSession, location: str) -> list[Record]:
     Raises:
         InputError: No run has been recorded there.
     """
-    records = Workspace(spark, location).records()
+    # Looking must not make the folder that was asked for by mistake.
+    nowhere = kind_of(location) == "path" and not is_remote_path(location) and not Path(
+        absolute(location)).exists()
+    records = [] if nowhere else Workspace(spark, location).records()
     if not records:
         raise InputError(
             f"No runs are recorded in the workspace {location}. Give the workspace of the run: "

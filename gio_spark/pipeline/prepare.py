@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyspark.sql import functions as F
+
+from gio_spark.engine import bounded
 from gio_spark.engine.info import is_connect
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gio import objectives
 from gio_spark.pipeline.context import fingerprint
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.run import RunSettings, parse_budget
-from gio_spark.tables import Input, Pin, Workspace, frame_digest, open_input, pin_input
+from gio_spark.tables import (
+    Input,
+    Pin,
+    Workspace,
+    frame_digest,
+    open_input,
+    pin_input,
+    quoted_column,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 # Settings that change how a run is shown or recorded, not what it selects.
 _OUTSIDE = {"tracking", "report", "engine", "workspace"}
+# Vectors whose length is looked at before a run.
+_LOOKED_AT = 100
 
 
 def run_id(settings: RunSettings, pins: dict[str, Pin], embedder: str) -> str:
@@ -58,6 +71,8 @@ def open_all(
     for name, one in names(settings).items():
         opened[name] = open_input(spark, one, one.columns or settings.columns, name, pins[name])
     check_sizes(settings, opened["pool"].count)
+    if settings.embed.name in ("auto", "vectors"):
+        check_dimensions(opened)
     return opened
 
 
@@ -84,6 +99,32 @@ def check_choices(settings: RunSettings) -> None:
         raise ConfigError(
             "select.source_caps and select.source_floors need columns.source, the pool's column "
             "with the source of a row."
+        )
+
+
+def check_dimensions(opened: dict[str, Input]) -> None:
+    """Refuse ready-made vectors of pool and target that differ in length, from a few rows of each.
+
+    Raises:
+        InputError: With both lengths.
+    """
+    found: dict[str, int] = {}
+    for name, one in opened.items():
+        column = one.columns.vector
+        if column is None:
+            continue
+        vector = F.col(quoted_column(column))
+        is_bytes = dict(one.rows.dtypes)[column] == "binary"
+        length = F.length(vector) / 4 if is_bytes else F.size(vector)
+        rows = one.rows.where(vector.isNotNull()).select(length.cast("int").alias("n"))
+        lengths = bounded(rows.limit(_LOOKED_AT), _LOOKED_AT, "lengths")["n"].to_pylist()
+        if lengths:
+            found[name] = max(sorted(set(lengths)), key=lengths.count)
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{name} {length}" for name, length in found.items())
+        raise InputError(
+            f"Vectors have different dimensions ({told}): pool and target must come from the same "
+            "embedder."
         )
 
 

@@ -124,6 +124,12 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
     # fingerprint, so its own rows never count as seen.
     new = pool.rows.join(seen, "id", "left_anti")
     embedder = vectors.make_embedder(ctx)
+    if [embedder.name, embedder.revision] != base.detail["embedder"]:
+        raise InputError(
+            f"The run embedded with {base.detail['embedder']}, this process would embed with "
+            f"{[embedder.name, embedder.revision]}: set embed.name and embed.revision to the "
+            "run's, or run again."
+        )
     state = load_arrays(ws, _embed_fit_key(ctx, base)) if embedder.needs_fit else {}
     if embedder.needs_fit:
         embedder = embedder.with_state(state)

@@ -27,6 +27,8 @@ from gio_spark.tracking import TrackedInput, tracker
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from gio_spark.embed import Embedder
+
 log = logging.getLogger(__name__)
 
 # Stages in order; `until` names one of them.
@@ -183,7 +185,7 @@ def _stages(
     metrics = measure.measure(ctx, sides, book, selected, rows)
     if until == "metrics":
         return _partial(ctx, chosen)
-    return _finish(ctx, sides, book, chosen, selected, rows, metrics, started, embedder.revision)
+    return _finish(ctx, sides, book, chosen, selected, rows, metrics, started, embedder)
 
 
 def _finish(
@@ -195,13 +197,13 @@ def _finish(
     rows: int,
     metrics: pd.DataFrame,
     started: datetime,
-    revision: str,
+    embedder: Embedder,
 ) -> Curation:
     """Render the report, record the run, prune what no recent run uses."""
     began = datetime.now(timezone.utc)
     with ctx.progress.stage("report") as shown:
         data = report_data(
-            ctx, sides, book, chosen, selected, rows, metrics, started, revision
+            ctx, sides, book, chosen, selected, rows, metrics, started, embedder.revision
         )
         folder = report_folder(ctx.workspace, ctx.run)
         page = render(data, folder)
@@ -210,6 +212,7 @@ def _finish(
     summary = {
         "run": ctx.run,
         "engine": describe(ctx.spark).line(),
+        "embedder": [embedder.name, embedder.revision],
         "pool_rows": sides["pool"].usable,
         "target_rows": sum(s.usable for s in vectors.targets_of(sides)),
         "selected_rows": rows,

@@ -1,0 +1,209 @@
+"""Time the main job end to end on real data, beside the same steps done the published code's way.
+
+    python benchmarks/bench_pipeline.py --data PATH [--engines embedded,spark] [--tasks text,images]
+        [--reference PYTHON] [--without-reference] [--work FOLDER]
+
+Every run is a process of its own, start of the engine included. The published way is: MLlib's
+K-means with its 20 iterations (two of them measured on a sample, scaled by rows), the published
+gradient loop (picks measured on 1500 x 1500 x 768, scaled by n * d, up to 1,000 picks), and an
+explosion that compares each row's centroid with the selected ones by float equality (measured on
+a sample, scaled by rows). Prints a table and writes benchmarks/results/pipeline.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from bench_gio import reference, reference_python
+from tasks import TASKS, Task, data_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+# Seconds that each run may take: (embedded, spark).
+BARS = {"text": {"embedded": 180, "spark": 360}, "images": {"embedded": 120, "spark": 240}}
+SETTINGS = {
+    "text": {},
+    "images": {"clusters": 1000, "embed": {"name": "images", "dimension": 64}},
+}
+MLLIB_ROWS, MLLIB_ITERATIONS, PICKS = 10_000, 20, 1_000
+
+
+def one_run(task: Task, engine: str, workspace: Path) -> dict:
+    """Run the job in this process and return what it gave."""
+    import gio_spark
+
+    began = time.perf_counter()
+    curation = gio_spark.curate(
+        str(task.pool), str(task.target), 0.1, workspace=workspace, engine=engine,
+        columns=task.columns, **SETTINGS[task.name],
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
+    summary = curation.summary
+    source = task.columns["source"]
+    shares = curation.selected.groupBy(source).count().toPandas()
+    top = shares.sort_values("count", ascending=False).head(5)
+    return {
+        "seconds": seconds,
+        "did_work": curation.did_work,
+        "rows": summary["selected_rows"],
+        "clusters": summary["clusters"],
+        "pool_rows": summary["pool_rows"],
+        "divergences": summary["divergences"],
+        "stages": summary["stages"],
+        "sources": {str(k): int(v) for k, v in zip(top[source], top["count"], strict=True)},
+        "report": str(curation.report),
+    }
+
+
+def in_process(task: Task, engine: str, workspace: Path) -> tuple[float, dict]:
+    """Run the job in a process of its own; gives its whole wall time and its report."""
+    command = [sys.executable, __file__, "--one", task.name, engine, str(workspace),
+               "--work", str(task.pool.parent.parent)]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    began = time.perf_counter()
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return time.perf_counter() - began, json.loads(done.stdout.splitlines()[-1])
+
+
+def mllib_iteration(rows: int, dimension: int, clusters: int) -> float:
+    """Return seconds of one iteration of MLlib's best solver per row, on a sample."""
+    from pyspark.ml.clustering import KMeans
+    from pyspark.ml.functions import array_to_vector
+
+    from gio_spark.engine import session
+
+    spark = session("spark")
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((rows, dimension)).astype(np.float64)
+    frame = spark.createDataFrame([(v.tolist(),) for v in values], "v array<double>")
+    frame = frame.select(array_to_vector("v").alias("features")).repartition(2).cache()
+    frame.count()
+    times = []
+    for iterations in (1, 3):
+        began = time.perf_counter()
+        KMeans(
+            k=clusters, maxIter=iterations, initMode="random", solver="block", seed=1, tol=0.0
+        ).fit(frame)
+        times.append(time.perf_counter() - began)
+    spark.stop()
+    return max((times[1] - times[0]) / 2, 1e-9) / rows
+
+
+def float_equality(clusters: int, dimension: int, chosen: int, rows: int = 2_000) -> float:
+    """Return seconds per row of an explosion that compares centroids value by value."""
+    rng = np.random.default_rng(0)
+    centroids = rng.standard_normal((clusters, dimension)).astype(np.float32)
+    selected = [tuple(c) for c in centroids[:chosen].tolist()]
+    assigned = [tuple(centroids[i].tolist()) for i in rng.integers(0, clusters, rows)]
+    began = time.perf_counter()
+    sum(1 for row in assigned if row in selected)  # a list, as there: every one is compared
+    return (time.perf_counter() - began) / rows
+
+
+def published_way(rows: int, dimension: int, clusters: int, pick: float) -> dict[str, float]:
+    """Return seconds of each step done the published code's way, extrapolated."""
+    iteration = mllib_iteration(min(rows, MLLIB_ROWS), dimension, clusters)
+    scale = (clusters / 1500) * (dimension / 768)
+    return {
+        "K-means": iteration * rows * MLLIB_ITERATIONS,
+        "selection": pick * scale * min(PICKS, clusters),
+        "explosion": float_equality(clusters, dimension, min(PICKS, clusters)) * rows,
+    }
+
+
+def line(figure, value, unit, anchor=None, ratio=None, bar=None, holds=None) -> dict:
+    """Return one figure of the results."""
+    return {"figure": figure, "value": value, "unit": unit, "anchor": anchor, "ratio": ratio,
+            "bar": bar, "holds": holds}  # fmt: skip
+
+
+def measure(given: argparse.Namespace) -> list[dict]:
+    """Run every task on every engine and return the figures."""
+    data = data_folder(given.data)
+    work = Path(given.work).absolute()
+    pick = None
+    if not given.without_reference:
+        theirs = reference(reference_python(given.reference), 3)
+        pick = float(np.mean(theirs["picks"]))
+    figures = []
+    for name in given.tasks.split(","):
+        task = TASKS[name](data, work / name)
+        for engine in given.engines.split(","):
+            workspace = work / f"workspace-{name}-{engine}"
+            shutil.rmtree(workspace, ignore_errors=True)
+            wall, first = in_process(task, engine, workspace)
+            again, second = in_process(task, engine, workspace)
+            bar = BARS[name][engine]
+            shown = ", ".join(f"{k} {v}" for k, v in first["sources"].items())
+            print(f"{name} on {engine}: {wall:.0f} s, {first['rows']:,} rows ({shown})")
+            for stage, seconds, rows, _ in first["stages"]:
+                print(f"    {stage:<16} {seconds:8.1f} s  {rows or 0:>10,} rows")
+            figures.append(
+                line(f"{name}, {engine}: whole run", wall, "s", bar=f"< {bar} s",
+                     holds=wall < bar)  # fmt: skip
+            )
+            figures.append(
+                line(f"{name}, {engine}: second run", again, "s", bar="does no work",
+                     holds=not second["did_work"])  # fmt: skip
+            )
+            if pick is not None:
+                dimension = 64 if name == "images" else 256
+                steps = published_way(first["pool_rows"], dimension, first["clusters"], pick)
+                total = sum(steps.values())
+                said = ", ".join(f"{k} {v:,.0f} s" for k, v in steps.items())
+                figures.append(
+                    line(f"{name}, {engine}: against the published way", wall, "s",
+                         anchor=f"extrapolated: {said}", ratio=total / wall, bar=">= 100",
+                         holds=total / wall >= 100)  # fmt: skip
+                )
+    return figures
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data")
+    parser.add_argument("--engines", default="embedded,spark")
+    parser.add_argument("--tasks", default="text,images")
+    parser.add_argument("--work", default="build/bench-pipeline")
+    parser.add_argument("--reference", default=os.environ.get("GIO_REFERENCE_PYTHON"))
+    parser.add_argument("--without-reference", action="store_true")
+    parser.add_argument("--out", default=str(ROOT / "benchmarks" / "results" / "pipeline.json"))
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        name, engine, workspace = given.one
+        folder = Path(given.work) / name
+        columns = {
+            "text": {"id": "id", "text": "text", "source": "domain"},
+            "images": {"id": "id", "image": "pixels", "source": "state", "label": "label"},
+        }[name]
+        task = Task(name, *(folder / f"{p}.parquet" for p in ("pool", "target", "held_out")),
+                    columns)  # fmt: skip
+        print(json.dumps(one_run(task, engine, Path(workspace))))
+        return
+    figures = measure(given)
+    for one in figures:
+        ratio = "" if one["ratio"] is None else f"  x{one['ratio']:,.0f}"
+        verdict = {True: "holds", False: "MISSED", None: ""}[one["holds"]]
+        print(f"{one['figure']:<50} {one['value']:>9.1f} {one['unit']}{ratio}  bar {one['bar']}: "
+              f"{verdict}")  # fmt: skip
+        if one["anchor"]:
+            print(f"    {one['anchor']}")
+    machine = {"cpu": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0],
+               "python": platform.python_version(), "date": time.strftime("%Y-%m-%d")}  # fmt: skip
+    out = Path(given.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
