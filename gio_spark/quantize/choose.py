@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gio_spark.kernels.search import as_matrix, nearest
-from gio_spark.quantize.seeding import small_kmeans
+from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE
+from gio_spark.quantize.passes import DENSE_BYTES
+from gio_spark.quantize.seeding import sample_bytes, small_kmeans
 
 MOST_CLUSTERS = 65_536
 _ROWS_PER_CLUSTER = 20
@@ -32,20 +34,17 @@ class MemoryForecast:
     driver: int
 
 
-def forecast(
-    clusters: int, dimension: int, *, batch_rows: int = 8192, two_level: bool = False
-) -> MemoryForecast:
+def forecast(clusters: int, dimension: int, *, two_level: bool | None = None) -> MemoryForecast:
     """Forecast the memory of a fit with `clusters` centroids of `dimension` numbers.
 
     Args:
         clusters: K.
         dimension: d.
-        batch_rows: Rows of an Arrow batch.
-        two_level: Whether search goes through two levels (a score block of about sqrt(K)).
+        two_level: Search through two levels; None: above 8,192 clusters.
     """
-    from gio_spark.quantize.passes import DENSE_BYTES
-    from gio_spark.quantize.seeding import sample_bytes
-
+    if two_level is None:
+        two_level = clusters > TWO_LEVEL_ABOVE
+    batch_rows = LARGE_BATCH if clusters > TWO_LEVEL_ABOVE else BATCH
     codebook = clusters * dimension * 4
     sums = clusters * dimension * 8
     width = 4 * math.isqrt(clusters) if two_level else clusters
