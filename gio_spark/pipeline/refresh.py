@@ -115,9 +115,8 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
     keys = base.detail["keys"]
     ws = ctx.workspace
     # Everything that was ever embedded for this run: its first pool and earlier refreshes.
-    seen_keys = [keys["embeddings"]["pool"]] + [
-        r.fingerprint for r in ws.records(base.run) if r.stage == "refresh"
-    ]
+    earlier = [r.fingerprint for r in ws.records(base.run) if r.stage == "refresh"]
+    seen_keys = [keys["embeddings"]["pool"], *earlier]
     seen = ws.read_all("embeddings").where(F.col("fingerprint").isin(seen_keys)).select("id")
     seen = seen.distinct()
     # A refresh that was interrupted after its embeddings were written starts over with the same
@@ -151,9 +150,14 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
              expected=new_rows - bad_rows)
     before = ws.read("selected", base.run, key="gio_run")
     had = before.count()
-    kept = _kept_new(ctx, base, new, key)
+    # What was taken stays taken; what was not, or was gone for a while, is judged by the plan.
+    if keys["ratio"]:
+        _score(ctx, base, new, key)
+    kept = _kept(ctx, base, [*earlier, key])
+    kept = kept.join(before.select(F.col("gio_id").alias("id")), "id", "left_anti")
+    kept = kept.join(pool.rows.select("id"), "id", "left_semi")
     added_rows = explode.materialise(
-        pool.rows, kept, expected=new_rows, settings=ctx.settings.explode,
+        pool.rows, kept, expected=pool.count, settings=ctx.settings.explode,
         columns={"gio_input_version": pool.version},
     )
     own = [] if ctx.settings.explode.output == "ids" else pool.own(added_rows)
@@ -197,24 +201,32 @@ def _judge(ctx: Context, written: DataFrame, new_rows: int) -> int:
     return count
 
 
-def _kept_new(ctx: Context, base: Record, new: DataFrame, key: str) -> DataFrame:
-    """Return the new rows that pass the frozen thresholds."""
+def _score(ctx: Context, base: Record, new: DataFrame, key: str) -> None:
+    """Write the log ratio of the new rows by the run's fitted ratio."""
+    ws = ctx.workspace
+    arrays = load_arrays(ws, base.detail["keys"]["ratio"])
+    arrays.pop("facts")
+    model = explode.RatioModel.from_arrays(arrays)
+    if model.kind == "text":
+        column = quoted_column(ctx.settings.pool_columns().text or "")
+        content = new.select("id", F.col(column).alias("content"))
+    else:
+        content = ws.read("embeddings", key).select("id", F.col("vector").alias("content"))
+    scored = explode.score(content, model, content="content", keep=())
+    rows = ws.read("assignments", key).select("id", "cluster").join(scored, "id", "inner")
+    ws.write("scores", rows, fingerprint=key, run=ctx.run, stage="refresh")
+
+
+def _kept(ctx: Context, base: Record, refreshes: list[str]) -> DataFrame:
+    """Return all rows ever assigned for this run that pass its frozen thresholds."""
     ws = ctx.workspace
     keys = base.detail["keys"]
     plan = bounded(ws.read("plan", base.detail["plan_key"]), 1 << 20, "clusters").to_pandas()
-    rows = ws.read("assignments", key).select("id", "cluster")
+    table, names = "assignments", ["id", "cluster"]
+    first = keys["assignments"]["pool"]
     if keys["ratio"]:
-        arrays = load_arrays(ws, keys["ratio"])
-        arrays.pop("facts")
-        model = explode.RatioModel.from_arrays(arrays)
-        if model.kind == "text":
-            column = quoted_column(ctx.settings.pool_columns().text or "")
-            content = new.select("id", F.col(column).alias("content"))
-        else:
-            content = ws.read("embeddings", key).select("id", F.col("vector").alias("content"))
-        scored = explode.score(content, model, content="content", keep=())
-        rows = rows.join(scored, "id", "inner")
+        table, names, first = "scores", [*names, "log_ratio"], keys["scores"]
+    rows = ws.read_all(table).where(F.col("fingerprint").isin([first, *refreshes]))
     return explode.kept(
-        rows, plan, settings=ctx.settings.explode, seed=ctx.settings.seed
+        rows.select(*names), plan, settings=ctx.settings.explode, seed=ctx.settings.seed
     )
-

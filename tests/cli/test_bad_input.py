@@ -1,0 +1,105 @@
+"""What cannot work is told in one clear message, with exit code 2, before any expensive work."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.pipeline import jobs
+
+pytestmark = pytest.mark.embedded
+
+
+def refused(made, *words, commands=("validate", "run"), code=2):
+    """Check that the commands refuse, and return what they say."""
+    said = set()
+    for command in commands:
+        done = made(command, *words)
+        assert done.exit_code == code, (command, done.exit_code, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        said.add(done.stderr[done.stderr.index("error: "):].strip())
+    assert len(said) == 1
+    for table in ("embeddings", "selected", "runs"):
+        assert not (made.folder / "ws" / table).exists()
+    return said.pop()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("pool=/no/such/pool", "Nothing found at /no/such/pool"),
+        ("target=/no/such/target", "Nothing found at /no/such/target"),
+        ("columns.vector=vektor", "columns.vector = 'vektor' (did you mean 'vector'?)"),
+        ("columns.vector=note", "but columns.vector must be binary or an array of numbers"),
+        ("columns.id=vector", "but columns.id must be a string or an integer"),
+        ("columns.tokens=note", "but columns.tokens must be a number"),
+        ("budget=0", "budget 0 must be above zero"),
+        ("budget=-5", "budget -5 must be above zero"),
+        ("budget=301", "above the pool, which has 300: ask for at most 300"),
+        ("clusters=301", "301 clusters are more than the pool's 300 rows"),
+        ("pool=my'table", "neither an existing path nor a table's name"),
+        ("pool=table; DROP TABLE x", "neither an existing path nor a table's name"),
+        ('target=a"b', "neither an existing path nor a table's name"),
+        ("workspace=main.sche`ma", "neither an existing path nor a table's name"),
+        ("buget=5", "unknown key 'buget': did you mean 'budget'?"),
+        ("objective=best", "No objective is called 'best'"),
+        ("pool.version=3", "is no Delta table, so it has no version 3"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make, override, message):
+    assert message in refused(make(), override)
+
+
+@pytest.mark.parametrize("side", ["pool", "target"])
+def test_an_empty_input_is_refused(make, side):
+    made = make()
+    jobs.write(jobs.vector_pool().slice(0, 0), made.folder / f"{side}.parquet")
+    said = refused(made)
+    assert said.startswith(f"error: {side}: ") and "holds no rows" in said
+
+
+def test_a_target_of_another_dimension_is_refused_before_the_pool_is_embedded(make):
+    made = make()
+    short = [v[:4] for v in jobs.vector_target()["vector"].to_pylist()]
+    target = jobs.vector_target().set_column(1, "vector", pa.array(short, pa.list_(pa.float32())))
+    jobs.write(target, made.folder / "target.parquet")
+    said = refused(made)
+    assert "4" in said and "6" in said and "dimension" in said
+
+
+def test_a_name_without_a_catalog_behind_it_is_refused(make):
+    said = refused(make(), "pool=no_such_table", code=1)
+    assert "names end with the session on the embedded engine. Give the table's path" in said
+
+
+def test_an_unreadable_file_is_refused(make):
+    made = make()
+    (made.folder / "pool.parquet").write_bytes(b"this is no Parquet file")
+    assert "pool: cannot read Parquet files" in refused(made)
+
+
+def test_a_workspace_that_cannot_be_written_is_refused(make):
+    made = make()
+    (made.folder / "ws").write_text("a file is in the way")
+    for command in ("validate", "run"):
+        done = made(command)
+        assert done.exit_code in (1, 2)
+        assert "Cannot write to the workspace" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_configuration_that_is_not_there_is_refused(make):
+    made = make()
+    made.config.unlink()
+    assert "Cannot read the configuration" in refused(made)
+
+
+def test_a_pool_without_any_usable_row_stops_the_run(make):
+    made = make()
+    nulls = pa.nulls(300, pa.list_(pa.float32()))
+    pq.write_table(jobs.vector_pool(300).set_column(1, "vector", nulls),
+                   made.folder / "pool.parquet")
+    done = made("run")
+    assert done.exit_code == 2
+    assert "'vector' has no vector" in done.stderr and "Traceback" not in done.stderr
