@@ -143,6 +143,7 @@ for _name, _what in (
     ("quantize", "the clusters: fit, assignment, figures per cluster"),
     ("select", "the plan: how much to take of each cluster"),
     ("explode", "the selected rows"),
+    ("metrics", "the information metrics of pool, selection and random rows"),
 ):
     _stage_command(_name, _what)
 
@@ -178,6 +179,18 @@ def refresh(
         from gio_spark.pipeline.refresh import refresh as refresh_pipeline
 
         print_refresh(out, refresh_pipeline(settings))
+
+
+@app.command()
+def check(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
+    """Judge the method on your own data: consistency, reach, coverage of the target's modes."""
+    with clear_errors():
+        settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.show import print_checks
+        from gio_spark.pipeline.check import check as check_pipeline
+
+        if not print_checks(out, check_pipeline(settings)):
+            raise typer.Exit(GATE_FAILED)
 
 
 @app.command()

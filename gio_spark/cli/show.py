@@ -12,6 +12,7 @@ from gio_spark.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gio_spark.gio.checks import Check
     from gio_spark.pipeline import Curation
     from gio_spark.pipeline.forecast import Forecast
     from gio_spark.pipeline.refresh import Refreshed
@@ -93,7 +94,7 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     table.add_row("divergence from target", f"pool {found['pool']:.3f}, random rows "
                   f"{found['random']:.3f}, selection {found['selection']:.3f} nats")
     if summary["certificate"]:
-        gap = summary["certificate"][2]
+        gap = max(0.0, summary["certificate"][2])
         table.add_row("certified", f"no plan is better by more than {gap:.1e}")
     bad = sum(n for reasons in summary["quarantine"].values() for n in reasons.values())
     if bad:
@@ -140,6 +141,17 @@ def print_run(out: Console, records: Sequence[Record], run_id: str) -> None:
     out.print(table)
     if not whole:
         out.print("The run has not finished; run it again to go on.")
+
+
+def print_checks(out: Console, checks: Sequence[Check]) -> bool:
+    """Print verdicts; tells whether all of them held."""
+    for one in checks:
+        name = one.name.replace("_", " ")
+        out.print(f"{'ok  ' if one.passed else 'FAIL'} {name}: {one.text}", markup=False,
+                  style="green" if one.passed else "red")
+        if not one.passed:
+            out.print(f"     {one.remedy}", markup=False)
+    return all(one.passed for one in checks)
 
 
 def print_refresh(out: Console, done: Refreshed) -> None:

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from gio_spark import explode, gio
 from gio_spark.engine import bounded
 from gio_spark.errors import EmptySelectionError, InputError
+from gio_spark.gio.checks import failure_signs
 from gio_spark.pipeline.auto import auto_options
 from gio_spark.pipeline.clusters import Codebook, centroids_of, mass_of
 from gio_spark.pipeline.context import Context, fingerprint
@@ -68,6 +69,11 @@ def plan(ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio | No
         if int(result.take.sum()) == 0:
             told = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
             raise EmptySelectionError(told or "The plan takes no row of any cluster.")
+        target_rows = sum(s.usable for s in targets_of(sides))
+        signs = failure_signs(
+            result, problem.sizes, problem.pool_centroids, target_rows=target_rows,
+            seed=settings.seed,
+        )
         table = _plan_table(result, problem)
         rows = _rows_to_choose_from(ctx, book, ratio)
         table = explode.with_thresholds(
@@ -77,7 +83,7 @@ def plan(ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio | No
             "plan", pa.Table.from_pandas(table, preserve_index=False), fingerprint=key,
             run=ctx.run, stage="plan",
         )
-        return written, _facts(result, problem)
+        return written, _facts(result, problem, signs)
 
     record = ctx.stage("plan", key, "plan", make)
     table = bounded(ws.read("plan", key), 1 << 20, "clusters of the plan").to_pandas()
@@ -188,7 +194,9 @@ def _plan_table(result: gio.SelectionResult, problem: gio.SelectionProblem) -> p
     )
 
 
-def _facts(result: gio.SelectionResult, problem: gio.SelectionProblem) -> dict[str, Any]:
+def _facts(
+    result: gio.SelectionResult, problem: gio.SelectionProblem, signs: tuple[gio.Notice, ...]
+) -> dict[str, Any]:
     certificate = result.certificate
     return {
         "objective": result.objective,
@@ -202,7 +210,7 @@ def _facts(result: gio.SelectionResult, problem: gio.SelectionProblem) -> dict[s
             [certificate.primal, certificate.dual, certificate.gap] if certificate else None
         ),
         "binding": list(result.binding),
-        "notices": [[n.name, n.text, n.remedy] for n in result.notices],
+        "notices": [[n.name, n.text, n.remedy] for n in (*result.notices, *signs)],
         "auto": _auto_facts(problem) if problem.budget == "auto" else None,
         "divergences": divergences(result.target_mass, problem.sizes, result.take, problem.seed),
     }

@@ -213,6 +213,7 @@ def _finish(
         "run": ctx.run,
         "engine": describe(ctx.spark).line(),
         "embedder": [embedder.name, embedder.revision],
+        "sides": {n: s.usable for n, s in sides.items()},
         "pool_rows": sides["pool"].usable,
         "target_rows": sum(s.usable for s in vectors.targets_of(sides)),
         "selected_rows": rows,

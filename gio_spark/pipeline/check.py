@@ -1,0 +1,154 @@
+"""`gio-spark check`: the consistency checks of the method, on the user's own data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pyspark.sql import functions as F
+
+from gio_spark import quantize
+from gio_spark.engine import bounded, decode_vectors, hash53, hash_sample, session
+from gio_spark.errors import InputError
+from gio_spark.gio.checks import (
+    Check,
+    mode_coverage,
+    negative_consistency,
+    quantisation_consistency,
+    self_consistency,
+)
+from gio_spark.pipeline.run import Curation, run
+from gio_spark.quantize import ClusterStats
+from gio_spark.settings.run import RunSettings
+from gio_spark.tables import Workspace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame, SparkSession
+
+_SAMPLE = 4_000
+# Rows of the sample per cluster that the quantisation check needs to say anything.
+_ROWS_PER_CLUSTER = 10
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a finished run left in its workspace."""
+
+    workspace: Workspace
+    curation: Curation
+    settings: RunSettings
+    centroids: NDArray[np.float32]
+    stats: ClusterStats
+
+    def vectors(self, side: str) -> DataFrame:
+        key = self.curation.summary["keys"]["embeddings"][side]
+        rows = self.workspace.read("embeddings", key).where(F.col("reason").isNull())
+        return rows.select("id", "vector")
+
+    def assigned(self, side: str) -> DataFrame:
+        key = self.curation.summary["keys"]["assignments"][side]
+        return self.workspace.read("assignments", key)
+
+    def sample(self, side: str, rows: int) -> NDArray[np.float32]:
+        total = int(self.curation.summary["sides"][side])
+        salt = f"check-{self.settings.seed}"
+        table = hash_sample(self.vectors(side), rows, salt, total=total)
+        return np.array(decode_vectors(table["vector"], self.centroids.shape[1]))
+
+    def targets(self) -> list[str]:
+        return [n for n in self.curation.summary["keys"]["assignments"] if n.startswith("target")]
+
+
+def check(settings: RunSettings, *, spark: SparkSession | None = None) -> list[Check]:
+    """Run what is missing of the job, then judge its codebook, its reach and its coverage.
+
+    Args:
+        settings: Of the run.
+        spark: Session.
+
+    Returns:
+        One verdict per check: self-, negative- and quantisation-consistency (Everaert and Potts,
+        arXiv 2306.11670, section 4), and coverage of the modes of each target.
+    """
+    spark = spark or session(settings.engine)
+    curation = run(settings, spark=spark)
+    workspace = Workspace(spark, settings.workspace)
+    centroids, _, _ = _codebook(workspace, curation, "pool")
+    stats = quantize.cluster_stats(
+        workspace.read("assignments", curation.summary["keys"]["assignments"]["pool"]),
+        len(centroids), quantile=settings.quantize.reach_quantile,
+    )
+    done = _Done(workspace, curation, settings, centroids, stats)
+    return [
+        _self(done),
+        negative_consistency(
+            centroids, stats.radius, stats.limit, done.sample(done.targets()[0], _SAMPLE)
+        ),
+        _quantisation(done),
+        *(_coverage(done, name) for name in done.targets()),
+    ]
+
+
+def _codebook(
+    workspace: Workspace, curation: Curation, side: str
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """Return centroids, rows and radii of a side's own clusters."""
+    rows = workspace.read("centroids", curation.summary["keys"]["centroids"])
+    rows = rows.where(F.col("side") == side).select("cluster", "vector", "rows", "radius")
+    table = bounded(rows, 1 << 20, "centroids").sort_by("cluster")
+    return (
+        np.array(decode_vectors(table["vector"])),
+        table["rows"].to_numpy(),
+        table["radius"].to_numpy(),
+    )
+
+
+def _self(done: _Done) -> Check:
+    """One half of a sample of the pool is the target, the other half judges."""
+    salt = f"check-halves-{done.settings.seed}"
+    part = hash53("id", salt) % 10
+    target = done.vectors("pool").where(part == 0)
+    mass = quantize.target_mass(
+        target, done.centroids, radius=done.stats.radius, limit=float("inf"),
+        neighbours=done.settings.quantize.neighbours,
+        spherical=done.settings.quantize.spherical, seed=done.settings.seed,
+    )
+    other = done.assigned("pool").where(part == 1).groupBy("cluster").count()
+    found = bounded(other, len(done.centroids), "rows per cluster")
+    counts = np.zeros(len(done.centroids))
+    counts[found["cluster"].to_numpy()] = found["count"].to_numpy()
+    return self_consistency(mass.mass, counts, done.stats.rows)
+
+
+def _quantisation(done: _Done) -> Check:
+    """Check on a codebook of a tenth of the sample's rows at most: more would prove nothing."""
+    rows = done.sample("pool", _SAMPLE)
+    try:
+        return quantisation_consistency(rows, done.centroids, seed=done.settings.seed)
+    except InputError:
+        few = max(1, len(rows) // _ROWS_PER_CLUSTER)
+        largest = np.argsort(-done.stats.rows, kind="stable")[:few]
+        inside = np.isin(
+            quantize.nearest(rows, done.centroids)[0], largest
+        )
+        if inside.sum() < _ROWS_PER_CLUSTER * len(largest):
+            largest = largest[: max(1, int(inside.sum()) // _ROWS_PER_CLUSTER // 2)]
+            inside = np.isin(quantize.nearest(rows, done.centroids)[0], largest)
+        return quantisation_consistency(
+            rows[inside], done.centroids[largest], seed=done.settings.seed
+        )
+
+
+def _coverage(done: _Done, target: str) -> Check:
+    """Judge whether every mode of a target is covered by the clusters that were taken."""
+    own, rows, radii = _codebook(done.workspace, done.curation, target)
+    plan = done.curation.plan
+    taken = plan[plan["take"] > 0]
+    # A mode reaches as far as the pool's clusters near it are wide.
+    wide = np.maximum(radii, float(np.median(done.stats.radius)))
+    return mode_coverage(
+        own, rows, done.centroids[taken["cluster"].to_numpy()], wide,
+        selection_weights=taken["take"].to_numpy(),
+    )
