@@ -148,11 +148,11 @@ def measure(given: argparse.Namespace) -> list[dict]:
                 print(f"    {stage:<16} {seconds:8.1f} s  {rows or 0:>10,} rows")
             figures.append(
                 line(f"{name}, {engine}: whole run", wall, "s", bar=f"< {bar} s",
-                     holds=wall < bar)  # fmt: skip
+                     holds=wall < bar)
             )
             figures.append(
                 line(f"{name}, {engine}: second run", again, "s", bar="does no work",
-                     holds=not second["did_work"])  # fmt: skip
+                     holds=not second["did_work"])
             )
             if pick is not None:
                 dimension = 64 if name == "images" else 256
@@ -162,7 +162,7 @@ def measure(given: argparse.Namespace) -> list[dict]:
                 figures.append(
                     line(f"{name}, {engine}: against the published way", wall, "s",
                          anchor=f"extrapolated: {said}", ratio=total / wall, bar=">= 100",
-                         holds=total / wall >= 100)  # fmt: skip
+                         holds=total / wall >= 100)
                 )
     return figures
 

@@ -54,7 +54,8 @@ class ExplodeSettings(StageSettings):
         1, ge=0, le=4, description="Longest run of words that the text classifier sees."
     )
     char_ngrams: tuple[int, ...] = Field(
-        (2, 3), description="Lengths, in bytes, of the character runs that the text classifier sees."
+        (2, 3),
+        description="Lengths, in bytes, of the character runs that the text classifier sees.",
     )
     hash_bits: int = Field(
         18, ge=10, le=22, description="The text classifier has two to this power of features."

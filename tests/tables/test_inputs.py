@@ -31,7 +31,7 @@ def test_integer_ids_become_strings_and_other_types_are_refused(spark, folder):
     assert ids(made) == ["1", "3"]
     assert (made.count, made.format) == (2, "parquet")
     pq.write_table(pa.table({"id": [3.0, 1.0], "text": ["a", "b"]}), folder / "a.parquet")
-    with pytest.raises(InputError, match="'id' .* is double, but columns.id must be a string or"):
+    with pytest.raises(InputError, match=r"'id' .* is double, but columns.id must be a string or"):
         opened(spark, folder)
 
 
@@ -165,7 +165,7 @@ def test_missing_columns_are_named_with_the_nearest(spark, folder):
 
 def test_wrong_types_empty_tables_and_broken_files_are_clear(spark, folder):
     pq.write_table(pa.table({"id": ["a"], "text": [1]}), folder / "a.parquet")
-    with pytest.raises(InputError, match="'text' .* is bigint, but columns.text must be a string"):
+    with pytest.raises(InputError, match=r"'text' .* is bigint, but columns.text must be a string"):
         opened(spark, folder)
     pq.write_table(pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())}),
                    folder / "a.parquet")
@@ -193,5 +193,5 @@ def test_rows_without_an_id_are_put_aside_and_a_column_of_nulls_is_no_id(spark, 
     assert made.bad.toArrow()["reason"].to_pylist() == ["null id"]
     nulls = pa.array([None, None], pa.string())
     pq.write_table(pa.table({"id": nulls, "text": ["x", "y"]}), folder / "a.parquet")
-    with pytest.raises(InputError, match="'id' of .* is null in all 2 rows"):
+    with pytest.raises(InputError, match=r"'id' of .* is null in all 2 rows"):
         opened(spark, folder)
