@@ -12,7 +12,9 @@ from gio_spark.gime.compute import (
     target_states,
     values,
 )
+from gio_spark.gime.drift import beside, drift, one_gate
 from gio_spark.gime.gate import Cells, Verdict, cell_limits, judge, meet, move_quota, robust
+from gio_spark.gime.labelled import labelled
 from gio_spark.gime.profile import (
     METRICS,
     Accumulator,
@@ -24,13 +26,14 @@ from gio_spark.gime.profile import (
     register,
 )
 from gio_spark.gime.rows import Column, Rows
+from gio_spark.gime.select import Selected, bounded_kl, select
 from gio_spark.gime.sensitivity import Sensitivity, sensitivity
 from gio_spark.gime.spatiotemporal import SPATIOTEMPORAL
 from gio_spark.gime.state import State, merge
 from gio_spark.gime.subsets import Sample
 from gio_spark.gime.tabular import TABULAR
 from gio_spark.gime.text import TEXT
-from gio_spark.gime.thresholds import Threshold, automatic, efficiency, excess, gap_closed
+from gio_spark.gime.thresholds import Threshold, automatic, efficiency, excess, gap_closed, pursued
 from gio_spark.gime.train import Task, train_many
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "Profile",
     "Rows",
     "Sample",
+    "Selected",
     "Sensitivity",
     "State",
     "Task",
@@ -53,22 +57,29 @@ __all__ = [
     "Value",
     "Verdict",
     "automatic",
+    "beside",
+    "bounded_kl",
     "cell_limits",
+    "drift",
     "efficiency",
     "excess",
     "freeze",
     "gap_closed",
     "get_profile",
     "judge",
+    "labelled",
     "meet",
     "merge",
     "merge_states",
     "metrics",
     "move_quota",
+    "one_gate",
     "partitions_of",
+    "pursued",
     "register",
     "replace_partitions",
     "robust",
+    "select",
     "sensitivity",
     "states",
     "target_states",

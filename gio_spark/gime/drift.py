@@ -51,6 +51,39 @@ def drift(series: pd.DataFrame, *, limit: float = 4.0) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else series.assign(drifted=False)
 
 
+def beside(figures: pd.DataFrame, group: str, baseline: str) -> pd.DataFrame:
+    """Compare the robust metrics of a group with those of another of the same size.
+
+    Set-like and histogram metrics depend on the number of rows, so a selection is compared with a
+    random draw of as many rows.
+
+    Args:
+        figures: A `metrics` table.
+        group: The group to judge ("selected").
+        baseline: The group to compare with ("random").
+
+    Returns:
+        Columns metric, unit, value, baseline, excess, better (None where the direction is unknown
+        or a value is missing).
+
+    Raises:
+        InputError: A group is not there.
+    """
+    parts = []
+    for name in (group, baseline):
+        part = figures[(figures["group"] == name) & (figures["form"] == "robust")]
+        if part.empty:
+            raise InputError(f"No group {name!r}; there are {sorted(set(figures['group']))}.")
+        parts.append(part.set_index("metric"))
+    mine, other = parts
+    found = mine[["unit", "direction", "value"]].assign(baseline=other["value"])
+    found["excess"] = found["value"] - found["baseline"]
+    sign = found["direction"].map({"more": 1, "less": -1})
+    better = (found["excess"] * sign > 0).astype(object)
+    found["better"] = better.where(sign.notna() & found["excess"].notna(), None)
+    return found.drop(columns="direction").reset_index()
+
+
 def one_gate(verdicts: Mapping[str, Verdict]) -> Verdict:
     """Join the verdicts of several sources, each judged by its own profile, to one.
 

@@ -167,7 +167,7 @@ def test_an_empty_target_is_an_error(spark, rows):
 
 
 # Figures of 200 rows on any engine: a hash of all of them, rounded to 9 digits.
-FIGURES = "?"
+FIGURES = "6603bd19c356cece"
 
 
 def digest(found: pd.DataFrame) -> str:

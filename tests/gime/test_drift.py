@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gio_spark.errors import InputError
-from gio_spark.gime.drift import drift, one_gate
+from gio_spark.gime.drift import beside, drift, one_gate
 from gio_spark.gime.gate import judge
 from gio_spark.gime.thresholds import Threshold
 
@@ -53,3 +53,21 @@ def test_one_gate_fails_when_one_source_fails():
     assert joined.exit_code == 3
     assert "images: scope: 0.1" in joined.why
     assert "text" not in joined.why
+
+
+def test_a_selection_is_compared_with_a_random_draw():
+    figures = pd.DataFrame(
+        {
+            "group": ["selected"] * 3 + ["random"] * 3,
+            "metric": ["mismatch", "scope", "aggregation"] * 2,
+            "form": "robust",
+            "unit": "",
+            "direction": ["less", "more", "unknown"] * 2,
+            "value": [0.1, 0.7, 0.2, 0.3, 0.8, 0.1],
+        }
+    )
+    found = beside(figures, "selected", "random").set_index("metric")
+    assert found["better"].to_dict() == {"mismatch": True, "scope": False, "aggregation": None}
+    assert found.loc["mismatch", "excess"] == pytest.approx(-0.2)
+    with pytest.raises(InputError, match="No group"):
+        beside(figures, "selected", "pool")

@@ -9,7 +9,8 @@ import pytest
 
 from gio_spark.errors import InputError
 from gio_spark.gime import Constants
-from gio_spark.gime.sensitivity import merged_factors, sensitivity, turning_point
+from gio_spark.gime.factors import merged_factors, turning_point
+from gio_spark.gime.sensitivity import sensitivity
 from gio_spark.gime.subsets import Sample, random_tilts, tilts_of
 from gio_spark.gime.train import Task, train_many
 from gio_spark.settings.gime import GimeSettings

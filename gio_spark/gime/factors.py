@@ -1,0 +1,126 @@
+"""Metrics that no subset can tell apart, merged into factors; and maxima inside a sweep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_VIF = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """Metrics that are told apart by no subset, as one standardised number.
+
+    Attributes:
+        metrics: Their names.
+        signs: Sign with which each enters, so that they agree with the first.
+        mean: Mean of each over the screen.
+        spread: Standard deviation of each over the screen.
+        vif: Largest variance inflation among them before merging.
+    """
+
+    metrics: tuple[str, ...]
+    signs: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    vif: float
+
+    @property
+    def name(self) -> str:
+        """The metrics' names joined by "+"."""
+        return "+".join(self.metrics)
+
+    def value(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        """Return the factor for rows of metrics; a single metric keeps its own unit."""
+        raw = table[list(self.metrics)].to_numpy(float)
+        if len(self.metrics) == 1:
+            return raw[:, 0]
+        return ((raw - self.mean) / self.spread * self.signs).mean(axis=1)
+
+
+def inflation(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the variance inflation factor of each column (n, m)."""
+    if values.shape[1] < 2:
+        return np.ones(values.shape[1])
+    correlation = np.atleast_2d(np.corrcoef(values.T)) + 1e-9 * np.eye(values.shape[1])
+    return np.asarray(np.diag(np.linalg.pinv(correlation)))
+
+
+def merged_factors(table: pd.DataFrame, limit: float = MAX_VIF) -> list[Factor]:
+    """Merge columns that move together until no variance inflation is above the limit.
+
+    Args:
+        table: Metrics as achieved, one row per subset; constant columns are left out.
+        limit: Largest variance inflation allowed.
+    """
+    names = [str(c) for c in table.columns if table[c].notna().all() and table[c].std() > 1e-12]
+    raw = table[names].to_numpy(float)
+    groups = [[at] for at in range(len(names))]
+    worst = dict(enumerate(inflation(raw).tolist()))
+    standard = (raw - raw.mean(axis=0)) / raw.std(axis=0)
+
+    def column(group: list[int]) -> NDArray[np.float64]:
+        first = standard[:, group[0]]
+        signs = [1.0 if float(first @ standard[:, g]) >= 0 else -1.0 for g in group]
+        return (standard[:, group] * signs).mean(axis=1)
+
+    while len(groups) > 1:
+        values = np.stack([column(g) for g in groups], axis=1)
+        if inflation(values).max() <= limit:
+            break
+        related = np.abs(np.corrcoef(values.T))
+        np.fill_diagonal(related, 0)
+        a, b = sorted(np.unravel_index(int(related.argmax()), related.shape))
+        groups[a] = sorted(groups[a] + groups.pop(b))
+    factors = []
+    for group in groups:
+        first = standard[:, group[0]]
+        signs = np.array([1.0 if float(first @ standard[:, g]) >= 0 else -1.0 for g in group])
+        factors.append(
+            Factor(
+                tuple(names[g] for g in group),
+                signs,
+                raw[:, group].mean(axis=0),
+                raw[:, group].std(axis=0),
+                max(worst[g] for g in group),
+            )
+        )
+    return factors
+
+
+def turning_point(
+    value: NDArray[np.float64], score: NDArray[np.float64]
+) -> tuple[float, float, float] | None:
+    """Return a maximum inside the sweep, and the band around it, or None.
+
+    A parabola is fitted; it counts as a turning point when its curvature is negative at 99 % and
+    its top lies between the 15th and 85th percentile of the values. The band is where the parabola
+    stays within one standard error of the residuals below its top.
+    """
+    keep = np.isfinite(score)
+    x, y = value[keep], score[keep]
+    if x.size < 8 or x.std() == 0:
+        return None
+    z = (x - x.mean()) / x.std()
+    design = np.stack([np.ones_like(z), z, z * z], axis=1)
+    found, *_ = np.linalg.lstsq(design, y, rcond=None)
+    left = y - design @ found
+    freedom = x.size - 3
+    sigma = float(np.sqrt(left @ left / freedom))
+    error = sigma * float(np.sqrt(np.linalg.pinv(design.T @ design)[2, 2]))
+    if found[2] >= 0 or found[2] > -stats.t.ppf(0.99, freedom) * error:
+        return None
+    top = -found[1] / (2 * found[2])
+    if not np.quantile(z, 0.15) < top < np.quantile(z, 0.85):
+        return None
+    half = float(np.sqrt(max(sigma, 1e-12) / -found[2]))
+    low, mid, high = (float(x.mean() + x.std() * p) for p in (top - half, top, top + half))
+    return mid, low, high
