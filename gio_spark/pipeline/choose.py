@@ -19,6 +19,7 @@ from gio_spark.pipeline.auto import auto_options
 from gio_spark.pipeline.clusters import Codebook, centroids_of, mass_of
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.ratio import Ratio
+from gio_spark.pipeline.strata import kept_by_source, save_strata
 from gio_spark.pipeline.vectors import Side, targets_of
 from gio_spark.settings.run import parse_budget
 
@@ -79,6 +80,12 @@ def plan(ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio | No
         table = explode.with_thresholds(
             rows, table, settings=settings.explode, seed=settings.seed
         )
+        if result.take_by_source is not None and problem.source_counts is not None:
+            save_strata(
+                ctx, key, rows, ws.read("assignments", book.assignments["pool"]),
+                counts=problem.source_counts, take=result.take_by_source,
+                names=problem.source_names,
+            )
         written = ws.write_arrow(
             "plan", pa.Table.from_pandas(table, preserve_index=False), fingerprint=key,
             run=ctx.run, stage="plan",
@@ -294,7 +301,11 @@ def select_rows(
 
 def kept_ids(ctx: Context, book: Codebook, chosen: Chosen) -> DataFrame:
     """Return id, cluster, reason and log_ratio of the rows that the plan keeps."""
+    rows = _rows_to_choose_from(ctx, book, chosen.ratio)
+    sources = ctx.workspace.read("assignments", book.assignments["pool"])
+    kept = kept_by_source(ctx, chosen.key, rows, sources)
+    if kept is not None:
+        return kept
     return explode.kept(
-        _rows_to_choose_from(ctx, book, chosen.ratio), chosen.plan,
-        settings=ctx.settings.explode, seed=ctx.settings.seed,
+        rows, chosen.plan, settings=ctx.settings.explode, seed=ctx.settings.seed
     )

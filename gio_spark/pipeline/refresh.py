@@ -20,6 +20,7 @@ from gio_spark.errors import InputError, TooManyBadRowsError
 from gio_spark.pipeline import vectors
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import load_arrays
+from gio_spark.pipeline.strata import kept_by_source
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import Input, Record, Workspace, open_input, pin_input, quoted_column
 from gio_spark.tracking import NullTracker
@@ -226,7 +227,13 @@ def _kept(ctx: Context, base: Record, refreshes: list[str]) -> DataFrame:
     first = keys["assignments"]["pool"]
     if keys["ratio"]:
         table, names, first = "scores", [*names, "log_ratio"], keys["scores"]
-    rows = ws.read_all(table).where(F.col("fingerprint").isin([first, *refreshes]))
+    rows = ws.read_all(table).where(F.col("fingerprint").isin([first, *refreshes])).select(*names)
+    sources = ws.read_all("assignments").where(
+        F.col("fingerprint").isin([keys["assignments"]["pool"], *refreshes])
+    )
+    kept = kept_by_source(ctx, base.detail["plan_key"], rows, sources)
+    if kept is not None:
+        return kept
     return explode.kept(
-        rows.select(*names), plan, settings=ctx.settings.explode, seed=ctx.settings.seed
+        rows, plan, settings=ctx.settings.explode, seed=ctx.settings.seed
     )

@@ -14,6 +14,8 @@ import pytest
 from tests.cluster.connect_server import connect_server
 from tests.pipeline import one_job
 
+pytestmark = pytest.mark.timeout(1200)
+
 ROOT = Path(__file__).parent.parent.parent
 PLACES = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
 
@@ -24,7 +26,7 @@ def run(folder: Path, engine: str, **variables: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.pipeline.one_job", str(folder), engine],
         cwd=ROOT, env={**outside, "GIO_SPARK_DRIVER_MEMORY": "1g", **variables},
-        capture_output=True, text=True, timeout=500, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads((folder / f"{engine}.json").read_text())

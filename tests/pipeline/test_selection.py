@@ -73,19 +73,22 @@ def test_several_targets_count_by_their_shares(place):
     }
 
 
-@pytest.mark.xfail(strict=True, reason="caps set the shares of clusters, not yet of rows in them")
-def test_caps_hold_for_a_source(place):
+@pytest.mark.parametrize("rule", ["exact_count", "density_ratio"])
+def test_caps_and_floors_hold_for_the_rows_of_a_source(place, rule):
     pool = jobs.vector_pool(1200)
     pool = pool.append_column("part", [[f"part-{i % 3}" for i in range(1200)]])
     made = jobs.settings(
         place, pool=jobs.write(pool, place / "parts.parquet"), budget=100,
-        columns={"source": "part"},
+        columns={"source": "part"}, within_cluster=rule,
         target={"location": str(place / "target.parquet"),
                 "columns": {"id": "id", "vector": "vector"}},
         select={"source_caps": {"part-0": 0.1}, "source_floors": {"part-1": 0.5}},
     )
-    found = jobs.picked(made, jobs.select(made))["part"].to_pylist()
+    rows = jobs.picked(made, jobs.select(made))
+    found = rows["part"].to_pylist()
     assert len(found) == 100
+    assert rows["gio_cluster"].to_numpy().max() < 12
+    assert all("(source 'part-" in reason for reason in rows["gio_reason"].to_pylist())
     assert found.count("part-0") <= 10
     assert found.count("part-1") >= 50
 
