@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from gio_spark.engine.local import local_conf
-from tests.cluster.standalone import HOST, SPARK_HOME, environment, free_port, wait_for
+from tests.cluster.standalone import HOST, SPARK_HOME, free_port, kill, start, wait_for
 
 # 4.2 ships the server's jar with the pip package; Delta's comes as for any local session.
 SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
@@ -34,14 +31,8 @@ def connect_server(folder: Path, **conf: str) -> Iterator[str]:
     }
     words = [word for item in settings.items() for word in ("--conf", "=".join(item))]
     log = folder / "connect-server.log"
-    server = subprocess.Popen(
-        [str(SPARK_HOME / "bin" / "spark-submit"), "--class", SERVER, *words, "spark-internal"],
-        stdout=log.open("wb"),
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        cwd=folder,
-        env=environment(),
-        start_new_session=True,
+    server = start(
+        [str(SPARK_HOME / "bin" / "spark-submit"), "--class", SERVER, *words, "spark-internal"], log
     )
 
     def ready() -> bool:
@@ -55,6 +46,4 @@ def connect_server(folder: Path, **conf: str) -> Iterator[str]:
         wait_for("the Connect server", ready, seconds=240)
         yield f"sc://{HOST}:{port}"
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait(timeout=30)
+        kill(server)

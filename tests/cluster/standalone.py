@@ -47,6 +47,31 @@ def environment() -> dict[str, str]:
     }
 
 
+def start(command: list[str], log: Path, **more: str) -> subprocess.Popen[bytes]:
+    """Start a process as the head of a group that ends with it, and with this test run.
+
+    A shell stands between: it holds the other end of a pipe, and kills the group as soon as the
+    process ends or this one is gone, even where nobody was left to clean up.
+    """
+    guard = '("$@" </dev/null; kill -KILL 0) & read _; kill -KILL 0'
+    return subprocess.Popen(
+        ["/bin/sh", "-c", guard, "sh", *command],
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.PIPE,
+        cwd=log.parent,
+        env={**environment(), **more},
+        start_new_session=True,
+    )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all of its group without warning."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+
+
 class StandaloneCluster:
     """A master and workers, each a process group of its own, logs in a folder."""
 
@@ -72,14 +97,10 @@ class StandaloneCluster:
         wait_for(f"{workers} workers", lambda: self.state().get("aliveworkers") == workers)
 
     def _spawn(self, name: str, main: str, *arguments: str) -> None:
-        log = (self.folder / f"{name}.log").open("wb")
-        self.processes[name] = subprocess.Popen(
+        self.processes[name] = start(
             [str(SPARK_HOME / "bin" / "spark-class"), main, *arguments],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**environment(), "SPARK_DAEMON_MEMORY": "256m"},
-            start_new_session=True,
+            self.folder / f"{name}.log",
+            SPARK_DAEMON_MEMORY="256m",
         )
 
     def state(self) -> dict[str, object]:
@@ -92,10 +113,7 @@ class StandaloneCluster:
 
     def kill(self, name: str) -> None:
         """Kill a process and all that it started, its executors among them, without warning."""
-        process = self.processes[name]
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=30)
+        kill(self.processes[name])
 
     def stop(self) -> None:
         for name in reversed(list(self.processes)):
