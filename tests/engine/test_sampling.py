@@ -1,7 +1,8 @@
+import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
-from gio_spark.engine import bounded, hash53, hash_sample, hash_share
+from gio_spark.engine import bounded, hash53, hash_sample, hash_share, map_arrow, row_hash
 from gio_spark.errors import InputError
 
 pytestmark = pytest.mark.embedded
@@ -43,3 +44,16 @@ def test_the_driver_refuses_more_rows_than_agreed(rows):
     assert bounded(rows.limit(10), 10, "ten").num_rows == 10
     with pytest.raises(InputError, match="More than 10 rows of ids"):
         bounded(rows, 10, "ids")
+
+
+def test_columns_of_one_value_are_hashed_and_no_row_is_lost_in_a_map(spark, folder):
+    table = pa.table({"id": [f"a{i}" for i in range(20)], "same": ["x"] * 20})
+    spark.createDataFrame(table).write.format("delta").save(str(folder / "t"))
+    stored = spark.read.format("delta").load(str(folder / "t"))
+    in_memory = spark.createDataFrame(table)
+    found = [
+        map_arrow(df.select(row_hash(df, F.col("same")).alias("h")), iter, "h bigint").toArrow()
+        for df in (stored, in_memory)
+    ]
+    assert found[0]["h"].to_pylist() == found[1]["h"].to_pylist()
+    assert len(found[0]) == 20 and len(set(found[0]["h"].to_pylist())) == 1
