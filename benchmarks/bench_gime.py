@@ -82,7 +82,7 @@ def cost(rows: int) -> list[dict]:
         return time.perf_counter() - wall, time.process_time() - cpu
 
     runs = []
-    for _ in range(5):
+    for _ in range(4):
         plain = timed(
             lambda: map_arrow(df.select("id", "vector"), assign, "n bigint, total double").toArrow()
         )

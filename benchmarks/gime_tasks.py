@@ -13,7 +13,9 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
+from gio_spark.engine import encode_vectors
 from gio_spark.gime import Constants, Sample, Task, get_profile
+from gio_spark.gime.exact import on_grid
 
 HOUR = 3_600_000_000
 
@@ -114,7 +116,7 @@ def weather(data: Path, seed: int = 0, k: int = 64, rows: int = 24_000) -> Case:
     own = rng.permutation(np.flatnonzero(station == "Gucheng"))
     target, held = own[:3000], own[3000:9000]
     pool = rng.permutation(np.flatnonzero(station != "Gucheng"))[:rows]
-    cells, away, other = grouped(features[pool], features[target], k)
+    cells, _, other = grouped(features[pool], features[target], k)
     constants = Constants(
         {
             **get_profile("spatiotemporal").defaults,
@@ -135,7 +137,6 @@ def weather(data: Path, seed: int = 0, k: int = 64, rows: int = 24_000) -> Case:
             }
         )
 
-    del away
     sample = Sample.from_arrow(
         table(pool, cells), "spatiotemporal", constants, table(target, other)
     )
@@ -167,28 +168,23 @@ def text(data: Path, seed: int = 0, k: int = 128, others: int = 9000) -> Case:
 
     x, t, h = vectors(pool), vectors(target), vectors(held)
     cells, away, other = grouped(x, t, k)
-    _, away_target, _ = grouped(x, t, k)[0], np.zeros(len(t)), None
-    from gio_spark.gime.exact import on_grid
-
     constants = Constants({"clusters": k, "dimension": 96, "probe_grid": on_grid(t[:128])})
 
-    def table(rows: np.ndarray, v: np.ndarray, cell: np.ndarray, distance: np.ndarray) -> pa.Table:
-        from gio_spark.engine import encode_vectors
-
+    def table(rows: np.ndarray, v: np.ndarray, cell: np.ndarray, **more: np.ndarray) -> pa.Table:
         part = frame.iloc[rows]
         return pa.table(
             {
                 "vector": encode_vectors(v),
                 "cluster": cell,
-                "distance": distance,
                 "tokens": part["text"].str.split().str.len().to_numpy(),
                 "source": keys(part["domain"]),
                 "content": keys(part["text"]),
+                **more,
             }
         )
 
     sample = Sample.from_arrow(
-        table(pool, x, cells, away), "text", constants, table(target, t, other, away_target)
+        table(pool, x, cells, distance=away), "text", constants, table(target, t, other)
     )
     names = frame["label"].where(frame["domain"].isin(wanted), "(other)")
     codes = pd.factorize(names)[0]
