@@ -14,7 +14,7 @@ import pytest
 from tests.cluster.small_run import ROOT, assert_every_row_once, embedded_rows, read, write_inputs
 from tests.cluster.standalone import StandaloneCluster, environment, standalone_cluster, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 def submit(cluster: StandaloneCluster, config: Path, folder: Path) -> subprocess.Popen[str]:
@@ -57,7 +57,7 @@ def test_a_submitted_run_outlives_a_worker_and_has_every_row_once(tmp_path: Path
             wait_for(
                 "the first embeddings",
                 lambda: committed(workspace / "embeddings") or running.poll() is not None,
-                seconds=300,
+                seconds=420,
             )
             assert running.poll() is None, (tmp_path / "job.err").read_text()[-4000:]
             cluster.kill("worker-0")
