@@ -235,6 +235,8 @@ class Workspace:
         key = KEY_OF.get(table, "fingerprint")
         wanted = set(keep)
         wanted |= {r.fingerprint for r in self._newest_per_stage(table)}
+        # A refresh writes rows of several tables under one fingerprint.
+        wanted |= {r.fingerprint for r in self.records() if r.stage == "refresh"}
         found = bounded(
             self.read_all(table).select(key).distinct(), 10_000, "fingerprints"
         )[key].to_pylist()
