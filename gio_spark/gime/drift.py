@@ -79,8 +79,9 @@ def beside(figures: pd.DataFrame, group: str, baseline: str) -> pd.DataFrame:
     found = mine[["unit", "direction", "value"]].assign(baseline=other["value"])
     found["excess"] = found["value"] - found["baseline"]
     sign = found["direction"].map({"more": 1, "less": -1})
-    better = (found["excess"] * sign > 0).astype(object)
-    found["better"] = better.where(sign.notna() & found["excess"].notna(), None)
+    known = (sign.notna() & found["excess"].notna()).to_numpy()
+    better = (found["excess"] * sign > 0).to_numpy()
+    found["better"] = [bool(b) if k else None for b, k in zip(better, known, strict=True)]
     return found.drop(columns="direction").reset_index()
 
 

@@ -172,8 +172,9 @@ def automatic(
     }
     every = pd.concat([found.screen, found.sweeps.reindex(columns=found.screen.columns)])
     chosen, table = [], []
-    for metric in ranges.index:
-        worst, best = ranges.loc[metric, ["worst", "best"]]
+    for metric, (worst, best) in zip(
+        ranges.index, ranges[["worst", "best"]].to_numpy(dtype=float).tolist(), strict=True
+    ):
         kind = classes.get(metric, "low")
         direction = "more" if directions[metric] > 0 else "less"
         shares = dict.fromkeys(LEVELS, float("nan"))
