@@ -6,7 +6,7 @@ distance over the k nearest stands in for it: the sum of the k smallest of a set
 fall. A pick changes the gains through the few target rows that it comes nearer to, and all gains
 are kept up to date over those rows alone. (Lazy evaluation, which looks at candidates again while
 their old gains bound the new ones, re-evaluates most candidates in high dimension, where gains
-lie close together: it took 50 times as long.)
+lie close together: it took about nine times as long on 10,000 x 2,000 x 256.)
 """
 
 from __future__ import annotations
