@@ -35,7 +35,12 @@ def submit(cluster: StandaloneCluster, config: Path, folder: Path) -> subprocess
             *(str(ROOT / "deploy" / "spark-submit.sh"), "--master", cluster.url, *conf),
             *("--", str(ROOT / "jobs" / "run.py"), str(config)),
         ],
-        env={**environment(), "PYTHON": environment()["PYSPARK_PYTHON"]},
+        # A process under pytest shows nothing of its own accord.
+        env={
+            **environment(),
+            "PYTHON": environment()["PYSPARK_PYTHON"],
+            "GIO_SPARK_PROGRESS": "lines",
+        },
         stdout=(folder / "job.out").open("w"),
         stderr=(folder / "job.err").open("w"),
         stdin=subprocess.DEVNULL,
