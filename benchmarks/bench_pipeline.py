@@ -136,6 +136,7 @@ def measure(given: argparse.Namespace) -> list[dict]:
     figures = []
     for name in given.tasks.split(","):
         task = TASKS[name](data, work / name)
+        steps: dict[str, float] = {}
         for engine in given.engines.split(","):
             workspace = work / f"workspace-{name}-{engine}"
             shutil.rmtree(workspace, ignore_errors=True)
@@ -156,7 +157,8 @@ def measure(given: argparse.Namespace) -> list[dict]:
             )
             if pick is not None:
                 dimension = 64 if name == "images" else 256
-                steps = published_way(first["pool_rows"], dimension, first["clusters"], pick)
+                rows, clusters = first["pool_rows"], first["clusters"]
+                steps = steps or published_way(rows, dimension, clusters, pick)
                 total = sum(steps.values())
                 said = ", ".join(f"{k} {v:,.0f} s" for k, v in steps.items())
                 figures.append(

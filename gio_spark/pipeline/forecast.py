@@ -144,8 +144,9 @@ def validate(settings: RunSettings, spark: SparkSession) -> tuple[Forecast, dict
     workspace = Workspace(spark, settings.workspace)
     ctx = Context(spark, settings, workspace, "", Progress("silent"), NullTracker())
     embedder = vectors.make_embedder(ctx)
-    pins = prepare.pin_all(spark, settings)
-    inputs = prepare.open_all(spark, settings, pins)
+    resolved = prepare.pin_views(spark, workspace, settings)
+    pins = prepare.pin_all(spark, resolved)
+    inputs = prepare.open_all(spark, resolved, pins)
     pool = inputs["pool"].count
     dimension = _dimension(settings, embedder, inputs["pool"])
     made = forecast(

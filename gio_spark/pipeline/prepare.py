@@ -20,8 +20,10 @@ from gio_spark.tables import (
     frame_digest,
     open_input,
     pin_input,
+    quoted,
     quoted_column,
 )
+from gio_spark.tables.delta import is_readable_otherwise
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -178,6 +180,28 @@ def as_location(
     elif is_connect(spark) != type(frame).__module__.startswith("pyspark.sql.connect"):
         raise InputError(f"{name}: the frame belongs to another session; pass spark=frame's own.")
     return snapshot(workspace, frame)
+
+
+def pin_views(spark: SparkSession, workspace: Workspace, settings: RunSettings) -> RunSettings:
+    """Write views and other tables without versions as snapshots; give settings that read those.
+
+    What a view shows may change while a run reads it, so it is read once.
+    """
+
+    def fixed(one: InputSettings) -> InputSettings:
+        if not is_readable_otherwise(spark, one.location):
+            return one
+        frame = spark.read.table(quoted(one.location))
+        place = snapshot(workspace, frame)
+        return one.model_copy(update={"location": place, "format": "delta", "version": None})
+
+    return settings.model_copy(
+        update={
+            "pool": fixed(settings.pool),
+            "target": tuple(fixed(t) for t in settings.target),
+            "held_out": tuple(fixed(h) for h in settings.held_out),
+        }
+    )
 
 
 def snapshot(workspace: Workspace, frame: DataFrame) -> str:

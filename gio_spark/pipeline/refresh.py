@@ -17,7 +17,7 @@ from gio_spark import embed, explode, quantize
 from gio_spark.engine import bounded, describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError, TooManyBadRowsError
-from gio_spark.pipeline import vectors
+from gio_spark.pipeline import prepare, vectors
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import load_arrays
 from gio_spark.pipeline.strata import kept_by_source
@@ -69,7 +69,8 @@ def refresh(
     progress.say(describe(spark).line())
     workspace = Workspace(spark, settings.workspace)
     base = _newest_run(workspace, settings)
-    pin = pin_input(spark, settings.pool, "pool")
+    pool_now = prepare.pin_views(spark, workspace, settings).pool
+    pin = pin_input(spark, pool_now, "pool")
     ctx = Context(spark, settings, workspace, base.run, progress, NullTracker())
     key = fingerprint("refresh", base.run, pin.table_id, pin.version)
     done = workspace.complete("refresh", key)
@@ -79,7 +80,7 @@ def refresh(
     newest = _last(workspace, base.run)
     if done is not None and newest is not None and newest.fingerprint == key:
         return Refreshed(**{**done.detail["counts"], "did_work": False})
-    pool = open_input(spark, settings.pool, settings.pool_columns(), "pool", pin)
+    pool = open_input(spark, pool_now, settings.pool_columns(), "pool", pin)
     refreshed: dict[str, Any] = {}
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:

@@ -126,7 +126,8 @@ def run(
     workspace = Workspace(spark, settings.workspace)
     watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
     watch.check()
-    pins = prepare.pin_all(spark, settings)
+    resolved = prepare.pin_views(spark, workspace, settings)
+    pins = prepare.pin_all(spark, resolved)
     draft = Context(spark, settings, workspace, "", progress, watch)
     embedder = vectors.make_embedder(draft)
     run_id = prepare.run_id(settings, pins, json.dumps(vectors.embedder_name(embedder)))
@@ -135,7 +136,7 @@ def run(
         progress.say(f"{run_id}: nothing to do, all stages are complete.")
         return _load(workspace, finished, did_work=False)
     ctx = Context(spark, settings, workspace, run_id, progress, watch)
-    inputs = prepare.open_all(spark, settings, pins)
+    inputs = prepare.open_all(spark, resolved, pins)
     watch.start(settings.tracking.run_name or run_id, {"gio.run": run_id,
                                                       "gio.engine": describe(spark).line()})
     status = "FAILED"

@@ -102,6 +102,20 @@ def read(spark: SparkSession, location: str, version: int | None = None) -> Data
     return reader.load(absolute(location))
 
 
+def is_readable_otherwise(spark: SparkSession, location: str) -> bool:
+    """Tell whether a name is a view or another table that has no Delta version of its own."""
+    if kind_of(location) != "table" or not capabilities(spark).history:
+        return False
+    name = sql_name(location)
+    if not spark.catalog.tableExists(name):
+        return False
+    try:
+        detail = spark.sql(f"DESCRIBE DETAIL {name}").first()
+    except Exception:  # noqa: BLE001 - each engine has an error of its own for a view
+        return True
+    return detail is None or detail["format"] != "delta"
+
+
 def newest_version(location: str) -> int:
     """Return the newest version of a Delta table at a path, from the names in its log."""
     import pyarrow.fs as pafs

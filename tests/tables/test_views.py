@@ -1,0 +1,31 @@
+import pytest
+
+from gio_spark.pipeline import prepare
+from gio_spark.settings.load import build
+from gio_spark.tables import Workspace, open_input, pin_input
+
+pytestmark = pytest.mark.spark
+
+
+def test_a_view_is_read_once_and_a_named_table_at_its_version(local_spark, folder):
+    spark = local_spark
+    spark.sql("CREATE TABLE rows_by_name (id BIGINT, text STRING) USING delta")
+    spark.sql("INSERT INTO rows_by_name VALUES (1, 'one'), (2, 'two'), (3, 'three')")
+    spark.sql("CREATE TEMPORARY VIEW odd_rows AS SELECT * FROM rows_by_name WHERE id % 2 = 1")
+    workspace = Workspace(spark, str(folder / "workspace"))
+    settings = build(
+        {"pool": "odd_rows", "target": "rows_by_name", "columns": {"id": "id", "text": "text"}}
+    )
+    resolved = prepare.pin_views(spark, workspace, settings)
+    assert resolved.target == settings.target
+    assert resolved.pool.location.startswith(str(folder / "workspace" / "snapshot_"))
+    pool, target = (
+        open_input(spark, one, settings.columns, "pool", pin_input(spark, one, "pool"))
+        for one in (resolved.pool, resolved.target[0])
+    )
+    assert sorted(r["id"] for r in pool.rows.collect()) == ["1", "3"]
+    assert (target.count, target.format, target.version) == (3, "delta", "1")
+    # The view moves on; the same content gives the same snapshot, new content a new one.
+    assert prepare.pin_views(spark, workspace, settings) == resolved
+    spark.sql("INSERT INTO rows_by_name VALUES (5, 'five')")
+    assert prepare.pin_views(spark, workspace, settings).pool != resolved.pool
