@@ -1,1 +1,17 @@
-"""Ways to choose rows, all on one bounded sample and registered by name."""
+"""Every selection method of a bake-off, by name; `method` registers another."""
+
+from gio_spark.evaluate.methods import simple
+from gio_spark.evaluate.methods.base import Chosen, Method, Selection, choose, get, method, methods
+from gio_spark.evaluate.methods.shared import shared
+
+__all__ = [
+    "Chosen",
+    "Method",
+    "Selection",
+    "choose",
+    "get",
+    "method",
+    "methods",
+    "shared",
+    "simple",
+]
