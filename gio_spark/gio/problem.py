@@ -50,6 +50,8 @@ class SelectionProblem:
         unreachable: share of the target that lies out of the pool's reach, 0 to 1.
         replay: share of the pool's own distribution mixed into the target, 0 to 1.
         source_counts: (K, S) rows of each source in each cluster, for caps and floors.
+        source_tokens: (K, S) tokens of each source in each cluster, for caps and floors where
+            unit is "tokens".
         source_names: the S names that `caps` and `floors` use.
         caps: largest share of the budget a source may have.
         floors: smallest share of the budget a source must have.
@@ -69,6 +71,7 @@ class SelectionProblem:
     unreachable: float = 0.0
     replay: float = 0.0
     source_counts: NDArray | None = None
+    source_tokens: NDArray | None = None
     source_names: tuple[str, ...] = ()
     caps: Mapping[str, float] = field(default_factory=dict)
     floors: Mapping[str, float] = field(default_factory=dict)
@@ -118,6 +121,10 @@ class SelectionProblem:
         if self.source_counts is None or np.shape(self.source_counts) != shape:
             raise ConfigError(
                 f"Caps and floors need source_counts of shape {shape}; name the source column."
+            )
+        if self.source_tokens is not None and np.shape(self.source_tokens) != shape:
+            raise InputError(
+                f"source_tokens has shape {np.shape(self.source_tokens)}, not {shape}."
             )
         for name in (*self.caps, *self.floors):
             if name not in self.source_names:

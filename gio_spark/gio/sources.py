@@ -12,6 +12,7 @@ from gio_spark.gio.paths import smoothed_path
 from gio_spark.gio.problem import Certificate, Notice, SelectionProblem, SelectionResult
 from gio_spark.gio.source_prices import solve_with_prices
 from gio_spark.gio.source_rounding import whole_rows, whole_totals
+from gio_spark.gio.source_tokens import token_rows
 
 #: A price below this (the price of a row is about 1) does not count as binding.
 NO_PRICE = 1e-6
@@ -71,27 +72,31 @@ def select_with_sources(
     budget: float,
     notices: tuple[Notice, ...],
 ) -> SelectionResult:
-    """Solve the budgeted KL under caps and floors, and round with totals kept exactly.
+    """Solve the budgeted KL under caps and floors, and round to whole rows.
 
-    A cap of 0 takes the source's rows away; target mass that only they could serve is lost and
-    reported.
+    Caps and floors are shares of the budget, in its unit. In rows the sources' totals are kept
+    exactly; in tokens caps and budget are never passed, and are met, like floors, to within one
+    row of a source. A cap of 0 takes the source's rows away; target mass that only they could
+    serve is lost and reported.
 
     Args:
-        problem: with source_counts, source_names, caps and floors; budget in rows.
+        problem: with source_counts, source_names, caps and floors, and source_tokens where the
+            budget is in tokens.
         law: (K,) from `target_law`.
         lost: share of the target that is lost already.
-        budget: in rows.
+        budget: in the problem's unit.
         notices: what is to be said anyway.
 
     Raises:
         BudgetError: caps and floors do not allow the budget; `largest` is what they allow.
-        ConfigError: they contradict each other, or the budget is in tokens.
+        ConfigError: they contradict each other, or the tokens per source are not given.
     """
-    if problem.unit != "rows":
-        raise ConfigError("Caps and floors per source need a budget in rows.")
     cap, floor = source_bounds(problem)
     counts = np.asarray(problem.source_counts, dtype=np.int64)
-    usable = np.where(cap[None, :] > 0, counts, 0)
+    cost = _mean_tokens(problem, counts)
+    # What each cell holds in the budget's unit: rows, or tokens.
+    amounts = counts if cost is None else np.asarray(problem.source_tokens, dtype=np.int64)
+    usable = np.where((cap[None, :] > 0) & (counts > 0), amounts, 0)
     used = (law > 0) & (usable.sum(axis=1) > 0)
     barred = float(law[~used].sum())
     if barred > 0:
@@ -100,7 +105,7 @@ def select_with_sources(
     largest = largest_budget(held, cap, floor)
     if budget > largest:
         raise BudgetError(
-            f"The budget is {budget:.0f} rows, but caps and floors per source allow "
+            f"The budget is {budget:.0f} {problem.unit}, but caps and floors per source allow "
             f"{largest}: raise a cap, lower a floor, or ask for at most {largest}.",
             largest=float(largest),
         )
@@ -110,43 +115,79 @@ def select_with_sources(
     room = usable[used] / budget
     priced = solve_with_prices(share, room, np.where(cap < 1, high / budget, 1.0), low / budget)
     amount = priced.amount * budget
-    totals = whole_totals(amount.sum(axis=0), low, high, int(budget))
     take = np.zeros_like(counts)
-    take[used] = whole_rows(share, amount, usable[used], totals)
-    fractional = np.zeros(len(law))
-    fractional[used] = amount.sum(axis=1)
+    fractional = np.zeros(counts.shape)
+    if cost is None:
+        totals = whole_totals(amount.sum(axis=0), low, high, int(budget))
+        take[used] = whole_rows(share, amount, usable[used], totals)
+        fractional[used] = amount
+    else:
+        take[used] = token_rows(
+            share,
+            amount,
+            counts[used],
+            np.where(usable > 0, cost, 0.0)[used],
+            budget=budget,
+            floor=low.astype(np.float64),
+            cap=high.astype(np.float64),
+        )
+        fractional[used] = np.divide(
+            amount, cost[used], out=np.zeros_like(amount), where=cost[used] > 0
+        )
     target = np.zeros(len(law))
     target[used] = share
-    order, path = smoothed_path(target, take.sum(axis=1))
+    spent = float(take.sum() if cost is None else (take * cost).sum())
+    per_row = None if cost is None else _mixed_cost(take, cost, counts)
+    order, path = smoothed_path(target, take.sum(axis=1), per_row)
     gap = priced.primal - priced.dual
+    full = np.zeros(len(law), dtype=bool)
+    full[used] = amount.sum(axis=1) >= usable[used].sum(axis=1) * (1 - 1e-9)
     return SelectionResult(
         objective="budgeted_kl",
         take=take.sum(axis=1),
-        fractional=fractional,
+        fractional=fractional.sum(axis=1),
         order=order,
         divergence_path=path,
         divergence=priced.primal,
         target_mass=target,
         lost_mass=min(1.0, lost + (1.0 - lost) * barred),
         budget=budget,
-        unit="rows",
-        spent=float(take.sum()),
+        unit=problem.unit,
+        spent=spent,
         certificate=Certificate(priced.primal, priced.dual, gap),
-        binding=_binding(problem, priced.cap_price, priced.floor_price, fractional, usable),
+        binding=_binding(problem, priced.cap_price, priced.floor_price, full),
         notices=notices,
         take_by_source=take,
     )
+
+
+def _mean_tokens(problem: SelectionProblem, counts: NDArray) -> NDArray | None:
+    """Return the mean tokens of a row per cluster and source, or None for a budget in rows."""
+    if problem.unit == "rows":
+        return None
+    if problem.source_tokens is None:
+        raise ConfigError(
+            "Caps and floors under a budget in tokens need source_tokens: the tokens of each "
+            "source in each cluster."
+        )
+    tokens = np.asarray(problem.source_tokens, dtype=np.float64)
+    return np.divide(tokens, counts, out=np.zeros_like(tokens), where=counts > 0)
+
+
+def _mixed_cost(take: NDArray, cost: NDArray, counts: NDArray) -> NDArray:
+    """Return the mean tokens of the rows taken of each cluster; of all its rows where none is."""
+    rows = np.where(take.sum(axis=1, keepdims=True) > 0, take, counts)
+    total = np.maximum(rows.sum(axis=1), 1)
+    return np.maximum((rows * cost).sum(axis=1) / total, 1e-9)
 
 
 def _binding(
     problem: SelectionProblem,
     cap_price: NDArray,
     floor_price: NDArray,
-    fractional: NDArray,
-    usable: NDArray,
+    full: NDArray,
 ) -> tuple[str, ...]:
     words = []
-    full = (fractional > 0) & (fractional >= usable.sum(axis=1) * (1 - 1e-9))
     if full.any():
         words.append(f"capacity: {int(full.sum())} clusters are taken whole")
     for name, cap, floor in zip(problem.source_names, cap_price, floor_price, strict=True):

@@ -128,7 +128,7 @@ def _problem(
         options |= auto_options(ctx, sides, book, ratio)
     elif unit == "share":
         budget = float(max(1, round(amount * float(book.stats.rows.sum()))))
-    counts, names = _sources(ctx, book)
+    counts, tokens, names = _sources(ctx, book)
     return gio.SelectionProblem(
         pool_centroids=book.centroids,
         sizes=book.stats.rows,
@@ -141,6 +141,7 @@ def _problem(
         unreachable=unreachable,
         replay=settings.select.replay,
         source_counts=counts,
+        source_tokens=tokens,
         source_names=names,
         caps=settings.select.source_caps,
         floors=settings.select.source_floors,
@@ -150,19 +151,27 @@ def _problem(
     )
 
 
-def _sources(ctx: Context, book: Codebook) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _sources(
+    ctx: Context, book: Codebook
+) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
+    """Return rows and tokens per cluster and source, and the sources' names."""
     if not (ctx.settings.select.source_caps or ctx.settings.select.source_floors):
-        return None, ()
+        return None, None, ()
     rows = ctx.workspace.read("assignments", book.assignments["pool"])
-    counted = rows.groupBy("cluster", F.coalesce("source", F.lit("")).alias("source")).count()
+    counted = rows.groupBy("cluster", F.coalesce("source", F.lit("")).alias("source")).agg(
+        F.count(F.lit(1)).alias("rows"),
+        F.sum(F.coalesce("tokens", F.lit(0))).cast("bigint").alias("tokens"),
+    )
     table = bounded(counted, _MAX_SOURCES * 100, "rows per cluster and source").to_pandas()
     names = tuple(sorted(table["source"].unique()))
     if len(names) > _MAX_SOURCES:
         raise InputError(f"{len(names):,} sources are too many for caps and floors.")
-    counts = np.zeros((len(book.centroids), len(names)), np.int64)
+    found = np.zeros((2, len(book.centroids), len(names)), np.int64)
     at = {name: i for i, name in enumerate(names)}
-    counts[table["cluster"], [at[s] for s in table["source"]]] = table["count"]
-    return counts, names
+    place = [at[s] for s in table["source"]]
+    found[0, table["cluster"], place] = table["rows"]
+    found[1, table["cluster"], place] = table["tokens"]
+    return found[0], found[1], names
 
 
 def _quality(ctx: Context, book: Codebook) -> np.ndarray:

@@ -156,3 +156,59 @@ def test_a_cap_of_zero_bars_a_source():
     assert result.take_by_source[:, 2].sum() == 0 and result.take.sum() == 60
     assert "sources_barred" in [notice.name for notice in result.notices]
     assert result.lost_mass == pytest.approx(1 / 3)
+
+
+def tokens_of(asked, seed=1):
+    means = np.random.default_rng(seed).integers(1, 400, np.shape(asked.source_counts))
+    return np.asarray(asked.source_counts) * means
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.1, 1.0), st.floats(0.0, 0.3), st.floats(0.02, 0.9))
+def test_token_budgets_keep_caps_and_floors_to_within_one_row(seed, web, books, share):
+    base = problem(seed=seed)
+    held = tokens_of(base, seed)
+    bounds = {
+        "unit": "tokens", "source_tokens": held, "tokens": held.sum(axis=1),
+        "caps": {"web": web}, "floors": {"books": books},
+    }  # fmt: skip
+    largest = largest_of(seed, held, bounds)
+    budget = int(share * largest)
+    if budget < 2000:
+        return
+    asked = problem(budget, seed=seed, **bounds)
+    result = select("budgeted_kl", asked)
+    cost = held / np.maximum(asked.source_counts, 1)
+    row = cost.max()
+    spent = (result.take_by_source * cost).sum(axis=0)
+    assert (result.take_by_source <= asked.source_counts).all()
+    np.testing.assert_array_equal(result.take_by_source.sum(axis=1), result.take)
+    assert spent[2] <= web * budget + 1e-6
+    assert spent[0] >= books * budget - row
+    assert budget - 3 * row <= spent.sum() <= budget + 1e-6
+    assert result.spent == pytest.approx(spent.sum()) and result.unit == "tokens"
+    assert -1e-9 < result.certificate.gap < 1e-6
+
+
+def largest_of(seed, held, bounds):
+    try:
+        return select("budgeted_kl", problem(int(held.sum()), seed=seed, **bounds)).budget
+    except BudgetError as error:
+        return error.largest
+
+
+def test_token_budgets_with_slack_bounds_are_the_plain_token_plan():
+    base = problem(clusters=8, seed=3)
+    held = np.asarray(base.source_counts) * 25
+    asked = problem(
+        40_000, 8, 3, unit="tokens", source_tokens=held, tokens=held.sum(axis=1),
+        caps={"web": 0.99},
+    )  # fmt: skip
+    result = select("budgeted_kl", asked)
+    plain = budgeted_kl(asked.target_mass, asked.tokens, 40_000)
+    assert result.divergence == pytest.approx(plain.divergence, abs=1e-6)
+    np.testing.assert_allclose(result.fractional * 25, plain.rows, rtol=1e-3, atol=1)
+    with pytest.raises(ConfigError, match="source_tokens"):
+        select("budgeted_kl", problem(
+            1000, 8, 3, unit="tokens", tokens=held.sum(axis=1), caps={"web": 0.5}
+        ))  # fmt: skip
