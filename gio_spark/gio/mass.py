@@ -178,7 +178,7 @@ def kernel_mass(
     *,
     radii: ArrayLike | None = None,
     limit: float = float("inf"),
-    neighbours: int = 5,
+    neighbours: int = 8,
     weights: ArrayLike | None = None,
 ) -> TargetMass:
     """Spread target rows over their nearest clusters by a kernel, and set apart what is too far.

@@ -24,10 +24,17 @@ def needs_points(name: str, problem: SelectionProblem) -> NDArray:
     """
     if problem.target_centroids is None:
         raise ConfigError(f"The objective {name!r} needs target_centroids.")
-    if problem.caps or problem.floors or problem.replay:
+    asked = {
+        "caps": bool(problem.caps),
+        "floors": bool(problem.floors),
+        "a replay share": problem.replay > 0,
+        "quality weights": problem.quality is not None,
+    }
+    beyond = [what for what, wanted in asked.items() if wanted]
+    if beyond:
         raise ConfigError(
-            f"The objective {name!r} cannot honour caps, floors or a replay share; use "
-            f"'budgeted_kl' for these."
+            f"The objective {name!r} cannot honour {', '.join(beyond)}; use 'budgeted_kl' for "
+            f"these, or unset them."
         )
     return np.asarray(problem.target_centroids, dtype=np.float64)
 

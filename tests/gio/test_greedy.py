@@ -157,9 +157,10 @@ def test_as_objectives_they_meet_the_budget(name):
         g.astype(np.float32), sizes, np.ones(len(g)), 300, target_centroids=x, unreachable=1.0
     )
     assert select(name, far).take.sum() == 0
-    with pytest.raises(ConfigError, match="budgeted_kl"):
-        select(name, SelectionProblem(g, sizes, np.ones(len(g)), 300, replay=0.5,
-                                      target_centroids=x))  # fmt: skip
+    for asked in ({"replay": 0.5}, {"quality": np.ones(len(g))}):
+        with pytest.raises(ConfigError, match=f"{next(iter(asked))}.*budgeted_kl"):
+            select(name, SelectionProblem(g, sizes, np.ones(len(g)), 300,
+                                          target_centroids=x, **asked))  # fmt: skip
 
 
 def test_senseless_arguments_are_refused():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from gio_spark.gio import (
     reach_limit,
     relative_reach,
 )
+from gio_spark.settings.quantize import QuantizeSettings
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +119,11 @@ def test_targets_mix_by_share_not_by_rows():
         mix_targets([one], [1, 2])
     with pytest.raises(InputError):
         mix_targets([TargetMass.empty(2)], [1])
+
+
+def test_settings_and_function_spread_over_as_many_clusters():
+    default = inspect.signature(kernel_mass).parameters["neighbours"].default
+    assert default == QuantizeSettings().neighbours
 
 
 def test_a_limit_needs_radii():
