@@ -194,6 +194,17 @@ def check(config: Config, overrides: Overrides = None, engine: EngineOption = No
 
 
 @app.command()
+def evaluate(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
+    """Compare selection methods on your own data: is this better than random, at what cost?"""
+    with clear_errors():
+        settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.evaluate import print_evaluation
+        from gio_spark.evaluate import evaluate as evaluate_methods
+
+        print_evaluation(out, evaluate_methods(settings))
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where data and results go.")] = Path("demo-output"),
     engine: EngineOption = None,

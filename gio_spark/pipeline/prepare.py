@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 # Settings that change how a run is shown or recorded, not what it selects.
-_OUTSIDE = {"tracking", "report", "engine", "workspace"}
+_OUTSIDE = {"tracking", "report", "engine", "workspace", "evaluate"}
 # Vectors whose length is looked at before a run.
 _LOOKED_AT = 100
 

@@ -12,6 +12,7 @@ from gio_spark.errors import ConfigError
 from gio_spark.settings.base import StageSettings
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings
+from gio_spark.settings.evaluate import EvaluateSettings
 from gio_spark.settings.explode import ExplodeSettings
 from gio_spark.settings.gime import GimeSettings
 from gio_spark.settings.inputs import InputSettings
@@ -92,6 +93,10 @@ class RunSettings(StageSettings):
     )
     gime: GimeSettings = Field(
         default_factory=lambda: GimeSettings(), description="Information metrics to compute."
+    )
+    evaluate: EvaluateSettings = Field(
+        default_factory=lambda: EvaluateSettings(),
+        description="The bake-off: which methods `gio-spark evaluate` compares, and by what.",
     )
     quarantine: QuarantineSettings = Field(
         default_factory=lambda: QuarantineSettings(), description="Unusable rows."

@@ -31,6 +31,10 @@ STAGE_TABLES = (
     "selected",
     "quarantine",
     "metrics",
+    "metric_states",
+    "metric_series",
+    "sensitivity",
+    "evaluations",
     "runs",
 )
 

@@ -1,0 +1,303 @@
+"""The cells of a bake-off: computed on executors, stored as they finish, never computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import functions as F
+from threadpoolctl import threadpool_limits
+
+from gio_spark.engine import Shipped, bounded, describe, map_arrow, ship
+from gio_spark.evaluate import methods as registry
+from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.measures import MEASURES, Measure
+from gio_spark.evaluate.methods.base import FAILURES
+from gio_spark.evaluate.pack import digest, pack, pack_ruler, unpack, unpack_ruler
+from gio_spark.evaluate.ruler import Ruler, make_ruler
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from gio_spark.tables import Workspace
+
+TABLE = "evaluations"
+# Raised when cells mean something else, so that old ones are not taken for new ones.
+FORMAT = 1
+# Groups of cells per slot between two commits: few, so that a run that dies loses little.
+_GROUPS_PER_SLOT = 4
+_MAX_STORED = 2_000_000
+_MAX_SLOTS = 200
+
+_OUT = (
+    "method string, seed bigint, budget double, rows bigint, measure string, value double, "
+    "seconds double, memory_mb double, measure_seconds double, error string, note string"
+)
+_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string()),
+        pa.field("arena", pa.string()),
+        pa.field("task", pa.string()),
+        pa.field("method", pa.string()),
+        pa.field("budget", pa.float64()),
+        pa.field("rows", pa.int64()),
+        pa.field("seed", pa.int64()),
+        pa.field("measure", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("higher_is_better", pa.bool_()),
+        pa.field("seconds", pa.float64()),
+        pa.field("memory_mb", pa.float64()),
+        pa.field("measure_seconds", pa.float64()),
+        pa.field("error", pa.string()),
+        pa.field("note", pa.string()),
+        pa.field("finished", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared on one arena.
+
+    Attributes:
+        task: Name of the arena in tables and plots.
+        methods: Names of selection methods.
+        budgets: Shares of the arena's pool, each above 0 and at most 1.
+        seeds: Seeds.
+        measures: How selections are judged.
+    """
+
+    task: str
+    methods: Sequence[str]
+    budgets: Sequence[float]
+    seeds: Sequence[int]
+    measures: Sequence[Measure]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The cells of a plan.
+
+    Attributes:
+        table: One row per cell and measure, in the columns of the stored table.
+        computed: Cells (method, budget, seed) computed now.
+        reused: Cells that were there.
+        left: Cells not computed, because the time was over.
+        seconds: Wall time of the computing.
+    """
+
+    table: pd.DataFrame
+    computed: int
+    reused: int
+    left: int
+    seconds: float
+
+
+def run_cells(
+    spark: SparkSession,
+    workspace: Workspace,
+    arena: Arena,
+    plan: Plan,
+    *,
+    run: str = "",
+    stop_at: float | None = None,
+    slots: int | None = None,
+    on_wave: Callable[[int, int, str], None] | None = None,
+) -> Outcome:
+    """Compute what is missing of a plan, wave by wave, and return all of it.
+
+    All budgets of one method and seed are one task of an executor, so that work which they share
+    is done once. A failed cell is a row with its error; it is tried again by the next run.
+
+    Args:
+        spark: Session.
+        workspace: Where the table `evaluations` is.
+        arena: What methods see.
+        plan: What to compute.
+        run: Id of the run, for the commits.
+        stop_at: time.monotonic() after which no further wave is started.
+        slots: Tasks at a time; none: cores of this machine (embedded), else up to 200.
+        on_wave: Called after each commit with (cells done, cells in all, name of the last method).
+    """
+    arrays = pack(arena)
+    content = digest(arrays)
+    wanted = _wanted(content, arena, plan)
+    stored = _stored(workspace, wanted)
+    good = stored[stored["error"] == ""]
+    missing = wanted[~wanted["key"].isin(set(good["key"]))]
+    cells = wanted.groupby(["method", "budget", "seed"]).ngroups
+    to_do = missing.groupby(["method", "budget", "seed"]).ngroups
+    done = cells - to_do
+    began = time.monotonic()
+    new: list[pd.DataFrame] = []
+    if to_do:
+        shipped = ship(spark, {**arrays, **pack_ruler(make_ruler(arena))})
+        if slots is None:
+            embedded = describe(spark).kind == "embedded"
+            slots = (os.cpu_count() or 1) if embedded else _MAX_SLOTS
+        groups = _groups(missing)
+        step = slots * _GROUPS_PER_SLOT
+        for start in range(0, len(groups), step):
+            if stop_at is not None and time.monotonic() >= stop_at:
+                break
+            wave = groups[start : start + step]
+            found = _compute(spark, shipped, wave, slots)
+            table = _finish(found, missing, content, plan)
+            _store(workspace, table, run)
+            new.append(table)
+            done += sum(len(g["budgets"].split(",")) for g in wave)
+            if on_wave is not None:
+                on_wave(done, cells, wave[-1]["method"])
+    rows = pd.concat([*new, good], ignore_index=True) if new else good.reset_index(drop=True)
+    rows = rows.assign(task=plan.task)
+    return Outcome(rows, done - (cells - to_do), cells - to_do, cells - done,
+                   time.monotonic() - began)  # fmt: skip
+
+
+def _wanted(content: str, arena: Arena, plan: Plan) -> pd.DataFrame:
+    """List every (method, budget, seed, measure) with the key of what it depends on."""
+    lines = []
+    for seed in plan.seeds:
+        for name in plan.methods:
+            it = registry.get(name)
+            if it.whole and seed != plan.seeds[0]:
+                continue  # it takes the same rows whatever budget and seed
+            budgets = [1.0] if it.whole else plan.budgets
+            for budget in budgets:
+                rows = max(1, round(budget * arena.rows))
+                for measure in plan.measures:
+                    parts = (FORMAT, content, name, getattr(it, "version", 1), rows, seed,
+                             measure.name, measure.version)  # fmt: skip
+                    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+                    lines.append((key, name, float(budget), rows, int(seed), measure.name))
+    columns = ["key", "method", "budget", "rows", "seed", "measure"]
+    return pd.DataFrame(lines, columns=columns).drop_duplicates("key")
+
+
+def _stored(workspace: Workspace, wanted: pd.DataFrame) -> pd.DataFrame:
+    """Return the stored rows of the wanted keys, the newest of each."""
+    empty = _SCHEMA.empty_table().to_pandas()
+    if not workspace.exists(TABLE) or wanted.empty:
+        return empty
+    rows = workspace.read_all(TABLE).where(F.col("method").isin(*wanted["method"].unique()))
+    found = bounded(rows.select(*_SCHEMA.names), _MAX_STORED, "cells").to_pandas()
+    found = found[found["key"].isin(set(wanted["key"]))]
+    if found.empty:
+        return empty
+    found = found.sort_values(["finished", "error"]).drop_duplicates("key", keep="last")
+    # A share of another arena may be the same number of rows: the budget is what is asked now.
+    return found.drop(columns="budget").merge(wanted[["key", "budget"]], on="key")[_SCHEMA.names]
+
+
+def _groups(missing: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one task per (seed, method) with its budgets and measures, seed by seed."""
+    found = []
+    for _, rows in missing.groupby(["seed", "method"], sort=False):
+        budgets = sorted(rows["budget"].unique().tolist())
+        found.append(
+            {
+                "method": rows["method"].tolist()[0],
+                "seed": rows["seed"].tolist()[0],
+                "budgets": ",".join(repr(b) for b in budgets),
+                "measures": ",".join(dict.fromkeys(rows["measure"].tolist())),
+            }
+        )
+    return found
+
+
+def _compute(
+    spark: SparkSession, shipped: Shipped, wave: list[dict[str, Any]], slots: int
+) -> pd.DataFrame:
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, list[Any]]]:
+        for batch in batches:
+            for group in batch.to_pylist():
+                yield compute_group(*_opened(shipped), group)
+
+    frame = spark.createDataFrame(pd.DataFrame(wave)).repartition(max(1, min(slots, len(wave))))
+    most = sum(len(g["budgets"].split(",")) * len(g["measures"].split(",")) for g in wave)
+    return bounded(map_arrow(frame, work, _OUT, batch_rows=1), most, "cells").to_pandas()
+
+
+_open: dict[str, tuple[Arena, Ruler]] = {}
+_open_lock = threading.Lock()
+
+
+def _opened(shipped: Shipped) -> tuple[Arena, Ruler]:
+    """Return the arena on a worker: one object per process, so that methods share their work."""
+    with _open_lock:
+        if shipped.digest not in _open:
+            arrays = shipped.load()
+            while len(_open) > 1:
+                _open.pop(next(iter(_open)))
+            _open[shipped.digest] = (unpack(arrays), unpack_ruler(arrays))
+        return _open[shipped.digest]
+
+
+def compute_group(arena: Arena, ruler: Ruler, group: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Select at every budget of a group and judge each selection.
+
+    Args:
+        arena: What methods see.
+        ruler: What measures need.
+        group: method, seed, budgets and measures (both joined by commas).
+
+    Returns:
+        Columns of `_OUT`, one entry per budget and measure.
+    """
+    out: dict[str, list[Any]] = {part.split()[0]: [] for part in _OUT.split(", ")}
+    name, seed = group["method"], int(group["seed"])
+    measures = [MEASURES[m] for m in group["measures"].split(",")]
+    for text in group["budgets"].split(","):
+        budget = float(text)
+        rows = max(1, round(budget * arena.rows))
+        problem = note = ""
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                chosen = registry.choose(name, arena, rows, seed)
+                picked, seconds, memory = chosen.rows, chosen.seconds, chosen.memory_mb
+                problem, note = chosen.problem, chosen.note
+            except FAILURES as error:
+                picked, seconds, memory = np.zeros(0, np.int64), float("nan"), float("nan")
+                problem = f"{type(error).__name__}: {error}"
+            for measure in measures:
+                value, began, wrong = float("nan"), time.perf_counter(), problem
+                if not problem:
+                    try:
+                        value = float(measure.judge(arena, ruler, picked, seed))
+                    except FAILURES as error:
+                        wrong = f"{type(error).__name__}: {error}"
+                    if not wrong and not np.isfinite(value):
+                        wrong = f"The measure is {value}."
+                row = (name, seed, budget, len(picked), measure.name, value, seconds, memory,
+                       time.perf_counter() - began, wrong[:1000], note[:500])  # fmt: skip
+                for column, cell in zip(out, row, strict=True):
+                    out[column].append(cell)
+    return out
+
+
+def _finish(found: pd.DataFrame, missing: pd.DataFrame, content: str, plan: Plan) -> pd.DataFrame:
+    """Put keys and bookkeeping to computed rows."""
+    at = ["method", "budget", "seed", "measure"]
+    named = found.merge(missing[["key", *at]], on=at)
+    named["arena"], named["task"] = content, plan.task
+    named["higher_is_better"] = [MEASURES[m].higher_is_better for m in named["measure"]]
+    named["finished"] = pd.Timestamp(datetime.now(timezone.utc))
+    return named[_SCHEMA.names]
+
+
+def _store(workspace: Workspace, table: pd.DataFrame, run: str) -> None:
+    """Write a wave in one commit, keyed by its cells: the same wave again replaces itself."""
+    rows = pa.Table.from_pandas(table, schema=_SCHEMA, preserve_index=False)
+    wave = hashlib.sha256("".join(sorted(table["key"])).encode()).hexdigest()[:32]
+    workspace.write_arrow(TABLE, rows, fingerprint=wave, run=run, stage="evaluate")

@@ -1,0 +1,96 @@
+"""An arena as plain arrays and back, so that it can be shipped to workers and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from gio_spark.errors import InputError
+from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.ruler import Ruler
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_TEXTS = ("texts", "target_texts", "held_texts")
+_RULER = "ruler."
+
+
+def pack(arena: Arena) -> dict[str, NDArray[Any]]:
+    """Return an arena as arrays by name; a text column is its bytes and where each text ends.
+
+    Raises:
+        InputError: A field holds Python objects that are neither texts nor numbers.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    for field in fields(arena):
+        value = getattr(arena, field.name)
+        if value is None:
+            continue
+        if field.name in _TEXTS:
+            arrays |= _pack_texts(field.name, value)
+            continue
+        array = np.asarray(value)
+        if array.dtype == object:
+            array = np.asarray(["" if v is None else str(v) for v in array])
+        if array.dtype.kind not in "biufU":
+            raise InputError(f"The arena's {field.name} have type {array.dtype}; not shipped.")
+        arrays[field.name] = np.ascontiguousarray(array)
+    return arrays
+
+
+def _pack_texts(name: str, texts: pa.Array) -> dict[str, NDArray[Any]]:
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    whole = pa.array(texts, pa.large_string()) if not isinstance(texts, pa.Array) else texts
+    whole = whole.cast(pa.large_string()).fill_null("")
+    _, offsets, content = whole.buffers()
+    ends = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
+    begin, end = (int(ends[0]), int(ends[-1])) if len(ends) else (0, 0)
+    data = np.frombuffer(content, np.uint8)[begin:end] if end else np.zeros(0, np.uint8)
+    return {f"{name}.bytes": data, f"{name}.ends": ends - begin}
+
+
+def unpack(arrays: Mapping[str, NDArray[Any]]) -> Arena:
+    """Return the arena that `pack` took apart; texts share memory with the arrays."""
+    values: dict[str, Any] = {}
+    for field in fields(Arena):
+        if field.name in _TEXTS:
+            if f"{field.name}.ends" in arrays:
+                values[field.name] = _unpack_texts(arrays, field.name)
+        elif field.name in arrays:
+            values[field.name] = arrays[field.name]
+    return Arena(**values)
+
+
+def _unpack_texts(arrays: Mapping[str, NDArray[Any]], name: str) -> pa.Array:
+    ends = np.ascontiguousarray(arrays[f"{name}.ends"])
+    data = np.ascontiguousarray(arrays[f"{name}.bytes"])
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+    return pa.LargeStringArray.from_buffers(len(ends) - 1, buffers[1], buffers[2])
+
+
+def pack_ruler(ruler: Ruler) -> dict[str, NDArray[Any]]:
+    """Return a ruler as arrays whose names do not collide with an arena's."""
+    return {_RULER + name: array for name, array in ruler.arrays().items()}
+
+
+def unpack_ruler(arrays: Mapping[str, NDArray[Any]]) -> Ruler:
+    """Return the ruler that `pack_ruler` took apart."""
+    own = {k.removeprefix(_RULER): v for k, v in arrays.items() if k.startswith(_RULER)}
+    return Ruler(**own)
+
+
+def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return 32 hex characters that stand for the content of the arrays."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        found.update(f"{name} {array.dtype.str} {array.shape}\0".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()[:32]

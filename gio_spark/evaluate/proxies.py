@@ -1,0 +1,130 @@
+"""Proxy models: trained on the selected rows, judged on held-out rows of the target."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gio_spark.errors import InputError, MissingExtraError
+from gio_spark.evaluate.arena import Arena
+from gio_spark.gime.train import Task, train_one
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gio_spark.evaluate.ruler import Ruler
+
+_NUMBERS = 20  # more distinct values than this, with fractions, are a quantity and no classes
+
+
+def features(arena: Arena) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what proxies and the two-sample test see of pool and held-out rows."""
+    if arena.features is None or arena.held_features is None:
+        return arena.vectors, arena.held_vectors
+    return arena.features, arena.held_features
+
+
+def kind_of(arena: Arena) -> str:
+    """Return what a proxy is judged by: skill (numbers), auc (labels 0 and 1) or accuracy."""
+    if arena.held_labels is None:
+        raise InputError("Proxy models need labels of the held-out target rows.")
+    held = arena.held_labels
+    if np.asarray(held).dtype.kind == "f" and len(np.unique(held)) > _NUMBERS:
+        return "skill"
+    return "auc" if set(np.unique(held).tolist()) == {0, 1} else "accuracy"
+
+
+def linear(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
+    """Train a linear model on the rows and return its score on held-out rows."""
+    del ruler
+    return _train(arena, rows, seed, "linear")
+
+
+def boosting(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
+    """Train boosted trees on the rows and return their score on held-out rows."""
+    del ruler
+    return _train(arena, rows, seed, "boosting")
+
+
+def _train(arena: Arena, rows: NDArray[np.intp], seed: int, proxy: str) -> float:
+    task, index = _task(arena, rows, proxy)
+    with warnings.catch_warnings():
+        # A model that stops at its last iteration is as good as the task asks for.
+        warnings.simplefilter("ignore")
+        return train_one(task, index, seed)[0]
+
+
+def _task(arena: Arena, rows: NDArray[np.intp], proxy: str) -> tuple[Task, NDArray[np.intp]]:
+    if arena.labels is None or arena.held_labels is None:
+        raise InputError("Proxy models need labels of pool and held-out target rows.")
+    mine, held = features(arena)
+    task = Task(mine, arena.labels, held, arena.held_labels, kind_of(arena), proxy)
+    return task, rows
+
+
+def has_torch() -> bool:
+    """Tell whether torch is installed."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def cnn(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
+    """Train a small convolutional network on square grey images and return its accuracy.
+
+    Two convolutions with pooling and one hidden layer; 12 passes of Adam over at least 3,000
+    steps' worth of rows, so that small selections are trained as long as large ones.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        InputError: The features are no square images, or labels are missing.
+    """
+    del ruler
+    if not has_torch():
+        raise MissingExtraError("torch", "text", "The measure 'proxy_cnn'")
+    task, index = _task(arena, rows, "linear")
+    side = math.isqrt(task.features.shape[1])
+    if side * side != task.features.shape[1] or side < 8:
+        raise InputError(
+            f"The measure 'proxy_cnn' needs square images; rows have {task.features.shape[1]} "
+            "numbers."
+        )
+    return _fit_cnn(task, index, seed, side)
+
+
+def _fit_cnn(task: Task, index: NDArray[np.intp], seed: int, side: int) -> float:
+    import torch
+    from torch import nn
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    classes = np.unique(np.r_[task.labels, task.test_labels])
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        last = 32 * (side // 4) ** 2
+        net: Any = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(last, 64), nn.ReLU(), nn.Linear(64, len(classes)),
+        ).to(device)  # fmt: skip
+
+    def images(values: NDArray[np.float32]) -> Any:
+        return torch.from_numpy(np.array(values, np.float32)).reshape(-1, 1, side, side).to(device)
+
+    x = images(task.features[index])
+    y = torch.from_numpy(np.searchsorted(classes, task.labels[index])).to(device)
+    optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+    steps = max(600, 6 * len(index) // 64)
+    for step in range(steps):
+        if step == steps * 2 // 3:
+            optimiser.param_groups[0]["lr"] = 2e-4
+        part = torch.randint(len(index), (64,), generator=generator).to(device)
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(x[part]), y[part]).backward()
+        optimiser.step()
+    with torch.no_grad():
+        told = [net(images(block)).argmax(1).cpu().numpy()
+                for block in np.array_split(task.test_features, 8)]  # fmt: skip
+    return float(np.mean(classes[np.concatenate(told)] == task.test_labels))

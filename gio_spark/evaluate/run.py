@@ -1,0 +1,226 @@
+"""`gio-spark evaluate`: which selection is best on this pool and target, and what it costs."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from gio_spark.engine import describe, session
+from gio_spark.engine.progress import Progress
+from gio_spark.errors import ConfigError, InputError
+from gio_spark.evaluate import methods as registry
+from gio_spark.evaluate.cells import TABLE, Outcome, Plan, run_cells
+from gio_spark.evaluate.ground import Ground, budgets_of, make_arena, prepared
+from gio_spark.evaluate.measures import wanted_measures
+from gio_spark.pipeline.run import local_folder
+from gio_spark.report import render_evaluation, scores
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from gio_spark.evaluate.arena import Arena
+    from gio_spark.settings.run import RunSettings
+
+log = logging.getLogger(__name__)
+
+BASELINE = "random"
+ORACLE = "oracle"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a bake-off gave.
+
+    Attributes:
+        cells: One row per cell and measure: task, method, budget (share of the pool), rows, seed,
+            measure, value, higher_is_better, seconds, memory_mb, error, note.
+        page: Path of the HTML page.
+        run_id: Id of the evaluation.
+        summary: Sizes, counts of cells and times, plain values.
+        table: Place of the stored cells.
+    """
+
+    cells: pd.DataFrame
+    page: Path
+    run_id: str
+    summary: dict[str, Any]
+    table: str
+
+
+def evaluate(
+    settings: RunSettings,
+    *,
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Compare selection methods on the run's own pool and target.
+
+    Cells that are stored already are not computed again.
+
+    Args:
+        settings: Of the run; `evaluate` says what is compared.
+        spark: Session; none: as `engine` says.
+        progress: Where people see what is going on.
+
+    Raises:
+        GioSparkError: With one clear message.
+    """
+    check_methods(settings.evaluate.methods)
+    _check_held_out(settings)
+    wanted_measures(settings.evaluate.measures, texts=True, labels=True)  # names alone
+    spark = spark or session(settings.engine)
+    progress = progress or Progress()
+    progress.say(describe(spark).line())
+    ground = prepared(settings, spark, progress)
+    watch = ground.ctx.tracker
+    status = "FAILED"
+    try:
+        made = _compare(settings, spark, progress, ground)
+        status = "FINISHED"
+    finally:
+        outcome = watch.end(status)
+        if outcome.problem:
+            progress.say(f"tracking: {outcome.problem}")
+    progress.summary()
+    return made
+
+
+def check_methods(names: tuple[str, ...]) -> None:
+    """Refuse unknown methods.
+
+    Raises:
+        ConfigError: With the nearest known name.
+    """
+    for name in names:
+        if name not in registry.methods():
+            near = difflib.get_close_matches(name, registry.methods(), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else (
+                f"known: {', '.join(registry.methods())}."
+            )  # fmt: skip
+            raise ConfigError(f"evaluate.methods: no method is called {name!r}: {hint}")
+
+
+def _check_held_out(settings: RunSettings) -> None:
+    if not settings.held_out and settings.evaluate.held_out_share == 0.0:
+        raise InputError(
+            "There is no held-out target: name an input in held_out, or set "
+            "evaluate.held_out_share above 0 to keep a part of the target for judging."
+        )
+
+
+def _compare(
+    settings: RunSettings, spark: SparkSession, progress: Progress, ground: Ground
+) -> Evaluation:
+    wanted = settings.evaluate
+    with progress.stage("arena", spark=spark) as shown:
+        arena = make_arena(ground)
+        shown.done(rows=arena.rows)
+    plan = Plan(
+        task=_task_name(settings),
+        methods=_methods(arena, wanted.methods),
+        budgets=budgets_of(settings, ground.sides["pool"].source.count),
+        seeds=range(settings.seed, settings.seed + wanted.seeds),
+        measures=wanted_measures(
+            wanted.measures,
+            texts=arena.texts is not None and arena.held_texts is not None,
+            labels=arena.labels is not None and arena.held_labels is not None,
+        ),
+    )
+    began = time.monotonic()
+    with progress.stage("cells", unit="cells") as shown:
+
+        def told(done: int, cells: int, last: str) -> None:
+            shown.total = cells
+            shown.reached(done)
+            shown.say(last)
+
+        out = run_cells(spark, ground.ctx.workspace, arena, plan, run=ground.ctx.run, on_wave=told)
+        if out.computed == 0:
+            shown.skip(f"all {out.reused:,} cells are complete")
+        else:
+            shown.done(rows=out.computed + out.reused, note=f"{out.reused:,} were there")
+    return _shown(settings, ground, arena, out, time.monotonic() - began)
+
+
+def _task_name(settings: RunSettings) -> str:
+    return Path(settings.pool.location.rstrip("/")).name or settings.pool.location
+
+
+def _methods(arena: Arena, names: tuple[str, ...]) -> list[str]:
+    """Return the methods of the settings, or all that the arena allows.
+
+    Raises:
+        InputError: A method was asked for that needs what is not there.
+    """
+    if not names:
+        return registry.methods(arena)
+    for name in names:
+        missing = registry.get(name).missing(arena)
+        if missing:
+            raise InputError(
+                f"The method {name!r} needs {', '.join(missing)}, which pool or target do not "
+                "have: name the columns, or leave the method out."
+            )
+    # Without the baseline there is nothing to compare with.
+    return list(dict.fromkeys([BASELINE, *names]))
+
+
+def _shown(
+    settings: RunSettings, ground: Ground, arena: Arena, out: Outcome, seconds: float
+) -> Evaluation:
+    """Write page and metrics."""
+    ctx = ground.ctx
+    facts = {
+        "evaluation": ctx.run,
+        "engine": describe(ctx.spark).line(),
+        "pool": f"{arena.rows:,} rows drawn by hash from "
+        f"{ground.sides['pool'].usable:,} of {ground.sides['pool'].source.location}",
+        "target": f"{len(arena.target_vectors):,} rows for the methods, "
+        f"{len(arena.held_vectors):,} held out",
+        "clusters": f"{len(arena.centroids):,}",
+        "cells": f"{out.computed:,} computed in {seconds:,.0f} s, {out.reused:,} there already",
+    }
+    folder = local_folder(ctx.workspace) / "reports" / ctx.run
+    page = render_evaluation(
+        out.table, folder, facts=facts, settings=settings.model_dump(mode="json")
+    )
+    ctx.tracker.metrics(tracked(out.table))
+    ctx.tracker.artifact(folder, "evaluation")
+    summary = {
+        **facts,
+        "computed": out.computed,
+        "reused": out.reused,
+        "failed": int((out.table["error"] != "").sum()),
+        "seconds": seconds,
+        "versions": ground.versions,
+        "page": str(page),
+    }
+    return Evaluation(out.table, page, ctx.run, summary, ctx.workspace.place(TABLE))
+
+
+def tracked(cells: pd.DataFrame) -> dict[str, float]:
+    """Return the figures of a bake-off as flat metrics: measure/method/budget, ranks, seconds."""
+    checked = scores.checked(cells)
+    found: dict[str, float] = {}
+    for row in scores.means(checked).to_dict("records"):
+        name = f"{row['measure']}/{row['method']}/{100 * row['budget']:g}pct"
+        found[_plain(name)] = float(row["mean"])
+    ranked = scores.ranks(checked[checked["method"] != ORACLE])
+    for method, rank in zip(ranked.methods, ranked.mean, strict=True):
+        found[_plain(f"mean_rank/{method}")] = float(rank)
+    for row in scores.costs(checked).to_dict("records"):
+        for cost in ("seconds", "memory_mb"):
+            found[_plain(f"{cost}/{row['method']}")] = float(row[cost])
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_./ -]", "_", name)
