@@ -1,0 +1,96 @@
+"""BM25 with the target's texts as queries, by the package bm25s."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gio_spark.errors import MissingExtraError
+from gio_spark.evaluate.methods.base import Chosen, method
+from gio_spark.evaluate.methods.draws import uniform
+from gio_spark.evaluate.methods.neighbours import first_rank, smallest
+from gio_spark.evaluate.methods.shared import shared
+from gio_spark.evaluate.methods.words import Words, corpus
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gio_spark.evaluate.arena import Arena
+
+#: Different words of a query that are used, the rarest: longer queries only add common words.
+QUERY_WORDS = 64
+#: Entries of the result lists at most.
+_KEPT = 2**25
+
+
+@method("bm25", needs=("texts", "target_texts"))
+def bm25(arena: Arena, budget: int, seed: int) -> Chosen:
+    """Take each target text's next best BM25 match in turn (Lucene's form, k1 1.5, b .75)."""
+    longest = min(arena.rows, max(1, _KEPT // max(1, len(arena.target_vectors))))
+    length = min(longest, 1 << max(5, (4 * budget // len(arena.target_vectors)).bit_length()))
+    while True:
+        lists = matches(arena, length)
+        rank = first_rank(lists, arena.rows)
+        listed = int(np.count_nonzero(rank < length))
+        if listed >= budget or length >= longest:
+            break
+        length = min(longest, 4 * length)
+    note = ""
+    if listed < budget:
+        note = f"{budget - listed} rows match no target text within the lists: taken at random."
+    order = np.lexsort((uniform(arena, seed, "bm25"), rank))
+    return Chosen(np.sort(order[:budget]).astype(np.int64), note)
+
+
+def matches(arena: Arena, length: int) -> NDArray[np.int32]:
+    """Return the best matches of each target text, (m, length) rows; -1 where there is none."""
+
+    def make() -> NDArray[np.int32]:
+        index = _index(arena)
+        queries = _queries(arena)
+        found = np.full((len(queries), length), -1, dtype=np.int32)
+        for place, query in enumerate(queries):
+            if len(query):
+                scores = np.asarray(index.get_scores_from_ids(query), dtype=np.float32)
+                rows, negative = smallest(-scores[None, :], length)
+                found[place] = np.where(negative[0] < 0, rows[0], -1)
+        return found
+
+    return shared(arena, ("bm25", length), make)
+
+
+def _index(arena: Arena) -> Any:
+    """Return the pool's index."""
+    try:
+        import bm25s
+    except ImportError as error:
+        raise MissingExtraError("bm25s", "evaluate", "BM25") from error
+
+    def make() -> Any:
+        words, _, vocabulary = corpus(arena)
+        documents = [codes.tolist() for codes in _split(words)]
+        index = bm25s.BM25(method="lucene", backend="numpy")
+        ids = {word: word for word in range(vocabulary)}
+        index.index((documents, ids), show_progress=False, create_empty_token=False)
+        return index
+
+    return shared(arena, "bm25 index", make)
+
+
+def _queries(arena: Arena) -> list[list[int]]:
+    """Return the different words of each target text, the rarest in the pool first."""
+    pool, target, vocabulary = corpus(arena)
+    pair = np.unique(pool.owner.astype(np.int64) * vocabulary + pool.code)
+    rows_with = np.bincount(pair % vocabulary, minlength=vocabulary)
+    queries = []
+    for words in _split(target):
+        different = np.unique(words)
+        different = different[rows_with[different] > 0]
+        rarest = np.argsort(rows_with[different], kind="stable")[:QUERY_WORDS]
+        queries.append(different[rarest].tolist())
+    return queries
+
+
+def _split(words: Words) -> list[NDArray[np.int32]]:
+    return np.split(words.code, np.cumsum(words.lengths)[:-1])

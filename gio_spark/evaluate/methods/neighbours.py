@@ -1,0 +1,114 @@
+"""Distances between pool and target in float32 tiles: nearest targets, and targets' neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from gio_spark.evaluate.methods.shared import shared
+from gio_spark.gio.distances import centred, squared_distances, squared_norms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gio_spark.evaluate.arena import Arena
+
+TILE_BYTES = 64 * 2**20
+#: Entries of neighbour lists (targets x neighbours) that are kept at most: 8 bytes each.
+KEPT = 2**25
+
+
+class Neighbours(NamedTuple):
+    """Lists of each target row, nearest first.
+
+    Attributes:
+        rows: (m, L) int32 pool rows.
+        distance: (m, L) float32 euclidean distances.
+    """
+
+    rows: NDArray[np.int32]
+    distance: NDArray[np.float32]
+
+
+def tiles(arena: Arena) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield (targets, squared distances to all pool rows) for blocks of target rows.
+
+    A tile is (b, n) float32 of at most 64 MiB; the caller may write on it.
+    """
+    target, pool = centred(arena.target_vectors, arena.vectors, dtype=np.float32)
+    norms = squared_norms(pool)
+    step = max(1, TILE_BYTES // (4 * max(1, len(pool))))
+    for start in range(0, len(target), step):
+        block = slice(start, min(len(target), start + step))
+        yield block, squared_distances(target[block], pool, right_norms=norms)
+
+
+def target_distance(arena: Arena) -> NDArray[np.float32]:
+    """Return the distance of each pool row to its nearest target row, (n,) float32."""
+
+    def make() -> NDArray[np.float32]:
+        least = np.full(arena.rows, np.inf, dtype=np.float32)
+        for _, tile in tiles(arena):
+            np.minimum(least, tile.min(axis=0), out=least)
+        return np.sqrt(least)
+
+    return shared(arena, "target distance", make)
+
+
+def most_neighbours(arena: Arena) -> int:
+    """Return the longest lists that are kept."""
+    return min(arena.rows, max(1, KEPT // max(1, len(arena.target_vectors))))
+
+
+def neighbours(arena: Arena, length: int) -> Neighbours:
+    """Return each target row's nearest pool rows; ties to the lowest row.
+
+    Args:
+        arena: The arena.
+        length: Neighbours at least; a list is cut at `most_neighbours`.
+    """
+    # Few different lengths, so that budgets and methods share the lists.
+    rounded = min(most_neighbours(arena), 1 << max(5, (max(1, length) - 1).bit_length()))
+
+    def make() -> Neighbours:
+        m = len(arena.target_vectors)
+        rows = np.empty((m, rounded), dtype=np.int32)
+        distance = np.empty((m, rounded), dtype=np.float32)
+        for block, tile in tiles(arena):
+            rows[block], distance[block] = smallest(tile, rounded)
+        return Neighbours(rows, np.sqrt(distance))
+
+    return shared(arena, ("neighbours", rounded), make)
+
+
+def smallest(
+    tile: NDArray[np.float32], length: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return the columns and values of the smallest entries of each row, ascending."""
+    if length < tile.shape[1]:
+        found = np.argpartition(tile, length - 1, axis=1)[:, :length]
+        found.sort(axis=1)
+    else:
+        found = np.broadcast_to(np.arange(tile.shape[1]), tile.shape)
+    values = np.take_along_axis(tile, found, axis=1)
+    order = np.argsort(values, axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1), np.take_along_axis(values, order, axis=1)
+
+
+def first_rank(lists: NDArray[np.integer], rows: int) -> NDArray[np.int64]:
+    """Return the best place of each pool row over all lists, (rows,); `L` where it is in none.
+
+    Taking rows in this order is a round robin: each list gives its next row in each round.
+
+    Args:
+        lists: (m, L) pool rows, best first; -1 is no row.
+        rows: Rows of the pool.
+    """
+    length = lists.shape[1]
+    # One spare entry takes what -1 writes.
+    rank = np.full(rows + 1, length, dtype=np.int64)
+    for place in range(length - 1, -1, -1):
+        rank[lists[:, place]] = place
+    return rank[:rows]
