@@ -143,9 +143,53 @@ for _name, _what in (
     ("quantize", "the clusters: fit, assignment, figures per cluster"),
     ("select", "the plan: how much to take of each cluster"),
     ("explode", "the selected rows"),
-    ("metrics", "the information metrics of pool, selection and random rows"),
 ):
     _stage_command(_name, _what)
+
+
+@app.command()
+def metrics(
+    what: Annotated[str, typer.Argument(help="YAML file of a run, or any table: path or name.")],
+    overrides: Overrides = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Column to group by; also year, month, day.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="text, tabular, spatiotemporal, or your own.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(help="Roles of a table: text=body,tokens=n,numeric=age,pay")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Table that coverage and mismatch are measured against.")
+    ] = None,
+    clusters: Annotated[
+        int | None, typer.Option(help="Cells to fit for a table's vectors; 0: none.")
+    ] = None,
+    workspace: Annotated[
+        str | None, typer.Option(help="Keep states and values of a table as Delta tables here.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of a table's page.")] = Path("gio-metrics"),
+    track: Annotated[bool, typer.Option(help="Record a table's metrics with MLflow.")] = False,
+    forms: Annotated[bool, typer.Option(help="Also print literal and further forms.")] = False,
+    engine: EngineOption = None,
+) -> None:
+    """Compute the eleven information metrics of a run's pool and selection, or of any table."""
+    from gio_spark.cli.metrics import metrics_of_run, metrics_of_table
+
+    with clear_errors():
+        if what.endswith((".yml", ".yaml")):
+            metrics_of_run(
+                out, Path(what), overrides, by=by, profile=profile, engine=engine, forms=forms,
+                only_tables={"--columns": columns, "--target": target, "--clusters": clusters,
+                             "--workspace": workspace},
+            )
+        else:
+            metrics_of_table(
+                out, what, overrides, by=by, profile=profile, columns=columns, target=target,
+                clusters=clusters, workspace=workspace, folder=output, track=track,
+                engine=engine or "auto", forms=forms,
+            )
 
 
 @app.command()

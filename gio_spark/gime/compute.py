@@ -38,6 +38,7 @@ def metrics(
     clusters: int | None = None,
     probes: NDArray[np.float32] | None = None,
     settings: GimeSettings | None = None,
+    constants: Constants | None = None,
 ) -> DataFrame:
     """Compute the metrics of each group of rows in one pass.
 
@@ -55,6 +56,7 @@ def metrics(
         probes: Target rows (P, d) whose coverage is measured; a hash sample of the target's
             vectors by default.
         settings: Sketch sizes, tau and so on.
+        constants: From `freeze`, in place of codebook, clusters, probes and settings.
 
     Returns:
         DataFrame(group, metric, form, value, unit, direction, exactness, error, rows, nulls,
@@ -63,7 +65,7 @@ def metrics(
     """
     chosen = get_profile(profile)
     settings = settings or GimeSettings()
-    frozen = freeze(
+    frozen = constants or freeze(
         df,
         chosen,
         target=target if target is None or hasattr(target, "columns") else None,

@@ -59,6 +59,11 @@ def role_columns(profile: Profile, present: Sequence[str], columns: Any = None) 
     for role in profile.roles:
         if role in present:
             named.setdefault(role, role)
+    stems = {role[:-1] for role in profile.roles if role.endswith("*")}
+    for name in present:
+        # Columns that are named as roles already: "numeric:age".
+        if ":" in name and name.split(":")[0] in stems:
+            named.setdefault(name, name)
     if "content" in profile.roles and "content_hash" in present:
         named.setdefault("content", "content_hash")
     return named

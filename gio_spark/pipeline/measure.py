@@ -2,63 +2,161 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark import gime
-from gio_spark.engine import bounded, hash_share
+from gio_spark.engine import bounded, hash_share, session
+from gio_spark.errors import InputError
 from gio_spark.pipeline.clusters import Codebook
 from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.ground import Ground
 from gio_spark.pipeline.vectors import Side
+from gio_spark.report.metrics import render_metrics
+from gio_spark.tables import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark.sql import DataFrame
 
     from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.settings.run import RunSettings
+
+MAX_FIGURES = 200_000
+_MOST_LOGGED = 500
 
 
 def measure(
     ctx: Context, sides: dict[str, Side], book: Codebook, selected: DataFrame, rows: int
 ) -> pd.DataFrame:
-    """Compute the metrics of the three groups from the skinny assignments; no vector is read."""
+    """Compute the metrics of the three groups from the skinny assignments.
+
+    Vectors are read only where thresholds are set, and then of the selection and the random draw
+    only: it is those two that a gate compares.
+    """
     settings = ctx.settings.gime
-    ws = ctx.workspace
     key = fingerprint("metrics", settings.model_dump(mode="json"), ctx.run, book.assignments)
+    ground = Ground.of(ctx, sides, book)
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        pool = ws.read("assignments", book.assignments["pool"]).drop("fingerprint")
-        kept = pool.join(selected.select(F.col("gio_id").alias("id")), "id", "left_semi")
-        share = rows / max(1, sides["pool"].usable)
-        drawn = pool.where(hash_share("id", share, f"metrics-random-{ctx.settings.seed}"))
-        names = [c for c in pool.columns if c != "id"]
-        groups = [
-            df.select("id", *names, F.lit(name).alias("group"))
-            for name, df in (("pool", pool), ("selected", kept), ("random", drawn))
-        ]
-        every = groups[0].unionByName(groups[1]).unionByName(groups[2])
-        targets = [
-            ws.read("assignments", k).drop("fingerprint")
-            for n, k in book.assignments.items()
-            if n.startswith("target")
-        ]
-        target = targets[0]
-        for more in targets[1:]:
-            target = target.unionByName(more)
-        found = gime.metrics(
-            every, profile=settings.profile, by="group", target=target,
-            clusters=len(book.centroids), codebook_version=book.key, settings=settings,
+        table = group_figures(
+            ground, selected, rows, pool_rows=sides["pool"].usable, vectors=settings.steers
         )
-        # The metrics are a few hundred rows made by a grouped map: brought in once, then written,
-        # so that the map does not run a second time for the check after the write.
-        table = bounded(found, 100_000, "metrics")
-        written = ws.write_arrow(
+        written = ctx.workspace.write_arrow(
             "metrics", table, fingerprint=key, run=ctx.run, stage="metrics"
         )
+        ctx.tracker.metrics(named_values(table.to_pandas()))
         return written, {}
 
     ctx.stage("metrics", key, "metrics", make)
-    table = bounded(ws.read("metrics", key), 100_000, "metrics").to_pandas()
+    return _stored(ctx.workspace, key)
+
+
+def group_figures(
+    ground: Ground,
+    selected: DataFrame,
+    rows: int,
+    *,
+    pool_rows: int,
+    vectors: bool,
+) -> pa.Table:
+    """Return the metrics of pool, selected and random rows, by further columns if asked for.
+
+    The metrics are a few hundred rows made by a grouped map: brought in once, so that the map does
+    not run a second time for the check after the write.
+
+    Args:
+        ground: Tables of the run.
+        selected: The selection, with `gio_id`.
+        rows: Rows selected.
+        pool_rows: Rows of the pool.
+        vectors: Whether selected and random rows are measured with their vectors.
+    """
+    ids = selected.select(F.col("gio_id").alias("id"))
+    salt = f"metrics-random-{ground.settings.seed}"
+    share = rows / max(1, pool_rows)
+    pool = ground.rows("pool")
+    if not vectors:
+        kept, drawn = pool.join(ids, "id", "left_semi"), pool.where(hash_share("id", share, salt))
+        frames = {"pool": pool, "selected": kept, "random": drawn}
+        parts = [_measured(ground, frames, vectors=False)]
+    else:
+        whole = ground.rows("pool", vectors=True)
+        both = {
+            "selected": whole.join(ids, "id", "left_semi"),
+            "random": whole.where(hash_share("id", share, salt)),
+        }
+        parts = [
+            _measured(ground, {"pool": pool}, vectors=False),
+            _measured(ground, both, vectors=True),
+        ]
+    return pa.concat_tables(parts)
+
+
+def _measured(ground: Ground, frames: Mapping[str, DataFrame], *, vectors: bool) -> pa.Table:
+    every = None
+    for name, df in frames.items():
+        names = [c for c in df.columns if c != "id"]
+        part = df.select("id", *[F.col(f"`{c}`") for c in names], F.lit(name).alias("group"))
+        every = part if every is None else every.unionByName(part)
+    if every is None:
+        raise InputError("There is no group to measure.")
+    settings = ground.settings.gime
+    target = ground.targets(vectors=vectors)
+    frozen = ground.constants(vectors=vectors)
+    known = gime.target_states(target, ground.profile, constants=frozen)
+    tables = []
+    for by in [["group"], *([["group", *settings.by]] if settings.by else [])]:
+        found = gime.metrics(
+            every, ground.profile, by=by, target=known, settings=settings, constants=frozen
+        )
+        tables.append(bounded(found, MAX_FIGURES, "metrics (use a coarser grouping)"))
+    return pa.concat_tables(tables)
+
+
+def named_values(figures: pd.DataFrame) -> dict[str, float]:
+    """Return gime/group/metric -> robust value, for a tracker; at most 500 of them."""
+    mine = figures[(figures["form"] == "robust") & figures["value"].notna()]
+    pairs = list(zip(mine["group"], mine["metric"], mine["value"], strict=True))
+    return {f"gime/{g}/{m}": float(v) for g, m, v in pairs[:_MOST_LOGGED]}
+
+
+def _stored(workspace: Workspace, key: str) -> pd.DataFrame:
+    table = bounded(workspace.read("metrics", key), MAX_FIGURES, "metrics").to_pandas()
     table["group"] = table["group"].str.removeprefix("group=")
     return table.drop(columns="fingerprint")
+
+
+def metrics_of(settings: RunSettings, run: str) -> pd.DataFrame:
+    """Return the metrics that a run of these settings has written.
+
+    Raises:
+        InputError: It has written none.
+    """
+    workspace = Workspace(session(settings.engine), settings.workspace)
+    found = [r for r in workspace.records(run) if r.stage == "metrics"]
+    if not found:
+        raise InputError(f"The run {run} has no metrics in {workspace.location}.")
+    return _stored(workspace, found[-1].fingerprint)
+
+
+def metrics_page(settings: RunSettings, run: str, figures: pd.DataFrame) -> Path:
+    """Write the page of a run's metrics beside its report."""
+    from gio_spark.pipeline.run import report_folder
+
+    workspace = Workspace(session(settings.engine), settings.workspace)
+    folder = report_folder(workspace, run) / "metrics"
+    facts = {
+        "run": run,
+        "profile": settings.gime.profile,
+        "grouped by": ", ".join(("pool, selected, random", *settings.gime.by)),
+        "budget": str(settings.budget),
+    }
+    return render_metrics(
+        figures, folder, title="Information metrics of pool and selection", facts=facts
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from gio_spark.settings.base import StageSettings
 
@@ -17,6 +19,10 @@ class GimeSettings(StageSettings):
     by: tuple[str, ...] = Field(
         default=(),
         description="Columns to group by (cluster, source, month, ...); none: one group.",
+    )
+    modules: tuple[str, ...] = Field(
+        default=(),
+        description="Python modules to import first: those that register your own profiles.",
     )
     partitions: int = Field(
         default=16,
@@ -65,8 +71,69 @@ class GimeSettings(StageSettings):
     seeds: int = Field(
         default=5, ge=2, le=100, description="Repeats of each level in the sensitivity sweeps."
     )
+    sample: int = Field(
+        default=20_000,
+        ge=100,
+        le=1_000_000,
+        description="Rows of the pool, at most, that the sensitivity runs and thresholds are "
+        "found on.",
+    )
+    proxy: Literal["linear", "boosting"] = Field(
+        default="linear", description="Model that the sensitivity runs train."
+    )
+    measure: Literal["auto", "accuracy", "auc", "average_precision", "skill"] = Field(
+        default="auto",
+        description="Score of the sensitivity runs; auto: skill for numbers, auc for two "
+        "classes, else accuracy.",
+    )
+    scorer: str | None = Field(
+        default=None,
+        pattern=r"[\w.]+:\w+",
+        description="Your own score in place of labels and a proxy, as package.module:function; "
+        "it is given rows (Arrow table) and a seed, and returns a number, higher for better.",
+    )
+    level: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Fraction of the full pool's performance that automatic thresholds are set "
+        "for (0.95); none: no automatic thresholds.",
+    )
+    accepted_loss: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="The same, said as the loss of performance you accept (0.05).",
+    )
     thresholds: dict[str, float] = Field(
         default_factory=dict,
         description="Metric -> least acceptable share of the best attainable value (0 to 1), set "
-        "by hand; none: found by the sensitivity runs.",
+        "by hand; these go before automatic ones.",
     )
+    moves: int = Field(
+        default=3,
+        ge=0,
+        le=20,
+        description="Times that the plan is corrected after its rows were measured and missed a "
+        "threshold.",
+    )
+    on_refresh: bool = Field(
+        default=True,
+        description="Whether `refresh` measures pool and selection anew and judges the gate.",
+    )
+
+    @model_validator(mode="after")
+    def _one_level(self) -> GimeSettings:
+        if self.level is not None and self.accepted_loss is not None:
+            raise ValueError("level and accepted_loss say the same; keep one of them")
+        return self
+
+    @property
+    def wanted_level(self) -> float | None:
+        """The fraction of full performance to hold, where automatic thresholds are asked for."""
+        return self.level if self.accepted_loss is None else 1.0 - self.accepted_loss
+
+    @property
+    def steers(self) -> bool:
+        """Whether thresholds hold the plan."""
+        return bool(self.thresholds) or self.wanted_level is not None

@@ -34,6 +34,7 @@ STAGE_TABLES = (
     "metric_states",
     "metric_series",
     "sensitivity",
+    "sensitivity_runs",
     "evaluations",
     "runs",
 )

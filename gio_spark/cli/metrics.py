@@ -1,0 +1,199 @@
+"""`gio-spark metrics`: the information metrics of a run's workspace, or of any table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+from gio_spark.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    from rich.console import Console
+
+    from gio_spark.report.tables import TableText
+
+MOST_COLUMNS = 6
+
+
+def parse_columns(words: list[str] | None) -> dict[str, Any]:
+    """Read `text=body,tokens=n,numeric=age,hours` to role -> column, or columns.
+
+    A word without an equals sign is one more column of the role before it.
+
+    Raises:
+        ConfigError: A word cannot be read, or a role is given twice.
+    """
+    found: dict[str, list[str]] = {}
+    role = ""
+    for word in (w.strip() for text in words or () for w in text.split(",")):
+        name, equals, column = word.partition("=")
+        if equals:
+            role = name.strip()
+            if role in found and role not in ("numeric", "categorical"):
+                raise ConfigError(f"--columns gives the role {role!r} twice.")
+        else:
+            column = word
+        if not role or not column.strip():
+            raise ConfigError(
+                f"Cannot read {word!r} in --columns: write role=column, such as text=body,tokens=n."
+            )
+        found.setdefault(role, []).append(column.strip())
+    several = ("numeric", "categorical")
+    for name, columns in found.items():
+        if len(columns) > 1 and name not in several:
+            raise ConfigError(f"The role {name!r} takes one column, not {', '.join(columns)}.")
+    return {r: tuple(c) if r in several else c[0] for r, c in found.items()}
+
+
+def gime_settings(by: list[str] | None, profile: str | None, words: list[str] | None) -> Any:
+    """Return the metric settings from options and `gime.key=value` (or `key=value`) words.
+
+    Raises:
+        ConfigError: A word is no setting of the metrics.
+    """
+    from pydantic import ValidationError
+
+    from gio_spark.settings.gime import GimeSettings
+
+    given: dict[str, Any] = {}
+    for word in words or ():
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"Cannot read {word!r}: write key=value, such as gime.tau=0.7.")
+        given[key.strip().removeprefix("gime.")] = yaml.safe_load(value)
+    groups = [g.strip() for text in by or () for g in text.split(",") if g.strip()]
+    if groups:
+        given["by"] = tuple(groups)
+    if profile is not None:
+        given["profile"] = profile
+    try:
+        return GimeSettings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(GimeSettings.model_fields)
+        raise ConfigError(f"gime.{name}: {first['msg']}. Settings are: {known}.") from None
+
+
+def metrics_of_table(
+    out: Console,
+    location: str,
+    words: list[str] | None,
+    *,
+    by: list[str] | None,
+    profile: str | None,
+    columns: list[str] | None,
+    target: str | None,
+    clusters: int | None,
+    workspace: str | None,
+    folder: Path,
+    track: bool,
+    engine: str,
+    forms: bool,
+) -> None:
+    """Measure a table, print its metrics and write its page."""
+    from gio_spark.engine import session
+    from gio_spark.pipeline.table_metrics import load_modules, measure_table
+    from gio_spark.report.metrics import render_metrics
+    from gio_spark.settings.inputs import InputSettings
+    from gio_spark.settings.tracking import TrackingSettings
+    from gio_spark.tables import Workspace
+
+    settings = gime_settings(by, profile, words)
+    roles = parse_columns(columns)
+    load_modules(settings.modules)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"Cannot write to {folder}: {error.strerror}.") from error
+    spark = session(engine)  # type: ignore[arg-type]
+    found = measure_table(
+        spark,
+        InputSettings(location=location),
+        settings=settings,
+        columns=roles,
+        target=None if target is None else InputSettings(location=target),
+        clusters=clusters,
+        workspace=None if workspace is None else Workspace(spark, workspace),
+        tracking=TrackingSettings(enabled=True) if track else None,
+        folder=folder / "tracking",
+    )
+    page = render_metrics(
+        found.figures,
+        folder,
+        title=f"Information metrics of {Path(location).name}",
+        facts=found.facts,
+    )
+    print_metrics(out, found.figures, forms=forms)
+    if found.skipped:
+        out.print("Nothing was left to do: the workspace held these metrics.")
+    for name, where in found.tables.items():
+        out.print(f"{name}: {where}", markup=False)
+    out.print(f"page: {page}", markup=False)
+    if found.problem:
+        out.print(f"tracking: {found.problem}", markup=False)
+
+
+def metrics_of_run(
+    out: Console,
+    config: Path,
+    words: list[str] | None,
+    *,
+    by: list[str] | None,
+    profile: str | None,
+    engine: str | None,
+    forms: bool,
+    only_tables: Mapping[str, Any],
+) -> None:
+    """Run a configuration up to its metrics, print them and write their page."""
+    from gio_spark.cli.main import load_settings
+    from gio_spark.pipeline import run
+    from gio_spark.pipeline.measure import metrics_of, metrics_page
+
+    for name, value in only_tables.items():
+        if value is not None:
+            raise ConfigError(
+                f"{name} is for a table; a configuration names its own columns, target, clusters "
+                "and workspace."
+            )
+    given = list(words or [])
+    if by:
+        given.append(f"gime.by=[{', '.join(by)}]")
+    if profile:
+        given.append(f"gime.profile={profile}")
+    settings = load_settings(config, given, engine)
+    curation = run(settings, until="metrics")
+    figures = metrics_of(settings, curation.run_id)
+    print_metrics(out, figures, forms=forms)
+    out.print(f"page: {metrics_page(settings, curation.run_id, figures)}", markup=False)
+
+
+def print_metrics(out: Console, figures: pd.DataFrame, *, forms: bool = False) -> None:
+    """Print metrics by group: robust forms, or all; as many groups as the terminal is wide."""
+    from gio_spark.report.metrics import metric_table
+
+    most = max(3, min(MOST_COLUMNS, (out.width - 47) // 11))
+    _print(out, metric_table(figures, most), "Information metrics")
+    if forms:
+        other = figures[figures["form"] != "robust"]
+        for form, part in other.groupby("form", sort=False):
+            shown = metric_table(part.assign(form="robust"), most)
+            _print(out, shown, f"Form: {form}")
+
+
+def _print(out: Console, shown: TableText, title: str) -> None:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    for name, right in zip(shown.columns, shown.numeric, strict=True):
+        table.add_column(escape(name), justify="right" if right else "left", no_wrap=True)
+    for row in shown.rows:
+        table.add_row(*(escape(cell) for cell in row))
+    out.print(table)
+    if shown.note:
+        out.print(shown.note, markup=False)
