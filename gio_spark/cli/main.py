@@ -233,7 +233,10 @@ def check(config: Config, overrides: Overrides = None, engine: EngineOption = No
         from gio_spark.cli.show import print_checks
         from gio_spark.pipeline.check import check as check_pipeline
 
-        if not print_checks(out, check_pipeline(settings)):
+        done = check_pipeline(settings)
+        held = print_checks(out, done.checks)
+        out.print(f"pictures: {done.page}", markup=False)
+        if not held:
             raise typer.Exit(GATE_FAILED)
 
 

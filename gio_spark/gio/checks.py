@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from gio_spark.errors import InputError
 from gio_spark.gio.auto import heldout_curve
 from gio_spark.gio.estimators import energy_distance, jsd_histogram
-from gio_spark.gio.mass import kernel_mass, nearest_clusters
+from gio_spark.gio.mass import kernel_mass, nearest_clusters, relative_reach
 from gio_spark.gio.problem import Notice, SelectionResult
 
 #: Target rows per used cluster below which shares per cluster say little.
@@ -34,6 +34,7 @@ class Check:
         text: what was found, in plain words.
         remedy: what to do where it failed.
         figures: the numbers behind it.
+        series: arrays to draw it from, by name.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Check:
     text: str
     remedy: str
     figures: Mapping[str, float] = field(default_factory=dict)
+    series: Mapping[str, NDArray] = field(default_factory=dict)
 
 
 def self_consistency(
@@ -63,7 +65,12 @@ def self_consistency(
         f"With a sample of the pool as its own target, {share:.1%} of the pool is worth taking "
         f"(at least {least:.0%} expected).",
         "Use fewer clusters, or a larger sample: shares per cluster are too noisy.",
-        {"share": share, "budget": curve.chosen},
+        {"share": share, "budget": curve.chosen, "least": least},
+        {
+            "share": curve.budgets / float(held.sum()),
+            "cross_entropy": curve.cross_entropy,
+            "standard_error": curve.standard_error,
+        },
     )
 
 
@@ -91,13 +98,21 @@ def negative_consistency(
     moved = np.asarray(target, dtype=np.float64).copy()
     moved[:, 0] += 100.0 * max(spread, 1e-6)
     away = kernel_mass(moved, points, 0.0, radii=radii, limit=limit).unreachable
+    reach = {
+        name: relative_reach(squared[:, 0], found[:, 0], radii)
+        for name, (found, squared) in (
+            ("target", nearest_clusters(np.asarray(target), points, 1)),
+            ("moved", nearest_clusters(moved, points, 1)),
+        )
+    }
     return Check(
         "negative_consistency",
         away > least,
         f"Of a target moved far away, {away:.1%} is found to be out of the pool's reach "
         f"(above {least:.0%}, so that nothing is selected).",
         "Use more clusters: the cells are so wide that anything falls into one.",
-        {"unreachable": away},
+        {"unreachable": away, "limit": float(limit)},
+        reach,
     )
 
 
@@ -140,7 +155,11 @@ def quantisation_consistency(
         f"The codebook of {len(used)} clusters leaves {part:.1%} of the rows' spread unexplained "
         f"(energy distance; up to {tolerance:.0%} is fine).",
         "Use more clusters, or vectors of fewer dimensions.",
-        {"unexplained": part, "noise": noise / whole if whole > 0 else 0.0},
+        {
+            "unexplained": part,
+            "noise": noise / whole if whole > 0 else 0.0,
+            "clusters": float(len(used)),
+        },
     )
 
 
@@ -188,7 +207,13 @@ def mode_coverage(
         f"covered; those missed hold {lost:.1%} of it.",
         "Use the objective 'budgeted_kl', a larger budget, or more clusters; or add pool data of "
         "the missing kind.",
-        {"modes": float(modes.sum()), "missed": float(missed.sum()), "missed_mass": lost},
+        {
+            "modes": float(modes.sum()),
+            "missed": float(missed.sum()),
+            "missed_mass": lost,
+            "least": least,
+        },
+        {"target": target[modes], "selection": share[modes]},
     )
 
 

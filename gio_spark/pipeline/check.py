@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,9 @@ from gio_spark.gio.checks import (
     quantisation_consistency,
     self_consistency,
 )
-from gio_spark.pipeline.run import Curation, run
+from gio_spark.pipeline.run import Curation, report_folder, run
 from gio_spark.quantize import ClusterStats
+from gio_spark.report import render_checks
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import Workspace
 
@@ -61,7 +63,15 @@ class _Done:
         return [n for n in self.curation.summary["keys"]["assignments"] if n.startswith("target")]
 
 
-def check(settings: RunSettings, *, spark: SparkSession | None = None) -> list[Check]:
+@dataclass(frozen=True)
+class Checked:
+    """Verdicts, and the page that shows them with pictures."""
+
+    checks: list[Check]
+    page: Path
+
+
+def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checked:
     """Run what is missing of the job, then judge its codebook, its reach and its coverage.
 
     Args:
@@ -70,7 +80,8 @@ def check(settings: RunSettings, *, spark: SparkSession | None = None) -> list[C
 
     Returns:
         One verdict per check: self-, negative- and quantisation-consistency (Everaert and Potts,
-        arXiv 2306.11670, section 4), and coverage of the modes of each target.
+        arXiv 2306.11670, section 4), and coverage of the modes of each target; and the page with
+        their pictures.
     """
     spark = spark or session(settings.engine)
     curation = run(settings, spark=spark)
@@ -81,14 +92,21 @@ def check(settings: RunSettings, *, spark: SparkSession | None = None) -> list[C
         len(centroids), quantile=settings.quantize.reach_quantile,
     )
     done = _Done(workspace, curation, settings, centroids, stats)
-    return [
+    rows = done.sample("pool", _SAMPLE)
+    checks = [
         _self(done),
         negative_consistency(
             centroids, stats.radius, stats.limit, done.sample(done.targets()[0], _SAMPLE)
         ),
-        _quantisation(done),
+        _quantisation(done, rows),
         *(_coverage(done, name) for name in done.targets()),
     ]
+    page = render_checks(
+        checks, report_folder(workspace, curation.run_id) / "checks",
+        facts={"run": curation.run_id, "pool": f"{curation.summary['sides']['pool']:,} rows"},
+        error_curve=quantize.error_curve(rows, seed=settings.seed), clusters=len(centroids),
+    )
+    return Checked(checks, page)
 
 
 def _codebook(
@@ -122,9 +140,8 @@ def _self(done: _Done) -> Check:
     return self_consistency(mass.mass, counts, done.stats.rows)
 
 
-def _quantisation(done: _Done) -> Check:
+def _quantisation(done: _Done, rows: NDArray[np.float32]) -> Check:
     """Check on a codebook of a tenth of the sample's rows at most: more would prove nothing."""
-    rows = done.sample("pool", _SAMPLE)
     try:
         return quantisation_consistency(rows, done.centroids, seed=done.settings.seed)
     except InputError:

@@ -12,11 +12,12 @@ import numpy.typing as npt
 from gio_spark.kernels.search import as_matrix, nearest
 from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE
 from gio_spark.quantize.passes import DENSE_BYTES
-from gio_spark.quantize.seeding import sample_bytes, small_kmeans
+from gio_spark.quantize.seeding import lloyd, plus_plus, sample_bytes
 
 MOST_CLUSTERS = 65_536
 _ROWS_PER_CLUSTER = 20
 _BLOCK_ROWS = 512
+_GREEDY = 64
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,14 @@ def error_curve(
     if counts is None:
         counts = [2**i for i in range(max(1, (len(fit) // 4).bit_length()))]
     whole = float(np.square(held - fit.mean(axis=0, dtype=np.float64)).sum() / len(held))
+    wanted = sorted(set(counts))
+    # The first K picks of k-means++ are its picks for K: one or two seedings serve all K.
+    few = plus_plus(fit, max([k for k in wanted if k <= _GREEDY] or [1]), seed=seed)
+    many = plus_plus(fit, wanted[-1], seed=seed, greedy=False) if wanted[-1] > _GREEDY else few
     curve = []
-    for clusters in sorted(set(counts)):
-        centres = small_kmeans(fit, clusters, seed=seed, steps=passes)
+    for clusters in wanted:
+        picked = (few if clusters <= _GREEDY else many)[:clusters]
+        centres = lloyd(fit, fit[picked], steps=passes)
         error = float(nearest(held, centres)[1].astype(np.float64).mean())
         curve.append(
             {

@@ -185,6 +185,17 @@ def small_kmeans(
     """
     matrix = as_matrix(vectors, "the sample")
     centres = matrix[plus_plus(matrix, min(clusters, len(matrix)), seed=seed)]
+    return lloyd(matrix, centres, steps=steps)
+
+
+def lloyd(matrix: FloatMatrix, centres: FloatMatrix, *, steps: int) -> FloatMatrix:
+    """Move centres to the means of their rows a few times; the same bits on every machine.
+
+    Args:
+        matrix: (n, d) float32.
+        centres: (K, d) float32 to start from; one without rows stays where it is.
+        steps: How often.
+    """
     grid = Grid.covering(np.abs(matrix).max(axis=0, initial=0.0), len(matrix))
     rounded = grid.round(matrix)
     for _ in range(steps):

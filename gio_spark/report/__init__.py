@@ -1,5 +1,6 @@
 """The report of a run: what was chosen, how good it is, and how it was done."""
 
+from gio_spark.report.checks import render_checks
 from gio_spark.report.data import (
     Calibration,
     Caution,
@@ -27,5 +28,6 @@ __all__ = [
     "StageSummary",
     "project",
     "render",
+    "render_checks",
     "render_evaluation",
 ]
