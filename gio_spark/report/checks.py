@@ -136,8 +136,8 @@ def _negative(check: Check, name: str) -> Drawn:
     edges = np.linspace(min(here.min(), away.min()), max(here.max(), away.max()) + 1e-9, _BINS + 1)
 
     def paint(axes: Axes) -> None:
-        axes.hist(here, bins=edges, color=TARGET, alpha=0.8, label="target")
-        axes.hist(away, bins=edges, color=POOL, alpha=0.8, label="target moved far away")
+        axes.hist(here, bins=list(edges), color=TARGET, alpha=0.8, label="target")
+        axes.hist(away, bins=list(edges), color=POOL, alpha=0.8, label="target moved far away")
         if np.isfinite(limit) and limit > 0:
             axes.axvline(np.log10(limit), color=INK, linewidth=1, label="limit of the reach")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{10**v:.3g}"))
