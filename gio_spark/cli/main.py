@@ -193,6 +193,18 @@ def metrics(
 
 
 @app.command()
+def sensitivity(
+    config: Config, overrides: Overrides = None, engine: EngineOption = None
+) -> None:
+    """Learn which metrics models follow on this data, and what thresholds to hold them to."""
+    with clear_errors():
+        settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.sensitivity import sensitivity_of_run
+
+        sensitivity_of_run(out, settings)
+
+
+@app.command()
 def show(
     run_id: Annotated[str | None, typer.Argument(help="Run; none: list the runs.")] = None,
     workspace: Annotated[str, typer.Option(help="Workspace of the run.")] = "gio-workspace",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from gio_spark.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from rich.console import Console
@@ -180,20 +181,28 @@ def print_metrics(out: Console, figures: pd.DataFrame, *, forms: bool = False) -
     from gio_spark.report.metrics import metric_table
 
     most = max(3, min(MOST_COLUMNS, (out.width - 47) // 11))
-    _print(out, metric_table(figures, most), "Information metrics")
+    print_text_table(out, metric_table(figures, most))
     if forms:
         other = figures[figures["form"] != "robust"]
         for form, part in other.groupby("form", sort=False):
             shown = metric_table(part.assign(form="robust"), most)
-            _print(out, shown, f"Form: {form}")
+            print_text_table(out, replace(shown, title=f"Form: {form}"))
 
 
-def _print(out: Console, shown: TableText, title: str) -> None:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
-    for name, right in zip(shown.columns, shown.numeric, strict=True):
-        table.add_column(escape(name), justify="right" if right else "left", no_wrap=True)
+def print_text_table(out: Console, shown: TableText, columns: Sequence[str] = ()) -> None:
+    """Print a table of a page, or some of its columns."""
+    kept = [i for i, name in enumerate(shown.columns) if not columns or name in columns]
+    table = Table(
+        title=escape(shown.title), title_justify="left", box=None, pad_edge=False,
+        title_style="bold",
+    )  # fmt: skip
+    for i in kept:
+        table.add_column(
+            escape(shown.columns[i]), justify="right" if shown.numeric[i] else "left",
+            no_wrap=i > 0, overflow="fold",
+        )  # fmt: skip
     for row in shown.rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(row[i].replace(" + ", " +\n")) for i in kept))
     out.print(table)
-    if shown.note:
+    if shown.note and not columns:
         out.print(shown.note, markup=False)

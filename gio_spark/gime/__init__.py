@@ -14,7 +14,7 @@ from gio_spark.gime.compute import (
 )
 from gio_spark.gime.drift import beside, drift, one_gate
 from gio_spark.gime.gate import Cells, Verdict, cell_limits, judge, meet, move_quota, robust
-from gio_spark.gime.labelled import labelled
+from gio_spark.gime.labelled import labelled, unlabelled
 from gio_spark.gime.profile import (
     METRICS,
     Accumulator,
@@ -33,8 +33,19 @@ from gio_spark.gime.state import State, merge
 from gio_spark.gime.subsets import Sample
 from gio_spark.gime.tabular import TABULAR
 from gio_spark.gime.text import TEXT
-from gio_spark.gime.thresholds import Threshold, automatic, efficiency, excess, gap_closed, pursued
-from gio_spark.gime.train import Task, train_many
+from gio_spark.gime.thresholds import (
+    Threshold,
+    attainable,
+    automatic,
+    by_hand,
+    efficiency,
+    excess,
+    gap_closed,
+    pursued,
+    reach,
+    rescaled,
+)
+from gio_spark.gime.train import OwnScore, Task, train_many
 
 __all__ = [
     "METRICS",
@@ -46,6 +57,7 @@ __all__ = [
     "Column",
     "Constants",
     "Metric",
+    "OwnScore",
     "Profile",
     "Rows",
     "Sample",
@@ -56,9 +68,11 @@ __all__ = [
     "Threshold",
     "Value",
     "Verdict",
+    "attainable",
     "automatic",
     "beside",
     "bounded_kl",
+    "by_hand",
     "cell_limits",
     "drift",
     "efficiency",
@@ -76,13 +90,16 @@ __all__ = [
     "one_gate",
     "partitions_of",
     "pursued",
+    "reach",
     "register",
     "replace_partitions",
+    "rescaled",
     "robust",
     "select",
     "sensitivity",
     "states",
     "target_states",
     "train_many",
+    "unlabelled",
     "values",
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.engine import bounded, decode_vectors, hash_sample
+from gio_spark.engine import decode_vectors, hash_sample
 from gio_spark.errors import InputError
+from gio_spark.gime.compute import target_states
 from gio_spark.gime.profile import Constants, Profile, get_profile
 from gio_spark.gime.scan import as_roles
 from gio_spark.gime.subsets import Sample
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 # Categories are hashed to so many columns each, so that training and held-out rows agree without a
 # dictionary.
 _BUCKETS = 32
+_AROUND = ("_group", "_partition")
 
 
 def labelled(
@@ -77,18 +80,56 @@ def labelled(
         here, there = (t.filter(pc.is_valid(t.column("vector"))) for t in (here, there))
     y, y_held, measure = _labels(here.column("_label"), there.column("_label"), measure)
     x, x_held = _features(here, there, fields)
-    beside = there
-    if target is not None:
-        prepared, _ = as_roles(target, chosen, columns=columns)
-        beside = bounded(prepared.limit(rows), rows, "target rows")
-    skip = {"_label", "id", "_group", "_partition"}
+    skip = ("_label", "id", *_AROUND)
     sample = Sample.from_arrow(
         here.drop_columns([c for c in here.column_names if c in skip]),
         chosen,
         constants,
-        beside.drop_columns([c for c in beside.column_names if c in skip]),
+        None
+        if target is not None
+        else there.drop_columns([c for c in there.column_names if c in skip]),
     )
+    if target is not None:
+        known = target_states(target, chosen, constants=constants, columns=columns)
+        sample = replace(sample, target=known)
     return sample, Task(x, y, x_held, y_held, measure, proxy)
+
+
+def unlabelled(
+    pool: DataFrame,
+    *,
+    constants: Constants,
+    profile: str | Profile = "text",
+    columns: Any = None,
+    target: DataFrame | None = None,
+    rows: int = 20_000,
+    keep: tuple[str, ...] = (),
+) -> tuple[Sample, pa.Table]:
+    """Bring a hash sample of rows to the driver, as a sample without a task.
+
+    Args:
+        pool: Rows with `id` and the columns of the profile's roles.
+        constants: From `gime.freeze`.
+        profile: Registered name of a profile, or a profile.
+        columns: Roles.
+        target: Rows that mismatch and coverage are measured against.
+        rows: Largest number of rows.
+        keep: Further columns of the table.
+
+    Returns:
+        The sample, and its rows as a table in the same order: `id`, roles, further columns.
+    """
+    chosen = get_profile(profile)
+    carried = ("id", *(k for k in keep if k not in chosen.roles))
+    roles, _ = as_roles(pool, chosen, columns=columns, keep=carried)
+    table = hash_sample(roles, rows, "gime-sensitivity", total=pool.count())
+    if "vector" in table.column_names:
+        table = table.filter(pc.is_valid(table.column("vector")))
+    inside = table.drop_columns([c for c in table.column_names if c in (*_AROUND, *carried)])
+    known = None
+    if target is not None:
+        known = target_states(target, chosen, constants=constants, columns=columns)
+    return replace(Sample.from_arrow(inside, chosen, constants), target=known), table
 
 
 def _labels(

@@ -7,8 +7,8 @@ inflation above 10) are merged into one factor and named so, since no subset can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from scipy import stats
 from gio_spark.errors import InputError
 from gio_spark.gime.factors import Factor, merged_factors, turning_point
 from gio_spark.gime.subsets import Sample, Tilts, random_tilts, tilts_of
-from gio_spark.gime.train import Task, train_many
+from gio_spark.gime.train import OwnScore, Task, rows_of, train_many
 from gio_spark.settings.gime import GimeSettings
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Sensitivity:
         seconds: Training seconds of all runs together; count them in any saving claimed.
         models: Number of models trained.
         notes: Failure signs that were seen, named.
+        random_metrics: Mean of each metric over the untilted subsets.
     """
 
     table: pd.DataFrame
@@ -52,6 +53,7 @@ class Sensitivity:
     seconds: float
     models: int
     notes: tuple[str, ...]
+    random_metrics: Mapping[str, float] = field(default_factory=dict)
 
     def of_class(self, name: str) -> list[str]:
         """Return the metrics of a class ("high", "moderate", "low")."""
@@ -62,7 +64,7 @@ class Sensitivity:
 def sensitivity(
     spark: SparkSession | None,
     sample: Sample,
-    task: Task,
+    task: Task | OwnScore,
     *,
     size: int,
     settings: GimeSettings | None = None,
@@ -86,7 +88,7 @@ def sensitivity(
         raise InputError(
             f"Subsets of {size} rows must be smaller than the sample of {sample.rows.count}."
         )
-    if len(task.features) != sample.rows.count:
+    if rows_of(task) != sample.rows.count:
         raise InputError("The task's features must be those of the sample's rows, in its order.")
     tilts = tilts_of(sample, seed)
     coefficients, subsets = random_tilts(tilts, settings.screen, size)
@@ -94,7 +96,8 @@ def sensitivity(
     whole = np.arange(sample.rows.count)
     scored = train_many(spark, task, [*subsets, whole], seeds=(seed,))
     screen = achieved.assign(score=scored["score"].to_numpy()[:-1])
-    untilted = screen["score"][(coefficients == 0).all(axis=1)]
+    plain = (coefficients == 0).all(axis=1)
+    untilted = screen["score"][plain]
     factors = merged_factors(achieved)
     if not factors:
         raise InputError("No metric differs between subsets: nothing can be said about any.")
@@ -126,6 +129,7 @@ def sensitivity(
         seconds=float(scored["seconds"].sum()) + sweep_seconds,
         models=len(scored) + len(sweeps),
         notes=_failure_signs(full, random, spread, scored, table),
+        random_metrics=achieved[plain].mean().dropna().to_dict(),
     )
 
 
@@ -149,7 +153,7 @@ def _survivors(
 def _sweep(
     spark: SparkSession | None,
     sample: Sample,
-    task: Task,
+    task: Task | OwnScore,
     tilts: Tilts,
     factors: Sequence[Factor],
     coefficients: NDArray[np.float64],

@@ -8,21 +8,21 @@ where the lower bound of the response reaches 90, 95 or 99 % of full performance
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from gio_spark.errors import ConfigError
-from gio_spark.gime.train import Task, train_many
+from gio_spark.gime.subsets import Sample, random_tilts, tilts_of
+from gio_spark.gime.train import OwnScore, Task, rows_of, train_many
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import SparkSession
 
     from gio_spark.gime.sensitivity import Sensitivity
-    from gio_spark.gime.subsets import Sample
 
 LEVELS = (0.90, 0.95, 0.99)
 
@@ -99,13 +99,113 @@ def attainable(found: Sensitivity, directions: Mapping[str, int]) -> pd.DataFram
     """
     names = [m for m, sign in directions.items() if sign and m in found.screen]
     every = pd.concat([found.screen[names], found.sweeps.reindex(columns=names)])
+    return _ranges(every, directions, found.random_metrics)
+
+
+def reach(
+    sample: Sample,
+    directions: Mapping[str, int],
+    *,
+    size: int,
+    subsets: int = 48,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return what `attainable` does, from random tilts alone: no label, no model.
+
+    Args:
+        sample: Rows whose subsets are measured.
+        directions: 1 where more is better, -1 where less is.
+        size: Rows per subset.
+        subsets: How many are drawn.
+        seed: Seed of the draws.
+    """
+    coefficients, drawn = random_tilts(tilts_of(sample, seed), subsets, size)
+    every = pd.DataFrame([sample.metrics(s) for s in drawn])
+    names = [m for m, sign in directions.items() if sign and m in every]
+    plain = every[(coefficients == 0).all(axis=1)].mean()
+    return _ranges(every[names], directions, plain.to_dict())
+
+
+def _ranges(
+    every: pd.DataFrame, directions: Mapping[str, int], random: Mapping[str, float]
+) -> pd.DataFrame:
+    names = list(every.columns)
     rows = []
     for name in names:
         values = every[name].dropna()
         low, high = float(values.min()), float(values.max())
         worst, best = (low, high) if directions[name] > 0 else (high, low)
-        rows.append((name, worst, best))
-    return pd.DataFrame(rows, columns=["metric", "worst", "best"])
+        rows.append((name, worst, best, random.get(name, float("nan"))))
+    return pd.DataFrame(rows, columns=["metric", "worst", "best", "random"])
+
+
+def by_hand(
+    ranges: pd.DataFrame, directions: Mapping[str, int], shares: Mapping[str, float]
+) -> list[Threshold]:
+    """Return the thresholds that an expert set, as shares of what is attainable.
+
+    Args:
+        ranges: From `attainable` or `reach`.
+        directions: 1 where more is better, -1 where less is.
+        shares: Metric -> share of the way from the worst to the best value, 0 to 1.
+
+    Raises:
+        ConfigError: A share is not within 0 to 1, or a metric has no value to be held to.
+    """
+    _check_shares(shares, directions)
+    ends = zip(ranges["worst"].to_numpy(float), ranges["best"].to_numpy(float), strict=True)
+    known = dict(zip(ranges["metric"].astype(str), ends, strict=True))
+    gone = sorted(set(shares) - set(known))
+    if gone:
+        raise ConfigError(
+            f"No threshold can be set for {', '.join(gone)}: it has no value here. Name the "
+            f"columns that it needs; metrics with values are {', '.join(known)}."
+        )
+    found = []
+    for metric, share in shares.items():
+        worst, best = known[metric]
+        way = "more" if directions[metric] > 0 else "less"
+        found.append(Threshold.at_share(metric, share, worst, best, way, "by hand"))
+    return found
+
+
+# The one metric that grows with the number of rows; all others are read per row or per cell.
+ADDITIVE = ("volume",)
+
+
+def rescaled(
+    thresholds: Sequence[Threshold], here: Mapping[str, float], there: Mapping[str, float]
+) -> list[Threshold]:
+    """Return thresholds for selections of another size.
+
+    What a threshold asks for is its excess over a random draw of the same size: set-like and
+    histogram metrics depend on the number of rows, and a bound found on small subsets would be
+    met by any large one. So bounds are moved by the difference of the random draws, and in ratio
+    to them for volume.
+
+    Args:
+        thresholds: As found on subsets of one size.
+        here: Metrics of random draws of that size.
+        there: Metrics of random draws of the other size.
+    """
+
+    def moved(metric: str, value: float) -> float:
+        if metric not in here or metric not in there:
+            return value
+        if metric in ADDITIVE:
+            return value * there[metric] / here[metric] if here[metric] else value
+        return value + there[metric] - here[metric]
+
+    return [
+        replace(
+            one,
+            bound=moved(one.metric, one.bound),
+            worst=moved(one.metric, one.worst),
+            best=moved(one.metric, one.best),
+            upper=None if one.upper is None else moved(one.metric, one.upper),
+        )
+        for one in thresholds
+    ]
 
 
 def response(
@@ -253,7 +353,7 @@ def excess(
 
 def efficiency(
     spark: SparkSession | None,
-    task: Task,
+    task: Task | OwnScore,
     ways: Mapping[str, Sequence[NDArray[np.intp]]],
     *,
     tokens: NDArray[np.int64] | None = None,
@@ -274,7 +374,7 @@ def efficiency(
     """
     names = [name for name, subsets in ways.items() for _ in subsets]
     subsets = [s for several in ways.values() for s in several]
-    whole = np.arange(len(task.features))
+    whole = np.arange(rows_of(task))
     scored = train_many(spark, task, [*subsets, whole], seeds=seeds)
     scored["way"] = [(*names, "full")[s] for s in scored["subset"]]
     if tokens is not None:

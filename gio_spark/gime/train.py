@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from gio_spark.engine import bounded, describe, map_arrow, ship
-from gio_spark.errors import InputError
+from gio_spark.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,6 +73,46 @@ class Task:
             raise InputError(f"Measure {self.measure!r} needs held-out labels 0 and 1, both.")
 
 
+@dataclass(frozen=True, eq=False)
+class OwnScore:
+    """A score of the user's own, in place of labels and a proxy.
+
+    Attributes:
+        rows: The sample, in its order, with the columns that the function reads.
+        function: "package.module:function", importable on executors; it takes an Arrow table of
+            the subset's rows and a seed, and returns a number, higher for better.
+    """
+
+    rows: pa.Table
+    function: str
+    measure: str = "own score"
+    proxy: str = "own"
+
+    def resolve(self) -> Callable[[pa.Table, int], float]:
+        """Return the function.
+
+        Raises:
+            ConfigError: It cannot be found.
+        """
+        return _function(self.function)
+
+
+def _function(name: str) -> Callable[[pa.Table, int], float]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"The scoring function {name!r} cannot be found ({error}); write module:function."
+        ) from error
+    return cast("Callable[[pa.Table, int], float]", found)
+
+
+def rows_of(task: Task | OwnScore) -> int:
+    """Return the number of rows that subsets are drawn from."""
+    return task.rows.num_rows if isinstance(task, OwnScore) else len(task.features)
+
+
 def train_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[float, float]:
     """Train on some rows and return the held-out score and the processor seconds of training."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -119,7 +160,7 @@ def _score(task: Task, model: Any) -> float:
 
 def train_many(
     spark: SparkSession | None,
-    task: Task,
+    task: Task | OwnScore,
     subsets: Sequence[NDArray[np.intp]],
     *,
     seeds: Sequence[int] = (0,),
@@ -141,15 +182,18 @@ def train_many(
     )
     lengths = np.array([len(s) for s in subsets], np.int64)
     index = np.concatenate([np.asarray(s, np.int64) for s in subsets])
-    arrays = {
-        "features": task.features,
-        "labels": np.asarray(task.labels),
-        "test_features": task.test_features,
-        "test_labels": np.asarray(task.test_labels),
-        "index": index,
-        "ends": np.cumsum(lengths),
-    }
+    arrays = {"index": index, "ends": np.cumsum(lengths)}
     measure, proxy = task.measure, task.proxy
+    if isinstance(task, OwnScore):
+        measure = task.function
+        arrays["sample"] = _packed(task.rows)
+    else:
+        arrays |= {
+            "features": task.features,
+            "labels": np.asarray(task.labels),
+            "test_features": task.test_features,
+            "test_labels": np.asarray(task.test_labels),
+        }
     if spark is None:
         found = _train(arrays, measure, proxy, jobs["subset"].tolist(), jobs["seed"].tolist())
         return pd.DataFrame(found)
@@ -169,9 +213,26 @@ def train_many(
     return table.to_pandas().sort_values(["subset", "seed"]).reset_index(drop=True)
 
 
-def _train(
-    arrays: dict[str, Any], measure: str, proxy: str, which: Sequence[int], seeds: Sequence[int]
-) -> dict[str, list[Any]]:
+def _packed(table: pa.Table) -> NDArray[np.uint8]:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return np.frombuffer(sink.getvalue(), np.uint8)
+
+
+def _scoring(
+    arrays: dict[str, Any], measure: str, proxy: str
+) -> Callable[[NDArray[np.int64], int], tuple[float, float]]:
+    """Return a function from (rows, seed) to (score, seconds)."""
+    if "sample" in arrays:
+        table = pa.ipc.open_stream(pa.py_buffer(arrays["sample"].tobytes())).read_all()
+        function = _function(measure)
+
+        def scored(index: NDArray[np.int64], seed: int) -> tuple[float, float]:
+            start = time.thread_time()
+            return float(function(table.take(pa.array(index)), seed)), time.thread_time() - start
+
+        return scored
     task = Task(
         arrays["features"],
         arrays["labels"],
@@ -180,6 +241,13 @@ def _train(
         measure,
         proxy,
     )
+    return lambda index, seed: train_one(task, index, seed)
+
+
+def _train(
+    arrays: dict[str, Any], measure: str, proxy: str, which: Sequence[int], seeds: Sequence[int]
+) -> dict[str, list[Any]]:
+    score_of = _scoring(arrays, measure, proxy)
     # Its message is about joblib's settings in threads, which this does not use.
     warnings.filterwarnings("ignore", module="sklearn.utils.parallel")
     starts = np.r_[0, arrays["ends"]]
@@ -190,7 +258,7 @@ def _train(
         try:
             # One thread per model: executors train as many models as they have cores.
             with threadpool_limits(1):
-                score, seconds = train_one(task, index, seed)
+                score, seconds = score_of(index, int(seed))
         except ValueError as reason:
             problem = str(reason)
         row = (int(subset), int(seed), proxy, int(index.size), score, seconds, problem)

@@ -14,7 +14,7 @@ import pandas as pd
 from gio_spark.engine import bounded, describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
-from gio_spark.pipeline import choose, clean, clusters, measure, prepare, ratio, vectors
+from gio_spark.pipeline import choose, clean, clusters, learn, measure, prepare, ratio, vectors
 from gio_spark.pipeline.context import Context
 from gio_spark.pipeline.describe import report_data
 from gio_spark.report import render
@@ -117,7 +117,7 @@ def run(
     Raises:
         GioSparkError: With one clear message.
     """
-    if until is not None and until not in STAGES:
+    if until is not None and until not in (*STAGES, learn.STAGE):
         raise ConfigError(f"Unknown stage {until!r}: use one of {', '.join(STAGES)}.")
     spark = spark or session(settings.engine)
     started = datetime.now(timezone.utc)
@@ -132,7 +132,7 @@ def run(
     embedder = vectors.make_embedder(draft)
     run_id = prepare.run_id(settings, pins, json.dumps(vectors.embedder_name(embedder)))
     finished = workspace.complete("run", run_id)
-    if finished is not None and _still_there(workspace, run_id):
+    if finished is not None and until != learn.STAGE and _still_there(workspace, run_id):
         progress.say(f"{run_id}: nothing to do, all stages are complete.")
         return _load(workspace, finished, did_work=False)
     ctx = Context(spark, settings, workspace, run_id, progress, watch)
@@ -173,6 +173,11 @@ def _stages(
         return _partial(ctx)
     if clean.wanted(ctx):
         sides, book = clean.clean(ctx, sides, book)
+    if until == learn.STAGE:
+        learnt = learn.learn(ctx, sides, book)
+        partial = _partial(ctx)
+        partial.summary[learn.STAGE] = learnt.key
+        return partial
     rated = None
     by_ratio = ctx.settings.explode.within_cluster == "density_ratio"
     if by_ratio or parse_budget(ctx.settings.budget)[0] == "auto":

@@ -1,0 +1,357 @@
+"""`gio-spark sensitivity`: which metrics a model follows on this data, and what to hold them to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from gio_spark import gime
+from gio_spark.engine import bounded
+from gio_spark.errors import ConfigError
+from gio_spark.gime.labelled import labelled, unlabelled
+from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.ground import Ground
+from gio_spark.settings.run import parse_budget
+
+if TYPE_CHECKING:
+    from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.pipeline.clusters import Codebook
+    from gio_spark.pipeline.vectors import Side
+    from gio_spark.settings.run import RunSettings
+    from gio_spark.tables import Record, Workspace
+
+STAGE = "sensitivity"
+# Settings of the metrics that the runs depend on; thresholds and the like are read afterwards.
+_USED = {
+    "profile", "tau", "probes", "directions", "sketch_log_size", "bucket_hours", "levels", "screen",
+    "seeds", "sample", "proxy", "measure", "scorer",
+}  # fmt: skip
+# Shares of the sample at which the efficiency curve is drawn.
+CURVE_SHARES = (0.05, 0.1, 0.25, 0.5)
+_CURVE_LEVEL = 0.95
+_LEAST_SUBSET = 20
+_MAX_RUNS = 100_000
+
+_SENSITIVITY = pa.schema(
+    [
+        ("factor", pa.string()), ("metric", pa.string()), ("class", pa.string()),
+        ("direction", pa.string()), ("pursued", pa.bool_()),
+        *[(n, pa.float64()) for n in (
+            "change", "low", "high", "pearson", "spearman", "mutual_information", "p10", "p90",
+            "vif", "turning_point", "band_low", "band_high", "worst", "best", "random", "share_90",
+            "share_95", "share_99",
+        )],
+        ("swept", pa.bool_()),
+    ]
+)  # fmt: skip
+_RUNS = pa.schema(
+    [
+        ("part", pa.string()), ("factor", pa.string()), ("seed", pa.int64()),
+        ("level", pa.int64()), ("value", pa.float64()), ("rows", pa.int64()),
+        ("tokens", pa.int64()), ("score", pa.float64()), ("seconds", pa.float64()),
+        ("metrics", pa.string()),
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What the sensitivity runs found, as it is stored.
+
+    Attributes:
+        found: Table of factors, screen, sweeps.
+        directions: 1 where more is better, -1 where less is, 0 where it is unknown.
+        curve: Way, rows, tokens, seconds, score, of_full.
+        table: One row per metric, as in the Delta table.
+        facts: Measure, proxy, rows of the sample, rows per subset, models, seconds, notes.
+        key: Fingerprint.
+    """
+
+    found: gime.Sensitivity
+    directions: Mapping[str, int]
+    curve: pd.DataFrame
+    table: pd.DataFrame
+    facts: Mapping[str, Any]
+    key: str
+
+
+def subset_size(settings: RunSettings, sample: int, pool: int) -> int:
+    """Return the rows per subset: the budget's share of the sample; a tenth where it is open."""
+    unit, amount = parse_budget(settings.budget)
+    share = {"share": amount, "rows": amount / max(pool, 1)}.get(unit, 0.1)
+    return int(min(max(_LEAST_SUBSET, round(share * sample)), sample - 1))
+
+
+def sensitivity_key(ctx: Context, book: Codebook) -> str:
+    """Return the fingerprint of the runs: data, cells, budget, settings of the metrics."""
+    settings = ctx.settings
+    return fingerprint(
+        STAGE, settings.gime.model_dump(mode="json", include=_USED), str(settings.budget),
+        settings.seed, book.key, book.assignments, settings.pool_columns().label,
+    )
+
+
+def check_labels(settings: RunSettings) -> None:
+    """Refuse settings that give nothing to score a subset by.
+
+    Raises:
+        ConfigError: Neither labels nor a scoring function are named.
+    """
+    if settings.pool_columns().label is None and settings.gime.scorer is None:
+        raise ConfigError(
+            "Sensitivity needs something to score subsets by: name the column of labels in "
+            "columns.label, or a scoring function in gime.scorer (package.module:function). "
+            "Without either, set thresholds by hand in gime.thresholds."
+        )
+
+
+def learn(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Learnt:
+    """Run screen and sweeps on a bounded sample, unless a complete record is there.
+
+    Raises:
+        ConfigError: There is nothing to score by.
+        InputError: No row has a label, or no metric can be moved.
+    """
+    check_labels(ctx.settings)
+    key = sensitivity_key(ctx, book)
+    ground = Ground.of(ctx, sides, book)
+
+    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+        shown.say("sample and screen")
+        sample, task = _task(ctx, ground, sides)
+        size = subset_size(ctx.settings, sample.rows.count, sides["pool"].usable)
+        found = gime.sensitivity(
+            ctx.spark, sample, task, size=size, settings=ctx.settings.gime, seed=ctx.settings.seed
+        )
+        directions = sample.directions()
+        shown.say("efficiency curve")
+        curve = _curve(ctx, sample, task, found, directions)
+        spent = found.seconds + float(curve["seconds"].sum())
+        facts = {
+            "measure": task.measure, "proxy": task.proxy, "sample": sample.rows.count,
+            "size": found.size, "models": found.models + len(curve), "seconds": spent,
+            "full_score": found.full_score, "random_score": list(found.random_score),
+            "full_seconds": float(curve.loc[curve["way"] == "full", "seconds"].mean()),
+            "notes": list(found.notes), "directions": directions,
+            "random_metrics": dict(found.random_metrics),
+        }
+        table = _metric_rows(found, directions)
+        _write_runs(ctx, key, found, curve)
+        rows = ctx.workspace.write_arrow(
+            "sensitivity", pa.Table.from_pandas(table, schema=_SENSITIVITY, preserve_index=False),
+            fingerprint=key, run=ctx.run, stage=STAGE,
+        )
+        _track(ctx, table, facts)
+        return rows, facts
+
+    record = ctx.stage(STAGE, key, "sensitivity", make, rows=ctx.settings.gime.sample)
+    return load(ctx.workspace, record)
+
+
+def _task(
+    ctx: Context, ground: Ground, sides: Mapping[str, Side]
+) -> tuple[gime.Sample, gime.Task | gime.OwnScore]:
+    settings = ctx.settings.gime
+    vectors = "vector" in ground.profile.roles
+    frozen = ground.constants(vectors=vectors)
+    pool = ground.rows("pool", vectors=vectors)
+    target = ground.targets(vectors=vectors)
+    if settings.scorer is not None:
+        sample, table = unlabelled(
+            pool, constants=frozen, profile=ground.profile, target=target, rows=settings.sample,
+            keep=("label", "source", "tokens"),
+        )
+        score = gime.OwnScore(
+            table.drop_columns([c for c in table.column_names if c in ("_group", "_partition")]),
+            settings.scorer,
+        )
+        score.resolve()
+        return sample, score
+    held = _held_out(ground, sides, vectors=vectors)
+    return labelled(
+        pool, held, "label", constants=frozen, profile=ground.profile, target=target,
+        rows=settings.sample, measure=settings.measure, proxy=settings.proxy,
+    )
+
+
+def _held_out(ground: Ground, sides: Mapping[str, Side], *, vectors: bool) -> Any:
+    """Return the rows that models are scored on: labelled targets, else labelled held-out sets."""
+    for kind in ("target", "held-out"):
+        names = [
+            n for n, s in sides.items() if n.startswith(kind) and s.source.columns.label is not None
+        ]
+        if names:
+            rows = ground.rows(names[0], vectors=vectors)
+            for name in names[1:]:
+                rows = rows.unionByName(ground.rows(name, vectors=vectors))
+            return rows
+    raise ConfigError(
+        "No target has labels to score models on: name its column in target.columns.label."
+    )
+
+
+def _curve(
+    ctx: Context,
+    sample: gime.Sample,
+    task: gime.Task | gime.OwnScore,
+    found: gime.Sensitivity,
+    directions: Mapping[str, int],
+) -> pd.DataFrame:
+    """Train on random and on chosen subsets of several sizes."""
+    n = sample.rows.count
+    sizes = sorted({max(_LEAST_SUBSET, round(s * n)) for s in CURVE_SHARES} - {n})
+    sizes = [s for s in sizes if s < n]
+    seeds = min(3, ctx.settings.gime.seeds)
+    ways: dict[str, list[Any]] = {"random": []}
+    cells = cells_of(sample)
+    thresholds, _ = gime.automatic(found, directions, level=_CURVE_LEVEL)
+    wanted = gime.pursued(found.table, directions)
+    for size in sizes:
+        for seed in range(seeds):
+            rng = np.random.default_rng([ctx.settings.seed, size, seed])
+            ways["random"].append(np.sort(rng.choice(n, size, replace=False)))
+            if cells is not None and wanted:
+                chosen = gime.select(
+                    sample, cells, size, thresholds, wanted, directions, seed=seed, tries=4
+                )
+                ways.setdefault("by metrics", []).append(chosen.rows)
+    tokens = None
+    if "tokens" in sample.rows:
+        tokens = np.where(sample.rows["tokens"].valid, sample.rows["tokens"].values, 0)
+    return gime.efficiency(ctx.spark, task, ways, tokens=tokens)
+
+
+def cells_of(sample: gime.Sample) -> Any:
+    """Return the cell of each row of a sample, or None where rows have none."""
+    if "cluster" not in sample.rows or not sample.rows["cluster"].valid.all():
+        return None
+    return np.asarray(sample.rows["cluster"].values, np.int64)
+
+
+# ---- tables ------------------------------------------------------------------------------------
+
+
+def _metric_rows(found: gime.Sensitivity, directions: Mapping[str, int]) -> pd.DataFrame:
+    """Return one row per metric: its factor's figures, its range, the shares per level."""
+    _, shares = gime.automatic(found, directions)
+    ranges = {r["metric"]: r for r in gime.attainable(found, directions).to_dict("records")}
+    reached = {r["metric"]: r for r in shares.to_dict("records")}
+    wanted = gime.pursued(found.table, directions)
+    rows = []
+    for _, factor in found.table.iterrows():
+        for metric in str(factor["metrics"]).split("+"):
+            row = {k: factor[k] for k in found.table.columns if k != "metrics"}
+            row |= {
+                "factor": factor["metrics"], "metric": metric, "pursued": metric in wanted,
+                "direction": {1: "more", -1: "less"}.get(directions.get(metric, 0), "unknown"),
+            }
+            for name in ("worst", "best", "random"):
+                row[name] = ranges.get(metric, {}).get(name)
+            for level in (90, 95, 99):
+                row[f"share_{level}"] = reached.get(metric, {}).get(f"share at {level}%")
+            rows.append(row)
+    frame = pd.DataFrame(rows)
+    return frame.reindex(columns=_SENSITIVITY.names)
+
+
+def _write_runs(ctx: Context, key: str, found: gime.Sensitivity, curve: pd.DataFrame) -> None:
+    names = [c for c in found.screen.columns if c != "score"]
+
+    def metrics(row: pd.Series) -> str:
+        return json.dumps({n: float(row[n]) for n in names if n in row and pd.notna(row[n])})
+
+    rows: list[dict[str, Any]] = [
+        {"part": "screen", "rows": found.size, "score": r["score"], "metrics": metrics(r)}
+        for _, r in found.screen.iterrows()
+    ]
+    rows += [
+        {"part": "sweep", "factor": r["factor"], "seed": int(r["seed"]), "level": int(r["level"]),
+         "value": r["value"], "rows": found.size, "score": r["score"], "seconds": r["seconds"],
+         "metrics": metrics(r)}
+        for _, r in found.sweeps.iterrows()
+    ]  # fmt: skip
+    rows += [
+        {"part": "curve", "factor": r["way"], "seed": int(r["seed"]), "rows": int(r["rows"]),
+         "tokens": int(r["tokens"]) if "tokens" in r else None, "score": r["score"],
+         "seconds": r["seconds"], "value": r["of_full"]}
+        for _, r in curve.iterrows()
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows).reindex(columns=_RUNS.names)
+    frame["order"] = np.arange(len(frame))
+    schema = _RUNS.append(pa.field("order", pa.int64()))
+    ctx.workspace.write_arrow(
+        "sensitivity_runs", pa.Table.from_pandas(frame, schema=schema, preserve_index=False),
+        fingerprint=key, run=ctx.run, stage=STAGE,
+    )
+
+
+def load(workspace: Workspace, record: Record) -> Learnt:
+    """Read what the runs of a record found."""
+    key, facts = record.fingerprint, record.detail
+    table = bounded(workspace.read("sensitivity", key), 1000, "metrics").to_pandas()
+    table = table.drop(columns="fingerprint")
+    runs = bounded(workspace.read("sensitivity_runs", key), _MAX_RUNS, "sensitivity runs")
+    frame = runs.to_pandas().sort_values("order", ignore_index=True)
+    wide = pd.DataFrame([json.loads(m) if isinstance(m, str) else {} for m in frame["metrics"]])
+    screened = frame["part"] == "screen"
+    swept = frame["part"] == "sweep"
+    screen = wide[screened].assign(score=frame.loc[screened, "score"]).reset_index(drop=True)
+    used = ["factor", "seed", "level", "value", "score", "seconds"]
+    sweeps = pd.concat([frame.loc[swept, used], wide[swept]], axis=1).reset_index(drop=True)
+    curve = frame.loc[frame["part"] == "curve"]
+    curve = curve[["factor", "seed", "rows", "tokens", "score", "seconds", "value"]].rename(
+        columns={"factor": "way", "value": "of_full"}
+    )
+    factors = table.drop_duplicates("factor").rename(columns={"factor": "metrics"})
+    names = [
+        "metrics", "class", "change", "low", "high", "pearson", "spearman", "mutual_information",
+        "p10", "p90", "vif", "swept", "turning_point", "band_low", "band_high",
+    ]  # fmt: skip
+    ordered = _by_strength(factors[names])
+    found = gime.Sensitivity(
+        table=ordered, screen=screen, sweeps=sweeps,
+        random_score=(facts["random_score"][0], facts["random_score"][1]),
+        full_score=facts["full_score"], size=facts["size"], seconds=facts["seconds"],
+        models=facts["models"], notes=tuple(facts["notes"]),
+        random_metrics=facts["random_metrics"],
+    )
+    table = table.set_index("factor").loc[list(ordered["metrics"])].reset_index()
+    return Learnt(found, facts["directions"], curve.reset_index(drop=True), table, facts, key)
+
+
+def _by_strength(factors: pd.DataFrame) -> pd.DataFrame:
+    nearest = factors[["low", "high"]].abs().min(axis=1)
+    sure = np.where(factors["low"] * factors["high"] > 0, nearest, 0.0)
+    order = np.lexsort((-factors["change"].abs(), -sure))
+    return factors.iloc[order].reset_index(drop=True)
+
+
+def _track(ctx: Context, table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
+    numbers = {
+        "sensitivity/full_score": facts["full_score"],
+        "sensitivity/random_score": facts["random_score"][0],
+        "sensitivity/training_seconds": facts["seconds"],
+        "sensitivity/models": float(facts["models"]),
+    }
+    for row in table.to_dict("records"):
+        for name in ("change", "low", "high", "pearson", "spearman"):
+            value = row[name]
+            if value is not None and np.isfinite(value):
+                numbers[f"sensitivity/{row['metric']}/{name}"] = float(value)
+    ctx.tracker.metrics(numbers)
+    ctx.tracker.tags(
+        {f"gio.sensitivity.{c}": ", ".join(table.loc[table["class"] == c, "metric"])
+         for c in ("high", "moderate", "low")}
+    )  # fmt: skip
+
+
+def last(workspace: Workspace, run: str | None = None) -> Record | None:
+    """Return the newest record of sensitivity runs, of one run or of any."""
+    found = [r for r in workspace.records(run) if r.stage == STAGE]
+    return found[-1] if found else None
