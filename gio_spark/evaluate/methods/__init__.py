@@ -1,13 +1,19 @@
 """Every selection method of a bake-off, by name; `method` registers another."""
 
-from gio_spark.evaluate.methods import (
-    bm25,
-    language_models,
-    nearest,
-    plans,
-    ratios,
-    simple,
-)
+# isort: off
+# In the order in which tables list the methods.
+from gio_spark.evaluate.methods import simple
+from gio_spark.evaluate.methods import nearest
+from gio_spark.evaluate.methods import bm25
+from gio_spark.evaluate.methods import language_models
+from gio_spark.evaluate.methods import dsir
+from gio_spark.evaluate.methods import ratios
+from gio_spark.evaluate.methods import herding
+from gio_spark.evaluate.methods import transport
+from gio_spark.evaluate.methods import facility
+from gio_spark.evaluate.methods import plans
+
+# isort: on
 from gio_spark.evaluate.methods.base import Chosen, Method, Selection, choose, get, method, methods
 from gio_spark.evaluate.methods.shared import shared
 
@@ -17,7 +23,10 @@ __all__ = [
     "Selection",
     "bm25",
     "choose",
+    "dsir",
+    "facility",
     "get",
+    "herding",
     "language_models",
     "method",
     "methods",
@@ -26,4 +35,5 @@ __all__ = [
     "ratios",
     "shared",
     "simple",
+    "transport",
 ]

@@ -76,7 +76,7 @@ def _content(
     text: bool,
 ) -> pa.Array:
     """Return what is scored, texts or vectors, of all rows or of some."""
-    if not text:
+    if not text or texts is None:
         return encode_vectors(vectors if places is None else vectors[places])
     return strings(texts if places is None else texts.take(pa.array(places)))
 

@@ -1,0 +1,194 @@
+"""DSIR (Xie and others, NeurIPS 2023): importance resampling on hashed word n-grams.
+
+The weights are those of the authors' package `data-selection`, by the package where it is
+installed. Its loop hashes each n-gram of each text anew; from `PACKAGE_BYTES` of text on, the same
+weights are computed here, every different n-gram being hashed once (a test compares the two).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gio_spark.evaluate.methods.base import Chosen, method
+from gio_spark.evaluate.methods.draws import gumbel, top
+from gio_spark.evaluate.methods.shared import shared
+from gio_spark.evaluate.methods.words import strings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gio_spark.evaluate.arena import Arena
+
+#: Buckets and smoothing of the published package.
+BUCKETS = 10_000
+_SMOOTHING = 1e-8
+#: Bytes of both sides' texts up to which the package is used: about 40 seconds.
+PACKAGE_BYTES = 8_000_000
+# Runs of word characters, or of anything else that is not a space, as nltk's WordPunct tokenizer.
+_TOKEN = re.compile(r"\w+|[^\w\s]+")
+
+
+class Weights(NamedTuple):
+    """Log importance weights of texts, (n,), and the n-grams in each, (n,)."""
+
+    log_weight: NDArray[np.float64]
+    grams: NDArray[np.int64]
+
+
+class Grams(NamedTuple):
+    """Buckets of all unigrams and bigrams of some texts, and the text each belongs to."""
+
+    bucket: NDArray[np.int32]
+    owner: NDArray[np.int32]
+    texts: int
+
+
+def hashed_grams(
+    texts: list[str], known: dict[str, int] | None = None, buckets: int = BUCKETS
+) -> Grams:
+    """Return the hashed unigrams and bigrams of texts, as the package makes them.
+
+    Args:
+        texts: Texts; case is folded.
+        known: Words with their numbers; grows.
+        buckets: SHA-256 of the n-gram (its words joined by a space) modulo this.
+    """
+    names: dict[str, int] = {} if known is None else known
+    words = [_TOKEN.findall(text.lower()) for text in texts]
+    lengths = np.array([len(line) for line in words], dtype=np.int64)
+    code = np.fromiter(
+        (names.setdefault(word, len(names)) for line in words for word in line),
+        dtype=np.int64,
+        count=int(lengths.sum()),
+    )
+    owner = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)
+    spelling = list(names)
+    single = np.fromiter((_bucket(w, buckets) for w in spelling), np.int32, len(spelling))
+    together = owner[1:] == owner[:-1] if len(owner) else np.zeros(0, dtype=bool)
+    pair = code[:-1][together] * len(spelling) + code[1:][together]
+    different, back = np.unique(pair, return_inverse=True)
+    double = np.fromiter(
+        (
+            _bucket(f"{spelling[first]} {spelling[second]}", buckets)
+            for first, second in zip(
+                (different // max(1, len(spelling))).tolist(),
+                (different % max(1, len(spelling))).tolist(),
+                strict=True,
+            )
+        ),
+        np.int32,
+        len(different),
+    )
+    return Grams(
+        np.concatenate([single[code], double[back]]),
+        np.concatenate([owner, owner[:-1][together] if len(owner) else owner]),
+        len(texts),
+    )
+
+
+def own_weights(pool: list[str], target: list[str], buckets: int = BUCKETS) -> Weights:
+    """Return log weights: the sum over a text's n-grams of log p_target - log p_pool.
+
+    Both laws are shares of the n-grams per bucket, plus 1e-8.
+    """
+    raw, special = hashed_grams(pool, buckets=buckets), hashed_grams(target, buckets=buckets)
+    laws = []
+    for grams in (special, raw):
+        count = np.bincount(grams.bucket, minlength=buckets).astype(np.float64)
+        laws.append(np.log(count / max(1.0, count.sum()) + _SMOOTHING))
+    gain = laws[0] - laws[1]
+    total = np.bincount(raw.owner, gain[raw.bucket], minlength=raw.texts)
+    return Weights(total, np.bincount(raw.owner, minlength=raw.texts))
+
+
+def package_weights(pool: list[str], target: list[str]) -> NDArray[np.float64]:
+    """Return the log importance weights that the package `data-selection` computes, (n,).
+
+    Raises:
+        ImportError: It is not installed (it needs nltk, too).
+    """
+    from data_selection import HashedNgramDSIR, base, hashed_ngram_dsir
+    from tqdm import tqdm
+
+    # The package draws progress bars whatever it is told: thousands of lines in a worker's log.
+    base.tqdm = hashed_ngram_dsir.tqdm = functools.partial(tqdm, disable=True)
+    sides = {"pool": pool, "target": target}
+
+    def read(name: str) -> list[dict[str, Any]]:
+        return [{"text": text} for text in sides[name]]
+
+    with tempfile.TemporaryDirectory(prefix="gio-spark-dsir-") as folder:
+        model = HashedNgramDSIR(
+            ["pool"], ["target"], cache_dir=folder, raw_load_dataset_fn=read,
+            target_load_dataset_fn=read, num_proc=1, min_example_length=0,
+        )  # fmt: skip
+        model.fit_importance_estimator(num_tokens_to_fit="all")
+        model.compute_importance_weights()
+        weights = np.load(Path(folder) / "log_importance_weights" / "0.npy", allow_pickle=False)
+    return np.asarray(weights, dtype=np.float64)
+
+
+def weights(arena: Arena) -> Weights:
+    """Return the pool's log weights and lengths."""
+
+    def make() -> Weights:
+        return own_weights(
+            strings(arena.texts).to_pylist(), strings(arena.target_texts).to_pylist()
+        )
+
+    return shared(arena, "dsir", make)
+
+
+def _published(arena: Arena) -> tuple[NDArray[np.float64], str]:
+    """Return the log weights by the package where that takes seconds, and who computed them."""
+    pool, target = strings(arena.texts), strings(arena.target_texts)
+    size = _bytes(pool) + _bytes(target)
+    if size > PACKAGE_BYTES:
+        return weights(arena).log_weight, "Weights as by data-selection, computed here (large)."
+
+    def make() -> tuple[NDArray[np.float64], str]:
+        try:
+            found = package_weights(pool.to_pylist(), target.to_pylist())
+        except ImportError:
+            return weights(arena).log_weight, "Weights as by data-selection (not installed)."
+        return found, "Weights by the package data-selection."
+
+    return shared(arena, "dsir package", make)
+
+
+def _bytes(texts: pa.Array) -> int:
+    return int(pc.sum(pc.binary_length(texts)).as_py() or 0)
+
+
+@method("dsir", needs=("texts", "target_texts"))
+def dsir(arena: Arena, budget: int, seed: int) -> Chosen:
+    """Draw rows in proportion to their importance weights on hashed n-grams (DSIR)."""
+    log_weight, note = _published(arena)
+    return Chosen(top(log_weight + gumbel(arena, seed, "dsir"), budget), note)
+
+
+@method("dsir_length", needs=("texts", "target_texts"))
+def dsir_length(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+    """Draw rows by DSIR's weights per n-gram, times the median length of a row.
+
+    Sums grow with the length of a text, so that plain weights choose among long texts alone; with
+    the mean per n-gram all lengths compete. The factor keeps the weights as far apart, against
+    the noise of the draw, as those of a row of median length.
+    """
+    found = weights(arena)
+    lengths = np.maximum(found.grams, 1)
+    normalised = found.log_weight / lengths * float(np.median(lengths))
+    return top(normalised + gumbel(arena, seed, "dsir_length"), budget)
+
+
+def _bucket(gram: str, buckets: int) -> int:
+    return int.from_bytes(hashlib.sha256(gram.encode("utf-8")).digest(), "big") % buckets
