@@ -9,7 +9,7 @@ import pandas as pd
 from rich.table import Table
 
 from gio_spark.evaluate.measures import MEASURES
-from gio_spark.evaluate.run import BASELINE, ORACLE
+from gio_spark.evaluate.run import BASELINE, ranked_by, ranks
 from gio_spark.report import scores
 
 if TYPE_CHECKING:
@@ -23,13 +23,7 @@ def print_evaluation(out: Console, made: Evaluation) -> None:
     cells = scores.checked(made.cells)
     for name in ("pool", "target", "cells"):
         out.print(f"{name}: {made.summary[name]}", markup=False)
-    fair = cells[cells["method"] != ORACLE]
-    weak = scores.unrankable(cells, ORACLE, BASELINE)
-    if weak:
-        places = pd.MultiIndex.from_tuples(weak)
-        index = pd.MultiIndex.from_frame(fair[["task", "measure", "budget"]])
-        fair = fair[~index.isin(places)]
-    ranked = scores.ranks(fair)
+    ranked = ranks(made.cells)
     rest = [m for m in dict.fromkeys(cells["method"]) if m not in ranked.methods]
     order = [*ranked.methods, *rest]
     for measure in dict.fromkeys(cells["measure"]):
@@ -40,9 +34,11 @@ def print_evaluation(out: Console, made: Evaluation) -> None:
     )
     out.print(_costs(cells, ranked, order))
     if ranked.blocks > 1:
+        by = ranked_by(made.cells)
+        told = f" by {', '.join(by)}" if by else ""
         out.print(
-            f"Mean ranks over {ranked.blocks} comparisons; below {ranked.critical:.2f} apart, two "
-            "methods cannot be told from each other (Nemenyi, 5 %)."
+            f"Mean ranks{told} over {ranked.blocks} comparisons; below {ranked.critical:.2f} "
+            "apart, two methods cannot be told from each other (Nemenyi, 5 %)."
         )
     for method in order:
         error = scores.first_error(cells, method)

@@ -13,14 +13,12 @@ from gio_spark.errors import ConfigError, InputError
 from gio_spark.evaluate import proxies
 from gio_spark.evaluate.arena import Arena
 from gio_spark.evaluate.language import cross_entropy, gather
-from gio_spark.evaluate.ruler import Ruler
-from gio_spark.gio.estimators import energy_distance, jsd_histogram
+from gio_spark.evaluate.ruler import SAMPLE, Ruler, mean_distance
+from gio_spark.gio.estimators import jsd_histogram
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Rows of each side in measures whose cost grows with the square of the rows.
-_SAMPLE = 2_000
 _FOLDS = 3
 
 Judge = Callable[[Arena, Ruler, "NDArray[np.intp]", int], float]
@@ -50,19 +48,21 @@ class Measure:
 
 
 def _spread(hashes: NDArray[np.uint64], rows: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
-    """Return at most `_SAMPLE` of the rows, by a hash of their own."""
-    if len(rows) <= _SAMPLE:
+    """Return at most `SAMPLE` of the rows, by a hash of their own."""
+    if len(rows) <= SAMPLE:
         return rows
     mixed = hashes[rows] ^ (np.uint64(seed + 1) * np.uint64(0xA0761D6478BD642F))
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xE7037ED1A0B428DB)
     mixed ^= mixed >> np.uint64(29)
-    return rows[np.argsort(mixed, kind="stable")[:_SAMPLE]]
+    return rows[np.argsort(mixed, kind="stable")[:SAMPLE]]
 
 
 def _energy(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
-    del ruler
-    chosen = _spread(arena.hashes, rows, seed)
-    return energy_distance(arena.vectors[chosen], arena.held_vectors[:_SAMPLE], unbiased=True)
+    chosen = arena.vectors[_spread(arena.hashes, rows, seed)]
+    if len(chosen) < 2:
+        raise InputError("The energy distance needs at least two selected rows.")
+    across = mean_distance(chosen, arena.held_vectors[:SAMPLE])
+    return 2.0 * across - mean_distance(chosen, None) - ruler.held_spread
 
 
 def _jsd(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
@@ -92,7 +92,7 @@ def _two_sample_auc(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: in
     del ruler
     mine, held = proxies.features(arena)
     chosen = _spread(arena.hashes, rows, seed)
-    return two_sample_auc(mine[chosen], held[:_SAMPLE])
+    return two_sample_auc(mine[chosen], held[:SAMPLE])
 
 
 def two_sample_auc(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gio_spark.evaluate.arena import Arena
 from gio_spark.evaluate.language import gather, word_codes
+from gio_spark.gio.distances import squared_distances
 from gio_spark.gio.mass import cell_radii
 from gio_spark.kernels import nearest
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _ROWS_PER_MODE, _MODES = 40, 50
 # A row farther from every mode than so many of its radii is of no mode.
 _REACH = 3.0
+# Rows of each side in measures whose cost grows with the square of the rows.
+SAMPLE = 2_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,7 @@ class Ruler:
         held_cluster: (h,) cluster of the pool's codebook nearest to each held-out row.
         mode: (n,) mode of the held-out target that each pool row belongs to, -1 for none.
         mode_share: (M,) share of the held-out rows in each mode.
+        spread: (1,) mean distance between two of the first held-out rows.
         words: (t,) codes of the pool's words, None without texts.
         word_ends: (n,) where each row's words end.
         held_words: (u,) codes of the held-out texts' words, None without texts.
@@ -38,10 +42,16 @@ class Ruler:
     held_cluster: NDArray[np.int32]
     mode: NDArray[np.int32]
     mode_share: NDArray[np.float64]
+    spread: NDArray[np.float64]
     words: NDArray[np.int32] | None = None
     word_ends: NDArray[np.int64] | None = None
     held_words: NDArray[np.int64] | None = None
     held_previous: NDArray[np.int64] | None = None
+
+    @property
+    def held_spread(self) -> float:
+        """Mean distance between two held-out rows."""
+        return float(self.spread[0])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that are there, by name."""
@@ -53,14 +63,32 @@ def make_ruler(arena: Arena, *, seed: int = 0) -> Ruler:
     """Prepare what the measures of an arena need."""
     mode, share = _modes(arena, seed)
     held_cluster = nearest(arena.held_vectors, arena.centroids)[0]
+    spread = np.array([mean_distance(arena.held_vectors[:SAMPLE], None)])
     if arena.texts is None or arena.held_texts is None:
-        return Ruler(held_cluster, mode, share)
+        return Ruler(held_cluster, mode, share, spread)
     words, ends = word_codes(arena.texts)
     held, held_ends = word_codes(arena.held_texts)
     held_words, previous = gather(held, held_ends, np.arange(len(held_ends)))
     if not len(held_words):
-        return Ruler(held_cluster, mode, share)
-    return Ruler(held_cluster, mode, share, words, ends, held_words, previous)
+        return Ruler(held_cluster, mode, share, spread)
+    return Ruler(held_cluster, mode, share, spread, words, ends, held_words, previous)
+
+
+def mean_distance(x: NDArray[np.float32], y: NDArray[np.float32] | None) -> float:
+    """Return the mean distance between rows of x and of y, or of different rows of x.
+
+    In single precision around the common mean: five digits, at a tenth of the time of
+    `gio.energy_distance`, which is exact.
+    """
+    other = x if y is None else y
+    origin = other.mean(axis=0)
+    left = np.ascontiguousarray(x - origin, np.float32)
+    right = left if y is None else np.ascontiguousarray(other - origin, np.float32)
+    away = np.sqrt(squared_distances(left, right))
+    if y is None:
+        np.fill_diagonal(away, 0.0)  # what rounding leaves there is no distance
+        return float(away.sum(dtype=np.float64)) / max(1, len(x) * (len(x) - 1))
+    return float(away.mean(dtype=np.float64))
 
 
 def _modes(arena: Arena, seed: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

@@ -19,7 +19,7 @@ from gio_spark.errors import ConfigError, InputError
 from gio_spark.evaluate import methods as registry
 from gio_spark.evaluate.cells import TABLE, Outcome, Plan, run_cells
 from gio_spark.evaluate.ground import Ground, budgets_of, make_arena, prepared
-from gio_spark.evaluate.measures import wanted_measures
+from gio_spark.evaluate.measures import MEASURES, wanted_measures
 from gio_spark.pipeline.run import local_folder
 from gio_spark.report import render_evaluation, scores
 
@@ -190,7 +190,11 @@ def _shown(
     }
     folder = local_folder(ctx.workspace) / "reports" / ctx.run
     page = render_evaluation(
-        out.table, folder, facts=facts, settings=settings.model_dump(mode="json")
+        titled(out.table),
+        folder,
+        facts=facts,
+        ranked_by=ranked_by(out.table),
+        settings=settings.model_dump(mode="json"),
     )
     ctx.tracker.metrics(tracked(out.table))
     ctx.tracker.artifact(folder, "evaluation")
@@ -206,6 +210,32 @@ def _shown(
     return Evaluation(out.table, page, ctx.run, summary, ctx.workspace.place(TABLE))
 
 
+def titled(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells with measures named as people read them."""
+    return cells.assign(measure=[MEASURES[m].title for m in cells["measure"]])
+
+
+def ranked_by(cells: pd.DataFrame) -> list[str] | None:
+    """Return the titles of the proxy models, which alone rank where there are some, else None.
+
+    A method can be close to the target and teach little; where labels tell, they decide.
+    """
+    names = [m for m in dict.fromkeys(cells["measure"]) if MEASURES[m].needs == "labels"]
+    return [MEASURES[m].title for m in names] or None
+
+
+def ranks(cells: pd.DataFrame) -> scores.Ranks:
+    """Rank the methods where the oracle, if there is one, shows that there is something to gain."""
+    checked = scores.checked(titled(cells))
+    by = ranked_by(cells)
+    fair = checked[checked["method"] != ORACLE]
+    if by is not None:
+        fair = fair[fair["measure"].isin(by)]
+    weak = set(scores.unrankable(checked, ORACLE, BASELINE))
+    at = fair[["task", "measure", "budget"]].itertuples(index=False, name=None)
+    return scores.ranks(fair[[place not in weak for place in at]])
+
+
 def tracked(cells: pd.DataFrame) -> dict[str, float]:
     """Return the figures of a bake-off as flat metrics: measure/method/budget, ranks, seconds."""
     checked = scores.checked(cells)
@@ -213,7 +243,7 @@ def tracked(cells: pd.DataFrame) -> dict[str, float]:
     for row in scores.means(checked).to_dict("records"):
         name = f"{row['measure']}/{row['method']}/{100 * row['budget']:g}pct"
         found[_plain(name)] = float(row["mean"])
-    ranked = scores.ranks(checked[checked["method"] != ORACLE])
+    ranked = ranks(cells)
     for method, rank in zip(ranked.methods, ranked.mean, strict=True):
         found[_plain(f"mean_rank/{method}")] = float(rank)
     for row in scores.costs(checked).to_dict("records"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def render_evaluation(
     title: str = "Which selection is best on this data",
     baseline: str = "random",
     oracle: str = "oracle",
+    ranked_by: Collection[str] | None = None,
     facts: Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -42,6 +43,7 @@ def render_evaluation(
         title: heading.
         baseline: the method that the others are compared with, seed by seed.
         oracle: a method that knows the labels; it is shown, and not ranked.
+        ranked_by: measures that rank; the others are shown. None: all rank.
         facts: lines for the head of the page (run, engine, pool, target).
         settings: shown at the end, secrets taken out.
 
@@ -60,6 +62,8 @@ def render_evaluation(
         places = pd.MultiIndex.from_tuples(weak)
         index = pd.MultiIndex.from_frame(fair[["task", "measure", "budget"]])
         fair = fair[~index.isin(places)]
+    if ranked_by is not None:
+        fair = fair[fair["measure"].isin(ranked_by)]
     ranked = scores.ranks(fair)
     cost = scores.costs(cells)
     pairs = list(dict.fromkeys(cells[["task", "measure"]].itertuples(index=False, name=None)))
@@ -83,14 +87,20 @@ def render_evaluation(
         "evaluation.html",
         title=clean(title, 120),
         run=[(clean(k, 60), clean(v, 300)) for k, v in (facts or {}).items()],
-        summary=_summary(cells, ranked, weak, baseline),
+        summary=_summary(cells, ranked, weak, baseline, ranked_by),
         cautions=cautions,
         figures=inline(shown),
         tables=_tables(cells, middle, ranked, cost, weak, baseline, settings or {}),
     )
 
 
-def _summary(cells: pd.DataFrame, found: scores.Ranks, weak: list[Any], baseline: str) -> list[str]:
+def _summary(
+    cells: pd.DataFrame,
+    found: scores.Ranks,
+    weak: list[Any],
+    baseline: str,
+    ranked_by: Collection[str] | None,
+) -> list[str]:
     said = [
         ", ".join(
             (
@@ -115,10 +125,21 @@ def _summary(cells: pd.DataFrame, found: scores.Ranks, weak: list[Any], baseline
             said.append(f"{best}; it cannot be told from {names}{more}.")
         else:
             said.append(f"{best}, and the difference from every other method is significant.")
+    if found.methods and ranked_by is not None:
+        names = ", ".join(clean(m, 40) for m in dict.fromkeys(cells["measure"]) if m in ranked_by)
+        said.append(f"Ranks are by {names} alone; the other measures stand beside it.")
     verdicts = scores.against(cells, baseline)
+    if ranked_by is not None:
+        verdicts = verdicts[verdicts["measure"].isin(ranked_by)]
     if found.methods and len(verdicts):
         mine = verdicts[verdicts["method"] == found.methods[0]]
-        if len(mine):
+        if len(mine) and not np.isfinite(mine["error"]).any():
+            said.append(
+                f"It is ahead of {clean(baseline, 40)} in {whole((mine['gain'] > 0).sum())} of "
+                f"{whole(len(mine))} comparisons, each of one seed, which cannot tell skill from "
+                "chance."
+            )
+        elif len(mine):
             said.append(
                 f"Against {clean(baseline, 40)} it is better in "
                 f"{whole((mine['verdict'] == 'better').sum())}, worse in "

@@ -66,7 +66,10 @@ def score_plot(
         if figure is not None:
             figure.legend(lines[::-1], names[::-1], loc="outside lower center", ncols=2, fontsize=8)
 
-    grey = f" {len(rest)} more methods are grey; the table has them all." if rest else ""
+    # A method with one budget is a level line of its own and named.
+    unnamed = [m for m in rest if not several or (here["method"] == m).sum() > 1]
+    many = f"{len(unnamed)} more methods are" if len(unnamed) > 1 else "One more method is"
+    grey = f" {many} grey; the table has them all." if unnamed else ""
     caption = (
         f"{clean(task, 60)}: {clean(measure, 40)} against budget, mean over seeds with its 95 % "
         f"interval.{grey}"

@@ -1,0 +1,282 @@
+"""From the cells of the quality benchmark to tables that can be read at a glance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from gio_spark.evaluate.measures import MEASURES
+from gio_spark.report import scores
+
+BASELINE, ORACLE, FULL = "random", "oracle", "full"
+PUBLISHED = ("published_exact", "published_jump")
+SIGNS = {"better": "+", "worse": "−", "": "="}
+_CORRELATION = (
+    "Spearman's rank correlation over methods between less divergence to held-out target rows and "
+    "a better score, mean over budgets (published for KL and BLEU: 0.83)."
+)
+START, END = "<!-- tables -->", "<!-- end of tables -->"
+
+
+def hours(cells: pd.DataFrame) -> float:
+    """Return core-hours of all cells: selecting once each, and every measure."""
+    one = cells.drop_duplicates(["task", "method", "budget", "seed"])
+    return float((one["seconds"].sum() + cells["measure_seconds"].sum()) / 3600)
+
+
+def scored(cells: pd.DataFrame, tasks: dict) -> pd.DataFrame:
+    """Return the cells of each task's own score, the measure that decides there."""
+    kept = [cells[(cells["task"] == n) & (cells["measure"] == t.score)] for n, t in tasks.items()]
+    return pd.concat(kept, ignore_index=True)
+
+
+def summarise(cells: pd.DataFrame, tasks: dict, default: str) -> tuple[str, dict]:
+    """Return the tables as Markdown and the results as plain values."""
+    cells = scores.checked(cells)
+    told = scored(cells, tasks)
+    weak = set(scores.unrankable(told, ORACLE, BASELINE))
+    lines, figures = [], []
+    ranked = _ranks(told, weak)
+    lines += _rank_lines(ranked, told)
+    figures += [_figure(f"mean rank: {m}", r, "rank") for m, r in
+                zip(ranked.methods, ranked.mean, strict=True)]  # fmt: skip
+    best = ranked.methods[0] if ranked.methods else default
+    for name in dict.fromkeys([default, best]):
+        part, found = _verdicts(told, tasks, name, weak)
+        lines += part
+        figures += found
+    for name, task in tasks.items():
+        mine = told[told["task"] == name]
+        if not mine.empty:
+            lines += _task_lines(cells, mine, task, weak, ranked)
+    part, found = _correlation(cells, tasks)
+    lines += part
+    figures += found
+    return "\n".join(lines), {"figures": figures, "cells": _compact(cells, tasks)}
+
+
+def _figure(name: str, value: float, unit: str, *, error: float | None = None,
+            holds: bool | None = None) -> dict:  # fmt: skip
+    return {"figure": name, "value": _round(value), "unit": unit,
+            "anchor": None if error is None else _round(error), "ratio": None,
+            "bar": None if holds is None else "better than the 95 % interval of 0",
+            "holds": holds}  # fmt: skip
+
+
+def _round(value: float) -> float | None:
+    return float(f"{value:.5g}") if np.isfinite(value) else None
+
+
+def _ranks(told: pd.DataFrame, weak: set) -> scores.Ranks:
+    fair = told[~told["method"].isin([ORACLE, FULL])]
+    keep = [k not in weak for k in
+            fair[["task", "measure", "budget"]].itertuples(index=False, name=None)]  # fmt: skip
+    return scores.ranks(fair[keep])
+
+
+def _rank_lines(ranked: scores.Ranks, told: pd.DataFrame) -> list[str]:
+    cost = scores.costs(told).set_index("method")
+    lines = [
+        "### Mean ranks and costs",
+        "",
+        (f"Over {ranked.blocks} comparisons (task and budget) in which knowing the truth helps; "
+        f"two methods {ranked.critical:.2f} apart differ (Nemenyi, 5 %). A method with few "
+        "budgets or tasks is not ranked."),
+        "",
+        "| method | mean rank | seconds | memory, MB | failed |",
+        "|---|---|---|---|---|",
+    ]
+    rank = dict(zip(ranked.methods, ranked.mean, strict=True))
+    order = [*ranked.methods, *[m for m in cost.index if m not in rank]]
+    for m in order:
+        line = cost.loc[m]
+        shown = f"{rank[m]:.2f}" if m in rank else "–"
+        lines.append(
+            f"| {m} | {shown} | {line['seconds']:.2g} | {line['memory_mb']:.0f} | "
+            f"{int(line['failed']) or ''} |"
+        )
+    return [*lines, ""]
+
+
+def _against(told: pd.DataFrame, method: str, others: tuple[str, ...]) -> pd.DataFrame:
+    """Compare a method with the best of some others per seed; full data meets every budget."""
+    mine = told[told["method"] == method]
+    rest = told[told["method"].isin(others) & np.isfinite(told["value"])].copy()
+    if rest.empty:
+        return pd.DataFrame()
+    if others == (FULL,):
+        rest = rest.drop(columns="budget").merge(mine[["task", "budget"]].drop_duplicates(),
+                                                 on="task")  # fmt: skip
+    sign = np.where(rest["higher_is_better"].astype(bool), 1.0, -1.0)
+    rest["good"] = rest["value"] * sign
+    # The better of several rivals by its mean, not by luck of a seed.
+    means = rest.groupby(["task", "budget", "method"])["good"].mean().reset_index()
+    top = means.sort_values("good").drop_duplicates(["task", "budget"], keep="last")
+    rest = rest.merge(top[["task", "budget", "method"]], on=["task", "budget", "method"])
+    both = pd.concat([mine, rest.drop(columns="good").assign(method="rival")])
+    return scores.against(both, "rival")
+
+
+def _verdicts(told: pd.DataFrame, tasks: dict, method: str, weak: set) -> tuple[list, list]:
+    lines = [
+        f"### {method} against random, the published objective and full data",
+        "",
+        ("Mean paired gain ± standard error over seeds, in the score of the task (positive is "
+        "better); + and − where the 95 % interval excludes 0. Headroom: the oracle over random; "
+        "(0) where it is below two standard errors, so that nothing is ranked. The published "
+        "objective is the better of its exact solution and its algorithm with jumps."),
+        "",
+        "| task | score | budget | seeds | headroom | over random | over published | over full |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    figures = []
+    rivals = {"random": (BASELINE,), "published": PUBLISHED, "full data": (FULL,)}
+    found = {n: _against(told, method, r) for n, r in rivals.items()}
+    head = _against(told, ORACLE, (BASELINE,))
+    for name, task in tasks.items():
+        mine = told[(told["task"] == name) & (told["method"] == method)]
+        for budget in sorted(mine["budget"].unique()):
+            seeds = mine.loc[mine["budget"] == budget, "seed"].nunique()
+            row = [name, MEASURES[task.score].title, f"{100 * budget:g} %", str(seeds)]
+            room = _cell(head, name, budget)
+            low = (name, task.score, budget) in weak
+            row.append((room[0] if room else "") + (" (0)" if low else ""))
+            for rival, table in found.items():
+                cell = _cell(table, name, budget)
+                row.append(cell[0] if cell else "")
+                if cell:
+                    figures.append(
+                        _figure(f"{name}, {100 * budget:g} %: {method} over {rival}", cell[1],
+                                task.score, error=cell[2], holds=cell[3])
+                    )  # fmt: skip
+            lines.append("| " + " | ".join(row) + " |")
+    lines.append("")
+    total = []
+    for rival in rivals:
+        signs = [f["holds"] for f in figures if f["figure"].endswith(f"over {rival}")]
+        worse = [f for f in figures if f["figure"].endswith(f"over {rival}") and not f["holds"]
+                 and f["anchor"] is not None and f["value"] < -2 * f["anchor"]]  # fmt: skip
+        if signs:
+            total.append(f"{rival}: better in {sum(map(bool, signs))}, worse in {len(worse)} of "
+                         f"{len(signs)}")  # fmt: skip
+    return [*lines, f"{method} against " + "; ".join(total) + ".", ""], figures
+
+
+def _cell(table: pd.DataFrame, task: str, budget: float) -> tuple | None:
+    if table.empty:
+        return None
+    row = table[(table["task"] == task) & (table["budget"] == budget)]
+    if row.empty:
+        return None
+    gain, error, verdict = (row[c].iloc[0] for c in ("gain", "error", "verdict"))
+    text = f"{gain:+.4f} ± {error:.4f} {SIGNS[verdict]}" if np.isfinite(error) else f"{gain:+.4f}"
+    return text, float(gain), float(error), bool(verdict == "better")
+
+
+def _task_lines(cells: pd.DataFrame, mine: pd.DataFrame, task: object, weak: set,
+                ranked: scores.Ranks) -> list[str]:  # fmt: skip
+    """Return a table of the score and, beside it, the two-sample AUC at the middle budget."""
+    it = MEASURES[task.score]
+    middle = scores.means(mine).set_index(["method", "budget"])
+    means, halves = middle["mean"].to_dict(), middle["half"].to_dict()
+    signs = scores.against(mine, BASELINE).set_index(["method", "budget"])["verdict"].to_dict()
+    budgets = sorted({b for m, b in means if m != FULL})
+    auc = cells[(cells["task"] == task.name) & (cells["measure"] == "two_sample_auc")]
+    aucs = scores.means(auc).set_index(["method", "budget"])["mean"].to_dict()
+    beside = budgets[len(budgets) // 2]
+    marks = ["(0)" if (task.name, task.score, b) in weak else "" for b in budgets]
+    heads = [f"{100 * b:g} % {m}".strip() for b, m in zip(budgets, marks, strict=True)]
+    order = [ORACLE, *ranked.methods]
+    order += [m for m in dict.fromkeys(mine["method"]) if m not in order]
+    seeds = mine.groupby("method")["seed"].nunique()
+    lines = [
+        f"### {task.name}",
+        "",
+        (f"{task.about} Score: {it.title}, {'higher' if it.higher_is_better else 'lower'} is "
+        f"better; {int(seeds.min())} to {int(seeds.max())} seeds; mean ± half of the 95 % "
+        f"interval; + better and − worse than random. AUC: two-sample, at {100 * beside:g} %, on "
+        "features that no method sees; .5 is best."),
+        "",
+        "| method | " + " | ".join(heads) + " | AUC |",
+        "|---" * (len(budgets) + 2) + "|",
+    ]
+    for method in order:
+        row = []
+        for b in [1.0] * len(budgets) if method == FULL else budgets:
+            if (method, b) not in means:
+                row.append("")
+                continue
+            half = halves[method, b]
+            spread = f" ± {half:.3f}" if np.isfinite(half) else ""
+            sign = signs.get((method, b), "")
+            row.append(f"{means[method, b]:.4f}{spread} {SIGNS[sign] if sign else ''}".strip())
+        if any(row):
+            at = aucs.get((method, 1.0 if method == FULL else beside), np.nan)
+            lines.append(f"| {method} | " + " | ".join(row) + f" | {at:.3f} |")
+    return [*lines, ""]
+
+
+def _correlation(cells: pd.DataFrame, tasks: dict) -> tuple[list[str], list[dict]]:
+    """Return how well divergence to held-out rows orders the methods by their score."""
+    rows, figures = [], []
+    good = cells[np.isfinite(cells["value"]) & (cells["method"] != FULL)]
+    for name, task in tasks.items():
+        mine = good[good["task"] == name]
+        if mine.empty:
+            continue
+        wide = mine.pivot_table(index=["budget", "method"], columns="measure", values="value")
+        if task.score not in wide:
+            continue
+        sign = 1.0 if MEASURES[task.score].higher_is_better else -1.0
+        row = [name]
+        for measure in ("jsd", "energy", "two_sample_auc"):
+            found = []
+            for _, part in wide.groupby("budget"):
+                both = part[[measure, task.score]].dropna()
+                if len(both) >= 5:
+                    at = stats.spearmanr(-both[measure], sign * both[task.score]).statistic
+                    found.append(at)
+            found = [f for f in found if np.isfinite(f)]
+            row.append(f"{np.mean(found):.2f}" if found else "")
+            if found:
+                figures.append(_figure(f"{name}: rank correlation of {measure} with score",
+                                       float(np.mean(found)), "Spearman"))  # fmt: skip
+        rows.append("| " + " | ".join(row) + " |")
+    lines = [
+        "### Does divergence tell the score?",
+        "",
+        _CORRELATION,
+        "",
+        "| task | Jensen-Shannon | energy distance | two-sample AUC |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ]
+    return lines, figures
+
+
+def _compact(cells: pd.DataFrame, tasks: dict) -> dict:
+    """Return mean, standard error and seeds per task, measure, method and budget."""
+    kept: dict = {}
+    wanted = {n: {t.score, "two_sample_auc", "jsd"} for n, t in tasks.items()}
+    good = cells[np.isfinite(cells["value"])]
+    for (task, measure, method, budget), part in good.groupby(
+        ["task", "measure", "method", "budget"], sort=False
+    ):
+        if measure in wanted.get(task, ()):
+            values = part["value"].to_numpy()
+            error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+            at = kept.setdefault(task, {}).setdefault(measure, {}).setdefault(method, {})
+            at[f"{budget:g}"] = [_round(values.mean()), _round(error), len(values)]
+    return kept
+
+
+def renew(page: Path, text: str) -> None:
+    """Put the tables between their marks in the page."""
+    whole = page.read_text(encoding="utf-8")
+    before, rest = whole.split(START, 1)
+    after = rest.split(END, 1)[1]
+    page.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}", encoding="utf-8")

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gio_spark.evaluate import cells
+from gio_spark.evaluate.measures import MEASURES
+from gio_spark.evaluate.methods import base, method
+from gio_spark.evaluate.pack import digest, pack, unpack
+from gio_spark.tables import Workspace
+
+from .arenas import small_arena
+
+MEASURED = [MEASURES["jsd"], MEASURES["energy"]]
+
+
+def plan(**changes):
+    given = {"task": "toy", "methods": ["random", "oracle"], "budgets": [0.1, 0.5],
+             "seeds": [0, 1], "measures": MEASURED}  # fmt: skip
+    return cells.Plan(**{**given, **changes})
+
+
+@pytest.fixture
+def broken():
+    """A method that fails at large budgets, as long as it is marked broken."""
+    state = {"calls": 0, "broken": True}
+
+    @method("broken_for_tests")
+    def run(arena, budget, seed):
+        """Fail."""
+        state["calls"] += 1
+        if state["broken"] and budget > 100:
+            raise MemoryError("no room for so many")
+        return np.arange(budget)
+
+    yield state
+    base._METHODS.pop("broken_for_tests")
+
+
+def test_an_arena_survives_packing_to_the_bit():
+    arena = small_arena(50, sources=np.array(["a", "b"] * 25))
+    arrays = pack(arena)
+    again = unpack(arrays)
+    assert digest(pack(again)) == digest(arrays)
+    assert again.texts.to_pylist() == arena.texts.to_pylist()
+    assert again.sources.tolist() == arena.sources.tolist()
+    assert again.tokens is None
+    assert digest(pack(small_arena(50, seed=1))) != digest(arrays)
+
+
+def test_null_and_sliced_texts_are_packed_too():
+    import pyarrow as pa
+
+    texts = pa.array(["gone", "kept", None, "älter"])[1:]
+    arena = small_arena(3, texts=texts)
+    assert unpack(pack(arena)).texts.to_pylist() == ["kept", "", "älter"]
+
+
+def test_a_rerun_computes_only_what_is_missing_or_changed(spark, tmp_path):
+    arena = small_arena()
+    first = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, plan())
+    assert (first.computed, first.reused, first.left) == (8, 0, 0)
+    assert len(first.table) == 16
+    again = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, plan())
+    assert (again.computed, again.reused) == (0, 8)
+    at = ["method", "budget", "seed", "measure"]
+    values = [t.table.sort_values(at)["value"].tolist() for t in (first, again)]
+    assert values[0] == values[1]
+    wider = plan(methods=["random", "oracle", "stratified"], seeds=[0, 1, 2])
+    more = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, wider)
+    assert (more.computed, more.reused) == (10, 8)
+    measure = plan(measures=[*MEASURED, MEASURES["coverage"]])
+    beside = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, measure)
+    assert beside.computed == 8
+    assert set(beside.table["measure"]) == {"jsd", "energy", "coverage"}
+    other = cells.run_cells(spark, Workspace(spark, str(tmp_path)), small_arena(seed=3), plan())
+    assert other.computed == 8
+
+
+def test_a_run_that_is_stopped_keeps_its_finished_waves(spark, tmp_path):
+    arena = small_arena()
+    wide = plan(seeds=range(6), budgets=[0.1])
+    waves = []
+
+    class OutOfTimeError(Exception):
+        pass
+
+    def on_wave(done, total, last):
+        waves.append((done, total))
+        if len(waves) == 2:
+            raise OutOfTimeError
+
+    with pytest.raises(OutOfTimeError):
+        cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, wide, slots=1,
+                        on_wave=on_wave)  # fmt: skip
+    assert waves == [(4, 12), (8, 12)]
+    rest = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, wide, slots=1)
+    assert (rest.computed, rest.reused) == (4, 8)
+    late = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, plan(), stop_at=-1.0)
+    assert late.computed == 0
+    assert late.left == 4  # the smaller budget is there
+
+
+def test_a_method_that_fails_is_a_row_that_is_tried_again(spark, tmp_path, broken):
+    arena = small_arena()
+    mine = plan(methods=["random", "broken_for_tests"], seeds=[0])
+    out = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, mine)
+    failed = out.table[out.table["error"] != ""]
+    assert set(failed["method"]) == {"broken_for_tests"}
+    assert set(failed["budget"]) == {0.5}
+    assert failed["error"].tolist() == ["MemoryError: no room for so many"] * 2
+    assert all(math.isnan(v) for v in failed["value"])
+    broken["broken"] = False
+    mended = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, mine)
+    assert mended.computed == 1
+    assert (mended.table["error"] == "").all()
+    assert len(mended.table) == 8
+
+
+def test_full_data_is_one_cell_whatever_budgets_and_seeds(spark, tmp_path):
+    out = cells.run_cells(
+        spark, Workspace(spark, str(tmp_path)), small_arena(), plan(methods=["full"])
+    )
+    assert out.table["budget"].tolist() == [1.0, 1.0]
+    assert out.table["rows"].tolist() == [400, 400]
+
+
+def test_a_measure_that_fails_is_an_error_of_its_own(spark, tmp_path):
+    arena = small_arena(texts=None)
+    mine = plan(methods=["random"], seeds=[0], measures=[MEASURES["cross_entropy"], *MEASURED])
+    out = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, mine)
+    wrong = out.table.set_index(["measure", "budget"])["error"]
+    assert "no texts" in wrong["cross_entropy", 0.1]
+    assert wrong["jsd", 0.1] == ""

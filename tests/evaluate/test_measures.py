@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gio_spark.errors import ConfigError, InputError, MissingExtraError
+from gio_spark.evaluate import proxies
+from gio_spark.evaluate.language import CODES, cross_entropy, gather, word_codes
+from gio_spark.evaluate.measures import MEASURES, two_sample_auc, wanted_measures
+from gio_spark.evaluate.ruler import make_ruler, mean_distance
+from gio_spark.gio.estimators import energy_distance
+
+from .arenas import small_arena
+
+
+@pytest.fixture(scope="module")
+def arena():
+    return small_arena(900)
+
+
+@pytest.fixture(scope="module")
+def ruler(arena):
+    return make_ruler(arena)
+
+
+@pytest.mark.parametrize("name", [n for n in MEASURES if n != "proxy_cnn"])
+def test_rows_like_the_target_are_better_than_random_ones_by_every_measure(arena, ruler, name):
+    measure = MEASURES[name]
+    like = np.flatnonzero(arena.good == 1)[:150]
+    mixed = np.arange(150)
+    best, usual = (measure.judge(arena, ruler, rows, 0) for rows in (like, mixed))
+    assert best > usual if measure.higher_is_better else best < usual
+
+
+def test_the_energy_distance_is_the_exact_one_to_single_precision(arena, ruler):
+    rows = np.arange(0, 300)
+    exact = energy_distance(arena.vectors[rows], arena.held_vectors, unbiased=True)
+    assert MEASURES["energy"].judge(arena, ruler, rows, 0) == pytest.approx(exact, abs=1e-4)
+
+
+def test_the_mean_distance_leaves_a_row_and_itself_out():
+    assert mean_distance(np.array([[0.0], [3.0]], np.float32), None) == pytest.approx(3.0)
+
+
+def test_coverage_is_one_for_a_selection_with_the_targets_own_shares(arena, ruler):
+    mode = np.repeat(np.arange(len(ruler.mode_share)), 300)
+    share = np.full(len(ruler.mode_share), 1 / len(ruler.mode_share))
+    from dataclasses import replace
+
+    same = replace(ruler, mode=mode.astype(np.int32), mode_share=share)
+    every = np.arange(len(mode))
+    assert MEASURES["coverage"].judge(arena, same, every, 0) == pytest.approx(1.0)
+    assert MEASURES["coverage"].judge(arena, same, every[:300], 0) == pytest.approx(share[0])
+
+
+def test_an_empty_model_knows_nothing_and_a_copy_of_the_text_knows_most():
+    texts = pa.array(["the cat sat", "the dog sat", None])
+    codes, ends = word_codes(texts)
+    assert ends.tolist() == [3, 6, 6]
+    held = gather(codes, ends, np.array([0]))
+    none = gather(codes, ends, np.array([2]))
+    assert cross_entropy(*none, *held) == pytest.approx(np.log(CODES))
+    own = cross_entropy(*gather(codes, ends, np.array([0])), *held)
+    other = cross_entropy(*gather(codes, ends, np.array([1])), *held)
+    assert own < other < np.log(CODES)
+
+
+def test_the_language_model_gives_every_history_chances_that_sum_to_one():
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 50, 400)
+    previous = np.r_[CODES, words[:-1]]
+    every = np.arange(CODES)
+    for history in (7, 60, CODES):  # seen, never seen, the start of a text
+        chances = [
+            np.exp(-cross_entropy(words, previous, np.array([w]), np.array([history])))
+            for w in range(50)
+        ]
+        rest = np.exp(-cross_entropy(words, previous, np.array([999]), np.array([history])))
+        assert sum(chances) + rest * (len(every) - 50) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_gather_follows_the_rows_and_starts_each_text_anew():
+    codes, ends = word_codes(pa.array(["a b", "c", "d e f"]))
+    words, previous = gather(codes, ends, np.array([2, 0]))
+    assert words.tolist() == [*codes[3:6], *codes[0:2]]
+    assert previous.tolist() == [CODES, codes[3], codes[4], CODES, codes[0]]
+
+
+def test_two_samples_of_one_law_cannot_be_told_apart():
+    rng = np.random.default_rng(1)
+    first, second = (rng.standard_normal((500, 5)).astype(np.float32) for _ in range(2))
+    assert two_sample_auc(first, second) == pytest.approx(0.5, abs=0.06)
+    assert two_sample_auc(first, 3 * second) > 0.8  # equal means, other spread
+
+
+def test_measures_that_the_data_does_not_allow_are_left_out_or_refused():
+    names = [m.name for m in wanted_measures((), texts=False, labels=False)]
+    assert names == ["energy", "jsd", "coverage", "two_sample_auc"]
+    with pytest.raises(InputError, match=r"needs labels .* set columns.label"):
+        wanted_measures(("proxy_linear",), texts=True, labels=False)
+    with pytest.raises(InputError, match="needs texts"):
+        wanted_measures(("cross_entropy",), texts=False, labels=True)
+    with pytest.raises(ConfigError, match="did you mean 'energy'"):
+        wanted_measures(("enery",), texts=True, labels=True)
+
+
+def test_proxies_are_judged_by_what_the_labels_are(arena):
+    assert proxies.kind_of(arena) == "auc"
+    assert proxies.kind_of(small_arena(held_labels=np.arange(120) % 3)) == "accuracy"
+    assert proxies.kind_of(small_arena(held_labels=np.linspace(0, 1, 120))) == "skill"
+    with pytest.raises(InputError, match="labels"):
+        proxies.kind_of(small_arena(held_labels=None))
+
+
+def test_the_cnn_says_what_it_needs(arena, ruler):
+    error = InputError if proxies.has_torch() else MissingExtraError
+    with pytest.raises(error, match="proxy_cnn"):
+        MEASURES["proxy_cnn"].judge(arena, ruler, np.arange(50), 0)
