@@ -12,6 +12,7 @@ from gio_spark.evaluate.methods import herding
 from gio_spark.evaluate.methods import transport
 from gio_spark.evaluate.methods import facility
 from gio_spark.evaluate.methods import plans
+from gio_spark.evaluate.methods import information
 
 # isort: on
 from gio_spark.evaluate.methods.base import Chosen, Method, Selection, choose, get, method, methods
@@ -27,6 +28,7 @@ __all__ = [
     "facility",
     "get",
     "herding",
+    "information",
     "language_models",
     "method",
     "methods",
