@@ -96,6 +96,10 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     if summary["certificate"]:
         gap = max(0.0, summary["certificate"][2])
         table.add_row("certified", f"no plan is better by more than {gap:.1e}")
+    judged = summary.get("gate")
+    if judged is not None:
+        said = "passed" if judged["passed"] else "FAILED"
+        table.add_row("gate", f"{said}: " + judged["why"].splitlines()[0])
     bad = sum(n for reasons in summary["quarantine"].values() for n in reasons.values())
     if bad:
         table.add_row("put aside", f"{bad:,} rows")

@@ -26,7 +26,7 @@ from gio_spark.gime.profile import (
     register,
 )
 from gio_spark.gime.rows import Column, Rows
-from gio_spark.gime.select import Selected, bounded_kl, select
+from gio_spark.gime.select import MeanLimit, Selected, bounded_kl, limited_kl, select
 from gio_spark.gime.sensitivity import Sensitivity, sensitivity
 from gio_spark.gime.spatiotemporal import SPATIOTEMPORAL
 from gio_spark.gime.state import State, merge
@@ -56,6 +56,7 @@ __all__ = [
     "Cells",
     "Column",
     "Constants",
+    "MeanLimit",
     "Metric",
     "OwnScore",
     "Profile",
@@ -82,6 +83,7 @@ __all__ = [
     "get_profile",
     "judge",
     "labelled",
+    "limited_kl",
     "meet",
     "merge",
     "merge_states",

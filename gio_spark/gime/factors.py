@@ -101,9 +101,11 @@ def turning_point(
 ) -> tuple[float, float, float] | None:
     """Return a maximum inside the sweep, and the band around it, or None.
 
-    A parabola is fitted; it counts as a turning point when its curvature is negative at 99 % and
-    its top lies between the 15th and 85th percentile of the values. The band is where the parabola
-    stays within one standard error of the residuals below its top.
+    A parabola is fitted; it counts as a turning point when its curvature is negative at 99 %, its
+    top lies between the 15th and 85th percentile of the values, and the score rises before it and
+    falls behind it, each at 95 % (Simonsohn 2018's two lines: a response that merely levels off
+    bends a parabola as well). The band is where the parabola stays within one standard error of
+    the residuals below its top.
     """
     keep = np.isfinite(score)
     x, y = value[keep], score[keep]
@@ -121,6 +123,16 @@ def turning_point(
     top = -found[1] / (2 * found[2])
     if not np.quantile(z, 0.15) < top < np.quantile(z, 0.85):
         return None
+    if not (_slope_is(z[z <= top], y[z <= top], 1) and _slope_is(z[z >= top], y[z >= top], -1)):
+        return None
     half = float(np.sqrt(max(sigma, 1e-12) / -found[2]))
     low, mid, high = (float(x.mean() + x.std() * p) for p in (top - half, top, top + half))
     return mid, low, high
+
+
+def _slope_is(x: NDArray[np.float64], y: NDArray[np.float64], sign: int) -> bool:
+    """Say whether a line through points rises (1) or falls (-1) at 95 %, one-sided."""
+    if x.size < 4 or np.ptp(x) == 0:
+        return False
+    fitted = stats.linregress(x, y, alternative="greater" if sign > 0 else "less")
+    return bool(fitted.pvalue < 0.05)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from gio_spark.errors import InputError
+from gio_spark.gime.thresholds import ADDITIVE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,8 +67,8 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0 if passed, 3 if not (1 and 2 are left to errors), so that a scheduled job can wait."""
-        return 0 if self.passed else 3
+        """0 if passed, 4 if not (1 to 3 are other outcomes), so that a scheduled job can wait."""
+        return 0 if self.passed else 4
 
     @property
     def why(self) -> str:
@@ -284,7 +285,7 @@ def meet(
         moved = move_quota(best, worst.metric, worst.direction, cells, share=step[worst.metric])
         done += 1
         after = measure(moved)
-        if not np.array_equal(moved, best) and _short(after, thresholds) < _short(
+        if not np.array_equal(moved, best) and move_distance(after, thresholds) < move_distance(
             values, thresholds
         ):
             best, values = moved, after
@@ -320,7 +321,8 @@ def _missing(threshold: Threshold, value: float | None) -> float:
     return min(abs(value - end) for end in ends) / reach
 
 
-def _short(values: Mapping[str, float], thresholds: Sequence[Threshold]) -> float:
+def move_distance(values: Mapping[str, float], thresholds: Sequence[Threshold]) -> float:
+    """Return how far values are from their thresholds in all; 0 where all are met."""
     return sum(_missing(t, values.get(t.metric)) for t in thresholds)
 
 
@@ -353,6 +355,8 @@ def cell_limits(
             least[chosen] = np.maximum(least[chosen], 1)
         elif means is not None and one.kind == "high":
             reach = abs(one.best - one.worst)
+            if one.metric in ADDITIVE:
+                means = means * budget
             bad = (
                 means > one.bound + reach if one.direction == "less" else means < one.bound - reach
             )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gio_spark.errors import BudgetError
+from gio_spark.gime.accumulators import DAY
 from gio_spark.gime.gate import Cells, Verdict, cell_limits, meet
 
 if TYPE_CHECKING:
@@ -75,6 +76,111 @@ def bounded_kl(
             else:
                 high = middle
         rows = np.clip(high * p, least, most)
+    return _whole(rows, least, most, budget)
+
+
+@dataclass(frozen=True, eq=False)
+class MeanLimit:
+    """A bound on the mean of a row's contribution to a metric.
+
+    Attributes:
+        means: Mean contribution per cell, (K,).
+        bound: Bound on the mean over all rows selected.
+        direction: "less": at most the bound; "more": at least.
+    """
+
+    means: NDArray[np.float64]
+    bound: float
+    direction: str
+
+    @property
+    def excess(self) -> NDArray[np.float64]:
+        """How much a row of each cell adds to what must not be above zero, scaled to one."""
+        sign = 1.0 if self.direction == "less" else -1.0
+        away = sign * (np.asarray(self.means, np.float64) - self.bound)
+        scale = float(np.abs(away).max())
+        return away / scale if scale > 0 else away
+
+
+def limited_kl(
+    target: NDArray[np.float64],
+    least: NDArray[np.int64],
+    most: NDArray[np.int64],
+    budget: int,
+    limits: Sequence[MeanLimit] = (),
+) -> NDArray[np.int64]:
+    """Minimise KL(target || rows / budget) under bounds per cell and bounds on means.
+
+    With multipliers nu of the budget and mu_k >= 0 of the mean limits, the optimum is
+    rows_c = clip(target_c / (nu + sum_k mu_k a_kc), least_c, most_c), a_k the excess of limit k
+    per row: the program is convex, and what limit k adds up to falls with mu_k. Each mu_k is found
+    by bisection in turn, until none moves; then whole rows by largest remainder, so that a limit
+    can be off by less than one row's part. A limit that no plan can meet is met as far as it can.
+
+    Raises:
+        BudgetError: The bounds do not allow the budget.
+    """
+    plain = bounded_kl(target, least, most, budget)
+    excess = [one.excess for one in limits]
+    if not any(float(plain @ a) > 0 for a in excess):
+        return plain
+    p = np.asarray(target, np.float64)
+    if not int(least.sum()) < budget < int(np.where(p > 0, most, least).sum()):
+        return plain
+    price = np.zeros(len(excess))
+    matrix = np.stack(excess)
+
+    def rows_at(mu: NDArray[np.float64]) -> NDArray[np.float64]:
+        pull = mu @ matrix
+        low, high = -float(pull.max()) - 1.0, float(p.sum()) - float(pull.min()) + 1.0
+        for _ in range(80):
+            nu = (low + high) / 2
+            if _filled(p, nu + pull, least, most).sum() > budget:
+                low = nu
+            else:
+                high = nu
+        return _filled(p, high + pull, least, most)
+
+    for _ in range(8):
+        before = price.copy()
+        for at, a in enumerate(excess):
+            low, high = 0.0, 1e-9
+            price[at] = 0.0
+            if float(rows_at(price) @ a) <= 0:
+                continue
+            # The scale of a price is that of a share per row; it grows until the limit holds.
+            while high < 1e6:
+                price[at] = high
+                if float(rows_at(price) @ a) <= 0:
+                    break
+                high *= 8
+            for _ in range(40):
+                price[at] = (low + high) / 2
+                if float(rows_at(price) @ a) > 0:
+                    low = price[at]
+                else:
+                    high = price[at]
+            price[at] = high
+        if np.allclose(before, price, rtol=1e-3, atol=0):
+            break
+    return _whole(rows_at(price), least, most, budget)
+
+
+def _filled(
+    p: NDArray[np.float64],
+    price: NDArray[np.float64],
+    least: NDArray[np.int64],
+    most: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wanted = np.where(price > 0, p / price, np.where(p > 0, np.inf, 0.0))
+    return np.clip(np.where(p > 0, wanted, 0.0), least, most)
+
+
+def _whole(
+    rows: NDArray[np.float64], least: NDArray[np.int64], most: NDArray[np.int64], budget: int
+) -> NDArray[np.int64]:
+    """Round to whole rows by largest remainder, within the bounds."""
     whole = np.maximum(np.floor(rows + 1e-9).astype(np.int64), least)
     missing = budget - int(whole.sum())
     order = np.argsort(-(rows - whole), kind="stable")
@@ -111,7 +217,7 @@ def row_scores(sample: Sample) -> dict[str, NDArray[np.float64]]:
     if "quality" in rows:
         found["distortion"] = 1.0 - filled("quality")
     if "event_time" in rows and "ingest_time" in rows:
-        found["delay"] = filled("ingest_time") - filled("event_time")
+        found["delay"] = (filled("ingest_time") - filled("event_time")) / DAY
     fields = [role for role in rows.columns if ":" in role]
     if fields and "distortion" not in found:
         gone = np.stack([~rows[role].valid for role in fields]).mean(axis=0)
@@ -119,6 +225,23 @@ def row_scores(sample: Sample) -> dict[str, NDArray[np.float64]]:
         if "volume" not in found:
             found["volume"] = 1.0 - gone
     return {name: values for name, values in found.items() if values.std() > 0}
+
+
+def cell_means(
+    sample: Sample, cells: NDArray[np.int64], count: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return metric -> mean of its rows' contributions per cell, (count,).
+
+    Cells without a row in the sample are given the mean of all.
+    """
+    sizes = np.bincount(cells, minlength=count)
+    found = {}
+    for metric, values in row_scores(sample).items():
+        if metric == "volume" and "tokens" not in sample.rows:
+            continue
+        summed = np.bincount(cells, values, count)
+        found[metric] = np.where(sizes > 0, summed / np.maximum(sizes, 1), values.mean())
+    return found
 
 
 def select(
@@ -159,12 +282,7 @@ def select(
         target_mass = _aim(sizes, known, wanted)
     scores = row_scores(sample)
     order = _row_order(scores, cells, wanted, directions, seed)
-    means = {
-        m: np.bincount(cells, v, sizes.size) / np.maximum(sizes, 1)
-        for m, v in scores.items()
-        if m != "volume" or "tokens" in sample.rows
-    }
-    laid_out = Cells(sizes, known, means)
+    laid_out = Cells(sizes, known, cell_means(sample, cells, sizes.size))
     least, most = cell_limits(thresholds, laid_out, size)
     take = bounded_kl(target_mass, least, most, size)
     starts = np.r_[0, np.cumsum(sizes)]

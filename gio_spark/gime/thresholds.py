@@ -62,6 +62,15 @@ class Threshold:
             return value <= self.bound + slack
         return value >= self.bound - slack
 
+    def tightened(self, share: float) -> Threshold:
+        """Return the threshold with its bound moved inwards by a share of the attainable range."""
+        step = share * abs(self.best - self.worst)
+        if self.upper is not None:
+            step = min(step, (self.upper - self.bound) / 4)
+            return replace(self, bound=self.bound + step, upper=self.upper - step)
+        ahead = -step if self.direction == "less" else step
+        return replace(self, bound=self.bound + ahead)
+
     @classmethod
     def at_share(
         cls, metric: str, share: float, worst: float, best: float, direction: str, kind: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from gio_spark.pipeline.auto import auto_options
 from gio_spark.pipeline.clusters import Codebook, centroids_of, mass_of
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.ratio import Ratio
+from gio_spark.pipeline.steer import Steering, steer
 from gio_spark.pipeline.strata import kept_by_source, save_strata
 from gio_spark.pipeline.vectors import Side, targets_of
 from gio_spark.settings.run import parse_budget
@@ -53,14 +54,30 @@ class Chosen:
 # ---- plan --------------------------------------------------------------------------------------
 
 
-def plan(ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio | None) -> Chosen:
-    """Choose how much to take of each cluster, and the threshold that rows must pass."""
+def plan(
+    ctx: Context,
+    sides: dict[str, Side],
+    book: Codebook,
+    ratio: Ratio | None,
+    steering: Steering | None = None,
+) -> Chosen:
+    """Choose how much to take of each cluster, and the threshold that rows must pass.
+
+    Where thresholds of the metrics are in force, the plan is held to them.
+    """
     settings = ctx.settings
     key = fingerprint(
-        "plan", settings.select.model_dump(mode="json"), str(settings.budget), settings.seed,
-        settings.explode.within_cluster, settings.explode.temperature,
-        settings.quantize.neighbours, book.published, ratio.key if ratio else "",
+        "plan",
+        settings.select.model_dump(mode="json"),
+        str(settings.budget),
+        settings.seed,
+        settings.explode.within_cluster,
+        settings.explode.temperature,
+        settings.quantize.neighbours,
+        book.published,
+        ratio.key if ratio else "",
         [t.share for t in settings.target],
+        *([steering.key] if steering else []),
     )
     ws = ctx.workspace
 
@@ -70,31 +87,52 @@ def plan(ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio | No
         if int(result.take.sum()) == 0:
             told = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
             raise EmptySelectionError(told or "The plan takes no row of any cluster.")
+        rows = _rows_to_choose_from(ctx, book, ratio)
+        gate = None
+        if steering is not None:
+
+            def keep(take: np.ndarray) -> DataFrame:
+                table = explode.with_thresholds(
+                    rows,
+                    _plan_table(replace(result, take=take), problem),
+                    settings=settings.explode,
+                    seed=settings.seed,
+                )
+                return explode.kept(rows, table, settings=settings.explode, seed=settings.seed)
+
+            result, gate = steer(steering, result, problem, keep)
         target_rows = sum(s.usable for s in targets_of(sides))
         signs = failure_signs(
-            result, problem.sizes, problem.pool_centroids, target_rows=target_rows,
+            result,
+            problem.sizes,
+            problem.pool_centroids,
+            target_rows=target_rows,
             seed=settings.seed,
         )
         table = _plan_table(result, problem)
-        rows = _rows_to_choose_from(ctx, book, ratio)
-        table = explode.with_thresholds(
-            rows, table, settings=settings.explode, seed=settings.seed
-        )
+        table = explode.with_thresholds(rows, table, settings=settings.explode, seed=settings.seed)
         if result.take_by_source is not None and problem.source_counts is not None:
             save_strata(
-                ctx, key, rows, ws.read("assignments", book.assignments["pool"]),
-                counts=problem.source_counts, take=result.take_by_source,
+                ctx,
+                key,
+                rows,
+                ws.read("assignments", book.assignments["pool"]),
+                counts=problem.source_counts,
+                take=result.take_by_source,
                 names=problem.source_names,
             )
         written = ws.write_arrow(
-            "plan", pa.Table.from_pandas(table, preserve_index=False), fingerprint=key,
-            run=ctx.run, stage="plan",
+            "plan",
+            pa.Table.from_pandas(table, preserve_index=False),
+            fingerprint=key,
+            run=ctx.run,
+            stage="plan",
         )
-        return written, _facts(result, problem, signs)
+        return written, {**_facts(result, problem, signs), "gate": gate}
 
     record = ctx.stage("plan", key, "plan", make)
-    table = bounded(ws.read("plan", key), 1 << 20, "clusters of the plan").to_pandas()
-    table = table.drop(columns="fingerprint").sort_values("cluster", ignore_index=True)
+    table = ws.read_arrow("plan", key, 1 << 20, "clusters of the plan").to_pandas()
+    table = table.sort_values("cluster", ignore_index=True)
     for name, text, remedy in record.detail["notices"]:
         ctx.caution(name.replace("_", " "), text, remedy)
     return Chosen(table, key, record.detail, ratio)
@@ -179,8 +217,10 @@ def _quality(ctx: Context, book: Codebook) -> np.ndarray:
     rows = ctx.workspace.read("assignments", book.assignments["pool"])
     # Whole numbers add up to the same in any order, floats do not.
     whole = F.round(F.col("quality") * F.lit(1_000_000)).cast("bigint")
-    summed = rows.where(F.col("quality").isNotNull()).groupBy("cluster").agg(
-        F.sum(whole).alias("total"), F.count(F.lit(1)).alias("rows")
+    summed = (
+        rows.where(F.col("quality").isNotNull())
+        .groupBy("cluster")
+        .agg(F.sum(whole).alias("total"), F.count(F.lit(1)).alias("rows"))
     )
     table = bounded(summed, len(book.centroids), "quality per cluster").to_pandas()
     if table.empty:
@@ -291,15 +331,22 @@ def select_rows(
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         kept = kept_ids(ctx, book, chosen)
         rows = explode.materialise(
-            pool.rows, kept, expected=expected, settings=settings,
+            pool.rows,
+            kept,
+            expected=expected,
+            settings=settings,
             columns={"gio_input_version": pool.version},
         )
         added = ["gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_input_version"]
         own = [] if settings.output == "ids" else pool.own(rows)
         exact = settings.within_cluster != "hash_share"
         written = ws.write(
-            "selected", rows.select(*own, *added), fingerprint=ctx.run, run=ctx.run,
-            stage="select", expected=expected if exact else None,
+            "selected",
+            rows.select(*own, *added),
+            fingerprint=ctx.run,
+            run=ctx.run,
+            stage="select",
+            expected=expected if exact else None,
         )
         pool.recheck()
         return written, {"plan": chosen.key}
@@ -315,6 +362,4 @@ def kept_ids(ctx: Context, book: Codebook, chosen: Chosen) -> DataFrame:
     kept = kept_by_source(ctx, chosen.key, rows, sources)
     if kept is not None:
         return kept
-    return explode.kept(
-        rows, chosen.plan, settings=ctx.settings.explode, seed=ctx.settings.seed
-    )
+    return explode.kept(rows, chosen.plan, settings=ctx.settings.explode, seed=ctx.settings.seed)

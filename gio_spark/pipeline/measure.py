@@ -17,7 +17,7 @@ from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.ground import Ground
 from gio_spark.pipeline.vectors import Side
 from gio_spark.report.metrics import render_metrics
-from gio_spark.tables import Workspace
+from gio_spark.tables import Workspace, quoted_column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,11 @@ def measure(
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         table = group_figures(
-            ground, selected, rows, pool_rows=sides["pool"].usable, vectors=settings.steers
+            ground,
+            selected,
+            rows,
+            pool_rows=sides["pool"].usable,
+            vectors=settings.steers and "vector" in ground.profile.roles,
         )
         written = ctx.workspace.write_arrow(
             "metrics", table, fingerprint=key, run=ctx.run, stage="metrics"
@@ -98,25 +102,45 @@ def group_figures(
     return pa.concat_tables(parts)
 
 
-def _measured(ground: Ground, frames: Mapping[str, DataFrame], *, vectors: bool) -> pa.Table:
+def measured(
+    ground: Ground,
+    frames: Mapping[str, DataFrame],
+    *,
+    constants: gime.Constants,
+    target: Mapping[str, gime.State],
+    by: bool = True,
+) -> pa.Table:
+    """Return the metrics of named frames of the same columns.
+
+    Args:
+        ground: Tables of the run.
+        frames: Group -> rows.
+        constants: Frozen for rows of this kind.
+        target: The target's states under them.
+        by: Whether each group is also cut by the further columns of the settings.
+    """
     every = None
     for name, df in frames.items():
-        names = [c for c in df.columns if c != "id"]
-        part = df.select("id", *[F.col(f"`{c}`") for c in names], F.lit(name).alias("group"))
+        names = [F.col(quoted_column(c)) for c in df.columns]
+        part = df.select(*names, F.lit(name).alias("group"))
         every = part if every is None else every.unionByName(part)
     if every is None:
         raise InputError("There is no group to measure.")
     settings = ground.settings.gime
-    target = ground.targets(vectors=vectors)
-    frozen = ground.constants(vectors=vectors)
-    known = gime.target_states(target, ground.profile, constants=frozen)
     tables = []
-    for by in [["group"], *([["group", *settings.by]] if settings.by else [])]:
+    for groups in [["group"], *([["group", *settings.by]] if by and settings.by else [])]:
         found = gime.metrics(
-            every, ground.profile, by=by, target=known, settings=settings, constants=frozen
+            every, ground.profile, by=groups, target=target, settings=settings, constants=constants
         )
         tables.append(bounded(found, MAX_FIGURES, "metrics (use a coarser grouping)"))
     return pa.concat_tables(tables)
+
+
+def _measured(ground: Ground, frames: Mapping[str, DataFrame], *, vectors: bool) -> pa.Table:
+    frozen = ground.constants(vectors=vectors)
+    target = ground.targets(vectors=vectors)
+    known = gime.target_states(target, ground.profile, constants=frozen)
+    return measured(ground, frames, constants=frozen, target=known)
 
 
 def named_values(figures: pd.DataFrame) -> dict[str, float]:
@@ -127,9 +151,9 @@ def named_values(figures: pd.DataFrame) -> dict[str, float]:
 
 
 def _stored(workspace: Workspace, key: str) -> pd.DataFrame:
-    table = bounded(workspace.read("metrics", key), MAX_FIGURES, "metrics").to_pandas()
+    table = workspace.read_arrow("metrics", key, MAX_FIGURES, "metrics").to_pandas()
     table["group"] = table["group"].str.removeprefix("group=")
-    return table.drop(columns="fingerprint")
+    return table
 
 
 def metrics_of(settings: RunSettings, run: str) -> pd.DataFrame:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gio_spark.engine import bounded, describe, session
+from gio_spark.engine import describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
-from gio_spark.pipeline import choose, clean, clusters, learn, measure, prepare, ratio, vectors
+from gio_spark.pipeline import (
+    choose,
+    clean,
+    clusters,
+    gate,
+    learn,
+    measure,
+    prepare,
+    ratio,
+    steer,
+    vectors,
+)
 from gio_spark.pipeline.context import Context
 from gio_spark.pipeline.describe import report_data
 from gio_spark.report import render
@@ -135,15 +146,18 @@ def run(
     if finished is not None and until != learn.STAGE and _still_there(workspace, run_id):
         progress.say(f"{run_id}: nothing to do, all stages are complete.")
         return _load(workspace, finished, did_work=False)
-    ctx = Context(spark, settings, workspace, run_id, progress, watch)
+    ctx = Context(spark, settings, workspace, run_id, progress, watch, gather=True)
     inputs = prepare.open_all(spark, resolved, pins)
-    watch.start(settings.tracking.run_name or run_id, {"gio.run": run_id,
-                                                      "gio.engine": describe(spark).line()})
+    watch.start(
+        settings.tracking.run_name or run_id,
+        {"gio.run": run_id, "gio.engine": describe(spark).line()},
+    )
     status = "FAILED"
     try:
         curation = _stages(ctx, inputs, embedder, started, until)
         status = "FINISHED"
     finally:
+        workspace.flush()
         outcome = watch.end(status)
         if outcome.problem:
             progress.say(f"tracking: {outcome.problem}")
@@ -156,8 +170,13 @@ def _stages(
 ) -> Curation:
     ctx.tracker.params(ctx.settings.model_dump(mode="json"))
     ctx.tracker.inputs(
-        TrackedInput(name=name, location=one.location, format=one.format, version=one.version,
-                     context=name.rstrip("-0123456789"))
+        TrackedInput(
+            name=name,
+            location=one.location,
+            format=one.format,
+            version=one.version,
+            context=name.rstrip("-0123456789"),
+        )
         for name, one in inputs.items()
     )
     fitted, fit_key = vectors.fit_embedder(ctx, embedder, inputs["pool"])
@@ -182,7 +201,8 @@ def _stages(
     by_ratio = ctx.settings.explode.within_cluster == "density_ratio"
     if by_ratio or parse_budget(ctx.settings.budget)[0] == "auto":
         rated = ratio.score(ctx, sides, book)
-    chosen = choose.plan(ctx, sides, book, rated)
+    steering = steer.in_force(ctx, sides, book)
+    chosen = choose.plan(ctx, sides, book, rated, steering)
     if until == "select":
         return _partial(ctx, chosen)
     selected, rows = choose.select_rows(ctx, sides, book, chosen)
@@ -207,10 +227,15 @@ def _finish(
 ) -> Curation:
     """Render the report, record the run, prune what no recent run uses."""
     began = datetime.now(timezone.utc)
+    verdict = gate.verdict_of(chosen.facts.get("gate"), metrics)
+    gate.tell(ctx, verdict)
+    judged = gate.as_facts(verdict)
     with ctx.progress.stage("report") as shown:
         data = report_data(
             ctx, sides, book, chosen, selected, rows, metrics, started, embedder.revision
         )
+        if judged is not None:
+            data = replace(data, verdict=judged["why"], gate=gate.checks_table(judged))
         folder = report_folder(ctx.workspace, ctx.run)
         page = render(data, folder)
         shown.done(str(page))
@@ -234,6 +259,7 @@ def _finish(
         "certificate": facts["certificate"],
         "binding": facts["binding"],
         "auto": facts["auto"],
+        "gate": judged,
         "quarantine": {n: s.bad for n, s in sides.items()},
         "versions": {n: s.source.version for n, s in sides.items()},
         "inputs": {n: s.source.location for n, s in sides.items()},
@@ -255,8 +281,13 @@ def _finish(
     }
     _track(ctx, summary, chosen, page)
     record = ctx.workspace.record(
-        run=ctx.run, stage="run", fingerprint=ctx.run, table="", rows=rows,
-        seconds=(datetime.now(timezone.utc) - began).total_seconds(), detail=summary,
+        run=ctx.run,
+        stage="run",
+        fingerprint=ctx.run,
+        table="",
+        rows=rows,
+        seconds=(datetime.now(timezone.utc) - began).total_seconds(),
+        detail=summary,
     )
     used = [*summary["keys"]["embeddings"].values(), *book.assignments.values(), book.key]
     for table in ("embeddings", "assignments", "scores", "plan", "metrics", "selected"):
@@ -264,9 +295,7 @@ def _finish(
     return _load(ctx.workspace, record, did_work=any(not s.skipped for s in ctx.stages))
 
 
-def _track(
-    ctx: Context, summary: dict[str, Any], chosen: choose.Chosen, page: Path
-) -> None:
+def _track(ctx: Context, summary: dict[str, Any], chosen: choose.Chosen, page: Path) -> None:
     numbers = {
         "selected_rows": summary["selected_rows"],
         "pool_rows": summary["pool_rows"],
@@ -278,8 +307,9 @@ def _track(
         numbers["ratio_auc"] = chosen.ratio.facts["auc"]
     ctx.tracker.metrics({k: float(v) for k, v in numbers.items()})
     order = chosen.plan[chosen.plan["order"] >= 0].sort_values("order")
-    ctx.tracker.path("divergence", order["divergence_after"].tolist(),
-                     [int(n) for n in order["take"].cumsum()])
+    ctx.tracker.path(
+        "divergence", order["divergence_after"].tolist(), [int(n) for n in order["take"].cumsum()]
+    )
     plan = page.parent / "plan.csv"
     chosen.plan.to_csv(plan, index=False)
     ctx.tracker.artifact(page.parent, "report")
@@ -304,10 +334,10 @@ def _still_there(workspace: Workspace, run_id: str) -> bool:
 def _load(workspace: Workspace, record: Record, *, did_work: bool) -> Curation:
     summary = record.detail
     page = Path(summary["report"])
-    plan = bounded(workspace.read("plan", summary["plan_key"]), 1 << 20, "clusters of the plan")
+    plan = workspace.read_arrow("plan", summary["plan_key"], 1 << 20, "clusters of the plan")
     return Curation(
         selected=workspace.read("selected", record.run, key="gio_run"),
-        plan=plan.to_pandas().drop(columns="fingerprint").sort_values("cluster", ignore_index=True),
+        plan=plan.to_pandas().sort_values("cluster", ignore_index=True),
         summary=summary,
         report=page if page.exists() else None,
         run_id=record.run,
@@ -323,8 +353,10 @@ def _partial(ctx: Context, chosen: choose.Chosen | None = None) -> Curation:
     return Curation(
         selected=ws.read_all("embeddings").limit(0),
         plan=chosen.plan if chosen else empty,
-        summary={"run": ctx.run, "stages": [[s.name, s.seconds, s.rows, s.skipped]
-                                            for s in ctx.stages]},
+        summary={
+            "run": ctx.run,
+            "stages": [[s.name, s.seconds, s.rows, s.skipped] for s in ctx.stages],
+        },
         report=None,
         run_id=ctx.run,
         tables={t: ws.place(t) for t in STAGE_TABLES if ws.exists(t)},

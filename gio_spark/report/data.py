@@ -142,6 +142,9 @@ class ReportData:
         examples: rows taken and left, of a few clusters.
         metrics: long table group, metric, value, unit, direction [, exactness, rows, nulls];
             groups are pool, selected, random, target.
+        gate: one row per threshold of a metric: metric, value, bound, upper, direction, kind,
+            passed.
+        verdict: what the gate says, in words; "" where no threshold is set.
         calibration: of the classifier behind the density ratio.
         cautions: failure signs, seen or feared.
         stages: seconds and rows.
@@ -177,6 +180,8 @@ class ReportData:
     points: Points | None = None
     examples: tuple[Example, ...] = ()
     metrics: pd.DataFrame | None = None
+    gate: pd.DataFrame | None = None
+    verdict: str = ""
     calibration: Calibration | None = None
     cautions: tuple[Caution, ...] = ()
     stages: tuple[StageSummary, ...] = ()

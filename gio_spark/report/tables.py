@@ -66,6 +66,7 @@ def tables(data: ReportData) -> list[TableText]:
     made = [
         _inputs(data),
         _quarantine(data),
+        gate_table(data.gate),
         _metrics(data),
         _sources(data),
         _plan(data),
@@ -140,6 +141,31 @@ def _metrics(data: ReportData) -> TableText | None:
     if unmeasured:
         note = f"Not measured, since the columns they need are not named: {', '.join(unmeasured)}."
     return TableText("Information metrics", columns, rows, numeric, note, id="metrics")
+
+
+def gate_table(checks: pd.DataFrame | None) -> TableText | None:
+    """Return one line a threshold: what is asked for, what the selection has."""
+    if checks is None:
+        return None
+    rows = []
+    for check in checks.to_dict("records"):
+        sign = "at most" if check["direction"] == "less" else "at least"
+        wanted = f"{sign} {real(check['bound'])}"
+        if check["upper"] is not None and not np.isnan(check["upper"]):
+            wanted = f"{real(check['bound'])} to {real(check['upper'])}"
+        rows.append(
+            [
+                clean(check["metric"], 60),
+                real(check["value"]),
+                wanted,
+                clean(check["kind"], 20),
+                "pass" if check["passed"] else "FAIL",
+            ]
+        )
+    return TableText(
+        "Gate", ["metric", "selection", "asked for", "threshold", "verdict"], rows,
+        [False, True, False, False, False], id="gate",
+    )  # fmt: skip
 
 
 def _word(value: Any) -> str:

@@ -10,7 +10,8 @@ PROVED = 1e-9  # a gap below this is rounding
 
 def summary(data: ReportData) -> list[str]:
     """Return the page's first sentences, for a reader who did not run it."""
-    return [s for s in (_what(data), _how_near(data), _limits(data), _dropped(data)) if s]
+    return [s for s in (_what(data), _how_near(data), _limits(data), _gate(data),
+                          _dropped(data)) if s]  # fmt: skip
 
 
 def _what(data: ReportData) -> str:
@@ -66,6 +67,14 @@ def _limits(data: ReportData) -> str:
             "selection can serve that part."
         )
     return " ".join(parts)
+
+
+def _gate(data: ReportData) -> str:
+    if data.gate is None:
+        return ""
+    passed = bool(data.gate["passed"].all()) if len(data.gate) else True
+    said = "passes" if passed else "FAILS"
+    return f"The gate of the metrics {said}: {clean(data.verdict, 900)}"
 
 
 def _dropped(data: ReportData) -> str:

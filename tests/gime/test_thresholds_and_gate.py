@@ -111,7 +111,7 @@ def test_the_verdict_says_why():
     good = judge({"scope": 0.6, "distortion": 0.3}, thresholds)
     assert (good.passed, good.exit_code) == (True, 0)
     bad = judge({"scope": 0.3, "distortion": 0.3}, thresholds)
-    assert (bad.passed, bad.exit_code) == (False, 3)
+    assert (bad.passed, bad.exit_code) == (False, 4)
     assert "scope: 0.3, but at least 0.5" in bad.why
     assert "0.8" in bad.why
     assert "distortion" not in bad.why

@@ -1,0 +1,371 @@
+"""Thresholds of the metrics held by the plan: least and most rows per cell, then moved quota.
+
+The budgeted KL is solved within the limits that the thresholds give; its rows are measured, all
+eleven metrics; while a threshold fails, quota moves to the cells that help it most. How a move
+changes the metrics is read off a bounded sample, corrected by what the rows themselves gave.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gio_spark import gime, gio
+from gio_spark.engine import hash_share
+from gio_spark.gime.gate import move_distance
+from gio_spark.gime.labelled import unlabelled
+from gio_spark.gime.select import cell_means
+from gio_spark.gime.thresholds import ADDITIVE
+from gio_spark.gio.paths import smoothed_path
+from gio_spark.pipeline import learn
+from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.ground import Ground
+from gio_spark.pipeline.measure import measured
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+    from gio_spark.pipeline.clusters import Codebook
+    from gio_spark.pipeline.vectors import Side
+
+log = logging.getLogger(__name__)
+
+_DRAWS = 8
+_TRIES = 20
+# Share of the attainable range that a plan aims beyond each bound; doubled after a miss.
+_MARGIN = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """Thresholds in force, and what is needed to hold them.
+
+    Attributes:
+        ctx: The run.
+        ground: Its tables.
+        pool_rows: Usable rows of the pool.
+        learnt: Outcome of the sensitivity runs, where thresholds come from them.
+        key: Fingerprint of the thresholds, part of the plan's.
+    """
+
+    ctx: Context
+    ground: Ground
+    pool_rows: int
+    learnt: learn.Learnt | None
+    key: str
+
+    @cached_property
+    def constants(self) -> gime.Constants:
+        """Constants of the metrics, with vectors where the profile reads them."""
+        return self.ground.constants(vectors=self.vectors)
+
+    @cached_property
+    def target(self) -> Mapping[str, gime.State]:
+        """States of the target."""
+        rows = self.ground.targets(vectors=self.vectors)
+        return gime.target_states(rows, self.ground.profile, constants=self.constants)
+
+    @property
+    def vectors(self) -> bool:
+        """Whether the profile reads vectors."""
+        return "vector" in self.ground.profile.roles
+
+    @cached_property
+    def sample(self) -> gime.Sample:
+        """A hash sample of the pool, with the target's states."""
+        found, _ = unlabelled(
+            self.ground.rows("pool", vectors=self.vectors),
+            constants=self.constants,
+            profile=self.ground.profile,
+            rows=self.ctx.settings.gime.sample,
+        )
+        return replace(found, target=self.target)
+
+    @property
+    def size(self) -> int:
+        """Rows of the sample that stand for the budget."""
+        return learn.subset_size(self.ctx.settings, self.sample.rows.count, self.pool_rows)
+
+    @cached_property
+    def found(self) -> tuple[list[gime.Threshold], dict[str, float], int, int]:
+        """Thresholds for subsets, metrics of random ones, rows of the sample and of a subset."""
+        settings = self.ctx.settings.gime
+        if self.learnt is not None:
+            level = settings.wanted_level or 1.0
+            thresholds, _ = gime.automatic(
+                self.learnt.found, self.learnt.directions, level=level, by_hand=settings.thresholds
+            )
+            facts = self.learnt.facts
+            return thresholds, dict(facts["random_metrics"]), facts["sample"], facts["size"]
+        directions = self.sample.directions()
+        ranges = gime.reach(
+            self.sample,
+            directions,
+            size=self.size,
+            subsets=settings.screen,
+            seed=self.ctx.settings.seed,
+        )
+        thresholds = gime.by_hand(ranges, directions, settings.thresholds)
+        here = {r["metric"]: float(r["random"]) for r in ranges.to_dict("records")}
+        return thresholds, here, self.sample.rows.count, self.size
+
+
+def in_force(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Steering | None:
+    """Return the thresholds that hold this run, or None: then nothing is computed at all.
+
+    Automatic thresholds come from the sensitivity runs, which are made now if they are not there.
+    """
+    settings = ctx.settings.gime
+    if not settings.steers:
+        return None
+    learnt = None
+    if settings.wanted_level is not None:
+        learnt = learn.learn(ctx, sides, book)
+    key = fingerprint(
+        "thresholds",
+        settings.wanted_level,
+        settings.thresholds,
+        settings.moves,
+        settings.sample,
+        settings.screen,
+        settings.profile,
+        learnt.key if learnt else learn.sensitivity_key(ctx, book),
+    )
+    return Steering(ctx, Ground.of(ctx, sides, book), sides["pool"].usable, learnt, key)
+
+
+def judge(gate: Mapping[str, Any], figures: Mapping[str, Mapping[str, float]]) -> gime.Verdict:
+    """Judge measured rows by stored thresholds.
+
+    Args:
+        gate: The `gate` of a plan's facts.
+        figures: Metric -> value of "selected", and of "random" rows, as many.
+    """
+    verdict = gime.judge(figures["selected"], thresholds_for(gate, figures["random"]))
+    return replace(verdict, tries=int(gate.get("moved", 0)))
+
+
+def thresholds_for(gate: Mapping[str, Any], random: Mapping[str, float]) -> list[gime.Threshold]:
+    """Return a plan's thresholds for selections whose random draws have these metrics."""
+    found = [gime.Threshold(**t) for t in gate["thresholds"]]
+    return gime.rescaled(found, gate["here"], random) if gate["rescale"] else found
+
+
+def steer(
+    steering: Steering,
+    result: gio.SelectionResult,
+    problem: gio.SelectionProblem,
+    keep: Callable[[NDArray[np.int64]], DataFrame],
+) -> tuple[gio.SelectionResult, dict[str, Any]]:
+    """Hold a plan to the thresholds.
+
+    Args:
+        steering: Thresholds in force.
+        result: The plan without them.
+        problem: What it solves.
+        keep: Rows per cell -> ids of the rows that such a plan keeps.
+
+    Returns:
+        The plan that holds them as far as can be, and the facts of the gate.
+    """
+    settings = steering.ctx.settings
+    thresholds, here, _, size = steering.found
+    take = np.asarray(result.take, np.int64)
+    budget = int(take.sum())
+    gate: dict[str, Any] = {
+        "thresholds": [_plain(asdict(t)) for t in thresholds],
+        "here": _plain(here),
+        # A subset as large as the selection needs no other bound.
+        "rescale": size != budget,
+        "level": settings.gime.wanted_level,
+        "moved": 0,
+        "notes": list(steering.learnt.found.notes) if steering.learnt else [],
+    }
+    if not thresholds:
+        return result, gate
+    fixed = _fixed(steering, problem, result)
+    if fixed:
+        steering.ctx.caution("thresholds are only judged", fixed, "Judge the gate's verdict.")
+        return result, gate
+    sizes = np.asarray(problem.sizes, np.int64)
+    pair = _Pair(steering, keep, sizes, budget)
+    figures = pair.measure(take)
+    bounds = thresholds_for(gate, figures["random"])
+    cells = gime.Cells(sizes, _law(result), pair.means())
+    best, best_short = (take, figures), move_distance(figures["selected"], bounds)
+    margin = _MARGIN
+    for _ in range(1 + settings.gime.moves):
+        # A forecast that just meets a bound misses it half of the time.
+        inside = [t.tightened(margin) for t in bounds]
+        moved = _within(inside, cells, *best, result)
+        if best_short > 0:
+            moved, _verdict = gime.meet(moved, cells, inside, pair.forecast(*best), tries=_TRIES)
+        margin *= 2
+        if np.array_equal(moved, best[0]):
+            break
+        gate["moved"] += 1
+        figures = pair.measure(moved)
+        short = move_distance(figures["selected"], bounds)
+        if short < best_short:
+            best, best_short = (moved, figures), short
+        if best_short == 0:
+            break
+    take = best[0]
+    gate["rows_moved"] = int(np.abs(take - np.asarray(result.take)).sum() // 2)
+    return _replanned(result, take), gate
+
+
+def _fixed(steering: Steering, problem: gio.SelectionProblem, result: gio.SelectionResult) -> str:
+    """Say why quota may not be moved, or nothing."""
+    if result.take_by_source is not None:
+        return "Caps and floors of sources settle the plan, so no quota is moved for thresholds."
+    if problem.unit == "tokens":
+        return "A budget in tokens settles the plan, so no quota is moved for thresholds."
+    if learn.cells_of(steering.sample) is None:
+        return f"The profile {steering.ground.profile.name} knows no cells to move quota between."
+    return ""
+
+
+def _law(result: gio.SelectionResult) -> NDArray[np.float64] | None:
+    law = np.asarray(result.target_mass, np.float64)
+    return law / law.sum() if law.sum() > 0 else None
+
+
+def _within(
+    bounds: Sequence[gime.Threshold],
+    cells: gime.Cells,
+    take: NDArray[np.int64],
+    figures: Mapping[str, Mapping[str, float]],
+    result: gio.SelectionResult,
+) -> NDArray[np.int64]:
+    """Solve the budgeted KL within the thresholds; the plan as it is where they do not bind.
+
+    What rows of a plan gave and what their cells' means say differ by the choice inside cells, so
+    bounds on means are moved by that difference.
+    """
+    budget = int(take.sum())
+    least, most = gime.cell_limits(bounds, cells, budget)
+    limits, met = [], bool((least <= take).all() and (take <= most).all())
+    for one in bounds:
+        means = (cells.means or {}).get(one.metric)
+        value = figures["selected"].get(one.metric)
+        if means is None or value is None:
+            continue
+        met = met and one.met(value)
+        scale = budget if one.metric in ADDITIVE else 1
+        away = value / scale - float(take @ means) / budget
+        ends = [(one.bound, one.direction)]
+        if one.upper is not None:
+            ends = [(one.bound, "more"), (one.upper, "less")]
+        limits += [gime.MeanLimit(means, end / scale - away, way) for end, way in ends]
+    possible = least.sum() <= budget <= most.sum()
+    if met or not possible or result.objective != "budgeted_kl" or cells.target is None:
+        return take
+    return gime.limited_kl(cells.target, least, most, budget, limits)
+
+
+def _replanned(result: gio.SelectionResult, take: NDArray[np.int64]) -> gio.SelectionResult:
+    """Return the result with other rows per cell; the bound of the free optimum stays a bound."""
+    if np.array_equal(take, result.take):
+        return result
+    law = np.asarray(result.target_mass, np.float64)
+    order, path = smoothed_path(law, take, None)
+    divergence = float(path[-1]) if len(path) else float("inf")
+    certificate = result.certificate
+    if certificate is not None:
+        certificate = gio.Certificate(divergence, certificate.dual, divergence - certificate.dual)
+    moved = int(np.abs(take - np.asarray(result.take)).sum() // 2)
+    held = f"thresholds of the metrics moved {moved:,} rows between clusters"
+    return replace(
+        result, take=take, fractional=take.astype(np.float64), order=order, divergence_path=path,
+        divergence=divergence, spent=float(take.sum()), certificate=certificate,
+        binding=(*result.binding, held),
+    )  # fmt: skip
+
+
+class _Pair:
+    """Measures selected and random rows, and forecasts on a sample what a plan would give."""
+
+    def __init__(
+        self,
+        steering: Steering,
+        keep: Callable[[NDArray[np.int64]], DataFrame],
+        sizes: NDArray[np.int64],
+        budget: int,
+    ) -> None:
+        self._steering = steering
+        self._sizes = sizes
+        self._keep = keep
+        self._budget = budget
+        self._random: dict[str, float] | None = None
+
+    def measure(self, take: NDArray[np.int64]) -> dict[str, dict[str, float]]:
+        """Measure the rows that a plan keeps, and (once) a random draw as large."""
+        steering = self._steering
+        whole = steering.ground.rows("pool", vectors=steering.vectors)
+        ids = self._keep(take).select("id")
+        frames = {"selected": whole.join(ids, "id", "left_semi")}
+        if self._random is None:
+            share = self._budget / max(1, steering.pool_rows)
+            salt = f"metrics-random-{steering.ctx.settings.seed}"
+            frames["random"] = whole.where(hash_share("id", share, salt))
+        found = measured(
+            steering.ground, frames, constants=steering.constants, target=steering.target, by=False
+        ).to_pandas()
+        if self._random is None:
+            self._random = gime.robust(found, "random")
+        return {"selected": gime.robust(found, "selected"), "random": self._random}
+
+    def forecast(
+        self, take: NDArray[np.int64], figures: Mapping[str, Mapping[str, float]]
+    ) -> Callable[[NDArray[np.int64]], dict[str, float]]:
+        """Return rows per cell -> metrics: the sample's, corrected by what one plan really gave."""
+        real, seen = figures["selected"], self._sampled(take)
+
+        def forecast(quota: NDArray[np.int64]) -> dict[str, float]:
+            found = {}
+            for name, value in self._sampled(quota).items():
+                if name not in real or name not in seen:
+                    continue
+                if name in ADDITIVE:
+                    found[name] = value * real[name] / seen[name] if seen[name] else real[name]
+                else:
+                    found[name] = value + real[name] - seen[name]
+            return found
+
+        return forecast
+
+    @cached_property
+    def _laid(self) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """The sample's rows in order of cell, and rows per cell."""
+        cells = learn.cells_of(self._steering.sample)
+        return np.argsort(cells, kind="stable"), np.bincount(cells, minlength=len(self._sizes))
+
+    def means(self) -> dict[str, NDArray[np.float64]]:
+        """Return the means per cell of metrics that are sums or means over rows."""
+        sample = self._steering.sample
+        return cell_means(sample, learn.cells_of(sample), len(self._sizes))
+
+    def _sampled(self, take: NDArray[np.int64]) -> dict[str, float]:
+        order, held = self._laid
+        sizes = np.maximum(self._sizes, 1)
+        exact = held * take / sizes
+        quota = np.floor(exact).astype(np.int64)
+        size = round(float(exact.sum()))
+        for cell in np.argsort(-(exact - quota), kind="stable")[: max(0, size - int(quota.sum()))]:
+            quota[cell] += quota[cell] < held[cell]
+        starts = np.r_[0, np.cumsum(held)[:-1]]
+        parts = [order[s : s + q] for s, q in zip(starts, quota, strict=True)]
+        rows = np.sort(np.concatenate(parts))
+        return self._steering.sample.metrics(rows) if rows.size else {}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values fit for JSON; NaN as null would not survive a dataclass, so it stays NaN."""
+    return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
