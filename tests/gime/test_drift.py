@@ -50,7 +50,7 @@ def test_one_gate_fails_when_one_source_fails():
     good, bad = judge({"scope": 0.6}, [threshold]), judge({"scope": 0.1}, [threshold])
     assert one_gate({"text": good, "images": good}).exit_code == 0
     joined = one_gate({"text": good, "images": bad})
-    assert joined.exit_code == 3
+    assert joined.exit_code == 4
     assert "images: scope: 0.1" in joined.why
     assert "text" not in joined.why
 
