@@ -3,15 +3,24 @@
 from gio_spark.kernels.search import (
     Codebook,
     nearest,
+    nearest_many,
     nearest_two,
     paired_distances,
     row_squares,
     squared_distances,
 )
 from gio_spark.kernels.sums import Grid, sums_by_cluster
-from gio_spark.kernels.two_level import TwoLevel, agreement, find, find_two, group_centroids
+from gio_spark.kernels.two_level import (
+    PROBES,
+    TwoLevel,
+    agreement,
+    find,
+    find_two,
+    group_centroids,
+)
 
 __all__ = [
+    "PROBES",
     "Codebook",
     "Grid",
     "TwoLevel",
@@ -20,6 +29,7 @@ __all__ = [
     "find_two",
     "group_centroids",
     "nearest",
+    "nearest_many",
     "nearest_two",
     "paired_distances",
     "row_squares",

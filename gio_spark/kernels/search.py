@@ -187,6 +187,37 @@ def nearest_two(
     )
 
 
+def nearest_many(
+    vectors: npt.ArrayLike, centroids: npt.ArrayLike | Codebook, count: int
+) -> IntVector:
+    """Find the `count` nearest centroids of each row, nearest first.
+
+    Args:
+        vectors: (n, d) float32.
+        centroids: (K, d) float32 or a `Codebook`.
+        count: How many, at most K.
+
+    Returns:
+        (n, count) int32, each column decided as exactly as `nearest`.
+
+    Raises:
+        InputError: As `nearest`, and when there are fewer centroids than `count`.
+    """
+    matrix, book = _checked(vectors, centroids)
+    if not 1 <= count <= len(book):
+        raise InputError(f"{count} nearest of {len(book)} centroids cannot be found")
+    out = np.empty((len(matrix), count), dtype=np.int32)
+    for start, scores in _score_blocks(matrix, book):
+        part = matrix[start : start + len(scores)]
+        lines = np.arange(len(scores))
+        for column in range(count):
+            # Those found before are struck out at minus infinity.
+            best = _certified_best(part, book, scores)
+            out[start : start + len(scores), column] = best
+            scores[lines, best] = -np.inf
+    return out
+
+
 def squared_distances(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatMatrix:
     """Return the tile of squared euclidean distances, |a|^2 - 2 a.b + |b|^2 in float32.
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gio_spark.engine import decode_vectors, map_arrow
 from gio_spark.errors import InputError
-from gio_spark.kernels import Codebook, TwoLevel, find, find_two
+from gio_spark.kernels import PROBES, Codebook, TwoLevel, find, find_two
 from gio_spark.kernels.search import as_matrix
 from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE, ship_book
 from gio_spark.quantize.passes import unit_rows
@@ -28,6 +28,7 @@ def assign(
     carry: Sequence[str] = (),
     spherical: bool = False,
     two_level: bool | None = None,
+    probes: int = PROBES,
 ) -> DataFrame:
     """Assign each row that has a vector to its nearest centroid, exactly once.
 
@@ -39,6 +40,7 @@ def assign(
         carry: Columns passed through unchanged.
         spherical: Scale rows to length one first; distances are then 2 - 2 cos.
         two_level: Search through two levels; None: above 8,192 clusters.
+        probes: Cells that such a search looks into.
 
     Returns:
         id STRING, cluster INT, distance FLOAT (squared euclidean, computed in float64), with
@@ -71,7 +73,7 @@ def assign(
         fields += [pa.field("second", pa.int32()), pa.field("second_distance", pa.float32())]
     if carry:
         fields += _carried_fields(wanted.select(*carry))
-    shipped = ship_book(df.sparkSession, matrix, two_level=two_level)
+    shipped = ship_book(df.sparkSession, matrix, two_level=two_level, probes=probes)
     kept = tuple(carry)
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:

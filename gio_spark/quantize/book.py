@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gio_spark.engine import Shipped, ship
-from gio_spark.kernels import Codebook, TwoLevel, group_centroids
+from gio_spark.kernels import PROBES, Codebook, TwoLevel, group_centroids
 from gio_spark.kernels.search import FloatMatrix
 
 if TYPE_CHECKING:
@@ -29,15 +29,16 @@ class ShippedBook:
     """A handle that a map function may capture; `load` gives the codebook on the worker."""
 
     shipped: Shipped
+    probes: int = PROBES
 
     def load(self) -> Codebook | TwoLevel:
         """Return the codebook, the same object for all partitions of a process."""
         with _lock:
-            key = self.shipped.digest
+            key = f"{self.shipped.digest}-{self.probes}"
             if key not in _loaded:
                 arrays = self.shipped.load()
                 _loaded[key] = (
-                    TwoLevel(arrays["centroids"], arrays["coarse"], arrays["cells"])
+                    TwoLevel(arrays["centroids"], arrays["coarse"], arrays["cells"], self.probes)
                     if "coarse" in arrays
                     else Codebook(arrays["centroids"])
                 )
@@ -47,7 +48,11 @@ class ShippedBook:
 
 
 def ship_book(
-    spark: SparkSession, centroids: FloatMatrix, *, two_level: bool | None = None
+    spark: SparkSession,
+    centroids: FloatMatrix,
+    *,
+    two_level: bool | None = None,
+    probes: int = PROBES,
 ) -> ShippedBook:
     """Make centroids searchable on every worker.
 
@@ -55,6 +60,7 @@ def ship_book(
         spark: The session whose workers need them.
         centroids: (K, d) float32.
         two_level: Search through two levels; None: above `TWO_LEVEL_ABOVE` clusters.
+        probes: Cells that such a search looks into.
     """
     if two_level is None:
         two_level = len(centroids) > TWO_LEVEL_ABOVE
@@ -62,5 +68,5 @@ def ship_book(
         return ShippedBook(ship(spark, {"centroids": centroids}))
     book = group_centroids(centroids)
     return ShippedBook(
-        ship(spark, {"centroids": centroids, "coarse": book.coarse, "cells": book.cells})
+        ship(spark, {"centroids": centroids, "coarse": book.coarse, "cells": book.cells}), probes
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gio_spark.errors import InputError
+from gio_spark.kernels import PROBES
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.assign import assign
 from gio_spark.quantize.state import KMeansState
@@ -64,6 +65,7 @@ class MiniBatchKMeansModel:
         spherical: Rows are scaled to length one before they are assigned.
         seed: Seed of the fit.
         two_level: Search through two levels; None: above 8,192 clusters.
+        probes: Cells that such a search looks into.
         summary: What the fit did, None for a model made from bare centroids.
         state: The fit's last state, the start of a later update; not kept by `save`.
     """
@@ -72,6 +74,7 @@ class MiniBatchKMeansModel:
     spherical: bool = False
     seed: int = 0
     two_level: bool | None = None
+    probes: int = PROBES
     summary: FitSummary | None = None
     state: KMeansState | None = None
 
@@ -94,6 +97,7 @@ class MiniBatchKMeansModel:
             carry=carry,
             spherical=self.spherical,
             two_level=self.two_level,
+            probes=self.probes,
         )
 
     def clusterCenters(self) -> list[FloatMatrix]:
@@ -110,6 +114,7 @@ class MiniBatchKMeansModel:
             "spherical": self.spherical,
             "seed": self.seed,
             "two_level": self.two_level,
+            "probes": self.probes,
             "summary": asdict(self.summary) if self.summary is not None else None,
         }
         (folder / "model.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
@@ -140,5 +145,6 @@ class MiniBatchKMeansModel:
             spherical=bool(body["spherical"]),
             seed=int(body["seed"]),
             two_level=body["two_level"],
+            probes=int(body.get("probes", PROBES)),
             summary=summary,
         )

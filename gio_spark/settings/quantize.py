@@ -53,6 +53,12 @@ class QuantizeSettings(StageSettings):
     two_level_above: int = Field(
         8192, ge=2, description="Clusters above which search and fit go through two levels."
     )
+    probes: int = Field(
+        4,
+        ge=1,
+        description="Cells searched per row where search goes through two levels: more find the "
+        "nearest cluster more often and take longer.",
+    )
     neighbours: int = Field(
         8, ge=1, description="Clusters over which the mass of one target row is spread."
     )

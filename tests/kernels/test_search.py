@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from gio_spark.errors import InputError
-from gio_spark.kernels import Codebook, nearest, nearest_two, squared_distances
+from gio_spark.kernels import Codebook, nearest, nearest_many, nearest_two, squared_distances
 
 
 def exact(vectors, centroids):
@@ -67,6 +67,9 @@ def test_decisions_are_exact_on_near_ties(seed, rows, clusters, dimension):
         gaps = exact(x, c)
         gaps[np.arange(rows), first] = np.inf
         np.testing.assert_array_equal(second, gaps.argmin(axis=1))
+    many = min(clusters, 5)
+    ranked = np.argsort(exact(x, c), axis=1, kind="stable")[:, :many]
+    np.testing.assert_array_equal(nearest_many(x, c, many), ranked)
 
 
 def test_one_huge_centroid_does_not_change_decisions():
@@ -148,6 +151,11 @@ def test_unusable_centroids_are_refused():
 def test_other_dimension_is_refused():
     with pytest.raises(InputError, match="dimension 3"):
         nearest(np.ones((2, 3), dtype=np.float32), np.ones((2, 4), dtype=np.float32))
+
+
+def test_more_neighbours_than_centroids_are_refused():
+    with pytest.raises(InputError, match="4 nearest of 3"):
+        nearest_many(np.ones((2, 3), np.float32), np.eye(3, dtype=np.float32), 4)
 
 
 def test_no_rows_give_no_rows():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from gio_spark.kernels import (
+    PROBES,
     Codebook,
+    TwoLevel,
     agreement,
     find,
     find_two,
@@ -14,6 +16,7 @@ from gio_spark.kernels import (
     nearest,
     nearest_two,
 )
+from gio_spark.kernels.bisect import halved
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +84,39 @@ def test_second_level_candidates_count_once():
     x = rng.standard_normal((50, 3)).astype(np.float32)
     for mine, exact in zip(find_two(x, book), nearest_two(x, centroids), strict=True):
         np.testing.assert_array_equal(mine, exact)
+
+
+def test_more_cells_searched_agree_more_often(case):
+    rng = np.random.default_rng(7)
+    # Without structure at all: the hardest case.
+    centroids = rng.standard_normal((2500, 48)).astype(np.float32)
+    x = (centroids[rng.integers(0, 2500, 1500)] + 0.6 * rng.standard_normal((1500, 48))).astype(
+        np.float32
+    )
+    book = group_centroids(centroids)
+    found = [
+        agreement(x, TwoLevel(book.centroids, book.coarse, book.cells, probes))["agreement"]
+        for probes in (1, 2, PROBES, 12, len(book.coarse))
+    ]
+    assert found == sorted(found) and found[0] < found[2] and found[-1] == 1.0
+
+
+def test_cells_stay_balanced_where_a_few_centroids_lie_near_the_middle():
+    rng = np.random.default_rng(2)
+    centroids = rng.standard_normal((4000, 96)).astype(np.float32)
+    centroids[:40] *= 0.2
+    rows = [len(members) for members in group_centroids(centroids).members]
+    assert max(rows) < 4 * np.mean(rows)
+
+
+@pytest.mark.parametrize(("rows", "cells"), [(1000, 16), (1000, 23), (7, 7), (5, 1)])
+def test_halved_cells_have_like_sizes(rows, cells):
+    x = np.random.default_rng(0).standard_normal((rows, 6)).astype(np.float32)
+    counts = np.bincount(halved(x, cells), minlength=cells)
+    assert len(counts) == cells and counts.min() >= 1
+    assert counts.max() <= 2 * counts.min() + 1
+
+
+def test_rows_that_are_all_the_same_are_halved_too():
+    counts = np.bincount(halved(np.ones((64, 3), np.float32), 8))
+    np.testing.assert_array_equal(counts, [8] * 8)
