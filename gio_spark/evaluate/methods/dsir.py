@@ -107,7 +107,7 @@ def own_weights(pool: list[str], target: list[str], buckets: int = BUCKETS) -> W
         laws.append(np.log(count / max(1.0, count.sum()) + _SMOOTHING))
     gain = laws[0] - laws[1]
     total = np.bincount(raw.owner, gain[raw.bucket], minlength=raw.texts)
-    return Weights(total, np.bincount(raw.owner, minlength=raw.texts))
+    return Weights(total.astype(np.float64), np.bincount(raw.owner, minlength=raw.texts))
 
 
 def package_weights(pool: list[str], target: list[str]) -> NDArray[np.float64]:
@@ -117,10 +117,9 @@ def package_weights(pool: list[str], target: list[str]) -> NDArray[np.float64]:
         ImportError: It is not installed (it needs nltk, too).
     """
     from data_selection import HashedNgramDSIR, base, hashed_ngram_dsir
-    from tqdm import tqdm
 
     # The package draws progress bars whatever it is told: thousands of lines in a worker's log.
-    base.tqdm = hashed_ngram_dsir.tqdm = functools.partial(tqdm, disable=True)
+    base.tqdm = hashed_ngram_dsir.tqdm = functools.partial(base.tqdm, disable=True)
     sides = {"pool": pool, "target": target}
 
     def read(name: str) -> list[dict[str, Any]]:
