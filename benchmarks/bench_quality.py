@@ -48,12 +48,18 @@ def default_store() -> Path:
     return base / "gio-spark" / "quality"
 
 
+def place_of(task: QualityTask, seed: int, options: Options, store: Path) -> Path:
+    """Return where the arrays of an arena are kept."""
+    label = f"{task.name}-v{VERSION}-{seed}"
+    varied = {k: v for k, v in vars(options).items() if v != getattr(Options(), k)}
+    for name, value in varied.items():
+        label += f"-{name}-{str(value).replace('/', '_')}"
+    return store / "arenas" / f"{label}.npz"
+
+
 def arena_of(task: QualityTask, data: Path, seed: int, options: Options, store: Path) -> Arena:
     """Return a task's arena of a seed, built once and kept as arrays."""
-    label = f"{task.name}-v{VERSION}-{seed}"
-    if options != Options():
-        label += "-" + "-".join(str(v).replace("/", "_") for v in vars(options).values())
-    place = store / "arenas" / f"{label}.npz"
+    place = place_of(task, seed, options, store)
     if place.exists():
         with np.load(place, allow_pickle=False) as kept:
             return unpack({name: kept[name] for name in kept.files})
@@ -70,6 +76,7 @@ def fill(given: argparse.Namespace, data: Path, workspace: Workspace) -> tuple[p
     stop = time.monotonic() + 60 * given.minutes
     budgets = [float(b) for b in given.budgets.split(",")]
     known = all_tasks(model=given.model, cnn=given.cnn)
+    options = Options(model=given.model, pixels=14 if given.cnn else 7)
     wanted = given.tasks.split(",") if given.tasks else list(known)
     unknown = sorted(set(wanted) - set(known))
     if unknown:
@@ -79,10 +86,9 @@ def fill(given: argparse.Namespace, data: Path, workspace: Workspace) -> tuple[p
         for name in wanted:
             task = known[name]
             late = time.monotonic() >= stop or given.show
-            label = given.store / "arenas" / f"{name}-v{VERSION}-{seed}.npz"
-            if late and not label.exists():
+            if late and not place_of(task, seed, options, given.store).exists():
                 continue
-            arena = arena_of(task, data, seed, Options(model=given.model), given.store)
+            arena = arena_of(task, data, seed, options, given.store)
             chosen = given.methods.split(",") if given.methods else methods(arena)
             plan = Plan(name, [m for m in chosen if m in methods(arena)], budgets, [seed],
                         [MEASURES[m] for m in task.measures])  # fmt: skip

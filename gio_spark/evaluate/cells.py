@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from pyspark.sql import functions as F
 from threadpoolctl import threadpool_limits
 
 from gio_spark.engine import Shipped, bounded, describe, map_arrow, ship
+from gio_spark.errors import ConfigError
 from gio_spark.evaluate import methods as registry
 from gio_spark.evaluate.arena import Arena
 from gio_spark.evaluate.measures import MEASURES, Measure
@@ -75,6 +77,7 @@ class Plan:
         budgets: Shares of the arena's pool, each above 0 and at most 1.
         seeds: Seeds.
         measures: How selections are judged.
+        modules: Imported on executors before anything else.
     """
 
     task: str
@@ -82,6 +85,20 @@ class Plan:
     budgets: Sequence[float]
     seeds: Sequence[int]
     measures: Sequence[Measure]
+    modules: Sequence[str] = ()
+
+
+def load_modules(names: Sequence[str]) -> None:
+    """Import the modules that register methods of the user's own.
+
+    Raises:
+        ConfigError: One cannot be imported.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"evaluate.modules: cannot import {name!r} ({error}).") from error
 
 
 @dataclass(frozen=True)
@@ -151,7 +168,7 @@ def run_cells(
             if stop_at is not None and time.monotonic() >= stop_at:
                 break
             wave = groups[start : start + step]
-            found = _compute(spark, shipped, wave, slots)
+            found = _compute(spark, shipped, wave, slots, tuple(plan.modules))
             table = _finish(found, missing, content, plan)
             _store(workspace, table, run)
             new.append(table)
@@ -216,9 +233,14 @@ def _groups(missing: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _compute(
-    spark: SparkSession, shipped: Shipped, wave: list[dict[str, Any]], slots: int
+    spark: SparkSession,
+    shipped: Shipped,
+    wave: list[dict[str, Any]],
+    slots: int,
+    modules: tuple[str, ...],
 ) -> pd.DataFrame:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, list[Any]]]:
+        load_modules(modules)
         for batch in batches:
             for group in batch.to_pylist():
                 yield compute_group(*_opened(shipped), group)

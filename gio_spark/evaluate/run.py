@@ -17,7 +17,7 @@ from gio_spark.engine import describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.evaluate import methods as registry
-from gio_spark.evaluate.cells import TABLE, Outcome, Plan, run_cells
+from gio_spark.evaluate.cells import TABLE, Outcome, Plan, load_modules, run_cells
 from gio_spark.evaluate.ground import Ground, budgets_of, make_arena, prepared
 from gio_spark.evaluate.measures import MEASURES, wanted_measures
 from gio_spark.pipeline.run import local_folder
@@ -73,6 +73,7 @@ def evaluate(
     Raises:
         GioSparkError: With one clear message.
     """
+    load_modules(settings.evaluate.modules)
     check_methods(settings.evaluate.methods)
     _check_held_out(settings)
     wanted_measures(settings.evaluate.measures, texts=True, labels=True)  # names alone
@@ -133,6 +134,7 @@ def _compare(
             texts=arena.texts is not None and arena.held_texts is not None,
             labels=arena.labels is not None and arena.held_labels is not None,
         ),
+        modules=wanted.modules,
     )
     began = time.monotonic()
     with progress.stage("cells", unit="cells") as shown:

@@ -52,6 +52,11 @@ class EvaluateSettings(StageSettings):
         description="Share of the target kept from the methods for judging, where no held_out "
         "input is given.",
     )
+    modules: tuple[str, ...] = Field(
+        default=(),
+        description="Python modules to import first, here and on executors: those that register "
+        "your own methods.",
+    )
     oracle: str | None = Field(
         default=None,
         description="Numeric column of the pool that tells how good a row truly is (most is best), "

@@ -28,9 +28,7 @@ def small_arena(rows: int = 400, *, seed: int = 0, **changes: Any) -> Arena:
     target, held = (rng.standard_normal((n, 4)).astype(np.float32) for n in (80, 120))
     centroids = vectors[:12].copy()
     cluster = np.argmin(((vectors[:, None] - centroids) ** 2).sum(2), axis=1).astype(np.int32)
-    mass = np.bincount(
-        np.argmin(((target[:, None] - centroids) ** 2).sum(2), axis=1), minlength=12
-    )
+    mass = np.bincount(np.argmin(((target[:, None] - centroids) ** 2).sum(2), axis=1), minlength=12)
     fields: dict[str, Any] = {
         "vectors": vectors,
         "hashes": np.sort(rng.integers(0, 2**63, rows).astype(np.uint64)),

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from gio_spark.errors import ConfigError
 from gio_spark.evaluate import cells
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.evaluate.methods import base, method
@@ -134,3 +135,13 @@ def test_a_measure_that_fails_is_an_error_of_its_own(spark, tmp_path):
     wrong = out.table.set_index(["measure", "budget"])["error"]
     assert "no texts" in wrong["cross_entropy", 0.1]
     assert wrong["jsd", 0.1] == ""
+
+
+def test_methods_of_ones_own_come_from_a_module_that_executors_import_too(spark, tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot import 'no\.such\.module'"):
+        cells.load_modules(("no.such.module",))
+    mine = plan(methods=["first_rows"], seeds=[0], modules=("tests.evaluate.own_method",))
+    cells.load_modules(mine.modules)
+    out = cells.run_cells(spark, Workspace(spark, str(tmp_path)), small_arena(), mine)
+    assert (out.table["error"] == "").all()
+    base._METHODS.pop("first_rows")
