@@ -205,6 +205,27 @@ def sensitivity(
 
 
 @app.command()
+def gate(
+    config: Config,
+    overrides: Overrides = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run", help="Run to judge; none: the newest of these settings.")
+    ] = None,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Give the verdict left by the run or last refresh.")
+    ] = False,
+    engine: EngineOption = None,
+) -> None:
+    """Judge a selection by its thresholds; the exit code is 4 where it fails."""
+    with clear_errors():
+        settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.gate import print_gate
+
+        if not print_gate(out, settings, run_id, compare=not stored):
+            raise typer.Exit(GATE_FAILED)
+
+
+@app.command()
 def show(
     run_id: Annotated[str | None, typer.Argument(help="Run; none: list the runs.")] = None,
     workspace: Annotated[str, typer.Option(help="Workspace of the run.")] = "gio-workspace",

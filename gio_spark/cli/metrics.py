@@ -199,7 +199,7 @@ def print_text_table(out: Console, shown: TableText, columns: Sequence[str] = ()
     for i in kept:
         table.add_column(
             escape(shown.columns[i]), justify="right" if shown.numeric[i] else "left",
-            no_wrap=i > 0, overflow="fold",
+            no_wrap=i > 0, min_width=13 if i == 0 else None, overflow="fold",
         )  # fmt: skip
     for row in shown.rows:
         table.add_row(*(escape(row[i].replace(" + ", " +\n")) for i in kept))

@@ -1,0 +1,37 @@
+"""`gio-spark gate`: may training start on this selection?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gio_spark.cli.metrics import print_text_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gio_spark.settings.run import RunSettings
+
+
+def print_gate(out: Console, settings: RunSettings, run_id: str | None, *, compare: bool) -> bool:
+    """Judge a run's selection, print the verdict; tells whether it passed."""
+    from gio_spark.pipeline.gating import gate
+    from gio_spark.report.gate import check_table, way_table
+
+    found = gate(settings, run_id=run_id, compare=compare)
+    best = ["best seen"] if "best" in found.checks else []
+    columns = ["metric", "selection", "asked for", *best, "verdict"]
+    print_text_table(out, check_table(found.checks), columns)
+    if found.ways is not None:
+        shown = way_table(found.ways, found.checks, found.passes or {})
+        print_text_table(out, shown, [c for c in shown.columns if c not in ("unit", "asked for")])
+    out.print(
+        f"gate of {found.run_id}: {'passed' if found.passed else 'FAILED'}",
+        style="green" if found.passed else "red",
+    )
+    for line in str(found.verdict["why"]).splitlines():
+        out.print(line, markup=False)
+    for note in found.verdict["notes"]:
+        out.print(f"note: {note}", style="yellow", markup=False)
+    if found.page is not None:
+        out.print(f"page: {found.page}", markup=False)
+    return found.passed
