@@ -38,9 +38,7 @@ def auto_options(
     model = explode.RatioModel.from_arrays(arrays)
     target: dict[int, int] = {}
     for side in targets_of(sides):
-        scored = explode.score(
-            content_of(ctx, side, ratio.kind), model, content="content", keep=()
-        )
+        scored = explode.score(content_of(ctx, side, ratio.kind), model, content="content", keep=())
         for value, count in _histogram(scored).items():
             target[value] = target.get(value, 0) + count
     share = gio.mixture_share(
@@ -52,8 +50,11 @@ def auto_options(
     return {
         "kappa": share.kappa,
         "heldout_budget": curve.chosen,
-        "curve": [curve.budgets.tolist(), curve.cross_entropy.tolist(),
-                  curve.standard_error.tolist()],
+        "curve": [
+            curve.budgets.tolist(),
+            curve.cross_entropy.tolist(),
+            curve.standard_error.tolist(),
+        ],
     }
 
 

@@ -89,7 +89,8 @@ def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checke
     centroids, _, _ = _codebook(workspace, curation, "pool")
     stats = quantize.cluster_stats(
         workspace.read("assignments", curation.summary["keys"]["assignments"]["pool"]),
-        len(centroids), quantile=settings.quantize.reach_quantile,
+        len(centroids),
+        quantile=settings.quantize.reach_quantile,
     )
     done = _Done(workspace, curation, settings, centroids, stats)
     rows = done.sample("pool", _SAMPLE)
@@ -102,9 +103,11 @@ def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checke
         *(_coverage(done, name) for name in done.targets()),
     ]
     page = render_checks(
-        checks, report_folder(workspace, curation.run_id) / "checks",
+        checks,
+        report_folder(workspace, curation.run_id) / "checks",
         facts={"run": curation.run_id, "pool": f"{curation.summary['sides']['pool']:,} rows"},
-        error_curve=quantize.error_curve(rows, seed=settings.seed), clusters=len(centroids),
+        error_curve=quantize.error_curve(rows, seed=settings.seed),
+        clusters=len(centroids),
     )
     return Checked(checks, page)
 
@@ -129,9 +132,13 @@ def _self(done: _Done) -> Check:
     part = hash53("id", salt) % 10
     target = done.vectors("pool").where(part == 0)
     mass = quantize.target_mass(
-        target, done.centroids, radius=done.stats.radius, limit=float("inf"),
+        target,
+        done.centroids,
+        radius=done.stats.radius,
+        limit=float("inf"),
         neighbours=done.settings.quantize.neighbours,
-        spherical=done.settings.quantize.spherical, seed=done.settings.seed,
+        spherical=done.settings.quantize.spherical,
+        seed=done.settings.seed,
     )
     other = done.assigned("pool").where(part == 1).groupBy("cluster").count()
     found = bounded(other, len(done.centroids), "rows per cluster")
@@ -147,9 +154,7 @@ def _quantisation(done: _Done, rows: NDArray[np.float32]) -> Check:
     except InputError:
         few = max(1, len(rows) // _ROWS_PER_CLUSTER)
         largest = np.argsort(-done.stats.rows, kind="stable")[:few]
-        inside = np.isin(
-            quantize.nearest(rows, done.centroids)[0], largest
-        )
+        inside = np.isin(quantize.nearest(rows, done.centroids)[0], largest)
         if inside.sum() < _ROWS_PER_CLUSTER * len(largest):
             largest = largest[: max(1, int(inside.sum()) // _ROWS_PER_CLUSTER // 2)]
             inside = np.isin(quantize.nearest(rows, done.centroids)[0], largest)
@@ -166,6 +171,9 @@ def _coverage(done: _Done, target: str) -> Check:
     # A mode reaches as far as the pool's clusters near it are wide.
     wide = np.maximum(radii, float(np.median(done.stats.radius)))
     return mode_coverage(
-        own, rows, done.centroids[taken["cluster"].to_numpy()], wide,
+        own,
+        rows,
+        done.centroids[taken["cluster"].to_numpy()],
+        wide,
         selection_weights=taken["take"].to_numpy(),
     )

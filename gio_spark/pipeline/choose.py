@@ -358,6 +358,10 @@ def select_rows(
 def kept_ids(ctx: Context, book: Codebook, chosen: Chosen) -> DataFrame:
     """Return id, cluster, reason and log_ratio of the rows that the plan keeps."""
     rows = _rows_to_choose_from(ctx, book, chosen.ratio)
+    if not (ctx.settings.select.source_caps or ctx.settings.select.source_floors):
+        return explode.kept(
+            rows, chosen.plan, settings=ctx.settings.explode, seed=ctx.settings.seed
+        )
     sources = ctx.workspace.read("assignments", book.assignments["pool"])
     kept = kept_by_source(ctx, chosen.key, rows, sources)
     if kept is not None:

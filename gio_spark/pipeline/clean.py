@@ -32,9 +32,7 @@ def wanted(ctx: Context) -> bool:
     return bool(ctx.settings.held_out) or ctx.settings.quantize.duplicates != "keep"
 
 
-def clean(
-    ctx: Context, sides: dict[str, Side], book: Codebook
-) -> tuple[dict[str, Side], Codebook]:
+def clean(ctx: Context, sides: dict[str, Side], book: Codebook) -> tuple[dict[str, Side], Codebook]:
     """Put rows aside and give sides and codebook as they are without them.
 
     Rows put aside are in quarantine with their reason; the assignments that later stages read are
@@ -70,8 +68,12 @@ def clean(
         aside = ws.read("quarantine", key).select("id")
         left = ws.read("assignments", book.assignments["pool"]).drop("fingerprint")
         rows = ws.write(
-            "assignments", left.join(aside, "id", "left_anti"), fingerprint=key, run=ctx.run,
-            stage="clean", expected=pool.usable - record.rows,
+            "assignments",
+            left.join(aside, "id", "left_anti"),
+            fingerprint=key,
+            run=ctx.run,
+            stage="clean",
+            expected=pool.usable - record.rows,
         )
         return rows, {}
 
@@ -116,7 +118,9 @@ def _found(ctx: Context, sides: dict[str, Side], book: Codebook) -> DataFrame:
         )
         rows = rows.join(parts[-1].select("id"), "id", "left_anti")
         near = quantize.semantic_duplicates(
-            rows, np.asarray(book.stats.rows), threshold=settings.duplicate_cosine,
+            rows,
+            np.asarray(book.stats.rows),
+            threshold=settings.duplicate_cosine,
             seed=ctx.settings.seed,
         )
         parts.append(near.select("id", "reason", F.col("keeper").alias("matched")))
@@ -124,9 +128,13 @@ def _found(ctx: Context, sides: dict[str, Side], book: Codebook) -> DataFrame:
     for part in parts[1:]:
         every = every.unionByName(part)
     # A row found by several checks is put aside once, for the reason that comes first by name.
-    return every.groupBy("id").agg(
-        F.min(F.struct("reason", "matched")).alias("first")
-    ).select("id", F.col("first.reason").alias("reason"), F.col("first.matched").alias("matched"))
+    return (
+        every.groupBy("id")
+        .agg(F.min(F.struct("reason", "matched")).alias("first"))
+        .select(
+            "id", F.col("first.reason").alias("reason"), F.col("first.matched").alias("matched")
+        )
+    )
 
 
 def _rows(ctx: Context, side: Side, *, text: bool) -> DataFrame:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gio_spark import quantize
-from gio_spark.engine import bounded, decode_vectors, encode_vectors
+from gio_spark.engine import decode_vectors, encode_vectors
 from gio_spark.gio import TargetMass
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
@@ -72,30 +73,32 @@ def fit(ctx: Context, side: Side, clusters: int) -> tuple[NDArray[np.float32], s
     ws = ctx.workspace
 
     def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-        saved = time.monotonic()
+        initial = _load_state(ctx, key)
+        saved, written = time.monotonic(), len(load_arrays(ws, key)) if initial else 0
 
         def commit(state: KMeansState) -> None:
-            nonlocal saved
+            nonlocal saved, written
             shown.say(_pass_note(state, settings.max_passes))
             # Passes over a small table take less time than a commit: what is lost when such a fit
             # is killed is a few seconds of work.
             if state.finished or time.monotonic() - saved >= COMMIT_SECONDS:
-                _save_state(ctx, state, key)
+                written = _save_state(ctx, state, key)
                 saved = time.monotonic()
 
-        model = MiniBatchKMeans.from_settings(
-            settings, k=clusters, seed=ctx.settings.seed
-        ).fit(
-            vectors_of(ctx, side), initial=_load_state(ctx, key), on_pass=commit, rows=side.usable
+        model = MiniBatchKMeans.from_settings(settings, k=clusters, seed=ctx.settings.seed).fit(
+            vectors_of(ctx, side), initial=initial, on_pass=commit, rows=side.usable
         )
         summary = model.summary
         detail = {"clusters": len(model.centroids), "side": side.name}
         if summary is not None:
-            detail |= {"passes": summary.passes, "inertia_per_row": summary.inertia,
-                       "history": list(summary.history)}
-        return int(ws.read("models", key).count()), detail
+            detail |= {
+                "passes": summary.passes,
+                "inertia_per_row": summary.inertia,
+                "history": list(summary.history),
+            }
+        return written, detail
 
-    ctx.stage(f"fit {side.name}", key, "models", make)
+    ctx.stage(f"fit {side.name}", key, "models", make, fitted_on=side.usable)
     return np.array(load_arrays(ws, key)["centroids"]), key
 
 
@@ -105,17 +108,18 @@ def _pass_note(state: KMeansState, most: int) -> str:
     return f"pass {state.passes} of at most {most}, inertia {state.history[-1]['inertia']:.5g}"
 
 
-def _save_state(ctx: Context, state: KMeansState, key: str) -> None:
+def _save_state(ctx: Context, state: KMeansState, key: str) -> int:
     arrays: dict[str, NDArray] = {
         "centroids": state.centroids,
         "weights": state.weights,
         "info": text_array(state.info()),
     }
-    save_arrays(ctx.workspace, "kmeans", arrays, fingerprint=key, run=ctx.run)
+    return save_arrays(ctx.workspace, "kmeans", arrays, fingerprint=key, run=ctx.run)
 
 
 def _load_state(ctx: Context, key: str) -> KMeansState | None:
-    arrays = load_arrays(ctx.workspace, key)
+    # A fit that was never begun left nothing to look for.
+    arrays = load_arrays(ctx.workspace, key) if ctx.workspace.may_hold("models", key) else None
     if not arrays:
         return None
     table = pa.table(
@@ -135,8 +139,11 @@ def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: st
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         out = quantize.assign(
-            vectors_of(ctx, side), centroids, second=settings.second and len(centroids) > 1,
-            carry=CARRIED, spherical=settings.spherical,
+            vectors_of(ctx, side),
+            centroids,
+            second=settings.second and len(centroids) > 1,
+            carry=CARRIED,
+            spherical=settings.spherical,
             two_level=len(centroids) > settings.two_level_above,
         )
         rows = ctx.workspace.write(
@@ -154,8 +161,9 @@ def quantise(ctx: Context, sides: dict[str, Side], dimension: int) -> Codebook:
     clusters = clusters_for(ctx.settings, pool.usable, dimension)
     if not isinstance(ctx.settings.quantize.clusters, int) and pool.usable < 100:
         ctx.caution(
-            "too few rows", f"The pool has {pool.usable} usable rows, so only {clusters} "
-            "cluster(s) were made.", "Selection on so few rows says little; use a larger pool.",
+            "too few rows",
+            f"The pool has {pool.usable} usable rows, so only {clusters} cluster(s) were made.",
+            "Selection on so few rows says little; use a larger pool.",
         )
     centroids, fit_key = fit(ctx, pool, clusters)
     keys = {name: assign(ctx, side, centroids, fit_key) for name, side in sides.items()}
@@ -173,8 +181,14 @@ def publish(
     """Write the centroids table: the pool's clusters with their figures, and the targets' own."""
     ws = ctx.workspace
     settings = ctx.settings.quantize
-    key = fingerprint("centroids", fit_key, keys, settings.target_clusters, settings.reach_quantile,
-                      ctx.settings.seed)
+    key = fingerprint(
+        "centroids",
+        fit_key,
+        keys,
+        settings.target_clusters,
+        settings.reach_quantile,
+        ctx.settings.seed,
+    )
     pool_rows = ws.read("assignments", keys["pool"])
     # One scan of a skinny table; cheap enough to do again when the stage itself is complete.
     stats = quantize.cluster_stats(pool_rows, len(centroids), quantile=settings.reach_quantile)
@@ -190,9 +204,7 @@ def publish(
             )
             parts.append(_rows_of(name, own, quantize.cluster_stats(found, len(own))))
         table = pa.concat_tables(parts)
-        rows = ws.write_arrow(
-            "centroids", table, fingerprint=key, run=ctx.run, stage="centroids"
-        )
+        rows = ws.write_arrow("centroids", table, fingerprint=key, run=ctx.run, stage="centroids")
         return rows, {"skew": stats.skew(), "reach_limit": stats.limit}
 
     ctx.stage("centroids", key, "centroids", make)
@@ -207,7 +219,9 @@ def _own_codebook(ctx: Context, side: Side) -> NDArray[np.float32]:
     else:
         clusters = int(np.clip(side.usable // _TARGET_ROWS_PER_CLUSTER, 1, _TARGET_CLUSTERS))
     model = MiniBatchKMeans(
-        k=clusters, seed=ctx.settings.seed, max_iter=min(4, settings.max_passes),
+        k=clusters,
+        seed=ctx.settings.seed,
+        max_iter=min(4, settings.max_passes),
         spherical=settings.spherical,
     ).fit(vectors_of(ctx, side), rows=side.usable)
     return model.centroids
@@ -231,9 +245,8 @@ def _rows_of(side: str, centroids: NDArray[np.float32], stats: ClusterStats) -> 
 
 def centroids_of(ctx: Context, key: str, side: str) -> tuple[NDArray[np.float32], NDArray]:
     """Return a side's own centroids and the rows of each."""
-    rows = ctx.workspace.read("centroids", key).where(f"side = '{side}'")
-    table = bounded(rows.select("cluster", "vector", "rows"), 1 << 20, "centroids")
-    table = table.sort_by("cluster")
+    table = ctx.workspace.read_arrow("centroids", key, 1 << 20, "centroids")
+    table = table.filter(pc.field("side") == side).sort_by("cluster")
     return np.array(decode_vectors(table["vector"])), table["rows"].to_numpy()
 
 
@@ -248,8 +261,13 @@ def mass_of(
     """Spread a target's rows, or the given ones of them, over the pool's clusters."""
     settings = ctx.settings.quantize
     return quantize.target_mass(
-        vectors_of(ctx, side) if rows is None else rows, book.centroids,
-        radius=book.stats.radius, limit=book.stats.limit,
-        neighbours=settings.neighbours, weight=weight, spherical=settings.spherical,
-        seed=ctx.settings.seed, rows=side.usable if rows is None else None,
+        vectors_of(ctx, side) if rows is None else rows,
+        book.centroids,
+        radius=book.stats.radius,
+        limit=book.stats.limit,
+        neighbours=settings.neighbours,
+        weight=weight,
+        spherical=settings.spherical,
+        seed=ctx.settings.seed,
+        rows=side.usable if rows is None else None,
     )

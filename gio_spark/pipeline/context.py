@@ -43,6 +43,7 @@ class Context:
         tracker: Where the run is recorded.
         stages: What has been done so far.
         cautions: What the user must be told.
+        gather: Whether records of short stages are written together; the run then flushes them.
     """
 
     spark: SparkSession
@@ -53,6 +54,7 @@ class Context:
     tracker: Tracker
     stages: list[StageSummary] = field(default_factory=list)
     cautions: list[Caution] = field(default_factory=list)
+    gather: bool = False
 
     def stage(
         self,
@@ -62,6 +64,7 @@ class Context:
         make: Callable[[StageProgress], tuple[int, dict[str, Any]]],
         *,
         rows: int | None = None,
+        fitted_on: int | None = None,
     ) -> Record:
         """Run a stage, unless a complete record of the same fingerprint is there.
 
@@ -71,6 +74,7 @@ class Context:
             table: Stage table that it writes, or "" if it writes none.
             make: Does the work; gives the rows written and details for the record.
             rows: Rows it goes over, for progress.
+            fitted_on: Rows that a model is fitted on, shown instead of the arrays written.
         """
         found = self.workspace.complete(name, key)
         with self.progress.stage(name, rows, spark=self.spark) as shown:
@@ -82,12 +86,20 @@ class Context:
                 written, detail = make(shown)
                 seconds = time.monotonic() - began
                 record = self.workspace.record(
-                    run=self.run, stage=name, fingerprint=key, table=table,
-                    rows=written, seconds=seconds, detail=detail,
+                    run=self.run,
+                    stage=name,
+                    fingerprint=key,
+                    table=table,
+                    rows=written,
+                    seconds=seconds,
+                    detail=detail,
+                    later=self.gather,
                 )
-                shown.done(rows=written)
+                shown.done(rows=written if fitted_on is None else fitted_on)
         summary = StageSummary(
-            name=name, seconds=0.0 if found else record.seconds, rows=record.rows,
+            name=name,
+            seconds=0.0 if found else record.seconds,
+            rows=record.rows if fitted_on is None else fitted_on,
             skipped=found is not None,
         )
         self.stages.append(summary)

@@ -86,7 +86,8 @@ def report_data(
             selection=found["selection"],
             path_rows=np.cumsum(order["take"].to_numpy()),
             path=smoothed_path(
-                chosen.plan["target_mass"].to_numpy(), chosen.plan["take"].to_numpy(),
+                chosen.plan["target_mass"].to_numpy(),
+                chosen.plan["take"].to_numpy(),
                 order["cluster"].to_numpy(),
             ),
         ),
@@ -113,8 +114,12 @@ def _input(side: Side) -> InputSummary:
     if source.columns.categorical:
         roles["categorical"] = ", ".join(source.columns.categorical)
     return InputSummary(
-        name=side.name, location=source.location, format=source.format, version=source.version,
-        rows=source.count, unusable=sum(side.bad.values()),
+        name=side.name,
+        location=source.location,
+        format=source.format,
+        version=source.version,
+        rows=source.count,
+        unusable=sum(side.bad.values()),
         columns=", ".join(f"{k}={v}" for k, v in roles.items()),
     )
 
@@ -159,26 +164,36 @@ def _points(ctx: Context, sides: dict[str, Side], selected: DataFrame, rows: int
     salt = f"report-{ctx.settings.seed}"
     targets = targets_of(sides)
     pool = hash_sample(
-        vectors_of(ctx, sides["pool"]).select("id", "vector"), most, salt,
+        vectors_of(ctx, sides["pool"]).select("id", "vector"),
+        most,
+        salt,
         total=sides["pool"].usable,
     )
     dimension = decode_vectors(pool["vector"]).shape[1]
     parts = [
         decode_vectors(
-            hash_sample(vectors_of(ctx, s).select("id", "vector"), most // len(targets), salt,
-                        total=s.usable)["vector"], dimension
+            hash_sample(
+                vectors_of(ctx, s).select("id", "vector"),
+                most // len(targets),
+                salt,
+                total=s.usable,
+            )["vector"],
+            dimension,
         )
         for s in targets
     ]
     ids = hash_sample(selected.select(F.col("gio_id").alias("id")), most, salt, total=rows)
     wanted = ctx.workspace.frame(ids.select(["id"]))
     chosen = bounded(
-        vectors_of(ctx, sides["pool"]).select("id", "vector").join(
-            F.broadcast(wanted), "id", "left_semi"
-        ), most, "selected vectors",
+        vectors_of(ctx, sides["pool"])
+        .select("id", "vector")
+        .join(F.broadcast(wanted), "id", "left_semi"),
+        most,
+        "selected vectors",
     ).sort_by("id")
     return project(
-        np.concatenate(parts), decode_vectors(pool["vector"]),
+        np.concatenate(parts),
+        decode_vectors(pool["vector"]),
         decode_vectors(chosen["vector"], dimension),
     )
 
@@ -218,12 +233,17 @@ def _examples(
     ws = ctx.workspace
     rows = ws.read("assignments", book.assignments["pool"])
     rows = rows.where(F.col("cluster").isin(clusters))
-    kept = selected.select(F.col("gio_id").alias("id"), F.col("gio_log_ratio").alias("log_ratio"),
-                           F.lit(True).alias("taken"))
+    kept = selected.select(
+        F.col("gio_id").alias("id"),
+        F.col("gio_log_ratio").alias("log_ratio"),
+        F.lit(True).alias("taken"),
+    )
     marked = rows.select("id", "cluster", "source", "label").join(kept, "id", "left")
     total = int(chosen.plan["rows"].sum())
     sample = hash_sample(
-        marked, 200 * len(clusters), f"examples-{ctx.settings.seed}",
+        marked,
+        200 * len(clusters),
+        f"examples-{ctx.settings.seed}",
         total=min(total, int(plan[plan["cluster"].isin(clusters)]["rows"].sum())),
     ).to_pandas()
     sample["taken"] = sample["taken"].notna()
@@ -238,10 +258,13 @@ def _examples(
         ratio = row["log_ratio"]
         examples.append(
             Example(
-                cluster=int(row["cluster"]), taken=bool(row["taken"]), id=str(row["id"]),
+                cluster=int(row["cluster"]),
+                taken=bool(row["taken"]),
+                id=str(row["id"]),
                 text=str(value)[:_TEXT_SHOWN] if is_text else None,
                 image=None if is_text else _image(value),
-                source=row["source"], label=row["label"],
+                source=row["source"],
+                label=row["label"],
                 log_ratio=None if ratio is None or pd.isna(ratio) else float(ratio),
             )
         )
@@ -274,8 +297,18 @@ def _image(value: Any) -> Any:
 def versions(ctx: Context, revision: str) -> dict[str, str]:
     """Return the versions that a run depends on."""
     found = {"python": platform.python_version(), "embedder": revision}
-    for name in ("gio-spark", "pyspark", "pyspark-client", "pysail", "delta-spark", "deltalake",
-                 "pyarrow", "numpy", "scikit-learn", "mlflow-skinny"):
+    for name in (
+        "gio-spark",
+        "pyspark",
+        "pyspark-client",
+        "pysail",
+        "delta-spark",
+        "deltalake",
+        "pyarrow",
+        "numpy",
+        "scikit-learn",
+        "mlflow-skinny",
+    ):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

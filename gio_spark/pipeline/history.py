@@ -20,8 +20,11 @@ def history(spark: SparkSession, location: str) -> list[Record]:
         InputError: No run has been recorded there.
     """
     # Looking must not make the folder that was asked for by mistake.
-    nowhere = kind_of(location) == "path" and not is_remote_path(location) and not Path(
-        absolute(location)).exists()
+    nowhere = (
+        kind_of(location) == "path"
+        and not is_remote_path(location)
+        and not Path(absolute(location)).exists()
+    )
     records = [] if nowhere else Workspace(spark, location).records()
     if not records:
         raise InputError(

@@ -92,8 +92,13 @@ def sensitivity_key(ctx: Context, book: Codebook) -> str:
     """Return the fingerprint of the runs: data, cells, budget, settings of the metrics."""
     settings = ctx.settings
     return fingerprint(
-        STAGE, settings.gime.model_dump(mode="json", include=_USED), str(settings.budget),
-        settings.seed, book.key, book.assignments, settings.pool_columns().label,
+        STAGE,
+        settings.gime.model_dump(mode="json", include=_USED),
+        str(settings.budget),
+        settings.seed,
+        book.key,
+        book.assignments,
+        settings.pool_columns().label,
     )
 
 
@@ -134,18 +139,27 @@ def learn(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Learnt:
         curve = _curve(ctx, sample, task, found, directions)
         spent = found.seconds + float(curve["seconds"].sum())
         facts = {
-            "measure": task.measure, "proxy": task.proxy, "sample": sample.rows.count,
-            "size": found.size, "models": found.models + len(curve), "seconds": spent,
-            "full_score": found.full_score, "random_score": list(found.random_score),
+            "measure": task.measure,
+            "proxy": task.proxy,
+            "sample": sample.rows.count,
+            "size": found.size,
+            "models": found.models + len(curve),
+            "seconds": spent,
+            "full_score": found.full_score,
+            "random_score": list(found.random_score),
             "full_seconds": float(curve.loc[curve["way"] == "full", "seconds"].mean()),
-            "notes": list(found.notes), "directions": directions,
+            "notes": list(found.notes),
+            "directions": directions,
             "random_metrics": dict(found.random_metrics),
         }
         table = _metric_rows(found, directions)
         _write_runs(ctx, key, found, curve)
         rows = ctx.workspace.write_arrow(
-            "sensitivity", pa.Table.from_pandas(table, schema=_SENSITIVITY, preserve_index=False),
-            fingerprint=key, run=ctx.run, stage=STAGE,
+            "sensitivity",
+            pa.Table.from_pandas(table, schema=_SENSITIVITY, preserve_index=False),
+            fingerprint=key,
+            run=ctx.run,
+            stage=STAGE,
         )
         _track(ctx, table, facts)
         return rows, facts
@@ -164,7 +178,11 @@ def _task(
     target = ground.targets(vectors=vectors)
     if settings.scorer is not None:
         sample, table = unlabelled(
-            pool, constants=frozen, profile=ground.profile, target=target, rows=settings.sample,
+            pool,
+            constants=frozen,
+            profile=ground.profile,
+            target=target,
+            rows=settings.sample,
             keep=("label", "source", "tokens"),
         )
         score = gime.OwnScore(
@@ -175,8 +193,15 @@ def _task(
         return sample, score
     held = _held_out(ground, sides, vectors=vectors)
     return labelled(
-        pool, held, "label", constants=frozen, profile=ground.profile, target=target,
-        rows=settings.sample, measure=settings.measure, proxy=settings.proxy,
+        pool,
+        held,
+        "label",
+        constants=frozen,
+        profile=ground.profile,
+        target=target,
+        rows=settings.sample,
+        measure=settings.measure,
+        proxy=settings.proxy,
     )
 
 
@@ -248,7 +273,9 @@ def _metric_rows(found: gime.Sensitivity, directions: Mapping[str, int]) -> pd.D
         for metric in str(factor["metrics"]).split("+"):
             row = {k: factor[k] for k in found.table.columns if k != "metrics"}
             row |= {
-                "factor": factor["metrics"], "metric": metric, "pursued": metric in wanted,
+                "factor": factor["metrics"],
+                "metric": metric,
+                "pursued": metric in wanted,
                 "direction": {1: "more", -1: "less"}.get(directions.get(metric, 0), "unknown"),
             }
             for name in ("worst", "best", "random"):
@@ -286,8 +313,11 @@ def _write_runs(ctx: Context, key: str, found: gime.Sensitivity, curve: pd.DataF
     frame["order"] = np.arange(len(frame))
     schema = _RUNS.append(pa.field("order", pa.int64()))
     ctx.workspace.write_arrow(
-        "sensitivity_runs", pa.Table.from_pandas(frame, schema=schema, preserve_index=False),
-        fingerprint=key, run=ctx.run, stage=STAGE,
+        "sensitivity_runs",
+        pa.Table.from_pandas(frame, schema=schema, preserve_index=False),
+        fingerprint=key,
+        run=ctx.run,
+        stage=STAGE,
     )
 
 
@@ -315,10 +345,15 @@ def load(workspace: Workspace, record: Record) -> Learnt:
     ]  # fmt: skip
     ordered = _by_strength(factors[names])
     found = gime.Sensitivity(
-        table=ordered, screen=screen, sweeps=sweeps,
+        table=ordered,
+        screen=screen,
+        sweeps=sweeps,
         random_score=(facts["random_score"][0], facts["random_score"][1]),
-        full_score=facts["full_score"], size=facts["size"], seconds=facts["seconds"],
-        models=facts["models"], notes=tuple(facts["notes"]),
+        full_score=facts["full_score"],
+        size=facts["size"],
+        seconds=facts["seconds"],
+        models=facts["models"],
+        notes=tuple(facts["notes"]),
         random_metrics=facts["random_metrics"],
     )
     table = table.set_index("factor").loc[list(ordered["metrics"])].reset_index()

@@ -61,9 +61,7 @@ def pin_all(spark: SparkSession, settings: RunSettings) -> dict[str, Pin]:
     return {name: pin_input(spark, one, name) for name, one in names(settings).items()}
 
 
-def open_all(
-    spark: SparkSession, settings: RunSettings, pins: dict[str, Pin]
-) -> dict[str, Input]:
+def open_all(spark: SparkSession, settings: RunSettings, pins: dict[str, Pin]) -> dict[str, Input]:
     """Open every input at its pin, check columns and types, count rows.
 
     Raises:

@@ -52,8 +52,9 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook) -> Ratio:
         mode="json",
         exclude={"within_cluster", "temperature", "output", "broadcast_rows", "bloom_megabytes"},
     )
-    model_key = fingerprint("ratio", used, kind, ctx.settings.seed,
-                            {s.name: s.key for s in (sides["pool"], *targets)})
+    model_key = fingerprint(
+        "ratio", used, kind, ctx.settings.seed, {s.name: s.key for s in (sides["pool"], *targets)}
+    )
     ws = ctx.workspace
 
     def fit(_: StageProgress) -> tuple[int, dict[str, Any]]:
@@ -61,9 +62,14 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook) -> Ratio:
         for side in targets[1:]:
             target = target.unionByName(content_of(ctx, side, kind))
         fitted = explode.fit_ratio(
-            target, content_of(ctx, sides["pool"], kind), content="content", kind=kind,
-            settings=settings, target_rows=sum(s.usable for s in targets),
-            pool_rows=sides["pool"].usable, seed=ctx.settings.seed,
+            target,
+            content_of(ctx, sides["pool"], kind),
+            content="content",
+            kind=kind,
+            settings=settings,
+            target_rows=sum(s.usable for s in targets),
+            pool_rows=sides["pool"].usable,
+            seed=ctx.settings.seed,
         )
         facts = {
             "auc": fitted.calibration.auc,
@@ -86,16 +92,21 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook) -> Ratio:
 
     def apply(_: StageProgress) -> tuple[int, dict[str, Any]]:
         model = explode.RatioModel.from_arrays(arrays)
-        scored = explode.score(content_of(ctx, sides["pool"], kind), model, content="content",
-                               keep=())
+        scored = explode.score(
+            content_of(ctx, sides["pool"], kind), model, content="content", keep=()
+        )
         assigned = ws.read("assignments", book.assignments["pool"]).select("id", "cluster")
         # A row that cannot be scored counts as neither like nor unlike the target.
         rated = assigned.join(scored, "id", "left").select(
             "id", "cluster", F.coalesce("log_ratio", F.lit(0.0).cast("float")).alias("log_ratio")
         )
         rows = ws.write(
-            "scores", rated, fingerprint=key, run=ctx.run,
-            stage="score", expected=int(book.stats.rows.sum()),
+            "scores",
+            rated,
+            fingerprint=key,
+            run=ctx.run,
+            stage="score",
+            expected=int(book.stats.rows.sum()),
         )
         return rows, {}
 

@@ -135,7 +135,9 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
     if embedder.needs_fit:
         embedder = embedder.with_state(state)
     out = embed.embed(new, embedder, columns=pool.columns).select(
-        "*", F.lit("pool").alias("side"), F.lit(embedder.name).alias("embedder"),
+        "*",
+        F.lit("pool").alias("side"),
+        F.lit(embedder.name).alias("embedder"),
         F.lit(embedder.revision).alias("embedder_revision"),
         F.lit(pool.version).alias("input_version"),
     )
@@ -145,11 +147,19 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
     book = np.array(load_arrays(ws, keys["fit"])["centroids"])
     assigned = quantize.assign(
         written.where(F.col("reason").isNull()).select("id", "vector", *vectors.CARRIED),
-        book, carry=vectors.CARRIED, spherical=ctx.settings.quantize.spherical,
+        book,
+        carry=vectors.CARRIED,
+        spherical=ctx.settings.quantize.spherical,
         second=ctx.settings.quantize.second and len(book) > 1,
     )
-    ws.write("assignments", assigned, fingerprint=key, run=ctx.run, stage="refresh",
-             expected=new_rows - bad_rows)
+    ws.write(
+        "assignments",
+        assigned,
+        fingerprint=key,
+        run=ctx.run,
+        stage="refresh",
+        expected=new_rows - bad_rows,
+    )
     before = ws.read("selected", base.run, key="gio_run")
     had = before.count()
     # What was taken stays taken; what was not, or was gone for a while, is judged by the plan.
@@ -159,7 +169,10 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
     kept = kept.join(before.select(F.col("gio_id").alias("id")), "id", "left_anti")
     kept = kept.join(pool.rows.select("id"), "id", "left_semi")
     added_rows = explode.materialise(
-        pool.rows, kept, expected=pool.count, settings=ctx.settings.explode,
+        pool.rows,
+        kept,
+        expected=pool.count,
+        settings=ctx.settings.explode,
         columns={"gio_input_version": pool.version},
     )
     own = [] if ctx.settings.explode.output == "ids" else pool.own(added_rows)
@@ -172,8 +185,13 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
     after = ws.write("selected", both, fingerprint=base.run, run=ctx.run, stage="refresh")
     gone = seen.join(pool.rows.select("id"), "id", "left_anti").count()
     return {
-        "new_rows": new_rows, "gone_rows": gone, "bad_rows": bad_rows, "before": had,
-        "added": after - stayed, "dropped": had - stayed, "after": after,
+        "new_rows": new_rows,
+        "gone_rows": gone,
+        "bad_rows": bad_rows,
+        "before": had,
+        "added": after - stayed,
+        "dropped": had - stayed,
+        "after": after,
     }
 
 
@@ -191,8 +209,10 @@ def _judge(ctx: Context, written: DataFrame, new_rows: int) -> int:
     bad = written.where(F.col("reason").isNotNull()).select(
         "id", "reason", F.lit(None).cast("string").alias("detail"), F.lit("pool").alias("side")
     )
-    key = fingerprint("refresh-quarantine", bounded(
-        written.select("fingerprint").limit(1), 1, "one fingerprint").to_pylist())
+    key = fingerprint(
+        "refresh-quarantine",
+        bounded(written.select("fingerprint").limit(1), 1, "one fingerprint").to_pylist(),
+    )
     count = ctx.workspace.write("quarantine", bad, fingerprint=key, run=ctx.run, stage="refresh")
     if count > ctx.settings.quarantine.max_share * max(new_rows, 1):
         raise TooManyBadRowsError(
@@ -235,6 +255,4 @@ def _kept(ctx: Context, base: Record, refreshes: list[str]) -> DataFrame:
     kept = kept_by_source(ctx, base.detail["plan_key"], rows, sources)
     if kept is not None:
         return kept
-    return explode.kept(
-        rows, plan, settings=ctx.settings.explode, seed=ctx.settings.seed
-    )
+    return explode.kept(rows, plan, settings=ctx.settings.explode, seed=ctx.settings.seed)

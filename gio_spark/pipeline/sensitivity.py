@@ -88,9 +88,14 @@ def sensitivity(
         "stored in": workspace.place("sensitivity"),
     }
     page = render_sensitivity(
-        learnt.table, learnt.found.sweeps, learnt.found.screen, learnt.curve, table,
+        learnt.table,
+        learnt.found.sweeps,
+        learnt.found.screen,
+        learnt.curve,
+        table,
         report_folder(workspace, curation.run_id) / "sensitivity",
-        numbers={**learnt.facts, "level": level}, facts=facts,
+        numbers={**learnt.facts, "level": level},
+        facts=facts,
     )
     stages = {name: skipped for name, _, _, skipped in curation.summary["stages"]}
     return Found(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.engine import bounded
 from gio_spark.errors import WorkspaceError
 from gio_spark.tables import Workspace
 
@@ -52,7 +51,7 @@ def load_arrays(workspace: Workspace, fingerprint: str) -> dict[str, np.ndarray]
     """Read the arrays that were saved under a fingerprint; empty where there are none."""
     if not workspace.exists("models"):
         return {}
-    rows = bounded(workspace.read("models", fingerprint), 1000, "arrays of a model").to_pylist()
+    rows = workspace.read_arrow("models", fingerprint, 1000, "arrays of a model").to_pylist()
     out = {}
     for row in rows:
         kind = np.dtype(row["type"])

@@ -55,7 +55,9 @@ def save_strata(
         }
     )
     found = explode.with_thresholds(
-        _numbered(rows, sources, names), plan, settings=ctx.settings.explode,
+        _numbered(rows, sources, names),
+        plan,
+        settings=ctx.settings.explode,
         seed=ctx.settings.seed,
     ).sort_values("cluster")
     arrays = {name: found[name].to_numpy(np.int64) for name in ("rows", "take", "threshold", "tie")}
@@ -63,9 +65,7 @@ def save_strata(
     save_arrays(ctx.workspace, "strata", arrays, fingerprint=key, run=ctx.run)
 
 
-def kept_by_source(
-    ctx: Context, key: str, rows: DataFrame, sources: DataFrame
-) -> DataFrame | None:
+def kept_by_source(ctx: Context, key: str, rows: DataFrame, sources: DataFrame) -> DataFrame | None:
     """Return id, cluster, reason and log_ratio of the rows that a plan with strata keeps.
 
     Rows of a source that the plan has never seen are not taken.
@@ -79,7 +79,9 @@ def kept_by_source(
     names = array_text(arrays.pop("names"))
     plan = pd.DataFrame({"cluster": np.arange(len(arrays["take"])), **arrays})
     kept = explode.kept(
-        _numbered(rows, sources, names), plan, settings=ctx.settings.explode,
+        _numbered(rows, sources, names),
+        plan,
+        settings=ctx.settings.explode,
         seed=ctx.settings.seed,
     )
     told = reasons(plan.assign(cluster=plan["cluster"] // len(names)), ctx.settings.explode)

@@ -37,8 +37,16 @@ if TYPE_CHECKING:
 
 MAX_FIGURES = 500_000
 _MOST_LOGGED = 2_000
-_NUMBERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.FloatType, T.DoubleType,
-            T.DecimalType, T.BooleanType)
+_NUMBERS = (
+    T.ByteType,
+    T.ShortType,
+    T.IntegerType,
+    T.LongType,
+    T.FloatType,
+    T.DoubleType,
+    T.DecimalType,
+    T.BooleanType,
+)
 _TIMES = (T.TimestampType, T.TimestampNTZType, T.DateType)
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "whole": (_NUMBERS, "a number"),
@@ -128,7 +136,11 @@ def measure_table(
     pin = _pin(spark, table, "table")
     other = None if target is None else _pin(spark, target, "target")
     key = fingerprint(
-        "metrics of a table", settings.model_dump(mode="json"), roles, clusters, seed,
+        "metrics of a table",
+        settings.model_dump(mode="json"),
+        roles,
+        clusters,
+        seed,
         *[(p.table_id, p.version) if p else None for p in (pin, other)],
     )
     facts = {
@@ -174,8 +186,13 @@ def measure_table(
         if workspace is not None:
             kept = {k: facts[k] for k in ("rows", "groups", *told)}
             workspace.record(
-                run=key[:12], stage="metrics of a table", fingerprint=key, table="metrics",
-                rows=len(figures), seconds=seconds, detail={"facts": kept},
+                run=key[:12],
+                stage="metrics of a table",
+                fingerprint=key,
+                table="metrics",
+                rows=len(figures),
+                seconds=seconds,
+                detail={"facts": kept},
             )
         status = "FINISHED"
     finally:
@@ -247,16 +264,12 @@ def _open(
         return df
     if pin.files is None:
         raise InputError(f"{name}: the pin of {one.location} has no list of files.")
-    typed = Columns.model_validate(
-        {k: v for k, v in roles.items() if k in Columns.model_fields}
-    )
+    typed = Columns.model_validate({k: v for k, v in roles.items() if k in Columns.model_fields})
     df, _names = read_lines(spark, pin.files, pin.format, typed)
     return df.where(F.col(BAD).isNull()).drop(BAD, LINE)
 
 
-def _usable(
-    df: DataFrame, roles: Mapping[str, Any], profile: Profile, where: str
-) -> DataFrame:
+def _usable(df: DataFrame, roles: Mapping[str, Any], profile: Profile, where: str) -> DataFrame:
     """Check columns and types, and add what the profile reads but no column gives."""
     present = {f.name: f.dataType for f in df.schema.fields}
     for role, named in roles.items():
@@ -279,7 +292,8 @@ def _usable(
             "tokens": F.size(F.split(F.trim(content), r"\s+")).cast("bigint"),
         }
         added = {
-            r: c for r, c in made.items()
+            r: c
+            for r, c in made.items()
             if r in profile.roles and r not in roles and r not in present
         }
     identity = roles.get("id")
@@ -367,9 +381,7 @@ def _figures(
         table = bounded(found, MAX_FIGURES, "metrics (use a coarser grouping)")
         return _sorted(table.to_pandas())
     chunks = settings if "id" in df.columns else settings.model_copy(update={"partitions": 1})
-    frozen = gime.freeze(
-        df, profile, target=target, columns=named, codebook=book, settings=chunks
-    )
+    frozen = gime.freeze(df, profile, target=target, columns=named, codebook=book, settings=chunks)
     known = None
     if target is not None:
         known = gime.target_states(target, profile, constants=frozen, columns=named)

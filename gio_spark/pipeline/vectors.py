@@ -112,18 +112,30 @@ def set_aside(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict
         for name, (source, side_key, _rows) in embedded.items():
             rows = ws.read("embeddings", side_key).where(F.col("reason").isNotNull())
             frames.append(
-                rows.select("id", "reason", F.lit(None).cast("string").alias("detail"),
-                            F.lit(name).alias("side"))
+                rows.select(
+                    "id",
+                    "reason",
+                    F.lit(None).cast("string").alias("detail"),
+                    F.lit(name).alias("side"),
+                )
             )
             if source.bad is not None:
-                frames.append(source.bad.select("id", "reason", "detail",
-                                                F.lit(name).alias("side")))
-        both = frames[0]
-        for frame in frames[1:]:
-            both = both.unionByName(frame)
-        rows = ws.write("quarantine", both, fingerprint=key, run=ctx.run, stage="quarantine")
-        counted = both.groupBy("side", "reason").count() if rows else None
-        found = bounded(counted, 10_000, "reasons").to_pylist() if counted is not None else []
+                frames.append(
+                    source.bad.select("id", "reason", "detail", F.lit(name).alias("side"))
+                )
+        both = _joined(frames)
+        counted = both.groupBy("side", "reason").count()
+        found = bounded(counted, 10_000, "reasons").to_pylist()
+        rows = sum(int(r["count"]) for r in found)
+        if rows:
+            ws.write(
+                "quarantine",
+                both,
+                fingerprint=key,
+                run=ctx.run,
+                stage="quarantine",
+                expected=rows,
+            )
         return rows, {"counts": [[r["side"], r["reason"], r["count"]] for r in found]}
 
     record = ctx.stage("quarantine", key, "quarantine", make)
@@ -134,6 +146,13 @@ def set_aside(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict
         sides[name] = Side(name, source, side_key, count - unusable, dict(sorted(bad.items())))
         _judge(ctx, sides[name], count)
     return sides
+
+
+def _joined(frames: list[DataFrame]) -> DataFrame:
+    whole = frames[0]
+    for frame in frames[1:]:
+        whole = whole.unionByName(frame)
+    return whole
 
 
 def _in_embeddings(reason: str) -> bool:
@@ -183,15 +202,16 @@ def one_dimension(ctx: Context, sides: dict[str, Side]) -> int:
     Raises:
         InputError: Pool and target differ.
     """
-    found = {}
-    for name, side in sides.items():
-        first = vectors_of(ctx, side).select(F.length("vector").alias("n")).limit(1)
-        found[name] = int(bounded(first, 1, "one vector")["n"][0].as_py()) // 4
+    length = F.length("vector").alias("n")
+    first = [
+        vectors_of(ctx, side).limit(1).select(F.lit(name).alias("side"), length)
+        for name, side in sides.items()
+    ]
+    rows = bounded(_joined(first), len(first), "one vector per input")
+    found = {r["side"]: int(r["n"]) // 4 for r in rows.to_pylist()}
     if len(set(found.values())) > 1:
         raise InputError(
             f"Vectors have different dimensions ({found}): pool and target must come from the "
             "same embedder."
         )
     return found["pool"]
-
-

@@ -24,7 +24,7 @@ from gio_spark.engine import (
     map_arrow,
 )
 from gio_spark.errors import InputError
-from gio_spark.kernels import find, row_squares
+from gio_spark.kernels import Codebook, find, group_centroids, row_squares
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.kernels.sums import Grid, sums_by_cluster
 from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE, ship_book
@@ -153,6 +153,44 @@ def run_pass(
         far=far,
         spherical=spherical,
         two_level=two_level,
+    )
+
+
+def pass_of_arrays(
+    ids: pa.Array,
+    vectors: FloatMatrix,
+    centroids: FloatMatrix,
+    *,
+    largest: npt.NDArray[np.float64],
+    far: int = 0,
+    two_level: bool = False,
+) -> PassResult:
+    """Do a pass over rows that are in memory; the result is that of `run_pass`, to the bit.
+
+    Args:
+        ids: Their ids, for ties.
+        vectors: (n, d) float32, scaled to length one already where that is wanted.
+        centroids: (K, d) float32.
+        largest: (d,) largest absolute values, as for `run_pass`.
+        far: Farthest rows wanted.
+        two_level: Search through two levels.
+    """
+    clusters, dimension = centroids.shape
+    extent = np.abs(vectors).max(axis=0, initial=0.0).astype(np.float64)
+    grid, inertia_grid = _grids(largest, len(vectors))
+    if not grid.covers(extent, len(vectors)):
+        largest = np.maximum(largest, extent)
+        grid, inertia_grid = _grids(largest, len(vectors))
+    book = group_centroids(centroids) if two_level else Codebook(centroids)
+    total, best = _Partial(clusters, dimension, 1), _Farthest(far, dimension)
+    size = LARGE_BATCH if two_level else BATCH
+    for start in range(0, len(vectors), size):
+        part = vectors[start : start + size]
+        cluster, distance = find(part, book)
+        total.add(grid.round(part), inertia_grid.round(distance[:, None]), cluster)
+        best.add(ids.slice(start, size), distance, part)
+    return PassResult(
+        total.sums, total.counts, float(total.inertia.sum()), best.vectors, best.distances, largest
     )
 
 

@@ -79,13 +79,19 @@ class KMeansState:
         clusters = table["cluster"].to_numpy()
         if not np.array_equal(clusters, np.arange(len(clusters))):
             raise InputError("the saved centroids are not numbered 0 to K-1, each once")
+        return cls.of(decode_vectors(table["vector"]), table["weight"].to_numpy(), info)
+
+    @classmethod
+    def of(
+        cls,
+        centroids: FloatMatrix,
+        weights: npt.NDArray[np.float64],
+        info: dict[str, Any],
+    ) -> KMeansState:
+        """Return a state from (K, d) centroids, (K,) weights and what `info` gave."""
         rest = {**info, "history": tuple(info.get("history", ()))}
         rest["largest"] = np.array(rest["largest"], dtype=np.float64)
-        return cls(
-            centroids=np.array(decode_vectors(table["vector"])),
-            weights=table["weight"].to_numpy().astype(np.float64),
-            **rest,
-        )
+        return cls(centroids=np.array(centroids), weights=np.array(weights, np.float64), **rest)
 
     def reopened(self, *, rows: int, largest: npt.NDArray[np.float64]) -> KMeansState:
         """Return the state as the start of an update on new data."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +34,7 @@ def pin(spark: SparkSession, location: str, version: int | None) -> DeltaPin:
     if version is None:
         return found
     if version > found.version:
-        raise InputError(
-            f"{location} has no version {version}: the newest is {found.version}."
-        )
+        raise InputError(f"{location} has no version {version}: the newest is {found.version}.")
     return DeltaPin(found.table_id, version, found.bytes)
 
 
@@ -116,6 +115,50 @@ def is_readable_otherwise(spark: SparkSession, location: str) -> bool:
     return detail is None or detail["format"] != "delta"
 
 
+# Commits looked back for one's own; a longer log than this is read by the engine instead.
+_LOOK_BACK = 20
+_LOG_BYTES = 64 << 20
+
+
+def committed_rows(location: str, key: str, value: str) -> int | None:
+    """Return the rows that the newest commit of a partition put there, from the table's log.
+
+    The log is the commit itself, so nothing is scanned.
+
+    Args:
+        location: Path of the table.
+        key: Partition column.
+        value: Its value.
+
+    Returns:
+        Rows, or None where the log does not say (another writer's format, a log too long).
+    """
+    import pyarrow.fs as pafs
+
+    from gio_spark.tables.files import filesystem
+
+    store, path = filesystem(location)
+    newest = newest_version(location)
+    for version in range(newest, max(-1, newest - _LOOK_BACK), -1):
+        name = f"{path}/_delta_log/{version:020d}.json"
+        info = store.get_file_info(name)
+        if info.type != pafs.FileType.File or info.size > _LOG_BYTES:
+            return None
+        with store.open_input_stream(name) as stream:
+            actions = [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+        note = next((a["commitInfo"].get("userMetadata") for a in actions if "commitInfo" in a), "")
+        if value not in (note or ""):
+            continue
+        rows = 0
+        for add in (a["add"] for a in actions if "add" in a):
+            stats = json.loads(add.get("stats") or "{}")
+            if add["partitionValues"].get(key) != value or "numRecords" not in stats:
+                return None
+            rows += int(stats["numRecords"])
+        return rows
+    return None
+
+
 def newest_version(location: str) -> int:
     """Return the newest version of a Delta table at a path, from the names in its log."""
     import pyarrow.fs as pafs
@@ -129,6 +172,22 @@ def newest_version(location: str) -> int:
     if not numbers:
         raise InputError(_missing(location, None))
     return max(numbers)
+
+
+def has_partition(location: str, key: str, value: str) -> bool:
+    """Tell whether a partition's folder exists, or folders do not tell (column mapping)."""
+    import pyarrow.fs as pafs
+
+    from gio_spark.tables.files import filesystem
+
+    store, path = filesystem(location)
+    folders = [
+        i.base_name
+        for i in store.get_file_info(pafs.FileSelector(path))
+        if i.type == pafs.FileType.Directory and i.base_name != "_delta_log"
+    ]
+    named = [name for name in folders if name.startswith(f"{key}=")]
+    return f"{key}={value}" in named or len(named) < len(folders)
 
 
 def is_delta(location: str) -> bool:

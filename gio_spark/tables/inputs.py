@@ -114,8 +114,10 @@ def pin_input(spark: SparkSession, settings: InputSettings, name: str) -> Pin:
     """
     kind: str = settings.format
     location = settings.location
-    if kind_of(location) == "table" or kind == "delta" or (
-        kind == "auto" and delta.is_delta(location)
+    if (
+        kind_of(location) == "table"
+        or kind == "delta"
+        or (kind == "auto" and delta.is_delta(location))
     ):
         found = delta.pin(spark, location, settings.version)
         return Pin("delta", found.table_id, str(found.version), found.bytes)
@@ -165,8 +167,14 @@ def open_input(
     bad = raw.where(F.col(BAD).isNotNull()).select(
         F.col(BAD).alias("reason"), F.col(LINE).alias("detail")
     )
-    return _finish(name, location, base, raw.where(F.col(BAD).isNull()).drop(BAD, LINE), columns,
-                   _line_quarantine(bad))
+    return _finish(
+        name,
+        location,
+        base,
+        raw.where(F.col(BAD).isNull()).drop(BAD, LINE),
+        columns,
+        _line_quarantine(bad),
+    )
 
 
 def _line_quarantine(bad: DataFrame) -> DataFrame:
@@ -203,8 +211,16 @@ def _finish(
             rows = _rename_clash(raw, clash).withColumn("id", as_text)
     else:
         rows = _with_content_id(_rename_clash(raw, clash), columns)
-    counted = rows.select(F.count(F.lit(1)).alias("rows"), F.count("id").alias("ids"))
-    count, identified = bounded(counted, 1, "one count").to_pylist()[0].values()
+    # One pass over the ids tells how many rows there are, without an id, and with a doubled one.
+    per_id = rows.groupBy("id").agg(F.count(F.lit(1)).alias("n"))
+    known = F.col("id").isNotNull()
+    counted = per_id.agg(
+        F.sum("n").alias("rows"),
+        F.sum(F.when(known, F.col("n"))).alias("ids"),
+        F.max(F.when(known, F.col("n"))).alias("most"),
+    )
+    found = bounded(counted, 1, "one count").to_pylist()[0]
+    count, identified = int(found["rows"] or 0), int(found["ids"] or 0)
     if count == 0:
         raise InputError(f"{name}: {location} holds no rows that can be read.")
     if identified == 0:
@@ -219,11 +235,21 @@ def _finish(
         bad = nameless if bad is None else bad.unionByName(nameless)
         rows = rows.where(F.col("id").isNotNull())
     made = Input(
-        name=name, location=location, format=base.format, table_id=base.table_id,
-        version=base.version, columns=columns, rows=rows, own_columns=own, own_id=own_id,
-        bad=bad, count=count, bytes=base.bytes, recheck=base.recheck,
+        name=name,
+        location=location,
+        format=base.format,
+        table_id=base.table_id,
+        version=base.version,
+        columns=columns,
+        rows=rows,
+        own_columns=own,
+        own_id=own_id,
+        bad=bad,
+        count=count,
+        bytes=base.bytes,
+        recheck=base.recheck,
     )
-    return _without_doubles(made)
+    return made if found["most"] == 1 else _without_doubles(made)
 
 
 def _rename_clash(df: DataFrame, clash: list[str]) -> DataFrame:
@@ -252,11 +278,8 @@ def _arrow_schema(df: DataFrame) -> pa.Schema:
 
 
 def _without_doubles(made: Input) -> Input:
-    """Keep one row per id; the others go to quarantine. Costs nothing more where there are none."""
-    ids = made.rows.select("id")
-    doubled = ids.groupBy("id").count().where("count > 1 AND id IS NOT NULL")
-    if doubled.limit(1).count() == 0:
-        return made
+    """Keep one row per id; the others go to quarantine."""
+    doubled = made.rows.groupBy("id").count().where("count > 1 AND id IS NOT NULL")
     # Only rows with a doubled id are shuffled. Which one stays depends on content alone: the one
     # with the smallest hash of all its columns; rows with equal hashes are equal.
     from pyspark.sql import Window
@@ -302,8 +325,15 @@ def _check_names(name: str, location: str, present: list[str], columns: Columns)
         )
 
 
-_NUMBERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.FloatType, T.DoubleType,
-            T.DecimalType)
+_NUMBERS = (
+    T.ByteType,
+    T.ShortType,
+    T.IntegerType,
+    T.LongType,
+    T.FloatType,
+    T.DoubleType,
+    T.DecimalType,
+)
 _WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 
 
@@ -321,13 +351,21 @@ def _check_types(name: str, location: str, schema: T.StructType, columns: Column
     def of(column: str | None, kinds: tuple[type, ...]) -> bool:
         return column is None or isinstance(types[column], kinds)
 
-    need("id", columns.id, of(columns.id, (T.StringType, *_WHOLE)),
-         "a string or an integer (engines print floats and decimals differently)")
+    need(
+        "id",
+        columns.id,
+        of(columns.id, (T.StringType, *_WHOLE)),
+        "a string or an integer (engines print floats and decimals differently)",
+    )
     need("text", columns.text, of(columns.text, (T.StringType,)), "a string")
     for role in ("event_time", "ingest_time"):
         column = getattr(columns, role)
-        need(role, column, of(column, (T.TimestampType, T.TimestampNTZType, T.DateType)),
-             "a timestamp or a date")
+        need(
+            role,
+            column,
+            of(column, (T.TimestampType, T.TimestampNTZType, T.DateType)),
+            "a timestamp or a date",
+        )
     for role in ("quality", "tokens"):
         column = getattr(columns, role)
         need(role, column, of(column, _NUMBERS), "a number")
@@ -335,9 +373,13 @@ def _check_types(name: str, location: str, schema: T.StructType, columns: Column
         need("numeric", column, of(column, (*_NUMBERS, T.BooleanType)), "a number")
     for role in ("vector", "image"):
         column = getattr(columns, role)
-        ok = column is None or isinstance(types[column], T.BinaryType) or (
-            isinstance(types[column], T.ArrayType)
-            and isinstance(types[column].elementType, _NUMBERS)  # type: ignore[attr-defined]
+        ok = (
+            column is None
+            or isinstance(types[column], T.BinaryType)
+            or (
+                isinstance(types[column], T.ArrayType)
+                and isinstance(types[column].elementType, _NUMBERS)  # type: ignore[attr-defined]
+            )
         )
         need(role, column, ok, "binary or an array of numbers")
 

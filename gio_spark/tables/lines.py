@@ -220,12 +220,14 @@ def _delimiter(path: str) -> str:
 
 def _header(root: str, path: str) -> list[str]:
     options = pacsv.ReadOptions(block_size=4 << 20)
-    parse = pacsv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True,
-                               invalid_row_handler=lambda _: "skip")
+    parse = pacsv.ParseOptions(
+        delimiter=_delimiter(path), newlines_in_values=True, invalid_row_handler=lambda _: "skip"
+    )
     try:
-        with _open(root, path) as stream, pacsv.open_csv(
-            stream, read_options=options, parse_options=parse
-        ) as reader:
+        with (
+            _open(root, path) as stream,
+            pacsv.open_csv(stream, read_options=options, parse_options=parse) as reader,
+        ):
             names = list(reader.schema.names)
     except pa.ArrowInvalid as error:
         raise InputError(f"Cannot read the header of {path}: {error}") from error
@@ -284,8 +286,11 @@ def _decoded(table: pa.Table, names: list[str]) -> pa.Table:
                     broken.add(i)
                     texts.append(value.decode("utf-8", "replace"))
             columns[name] = pa.array(texts, pa.string())
-    reasons = [("malformed line: not UTF-8" if i in broken else None)
-               for i in range(table.num_rows)] if broken else [None] * table.num_rows
+    reasons = (
+        [("malformed line: not UTF-8" if i in broken else None) for i in range(table.num_rows)]
+        if broken
+        else [None] * table.num_rows
+    )
     columns[BAD] = pa.array(reasons, pa.string())
     columns[LINE] = pa.nulls(table.num_rows, pa.string())
     return pa.table(columns)

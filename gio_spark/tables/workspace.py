@@ -45,6 +45,10 @@ KEY_OF = {"selected": "gio_run"}
 # Fingerprints kept per table and side: trying two settings in turn recomputes nothing twice.
 KEEP = 3
 
+# Seconds of finished work that may wait for its records: a commit for each of many small stages
+# costs more than the stages.
+UNRECORDED_SECONDS = 10.0
+
 _RUNS_SCHEMA = pa.schema(
     [
         pa.field("run", pa.string()),
@@ -103,8 +107,12 @@ class Workspace:
         if not self.in_catalog and not is_remote_path(self.location):
             _check_writable(Path(self.location))
         self._known: set[str] = set()
+        self._types: dict[str, set[tuple[str, str]]] = {}
         # Read once: what this process adds is kept beside it.
         self._records: list[Record] | None = None
+        self._unwritten: list[Record] = []
+        # Small tables that this process wrote are not read back.
+        self._small: dict[tuple[str, str], pa.Table] = {}
 
     # -- where -----------------------------------------------------------------------------------
 
@@ -138,6 +146,13 @@ class Workspace:
         if key not in df.columns:
             return df.limit(0)
         return df.where(F.col(key) == fingerprint)
+
+    def may_hold(self, table: str, fingerprint: str) -> bool:
+        """Tell, without a query where that is possible, whether a table can hold a fingerprint."""
+        if self.in_catalog or not self.exists(table):
+            return self.exists(table)
+        key = KEY_OF.get(table, "fingerprint")
+        return delta.has_partition(self.place(table), key, fingerprint)
 
     def read_all(self, table: str) -> DataFrame:
         """Return a whole stage table."""
@@ -178,17 +193,22 @@ class Workspace:
             .partitionBy(key)
             .option("userMetadata", json.dumps({"run": run, "stage": stage, "key": fingerprint}))
         )
+        types = _types(out)
         if self.exists(table):
-            if _types(self.read_all(table)) == _types(out):
+            if table not in self._types:
+                self._types[table] = _types(self.read_all(table))
+            if self._types[table] == types:
                 # One commit takes the old rows away and puts the new ones in.
                 writer = writer.option("replaceWhere", f"{key} = '{fingerprint}'")
             else:
                 # Rows of another shape (a pool with other columns, a newer format) make a new
                 # table; what was there stays in its history.
                 writer = writer.option("overwriteSchema", "true")
+        self._small.pop((table, fingerprint), None)
         self._save(writer, table)
         self._known.add(table)
-        rows = int(self.read(table, fingerprint, key=key).count())
+        self._types[table] = types
+        rows = self._committed(table, key, fingerprint)
         if expected is not None and rows != expected:
             raise WorkspaceError(
                 f"{self.place(table)} holds {rows:,} rows of {stage} after the write, "
@@ -196,6 +216,14 @@ class Workspace:
                 "run again."
             )
         return rows
+
+    def _committed(self, table: str, key: str, fingerprint: str) -> int:
+        """Return the rows that the table holds under a fingerprint after its commit."""
+        if not self.in_catalog:
+            found = delta.committed_rows(self.place(table), key, fingerprint)
+            if found is not None:
+                return found
+        return int(self.read(table, fingerprint, key=key).count())
 
     def _save(self, writer: Any, table: str) -> None:
         try:
@@ -214,7 +242,21 @@ class Workspace:
 
     def write_arrow(self, table: str, rows: pa.Table, **keys: Any) -> int:
         """Write a small table from the driver; see `write`."""
-        return self.write(table, self.frame(rows), expected=rows.num_rows, **keys)
+        written = self.write(table, self.frame(rows), expected=rows.num_rows, **keys)
+        self._small[table, keys["fingerprint"]] = rows
+        return written
+
+    def read_arrow(self, table: str, fingerprint: str, limit: int, what: str) -> pa.Table:
+        """Return the rows of a small table, without the bookkeeping column and in any order.
+
+        Raises:
+            InputError: There are more than `limit`; `what` names them in the message.
+        """
+        key = KEY_OF.get(table, "fingerprint")
+        if (table, fingerprint) not in self._small:
+            rows = bounded(self.read(table, fingerprint, key=key), limit, what)
+            self._small[table, fingerprint] = rows.drop_columns([key])
+        return self._small[table, fingerprint]
 
     def write_plain(self, table: str, df: DataFrame) -> None:
         """Write a frame as it is, once, as a table of its own (snapshots)."""
@@ -238,13 +280,16 @@ class Workspace:
         if not self.exists(table):
             return 0
         key = KEY_OF.get(table, "fingerprint")
+        # Nothing is old where the records name no more fingerprints than are kept.
         wanted = set(keep)
         wanted |= {r.fingerprint for r in self._newest_per_stage(table)}
         # A refresh writes rows of several tables under one fingerprint.
         wanted |= {r.fingerprint for r in self.records() if r.stage == "refresh"}
-        found = bounded(
-            self.read_all(table).select(key).distinct(), 10_000, "fingerprints"
-        )[key].to_pylist()
+        if all(r.fingerprint in wanted for r in self.records() if r.table == table):
+            return 0
+        found = bounded(self.read_all(table).select(key).distinct(), 10_000, "fingerprints")[
+            key
+        ].to_pylist()
         old = [f for f in found if f not in wanted]
         for fingerprint in old:
             name = delta.sql_name(self.place(table))
@@ -274,26 +319,51 @@ class Workspace:
         rows: int,
         seconds: float,
         detail: dict[str, Any] | None = None,
+        later: bool = False,
     ) -> Record:
-        """Write that a stage is complete, after its rows were committed."""
+        """Write that a stage is complete, after its rows were committed.
+
+        With `later`, records are gathered and written together: by the next one without it, by
+        `flush`, or once they stand for ten seconds of work. A run that is killed in between repeats
+        no more than that; the caller promises to flush.
+        """
+        version = self.version(table) if table and self.exists(table) else -1
         made = Record(
-            run=run, stage=stage, fingerprint=fingerprint, table=table,
-            version=self.version(table) if table else -1, rows=rows, seconds=seconds,
-            finished=datetime.fromtimestamp(time.time(), tz=timezone.utc), detail=detail or {},
+            run=run,
+            stage=stage,
+            fingerprint=fingerprint,
+            table=table,
+            version=version,
+            rows=rows,
+            seconds=seconds,
+            finished=datetime.fromtimestamp(time.time(), tz=timezone.utc),
+            detail=detail or {},
         )
-        row = {name: [getattr(made, name)] for name in _RUNS_SCHEMA.names if name != "detail"}
-        row["detail"] = [json.dumps(made.detail)]
+        self._records = [*self.records(), made]
+        self._unwritten.append(made)
+        if not later or sum(r.seconds for r in self._unwritten) >= UNRECORDED_SECONDS:
+            self.flush()
+        return made
+
+    def flush(self) -> None:
+        """Write the records that are still to be written, in one commit."""
+        if not self._unwritten:
+            return
+        rows = [
+            {**{n: getattr(r, n) for n in _RUNS_SCHEMA.names}, "detail": json.dumps(r.detail)}
+            for r in self._unwritten
+        ]
+        last = self._unwritten[-1]
+        note = json.dumps({"run": last.run, "stage": last.stage, "key": last.fingerprint})
         writer = (
-            self.frame(pa.table(row, schema=_RUNS_SCHEMA))
+            self.frame(pa.Table.from_pylist(rows, schema=_RUNS_SCHEMA))
             .write.format("delta")
             .mode("append")
-            .option("userMetadata", json.dumps({"run": run, "stage": stage, "key": fingerprint}))
+            .option("userMetadata", note)
         )
-        before = self.records()
         self._save(writer, "runs")
         self._known.add("runs")
-        self._records = [*before, made]
-        return made
+        self._unwritten = []
 
     def records(self, run: str | None = None) -> list[Record]:
         """Return the records of finished stages, oldest first."""
@@ -309,13 +379,11 @@ class Workspace:
 
     def complete(self, stage: str, fingerprint: str) -> Record | None:
         """Return the record of a complete stage whose rows are still there, if there is one."""
-        matching = [
-            r for r in self.records() if r.stage == stage and r.fingerprint == fingerprint
-        ]
+        matching = [r for r in self.records() if r.stage == stage and r.fingerprint == fingerprint]
         if not matching:
             return None
         record = matching[-1]
-        if not record.table:
+        if not record.table or record.rows == 0:
             return record
         if not self.exists(record.table):
             return None

@@ -74,7 +74,9 @@ def test_a_run_that_died_goes_on_after_its_last_complete_stage(
 
 def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
     monkeypatch.setattr(clusters, "COMMIT_SECONDS", 0.0)
-    changes = {"quantize": {"max_passes": 6, "patience": 6, "tolerance": 0.0}}
+    changes = {
+        "quantize": {"max_passes": 6, "patience": 6, "tolerance": 0.0, "batch_rows": 200}
+    }
     whole = jobs.settings(place, workspace=str(place / "whole"), **changes)
     save = clusters._save_state
     passes = []
@@ -92,7 +94,7 @@ def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
             jobs.select(cut)
     with monkeypatch.context() as watched:
         watched.setattr(clusters, "_save_state", lambda ctx, state, key: (
-            passes.append(state.passes), save(ctx, state, key)))
+            passes.append(state.passes), save(ctx, state, key))[1])
         resumed = jobs.select(cut)
     assert min(passes[passes.index(3) + 1:]) > 3
     assert jobs.picked(cut, resumed)["gio_id"].to_pylist() == jobs.picked_ids(whole)

@@ -70,6 +70,24 @@ def test_same_centroids_to_the_bit_at_any_partitioning(spark):
     np.testing.assert_array_equal(lists.centroids, fits[0].centroids)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"two_level": True}, {"spherical": True}], ids=["plain", "two levels", "unit"]
+)
+def test_one_task_does_the_passes_of_many_with_the_same_bits(spark, monkeypatch, options):
+    x, _ = planted(seed=4, spread=1.5)
+    x[5::331] *= 50  # outside the sample: the grid of the sums must grow on the way
+    fit = MiniBatchKMeans(k=60, seed=5, init_rows=200, max_iter=6, **options)
+    df = frame(spark, x).repartition(5)
+    seen: list[int] = []
+    together = fit.fit(df, on_pass=lambda state: seen.append(state.passes))
+    assert seen == [0, together.summary.passes]
+    monkeypatch.setattr("gio_spark.quantize.fit.ONE_TASK_VALUES", 0)
+    one_by_one = fit.fit(df)
+    np.testing.assert_array_equal(together.centroids, one_by_one.centroids)
+    np.testing.assert_array_equal(together.state.weights, one_by_one.state.weights)
+    assert together.summary == one_by_one.summary
+
+
 def test_large_codebooks_emit_batch_by_batch_with_the_same_bits(spark, monkeypatch):
     x, _ = planted(seed=4, spread=1.5)
     fit = MiniBatchKMeans(k=20, seed=5, batch_rows=500, max_iter=4)
