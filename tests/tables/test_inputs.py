@@ -62,8 +62,9 @@ def test_of_doubled_ids_one_row_stays_whatever_the_partitioning(spark, folder):
 
 
 def test_an_own_column_named_like_the_key_keeps_its_values(spark, folder):
-    pq.write_table(pa.table({"ID": [7, 8], "key": ["x", "y"], "text": ["a", "b"]}),
-                   folder / "a.parquet")
+    pq.write_table(
+        pa.table({"ID": [7, 8], "key": ["x", "y"], "text": ["a", "b"]}), folder / "a.parquet"
+    )
     made = opened(spark, folder, Columns(id="key", text="text"))
     out = made.rows.select(*made.own(made.rows)).toArrow().sort_by("key")
     assert out.to_pydict() == {"ID": [7, 8], "key": ["x", "y"], "text": ["a", "b"]}
@@ -111,9 +112,7 @@ def test_csv_with_quoted_newlines_bad_rows_and_gzip(spark, folder):
     made = opened(spark, folder)
     texts = {r["id"]: r["text"] for r in made.rows.toArrow().to_pylist()}
     assert texts == {"1": "two\nlines, one cell", "3": 'say "hi"'}
-    assert made.bad.toArrow()["reason"].to_pylist() == [
-        "malformed line: 3 values for 2 columns"
-    ]
+    assert made.bad.toArrow()["reason"].to_pylist() == ["malformed line: 3 values for 2 columns"]
 
 
 def test_delta_is_pinned_at_its_version(spark, folder):
@@ -167,8 +166,10 @@ def test_wrong_types_empty_tables_and_broken_files_are_clear(spark, folder):
     pq.write_table(pa.table({"id": ["a"], "text": [1]}), folder / "a.parquet")
     with pytest.raises(InputError, match=r"'text' .* is bigint, but columns.text must be a string"):
         opened(spark, folder)
-    pq.write_table(pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())}),
-                   folder / "a.parquet")
+    pq.write_table(
+        pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())}),
+        folder / "a.parquet",
+    )
     with pytest.raises(InputError, match="holds no rows"):
         opened(spark, folder)
     (folder / "a.parquet").write_bytes(b"nonsense")

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from gio_spark.errors import ConfigError, EngineError, WorkspaceError
-from gio_spark.tables import Workspace
+from gio_spark.tables import Workspace, delta
 
 pytestmark = pytest.mark.embedded
 KEYS = {"run": "r1", "stage": "embed"}
@@ -28,8 +28,9 @@ def test_a_fingerprint_is_written_again_without_doubling_and_without_touching_ot
 def test_a_stage_is_complete_only_while_its_rows_are_there(workspace):
     assert workspace.complete("embed", "aa") is None
     written = workspace.write_arrow("plan", rows(10), fingerprint="aa", **KEYS)
-    workspace.record(fingerprint="aa", table="plan", rows=written, seconds=1.0,
-                     detail={"k": 3}, **KEYS)
+    workspace.record(
+        fingerprint="aa", table="plan", rows=written, seconds=1.0, detail={"k": 3}, **KEYS
+    )
     found = workspace.complete("embed", "aa")
     assert (found.rows, found.detail, found.version) == (10, {"k": 3}, 0)
     workspace.write_arrow("plan", rows(2), fingerprint="aa", **KEYS)
@@ -65,3 +66,47 @@ def test_workspaces_that_cannot_be_written_are_one_clear_error(spark, folder):
         Workspace(spark, "main.selection")
     with pytest.raises(ConfigError, match="neither an existing path nor"):
         Workspace(spark, "bad.sche`ma")
+
+
+def test_the_log_tells_the_rows_of_the_last_commit_of_a_fingerprint(workspace):
+    place = workspace.place("plan")
+    for name, n in (("aa", 10), ("bb", 4), ("aa", 3)):
+        workspace.write_arrow("plan", rows(n), fingerprint=name, **KEYS)
+    assert delta.committed_rows(place, "fingerprint", "aa") == 3
+    assert delta.committed_rows(place, "fingerprint", "bb") == 4
+    assert delta.committed_rows(place, "fingerprint", "cc") is None
+    assert workspace.may_hold("plan", "aa") and not workspace.may_hold("plan", "cc")
+
+
+def test_gathered_records_are_written_in_one_commit_and_seen_before_it(workspace, spark):
+    n = workspace.write_arrow("plan", rows(2), fingerprint="aa", **KEYS)
+    for stage in ("fit", "assign"):
+        workspace.record(
+            run="r1", stage=stage, fingerprint="aa", table="plan", rows=n, seconds=0.5, later=True
+        )
+    assert workspace.complete("assign", "aa") is not None
+    assert not workspace.exists("runs")
+    workspace.flush()
+    other = Workspace(spark, workspace.location)
+    assert [r.stage for r in other.records("r1")] == ["fit", "assign"]
+    assert other.version("runs") == 0
+    workspace.flush()
+    assert other.version("runs") == 0
+
+
+def test_records_of_long_stages_are_written_at_once(workspace, spark):
+    n = workspace.write_arrow("plan", rows(2), fingerprint="aa", **KEYS)
+    workspace.record(
+        run="r1", stage="fit", fingerprint="aa", table="plan", rows=n, seconds=11.0, later=True
+    )
+    assert Workspace(spark, workspace.location).complete("fit", "aa") is not None
+
+
+def test_small_tables_read_the_same_from_memory_and_from_the_table(workspace, spark):
+    written = pa.table({"id": ["a", "b"], "x": pa.array([1.5, None], pa.float64())})
+    workspace.write_arrow("plan", written, fingerprint="aa", **KEYS)
+    stored = Workspace(spark, workspace.location).read_arrow("plan", "aa", 10, "rows")
+    assert stored.sort_by("id").to_pylist() == written.to_pylist()
+    assert workspace.read_arrow("plan", "aa", 10, "rows").schema.names == stored.schema.names
+    workspace.write_arrow("plan", rows(1), fingerprint="aa", **KEYS)
+    assert workspace.read_arrow("plan", "aa", 10, "rows").num_rows == 1
