@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from gio_spark.kernels.search import FloatMatrix
 
-_DIRECTION_ROWS = 2048
+_DIRECTION_ROWS = 512
 _POWER_STEPS = 4
-_BLOCK = 8192
+_BLOCK = 1024
 
 
 def halved(matrix: FloatMatrix, cells: int) -> npt.NDArray[np.int32]:
@@ -59,9 +59,13 @@ def _projection(matrix: FloatMatrix, members: npt.NDArray[np.intp]) -> npt.NDArr
     for _ in range(_POWER_STEPS):
         direction = _few_bits(whole.T @ _few_bits(whole @ direction, bits), bits)
     out = np.empty(len(members))
+    buffer = np.empty((min(len(members), _BLOCK), matrix.shape[1]))
     for start in range(0, len(members), _BLOCK):
-        rows = matrix[members[start : start + _BLOCK]].astype(np.float64)
-        out[start : start + _BLOCK] = (np.rint(rows / step) - middle) @ direction
+        rows = matrix[members[start : start + _BLOCK]]
+        part = buffer[: len(rows)]
+        np.multiply(rows, 1.0 / step, out=part)
+        np.rint(part, out=part)
+        np.matmul(part, direction, out=out[start : start + len(rows)])
     return out
 
 
