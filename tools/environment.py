@@ -23,7 +23,10 @@ OLDEST, NEWEST = (3, 10), (3, 13)
 # module `pyspark`, so development takes Sail and Delta's Rust reader beside the full pyspark.
 ENVIRONMENTS = {
     "demo": (".venv-demo", ["-e", ".[embedded,local,static]"]),
-    "dev": (".venv", ["-e", ".[spark,local,static]", "pysail", "deltalake", "--group", "dev"]),
+    "dev": (
+        ".venv",
+        ["-e", ".[spark,local,static,evaluate]", "pysail", "deltalake", "--group", "dev"],
+    ),
 }
 
 

@@ -55,6 +55,7 @@ class Method:
         needs: Fields of the arena that must be there.
         summary: First line of the function's docstring.
         whole: Whether it takes all rows, whatever the budget.
+        version: Number that is raised when its selections change, so that stored ones lapse.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Method:
     needs: tuple[str, ...]
     summary: str
     whole: bool = False
+    version: int = 1
 
     def missing(self, arena: Arena) -> tuple[str, ...]:
         """Return the needed fields that the arena lacks."""
@@ -92,7 +94,7 @@ _METHODS: dict[str, Method] = {}
 
 
 def method(
-    name: str, *, needs: tuple[str, ...] = (), whole: bool = False
+    name: str, *, needs: tuple[str, ...] = (), whole: bool = False, version: int = 1
 ) -> Callable[[Function], Function]:
     """Register a function as the selection method `name`, for use as `@method("mine")`.
 
@@ -104,6 +106,7 @@ def method(
         name: Its name; a second function under one name replaces the first.
         needs: Fields of `Arena` that must not be None.
         whole: The method takes all rows and ignores the budget.
+        version: Raise it when the method's selections change, so that stored ones lapse.
 
     Raises:
         ConfigError: A need is no field of `Arena`.
@@ -120,7 +123,8 @@ def method(
 
     def keep(function: Function) -> Function:
         text = (function.__doc__ or "").strip()
-        _METHODS[name] = Method(name, function, tuple(needs), text.split("\n")[0], whole)
+        summary = text.split("\n")[0]
+        _METHODS[name] = Method(name, function, tuple(needs), summary, whole, version)
         return function
 
     return keep

@@ -14,8 +14,8 @@ import numpy as np
 
 from gio_spark.evaluate.methods.base import method
 from gio_spark.evaluate.methods.draws import keys
-from gio_spark.evaluate.methods.neighbours import target_distance
-from gio_spark.gio.distances import centred, squared_distances, squared_norms
+from gio_spark.evaluate.methods.neighbours import centred, target_distance
+from gio_spark.gio.distances import squared_distances, squared_norms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +40,7 @@ def facility_location(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]
     away = target_distance(arena)
     width = max(float(np.median(away)) ** 2, 1e-12)
     own = (OWN * np.exp(-np.square(away.astype(np.float64)) / width)).astype(np.float32)
-    target, pool = centred(arena.target_vectors, arena.vectors, dtype=np.float32)
+    target, pool = centred(arena)
     norms = squared_norms(target)
     covered = np.zeros(len(target), dtype=np.float32)
     free = np.ones(arena.rows, dtype=bool)

@@ -8,8 +8,8 @@ import numpy as np
 
 from gio_spark.evaluate.methods.base import method
 from gio_spark.evaluate.methods.draws import generator
-from gio_spark.evaluate.methods.shared import shared
-from gio_spark.gio.distances import centred, squared_distances
+from gio_spark.evaluate.methods.neighbours import centred
+from gio_spark.gio.distances import squared_distances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,28 +57,25 @@ def random_features(arena: Arena, seed: int) -> tuple[NDArray[np.float32], NDArr
     distance between rows of the target and rows of the pool.
     """
 
-    def make() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        target, pool = centred(arena.target_vectors, arena.vectors, dtype=np.float32)
-        rng = generator(seed, "random features")
-        some = np.sort(rng.permutation(len(target))[:500])
-        # Rows stand in the order of their hashes, so that the first are a random sample.
-        width = np.median(np.sqrt(squared_distances(target[some], pool[:2_000])))
-        d = pool.shape[1]
-        direction = rng.standard_normal((d, FEATURES)).astype(np.float32)
-        direction /= max(float(width), 1e-12)
-        phase = rng.uniform(0, 2 * np.pi, FEATURES).astype(np.float32)
-        scale = np.float32(np.sqrt(2.0 / FEATURES))
+    target, pool = centred(arena)
+    rng = generator(seed, "random features")
+    some = np.sort(rng.permutation(len(target))[:500])
+    # Rows stand in the order of their hashes, so that the first are a random sample.
+    width = np.median(np.sqrt(squared_distances(target[some], pool[:2_000])))
+    d = pool.shape[1]
+    direction = rng.standard_normal((d, FEATURES)).astype(np.float32)
+    direction /= max(float(width), 1e-12)
+    phase = rng.uniform(0, 2 * np.pi, FEATURES).astype(np.float32)
+    scale = np.float32(np.sqrt(2.0 / FEATURES))
 
-        def phi(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-            out = rows @ direction
-            out += phase
-            np.cos(out, out=out)
-            out *= scale
-            return out
+    def phi(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        out = rows @ direction
+        out += phase
+        np.cos(out, out=out)
+        out *= scale
+        return out
 
-        features = np.empty((len(pool), FEATURES), dtype=np.float32)
-        for start in range(0, len(pool), _BLOCK):
-            features[start : start + _BLOCK] = phi(pool[start : start + _BLOCK])
-        return features, phi(target).mean(axis=0, dtype=np.float64).astype(np.float32)
-
-    return shared(arena, ("random features", seed), make)
+    features = np.empty((len(pool), FEATURES), dtype=np.float32)
+    for start in range(0, len(pool), _BLOCK):
+        features[start : start + _BLOCK] = phi(pool[start : start + _BLOCK])
+    return features, phi(target).mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -35,11 +35,11 @@ TRIES = 6
 PROBES = 128
 
 
-def sample_of(arena: Arena, seed: int) -> gime.Sample:
+def sample_of(arena: Arena) -> gime.Sample:
     """Return the pool as a sample of the text profile: cells, distances, vectors, tokens."""
 
     def make() -> gime.Sample:
-        drawn = generator(seed, "probes").permutation(len(arena.target_vectors))[:PROBES]
+        drawn = generator(0, "probes").permutation(len(arena.target_vectors))[:PROBES]
         probes = arena.target_vectors[np.sort(drawn)]
         constants = gime.Constants(
             {
@@ -56,7 +56,7 @@ def sample_of(arena: Arena, seed: int) -> gime.Sample:
             _table(arena.target_vectors, cells, arena.centroids, None),
         )
 
-    return shared(arena, ("information sample", seed), make)
+    return shared(arena, "information sample", make)
 
 
 def _table(
@@ -96,7 +96,7 @@ def thresholds(
 def _select(
     arena: Arena, budget: int, seed: int, law: NDArray[np.float64] | None, note: str
 ) -> Chosen:
-    sample = sample_of(arena, seed)
+    sample = sample_of(arena)
     directions = sample.directions()
     limits = thresholds(sample, budget, seed, directions)
     found = gime.select(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gio_spark.evaluate.methods.shared import shared
-from gio_spark.gio.distances import centred, squared_distances, squared_norms
+from gio_spark.gio.distances import squared_distances, squared_norms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,12 +32,21 @@ class Neighbours(NamedTuple):
     distance: NDArray[np.float32]
 
 
+def centred(arena: Arena) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the vectors of target and pool, moved so that the target's mean is the origin.
+
+    Distances stay what they are, and |a|^2 - 2 a.b + |b|^2 loses no digits far from the origin.
+    """
+    origin = arena.target_vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return arena.target_vectors - origin, arena.vectors - origin
+
+
 def tiles(arena: Arena) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield (targets, squared distances to all pool rows) for blocks of target rows.
 
     A tile is (b, n) float32 of at most 64 MiB; the caller may write on it.
     """
-    target, pool = centred(arena.target_vectors, arena.vectors, dtype=np.float32)
+    target, pool = centred(arena)
     norms = squared_norms(pool)
     step = max(1, TILE_BYTES // (4 * max(1, len(pool))))
     for start in range(0, len(target), step):

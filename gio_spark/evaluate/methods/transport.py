@@ -13,9 +13,9 @@ import numpy as np
 
 from gio_spark.evaluate.methods.base import Chosen, method
 from gio_spark.evaluate.methods.draws import gumbel
-from gio_spark.evaluate.methods.neighbours import Neighbours, neighbours, target_distance
+from gio_spark.evaluate.methods.neighbours import Neighbours, centred, neighbours, target_distance
 from gio_spark.evaluate.methods.shared import shared
-from gio_spark.gio.distances import centred, squared_distances, squared_norms
+from gio_spark.gio.distances import squared_distances, squared_norms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,7 +88,7 @@ def near_copies(arena: Arena, width: float) -> NDArray[np.float64]:
     A row itself counts. Only rows of one cluster are compared: near copies lie in one cluster, but
     for a few at its border.
     """
-    pool = centred(arena.vectors, dtype=np.float32)[0]
+    pool = centred(arena)[1]
     order = np.argsort(arena.cluster, kind="stable")
     ends = np.cumsum(arena.sizes)
     out = np.ones(arena.rows)
