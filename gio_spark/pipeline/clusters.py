@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _FIT_SETTINGS = {
     "clusters", "batch_rows", "max_passes", "patience", "tolerance", "decay", "starved_share",
-    "init_rows", "spherical", "two_level_above",
+    "init_rows", "spherical", "two_level_above", "probes",
 }  # fmt: skip
 # A target's own codebook describes its shape; more clusters than this describe its noise.
 _TARGET_ROWS_PER_CLUSTER = 5
@@ -145,6 +145,7 @@ def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: st
             carry=CARRIED,
             spherical=settings.spherical,
             two_level=len(centroids) > settings.two_level_above,
+            probes=settings.probes,
         )
         rows = ctx.workspace.write(
             "assignments", out, fingerprint=key, run=ctx.run, stage="assign", expected=side.usable

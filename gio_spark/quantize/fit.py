@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from gio_spark.engine import bounded, decode_vectors, hash_sample, map_arrow, ship
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.kernels import agreement, group_centroids
+from gio_spark.kernels import PROBES, agreement, group_centroids
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.book import TWO_LEVEL_ABOVE
 from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
@@ -64,6 +64,7 @@ class MiniBatchKMeans:
         init_rows: Rows of the sample for the first centres; None: 16 per cluster.
         spherical: Cluster directions: rows and centres are scaled to length one.
         two_level: Search through two levels; None: above 8,192 clusters.
+        probes: Cells that such a search looks into.
     """
 
     k: int
@@ -77,12 +78,15 @@ class MiniBatchKMeans:
     init_rows: int | None = None
     spherical: bool = False
     two_level: bool | None = None
+    probes: int = PROBES
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ConfigError(f"k is {self.k}: at least one cluster is needed")
         if self.max_iter < 1 or self.patience < 1:
             raise ConfigError("max_iter and patience must be at least 1")
+        if self.probes < 1:
+            raise ConfigError(f"probes is {self.probes}: at least one cell must be searched")
         if not 0.0 <= self.decay <= 1.0:
             raise ConfigError(f"decay is {self.decay}: it must lie between 0 and 1")
 
@@ -101,6 +105,7 @@ class MiniBatchKMeans:
             init_rows=settings.init_rows,
             spherical=settings.spherical,
             two_level=k > settings.two_level_above,
+            probes=settings.probes,
         )
 
     def fit(
@@ -158,6 +163,7 @@ class MiniBatchKMeans:
             spherical=self.spherical,
             seed=self.seed,
             two_level=self._two_level(len(state.centroids)),
+            probes=self.probes,
             summary=FitSummary.of(state, self._agreement(df, state)),
             state=state,
         )
@@ -216,6 +222,7 @@ class MiniBatchKMeans:
                 largest=state.largest,
                 far=_far(clusters),
                 two_level=self._two_level(clusters),
+                probes=self.probes,
             )
             state = self._step(state, found)
         text = pa.array([json.dumps(state.info()), *[None] * (clusters - 1)], pa.string())
@@ -237,7 +244,7 @@ class MiniBatchKMeans:
         vectors = decode_vectors(sample["vector"], state.centroids.shape[1])
         if self.spherical:
             vectors = unit_rows(vectors)
-        return agreement(vectors, group_centroids(state.centroids))
+        return agreement(vectors, group_centroids(state.centroids, probes=self.probes))
 
     def rows_per_pass(self, rows: int, clusters: int) -> int:
         """Return the rows of one mini-batch on a table of `rows` rows."""
@@ -309,6 +316,7 @@ class MiniBatchKMeans:
             far=_far(clusters),
             spherical=self.spherical,
             two_level=self._two_level(clusters),
+            probes=self.probes,
         )
 
     def _step(self, state: KMeansState, found: PassResult) -> KMeansState:

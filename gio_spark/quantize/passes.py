@@ -24,7 +24,7 @@ from gio_spark.engine import (
     map_arrow,
 )
 from gio_spark.errors import InputError
-from gio_spark.kernels import Codebook, find, group_centroids, row_squares
+from gio_spark.kernels import PROBES, Codebook, find, group_centroids, row_squares
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.kernels.sums import Grid, sums_by_cluster
 from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE, ship_book
@@ -113,6 +113,7 @@ def run_pass(
     far: int = 0,
     spherical: bool = False,
     two_level: bool | None = None,
+    probes: int = PROBES,
 ) -> PassResult:
     """Assign the rows of `df` and add them up by cluster.
 
@@ -124,6 +125,7 @@ def run_pass(
         far: Farthest rows wanted.
         spherical: Normalise rows first.
         two_level: Search through two levels; None: by the number of clusters.
+        probes: Cells that such a search looks into.
 
     Raises:
         InputError: Bad vectors.
@@ -137,6 +139,7 @@ def run_pass(
         far=far,
         spherical=spherical,
         two_level=two_level,
+        probes=probes,
     )
     extent = _extent(table, dimension)
     grid, _ = _grids(largest, batch_rows)
@@ -153,6 +156,7 @@ def run_pass(
         far=far,
         spherical=spherical,
         two_level=two_level,
+        probes=probes,
     )
 
 
@@ -164,6 +168,7 @@ def pass_of_arrays(
     largest: npt.NDArray[np.float64],
     far: int = 0,
     two_level: bool = False,
+    probes: int = PROBES,
 ) -> PassResult:
     """Do a pass over rows that are in memory; the result is that of `run_pass`, to the bit.
 
@@ -174,6 +179,7 @@ def pass_of_arrays(
         largest: (d,) largest absolute values, as for `run_pass`.
         far: Farthest rows wanted.
         two_level: Search through two levels.
+        probes: Cells that such a search looks into.
     """
     clusters, dimension = centroids.shape
     extent = np.abs(vectors).max(axis=0, initial=0.0).astype(np.float64)
@@ -181,7 +187,7 @@ def pass_of_arrays(
     if not grid.covers(extent, len(vectors)):
         largest = np.maximum(largest, extent)
         grid, inertia_grid = _grids(largest, len(vectors))
-    book = group_centroids(centroids) if two_level else Codebook(centroids)
+    book = group_centroids(centroids, probes=probes) if two_level else Codebook(centroids)
     total, best = _Partial(clusters, dimension, 1), _Farthest(far, dimension)
     size = LARGE_BATCH if two_level else BATCH
     for start in range(0, len(vectors), size):
@@ -203,11 +209,12 @@ def _partial_sums(
     far: int,
     spherical: bool,
     two_level: bool | None,
+    probes: int,
 ) -> pa.Table:
     """Bring back sums per cluster, the farthest rows and the largest values of a batch."""
     clusters, dimension = centroids.shape
     grid, inertia_grid = _grids(largest, batch_rows)
-    shipped = ship_book(df.sparkSession, centroids, two_level=two_level)
+    shipped = ship_book(df.sparkSession, centroids, two_level=two_level, probes=probes)
     buckets = max(1, min(clusters, -(-clusters * dimension * 8 * 16 // _GROUP_BYTES)))
     keep_dense = clusters * dimension * 8 <= DENSE_BYTES
 

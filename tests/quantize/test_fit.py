@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 
@@ -158,6 +159,8 @@ def test_two_levels_agree_with_exact_assignment_and_are_the_same_at_any_partitio
     found = first.transform(frame(spark, x), second=True).toArrow()
     assert sorted(found["id"].to_pylist()) == sorted(f"row-{i}" for i in range(len(x)))
     assert (found["cluster"].to_numpy() != found["second"].to_numpy()).all()
+    few = dataclasses.replace(fit, probes=1).fit(frame(spark, x))
+    assert few.summary.agreement["agreement"] < first.summary.agreement["agreement"]
 
 
 def test_spherical_centres_have_length_one(spark):
@@ -217,7 +220,9 @@ def test_start_of_another_dimension_is_refused(spark):
         MiniBatchKMeans(k=3).fit(frame(spark, x), initial=np.ones((3, 5), np.float32))
 
 
-@pytest.mark.parametrize("bad", [{"k": 0}, {"k": 2, "decay": 1.5}, {"k": 2, "max_iter": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"k": 0}, {"k": 2, "decay": 1.5}, {"k": 2, "max_iter": 0}, {"k": 2, "probes": 0}]
+)
 def test_bad_parameters_are_refused(bad):
     with pytest.raises(ConfigError):
         MiniBatchKMeans(**bad)
