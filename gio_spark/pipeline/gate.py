@@ -13,6 +13,7 @@ from gio_spark.pipeline.steer import judge
 
 if TYPE_CHECKING:
     from gio_spark.pipeline.context import Context
+    from gio_spark.tables import Record, Workspace
 
 CHECKS = ("metric", "value", "bound", "upper", "direction", "kind", "passed", "why")
 
@@ -41,6 +42,15 @@ def as_facts(verdict: gime.Verdict | None) -> dict[str, Any] | None:
         "notes": list(verdict.notes),
         "tries": verdict.tries,
     }
+
+
+def gate_facts(workspace: Workspace, record: Record) -> dict[str, Any] | None:
+    """Return the thresholds that a finished run's plan was held to, or None."""
+    plans = [
+        r for r in workspace.records()
+        if r.stage == "plan" and r.fingerprint == record.detail["plan_key"]
+    ]  # fmt: skip
+    return plans[-1].detail.get("gate") if plans else None
 
 
 def checks_table(verdict: Mapping[str, Any] | None) -> pd.DataFrame | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.gate import SET_LIKE
 from gio_spark.pipeline import prepare
 from gio_spark.pipeline.context import fingerprint
-from gio_spark.pipeline.gate import as_facts, checks_table
+from gio_spark.pipeline.gate import as_facts, checks_table, gate_facts
 from gio_spark.pipeline.ground import Ground
 from gio_spark.pipeline.measure import measured
 from gio_spark.pipeline.refresh import _newest_run as newest_run
@@ -141,15 +141,6 @@ def gate(
     return Gated(record.run, verdict.passed, plain, checks, ways, passes, page)
 
 
-def gate_facts(workspace: Workspace, record: Record) -> dict[str, Any] | None:
-    """Return the thresholds that a finished run's plan was held to, or None."""
-    plans = [
-        r for r in workspace.records()
-        if r.stage == "plan" and r.fingerprint == record.detail["plan_key"]
-    ]  # fmt: skip
-    return plans[-1].detail.get("gate") if plans else None
-
-
 def _record(workspace: Workspace, settings: RunSettings, run_id: str | None) -> Record:
     if run_id is None:
         return newest_run(workspace, settings)
@@ -198,9 +189,12 @@ def _measure_ways(
     """
     refreshes = tuple(r.fingerprint for r in workspace.records(record.run) if r.stage == "refresh")
     ground = Ground.of_record(workspace, settings, record, refreshes)
-    if any(role.endswith("*") for role in ground.profile.roles):
-        inputs = prepare.pin_views(spark, workspace, settings)
-        ground = ground.with_inputs(prepare.open_all(spark, inputs, prepare.pin_all(spark, inputs)))
+    if refreshes or any(role.endswith("*") for role in ground.profile.roles):
+        resolved = prepare.pin_views(spark, workspace, settings)
+        inputs = prepare.open_all(spark, resolved, prepare.pin_all(spark, resolved))
+        ground = ground.with_inputs(inputs)
+        if refreshes:
+            ground = replace(ground, present=inputs["pool"].rows.select("id"))
     selected = workspace.read("selected", record.run, key="gio_run")
     ids = selected.select(F.col("gio_id").alias("id"))
     count = int(ids.count())

@@ -36,6 +36,7 @@ class Ground:
         assignments: Side -> fingerprints of its assignments.
         fit: Fingerprint of the codebook.
         inputs: Side -> its opened input, for profiles that read the user's own columns.
+        present: Ids of the pool as it is now, after refreshes; None: all that were assigned.
     """
 
     workspace: Workspace
@@ -44,6 +45,7 @@ class Ground:
     assignments: Mapping[str, tuple[str, ...]]
     fit: str
     inputs: Mapping[str, Input] = field(default_factory=dict)
+    present: DataFrame | None = None
 
     @classmethod
     def of(cls, ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Ground:
@@ -59,7 +61,13 @@ class Ground:
 
     @classmethod
     def of_record(
-        cls, workspace: Workspace, settings: RunSettings, record: Record, refreshes: tuple[str, ...]
+        cls,
+        workspace: Workspace,
+        settings: RunSettings,
+        record: Record,
+        refreshes: tuple[str, ...],
+        *,
+        present: DataFrame | None = None,
     ) -> Ground:
         """Return that of a finished run, with the rows that refreshes brought to its pool."""
         keys = record.detail["keys"]
@@ -68,7 +76,12 @@ class Ground:
             return {n: (k, *(refreshes if n == "pool" else ())) for n, k in found.items()}
 
         return cls(
-            workspace, settings, grown(keys["embeddings"]), grown(keys["assignments"]), keys["fit"]
+            workspace,
+            settings,
+            grown(keys["embeddings"]),
+            grown(keys["assignments"]),
+            keys["fit"],
+            present=present,
         )
 
     @cached_property
@@ -86,17 +99,22 @@ class Ground:
         """Roles for the metrics: those of the tables here, never the user's own names."""
         return None
 
-    def rows(self, side: str, *, vectors: bool = False) -> DataFrame:
+    def rows(
+        self, side: str, *, vectors: bool = False, keep_fingerprint: bool = False
+    ) -> DataFrame:
         """Return the assigned rows of a side, as the metrics read them.
 
         Args:
             side: pool, target, target-1, held-out-1, ...
             vectors: Also join each row's vector and content hash.
+            keep_fingerprint: Keep the column that tells which stage or refresh assigned a row.
         """
         ws = self.workspace
-        keys = list(self.assignments[side])
-        rows = ws.read_all("assignments").where(F.col("fingerprint").isin(keys))
-        rows = rows.drop("fingerprint")
+        rows = self._assigned(side)
+        if self.present is not None and side == "pool":
+            rows = rows.join(self.present, "id", "left_semi")
+        if not keep_fingerprint:
+            rows = rows.drop("fingerprint")
         if vectors:
             found = ws.read_all("embeddings").where(
                 F.col("fingerprint").isin(list(self.embeddings[side]))
@@ -105,6 +123,18 @@ class Ground:
             rows = rows.join(found, "id", "inner")
         own = self._own(side)
         return rows if own is None else rows.join(own, "id", "left")
+
+    def missing(self, *, keep_fingerprint: bool = False) -> DataFrame:
+        """Return rows of the pool that were assigned and are gone."""
+        rows = self._assigned("pool")
+        if self.present is None:
+            return rows.limit(0)
+        gone = rows.join(self.present, "id", "left_anti")
+        return gone if keep_fingerprint else gone.drop("fingerprint")
+
+    def _assigned(self, side: str) -> DataFrame:
+        keys = list(self.assignments[side])
+        return self.workspace.read_all("assignments").where(F.col("fingerprint").isin(keys))
 
     def targets(self, *, vectors: bool = False) -> DataFrame:
         """Return the rows of all targets."""

@@ -58,7 +58,7 @@ def measure(
         return written, {}
 
     ctx.stage("metrics", key, "metrics", make)
-    return _stored(ctx.workspace, key)
+    return stored(ctx.workspace, key)
 
 
 def group_figures(
@@ -150,7 +150,7 @@ def named_values(figures: pd.DataFrame) -> dict[str, float]:
     return {f"gime/{g}/{m}": float(v) for g, m, v in pairs[:_MOST_LOGGED]}
 
 
-def _stored(workspace: Workspace, key: str) -> pd.DataFrame:
+def stored(workspace: Workspace, key: str) -> pd.DataFrame:
     table = workspace.read_arrow("metrics", key, MAX_FIGURES, "metrics").to_pandas()
     table["group"] = table["group"].str.removeprefix("group=")
     return table
@@ -166,7 +166,7 @@ def metrics_of(settings: RunSettings, run: str) -> pd.DataFrame:
     found = [r for r in workspace.records(run) if r.stage == "metrics"]
     if not found:
         raise InputError(f"The run {run} has no metrics in {workspace.location}.")
-    return _stored(workspace, found[-1].fingerprint)
+    return stored(workspace, found[-1].fingerprint)
 
 
 def metrics_page(settings: RunSettings, run: str, figures: pd.DataFrame) -> Path:

@@ -19,6 +19,7 @@ from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError, TooManyBadRowsError
 from gio_spark.pipeline import prepare, vectors
 from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.series import measure_refresh
 from gio_spark.pipeline.store import load_arrays
 from gio_spark.pipeline.strata import kept_by_source
 from gio_spark.settings.run import RunSettings
@@ -35,7 +36,7 @@ ADDED = ("gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_input_vers
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh changed; counts of rows."""
+    """What a refresh changed; counts of rows, the gate's verdict, metrics that drifted."""
 
     run_id: str
     new_rows: int
@@ -46,6 +47,8 @@ class Refreshed:
     dropped: int
     after: int
     did_work: bool
+    gate: dict[str, Any] | None = None
+    drifted: tuple[str, ...] = ()
 
 
 def refresh(
@@ -90,6 +93,9 @@ def refresh(
 
     ctx.stage("refresh", key, "", make, rows=pool.count)
     pool.recheck()
+    if settings.gime.on_refresh:
+        judged = measure_refresh(ctx, base, pool, key)
+        refreshed |= {"gate": judged.gate, "drifted": judged.drifted}
     return Refreshed(run_id=base.run, did_work=True, **refreshed)
 
 
