@@ -200,26 +200,39 @@ def learn(case, size_share, shares, seeds, settings) -> tuple[list[dict], dict]:
 
 
 def saved(name, curve, sensitivity_seconds) -> list[dict]:
-    """Training time saved by the smallest GIME selection at 99 % of full, both ways of counting."""
+    """Training time saved by selection on metrics, both ways of counting the sensitivity runs.
+
+    Against the full pool at 99 % of its score (the published margin), and at every size against
+    the random subset of equal score, read off the random subsets' curve.
+    """
     mean = curve.groupby(["way", "rows"])[["score", "seconds"]].mean().reset_index()
     full = mean[mean["way"] == "full"].iloc[0]
     mine = mean[mean["way"] == "gime"].sort_values("rows")
+    random = mean[mean["way"].isin(["random", "full"])].sort_values("rows")
+    rising = np.maximum.accumulate(random["score"])
+    figures = []
+    for _, pick in mine.iterrows():
+        if not rising.iloc[0] <= pick["score"] <= rising.iloc[-1]:
+            continue
+        equal = float(np.interp(pick["score"], rising, random["seconds"]))
+        rows = float(np.interp(pick["score"], rising, random["rows"]))
+        base = f"{name}, {int(pick['rows']):,} rows by gime, random subset of equal score"
+        figures.append(figure(f"{base}: rows that it needs", rows, "rows",
+                              anchor=float(pick["rows"])))  # fmt: skip
+        figures.append(figure(f"{base}: training time saved",
+                              1 - pick["seconds"] / max(equal, 1e-9), "share"))  # fmt: skip
     good = mine[mine["score"] >= 0.99 * full["score"]]
     if good.empty:
         print(f"{name}: no size tried reaches 99 % of the full pool's score")
-        return []
+        return figures
     pick = good.iloc[0]
-    random = mean[mean["way"].isin(["random", "full"])].sort_values("rows")
-    equal = float(np.interp(pick["score"], np.maximum.accumulate(random["score"]),
-                            random["seconds"]))  # fmt: skip
     base = f"{name}, {int(pick['rows']):,} rows by gime at 99 % of full"
     whole = float(full["seconds"])
     return [
+        *figures,
         figure(f"{base}: training time saved", 1 - pick["seconds"] / whole, "share"),
         figure(f"{base}: the same, sensitivity runs counted once",
                1 - (pick["seconds"] + sensitivity_seconds) / whole, "share"),
-        figure(f"{base}: against the random subset of equal score",
-               1 - pick["seconds"] / max(equal, 1e-9), "share"),
     ]  # fmt: skip
 
 
@@ -243,7 +256,7 @@ def main() -> None:
             kept["parts"][part] = {"figures": cost(given.rows)}
         else:
             case = makers[part](data_folder(given.data))
-            shares = (0.05, 0.1, 0.25, 0.5)
+            shares = (0.05, 0.1, 0.25) if part in ("weather", "bank") else (0.05, 0.1, 0.25, 0.5)
             figures, tables = learn(case, 0.05, shares, given.seeds, settings)
             kept["parts"][part] = {"figures": figures, "tables": tables}
         kept["machine"] = {

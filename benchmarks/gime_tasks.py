@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
 from gio_spark.engine import encode_vectors
-from gio_spark.gime import Constants, Sample, Task, get_profile
+from gio_spark.gime import Constants, Sample, Task, get_profile, in_blocks
 from gio_spark.gime.exact import on_grid
 
 HOUR = 3_600_000_000
@@ -97,8 +97,11 @@ def tabular(data: Path, which: str, seed: int = 0, k: int = 64) -> Case:
     return Case(which, sample, cells, task)
 
 
-def weather(data: Path, seed: int = 0, k: int = 64, rows: int = 24_000) -> Case:
-    """Beijing stations: PM2.5 a day ahead at one station, learnt from the other eleven."""
+def weather(data: Path, seed: int = 0, k: int = 64, blocks: int = 1000) -> Case:
+    """Beijing stations: PM2.5 a day ahead at one station, learnt from the other eleven.
+
+    The unit of selection is a station's day: 24 hours are taken or left together.
+    """
     frame = pd.read_csv(next((data / "beijing_air").glob("*.csv.xz")))
     moment = pd.to_datetime(frame[["year", "month", "day", "hour"]])
     frame["time"] = moment.astype("datetime64[us]").astype(np.int64)
@@ -113,10 +116,22 @@ def weather(data: Path, seed: int = 0, k: int = 64, rows: int = 24_000) -> Case:
     ).astype(np.float32)
     rng = np.random.default_rng(seed)
     station = frame["station"].to_numpy()
-    own = rng.permutation(np.flatnonzero(station == "Gucheng"))
-    target, held = own[:3000], own[3000:9000]
-    pool = rng.permutation(np.flatnonzero(station != "Gucheng"))[:rows]
+    day = (frame["time"] // (24 * HOUR)).to_numpy()
+    number = pd.factorize(pd.MultiIndex.from_arrays([station, day]))[0]
+    whole = np.flatnonzero(np.bincount(number) == 24)
+    home = np.zeros(number.max() + 1, bool)
+    home[number[station == "Gucheng"]] = True
+    own, away = (rng.permutation(whole[home[whole] == side]) for side in (True, False))
+
+    def rows_of(chosen: np.ndarray) -> np.ndarray:
+        order = np.argsort(number, kind="stable")
+        starts = np.r_[0, np.cumsum(np.bincount(number))]
+        return np.concatenate([order[starts[c] : starts[c + 1]] for c in chosen])
+
+    target, held, pool = (rows_of(c) for c in (own[:125], own[125:375], away[:blocks]))
     cells, _, other = grouped(features[pool], features[target], k)
+    days, their_days = (features[at].reshape(-1, 24, features.shape[1]) for at in (pool, target))
+    day_cells, _, their_cells = grouped(days.mean(axis=1), their_days.mean(axis=1), k)
     constants = Constants(
         {
             **get_profile("spatiotemporal").defaults,
@@ -144,7 +159,10 @@ def weather(data: Path, seed: int = 0, k: int = 64, rows: int = 24_000) -> Case:
     task = Task(
         features[pool], ahead[pool], features[held], ahead[held], measure="skill", proxy="boosting"
     )
-    return Case("weather", sample, cells, task)
+    joined, task = in_blocks(
+        sample, task, np.repeat(np.arange(blocks), 24), day_cells, their_cells
+    )
+    return Case("weather", joined, day_cells, task)
 
 
 def text(data: Path, seed: int = 0, k: int = 128, others: int = 9000) -> Case:

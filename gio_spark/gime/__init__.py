@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gio_spark.gime.blocks import BlockSample, in_blocks
 from gio_spark.gime.compute import (
     freeze,
     merge_states,
@@ -53,6 +54,7 @@ __all__ = [
     "TABULAR",
     "TEXT",
     "Accumulator",
+    "BlockSample",
     "Cells",
     "Column",
     "Constants",
@@ -81,6 +83,7 @@ __all__ = [
     "freeze",
     "gap_closed",
     "get_profile",
+    "in_blocks",
     "judge",
     "labelled",
     "limited_kl",

@@ -42,6 +42,7 @@ class Task:
         measure: "accuracy", "auc" (two classes), "average_precision" (ranking, two classes), or
             "skill" (regression: 1 - RMSE / spread of the test labels, 0 for the mean).
         proxy: "linear" or "boosting".
+        members: Rows of each block, where subsets are of blocks; None: they are of rows.
     """
 
     features: NDArray[np.float32]
@@ -50,6 +51,7 @@ class Task:
     test_labels: NDArray[Any]
     measure: str = "accuracy"
     proxy: str = "linear"
+    members: tuple[NDArray[np.intp], ...] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and names.
@@ -109,8 +111,10 @@ def _function(name: str) -> Callable[[pa.Table, int], float]:
 
 
 def rows_of(task: Task | OwnScore) -> int:
-    """Return the number of rows that subsets are drawn from."""
-    return task.rows.num_rows if isinstance(task, OwnScore) else len(task.features)
+    """Return the number of rows, or blocks, that subsets are drawn from."""
+    if isinstance(task, OwnScore):
+        return task.rows.num_rows
+    return len(task.features) if task.members is None else len(task.members)
 
 
 def train_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[float, float]:
@@ -180,6 +184,9 @@ def train_many(
     jobs = pd.DataFrame(
         [(s, seed) for s in range(len(subsets)) for seed in seeds], columns=["subset", "seed"]
     )
+    if isinstance(task, Task) and task.members is not None:
+        members = task.members
+        subsets = [np.concatenate([members[i] for i in s]) for s in subsets]
     lengths = np.array([len(s) for s in subsets], np.int64)
     index = np.concatenate([np.asarray(s, np.int64) for s in subsets])
     arrays = {"index": index, "ends": np.cumsum(lengths)}
