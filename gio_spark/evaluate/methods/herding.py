@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gio_spark.evaluate.arena import Arena
 
 #: Random features: their kernel is off by about 1 / sqrt(features).
-FEATURES = 256
+FEATURES = 512
 #: Rows are picked in this many groups, between which the selection's mean is brought up to date.
 GROUPS = 256
 _BLOCK = 16_384
@@ -51,7 +51,7 @@ def herding(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
 
 
 def random_features(arena: Arena, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return features of the pool, (n, 256) float32, and the target's mean, (256,).
+    """Return features of the pool, (n, 512) float32, and the target's mean, (512,).
 
     Random Fourier features (Rahimi and Recht 2007) of a Gaussian kernel whose width is the median
     distance between rows of the target and rows of the pool.
