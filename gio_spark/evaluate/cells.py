@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import os
 import threading
 import time
@@ -33,13 +34,15 @@ if TYPE_CHECKING:
 
     from gio_spark.tables import Workspace
 
+log = logging.getLogger(__name__)
+
 TABLE = "evaluations"
 # Raised when cells mean something else, so that old ones are not taken for new ones.
 FORMAT = 1
 # Groups of cells per slot between two commits: few, so that a run that dies loses little.
 _GROUPS_PER_SLOT = 4
 _MAX_STORED = 2_000_000
-_MAX_SLOTS = 200
+_CLUSTER_SLOTS = 64
 
 _OUT = (
     "method string, seed bigint, budget double, rows bigint, measure string, value double, "
@@ -143,7 +146,7 @@ def run_cells(
         plan: What to compute.
         run: Id of the run, for the commits.
         stop_at: time.monotonic() after which no further wave is started.
-        slots: Tasks at a time; none: cores of this machine (embedded), else up to 200.
+        slots: Tasks at a time; none: cores of this machine, or 64 on a cluster.
         on_wave: Called after each commit with (cells done, cells in all, name of the last method).
     """
     arrays = pack(arena)
@@ -160,15 +163,15 @@ def run_cells(
     if to_do:
         shipped = ship(spark, {**arrays, **pack_ruler(make_ruler(arena))})
         if slots is None:
-            embedded = describe(spark).kind == "embedded"
-            slots = (os.cpu_count() or 1) if embedded else _MAX_SLOTS
+            here = describe(spark).kind in ("embedded", "local")
+            slots = (os.cpu_count() or 1) if here else _CLUSTER_SLOTS
         groups = _groups(missing)
         step = slots * _GROUPS_PER_SLOT
         for start in range(0, len(groups), step):
             if stop_at is not None and time.monotonic() >= stop_at:
                 break
             wave = groups[start : start + step]
-            found = _compute(spark, shipped, wave, slots, tuple(plan.modules))
+            found = _wave(spark, shipped, wave, slots, tuple(plan.modules))
             table = _finish(found, missing, content, plan)
             _store(workspace, table, run)
             new.append(table)
@@ -230,6 +233,38 @@ def _groups(missing: pd.DataFrame) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _wave(
+    spark: SparkSession,
+    shipped: Shipped,
+    wave: list[dict[str, Any]],
+    slots: int,
+    modules: tuple[str, ...],
+) -> pd.DataFrame:
+    """Compute a wave; where a worker dies of a group, the others are computed without it."""
+    try:
+        return _compute(spark, shipped, wave, slots, modules)
+    except Exception as error:  # noqa: BLE001 - engines raise what they like when a worker dies
+        if len(wave) == 1:
+            log.warning("%s failed on its executor: %s", wave[0]["method"], error)
+            return _failed(wave[0], error)
+    return pd.concat(
+        [_wave(spark, shipped, [group], 1, modules) for group in wave], ignore_index=True
+    )
+
+
+def _failed(group: Mapping[str, Any], error: Exception) -> pd.DataFrame:
+    """Return the rows of a group that took its worker along."""
+    lines = str(error).strip().splitlines()
+    told = f"The executor failed: {type(error).__name__}: {lines[0] if lines else ''}"
+    rows = [
+        (group["method"], group["seed"], float(budget), 0, measure, float("nan"), float("nan"),
+         float("nan"), 0.0, told[:1000], "")
+        for budget in group["budgets"].split(",")
+        for measure in group["measures"].split(",")
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=[part.split()[0] for part in _OUT.split(", ")])
 
 
 def _compute(

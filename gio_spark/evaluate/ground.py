@@ -146,7 +146,7 @@ def make_arena(ground: Ground) -> Arena:
             "held_out input, or change evaluate.held_out_share."
         )
     texts = all("text" in t.column_names for t in (pool, mine, theirs))
-    labels, held_labels = _labels(pool, theirs)
+    labels, held_labels = _labels(ctx, pool, theirs)
     dimension = ground.book.centroids.shape[1]
     return Arena(
         vectors=_matrix(pool, dimension),
@@ -293,11 +293,19 @@ def _good(table: pa.Table) -> NDArray[np.float64] | None:
     return pc.fill_null(values, float("-inf")).to_numpy()  # type: ignore[no-any-return]
 
 
-def _labels(pool: pa.Table, held: pa.Table) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+def _labels(
+    ctx: Context, pool: pa.Table, held: pa.Table
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
     """Return labels as class codes of both sides, or as numbers where they have fractions."""
     both = []
-    for table in (pool, held):
-        if "label" not in table.column_names or table["label"].null_count:
+    for name, table in (("pool", pool), ("held-out target", held)):
+        empty = table["label"].null_count
+        if empty:
+            if empty < table.num_rows:
+                ctx.progress.say(
+                    f"labels: {empty:,} of the {table.num_rows:,} sampled rows of the {name} have "
+                    "none, so nothing is trained on them; put such rows aside to use the others."
+                )
             return None, None
         both.append(np.asarray(table["label"].cast(pa.string()).to_pylist(), dtype=str))
     try:

@@ -144,7 +144,10 @@ def _compare(
             shown.reached(done)
             shown.say(last)
 
-        out = run_cells(spark, ground.ctx.workspace, arena, plan, run=ground.ctx.run, on_wave=told)
+        out = run_cells(
+            spark, ground.ctx.workspace, arena, plan, run=ground.ctx.run, slots=wanted.slots,
+            on_wave=told,
+        )  # fmt: skip
         if out.computed == 0:
             shown.skip(f"all {out.reused:,} cells are complete")
         else:

@@ -52,6 +52,12 @@ class EvaluateSettings(StageSettings):
         description="Share of the target kept from the methods for judging, where no held_out "
         "input is given.",
     )
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Tasks at a time; none: the cores of this machine, or 64 on a cluster.",
+    )
     modules: tuple[str, ...] = Field(
         default=(),
         description="Python modules to import first, here and on executors: those that register "

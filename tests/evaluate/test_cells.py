@@ -10,6 +10,7 @@ from gio_spark.evaluate import cells
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.evaluate.methods import base, method
 from gio_spark.evaluate.pack import digest, pack, unpack
+from gio_spark.evaluate.ruler import make_ruler
 from gio_spark.tables import Workspace
 
 from .arenas import small_arena
@@ -145,3 +146,35 @@ def test_methods_of_ones_own_come_from_a_module_that_executors_import_too(spark,
     out = cells.run_cells(spark, Workspace(spark, str(tmp_path)), small_arena(), mine)
     assert (out.table["error"] == "").all()
     base._METHODS.pop("first_rows")
+
+
+def test_a_method_that_takes_its_worker_along_spares_the_others(spark, tmp_path):
+    @method("deadly_for_tests")
+    def deadly(arena, budget, seed):
+        """Die of what no method may raise."""
+        raise AssertionError("boom")
+
+    mine = plan(methods=["random", "deadly_for_tests"], seeds=[0])
+    try:
+        out = cells.run_cells(spark, Workspace(spark, str(tmp_path)), small_arena(), mine)
+    finally:
+        base._METHODS.pop("deadly_for_tests")
+    wrong = out.table.groupby("method")["error"].first()
+    assert wrong["random"] == ""
+    assert wrong["deadly_for_tests"].startswith("The executor failed")
+    assert len(out.table) == 8
+
+
+@pytest.mark.spark
+def test_cells_on_local_spark_are_those_of_this_process(local_spark, tmp_path):
+    arena = small_arena()
+    out = cells.run_cells(
+        local_spark, Workspace(local_spark, str(tmp_path)), arena, plan(seeds=[0])
+    )
+    ruler = make_ruler(arena)
+    for name in ("random", "oracle"):
+        group = {"method": name, "seed": 0, "budgets": "0.1,0.5", "measures": "jsd,energy"}
+        here = cells.compute_group(arena, ruler, group)
+        there = out.table[out.table["method"] == name].set_index(["budget", "measure"])["value"]
+        told = [there[b, m] for b, m in zip(here["budget"], here["measure"], strict=True)]
+        assert told == pytest.approx(here["value"], abs=1e-9)
