@@ -43,6 +43,9 @@ def summarise(cells: pd.DataFrame, tasks: dict, default: str) -> tuple[str, dict
     lines += _rank_lines(ranked, told)
     figures += [_figure(f"mean rank: {m}", r, "rank") for m, r in
                 zip(ranked.methods, ranked.mean, strict=True)]  # fmt: skip
+    part, found = _headroom(told, weak, default)
+    lines += part
+    figures += found
     best = ranked.methods[0] if ranked.methods else default
     for name in dict.fromkeys([default, best]):
         part, found = _verdicts(told, tasks, name, weak)
@@ -99,6 +102,50 @@ def _rank_lines(ranked: scores.Ranks, told: pd.DataFrame) -> list[str]:
             f"{int(line['failed']) or ''} |"
         )
     return [*lines, ""]
+
+
+def _headroom(told: pd.DataFrame, weak: set, default: str) -> tuple[list[str], list[dict]]:
+    """Return the share of the oracle's gain over random that each method reaches."""
+    good = told[np.isfinite(told["value"])].copy()
+    good["value"] *= np.where(good["higher_is_better"].astype(bool), 1.0, -1.0)
+    means = good.groupby(["task", "measure", "budget", "method"])["value"].mean()
+    wide = means.unstack("method")
+    wide = wide[[key not in weak for key in wide.index]]
+    if wide.empty or BASELINE not in wide or ORACLE not in wide:
+        return [], []
+    gain = wide.sub(wide[BASELINE], axis=0).div(wide[ORACLE] - wide[BASELINE], axis=0)
+    gain = gain[np.isfinite(gain[ORACLE])].drop(columns=[FULL], errors="ignore")
+    by_budget = gain.groupby("budget").mean()
+    by_task = gain.groupby("task").mean()
+    order = by_task.mean().sort_values(ascending=False).index
+    budgets = list(by_budget.index)
+    lines = [
+        "### Share of the headroom",
+        "",
+        (
+            "How much of the oracle's gain over random a method reaches (1 is all, 0 is random, "
+            "below 0 is worse), mean over tasks; and its difference from the default, mean over "
+            f"the {len(by_task)} tasks ± standard error. Text methods have fewer tasks."
+        ),
+        "",
+        "| method | " + " | ".join(f"{100 * b:g} %" for b in budgets)
+        + " | tasks | less the default |",
+        "|---" * (len(budgets) + 3) + "|",
+    ]  # fmt: skip
+    figures = []
+    for method in order:
+        if method in (BASELINE, ORACLE):
+            continue
+        cells = [f"{by_budget.at[b, method]:.2f}" for b in budgets]
+        apart = (by_task[method] - by_task[default]).dropna() if default in by_task else None
+        told_apart, tasks = "", by_task[method].notna().sum()
+        if apart is not None and len(apart) and method != default:
+            told_apart = f"{apart.mean():+.2f}"
+            if len(apart) > 1:
+                told_apart += f" ± {apart.std(ddof=1) / np.sqrt(len(apart)):.2f}"
+        lines.append(f"| {method} | {' | '.join(cells)} | {tasks} | {told_apart} |")
+        figures.append(_figure(f"share of the headroom: {method}", by_task[method].mean(), "share"))
+    return [*lines, ""], figures
 
 
 def _against(told: pd.DataFrame, method: str, others: tuple[str, ...]) -> pd.DataFrame:

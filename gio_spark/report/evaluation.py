@@ -70,7 +70,7 @@ def render_evaluation(
     strong = [m for m in ranked.methods if m != baseline][:COLOURED]
     drawn = [rank_plot(ranked, baseline)]
     drawn += [cost_plot(cost, "seconds", "seconds (median of a cell)")]
-    drawn += [cost_plot(cost, "memory_mb", "memory, MB (largest of a cell)")]
+    drawn += [cost_plot(cost, "memory_mb", "memory, MB (largest of a cell; at least 1)", least=1.0)]
     middle = scores.means(cells)
     drawn += [
         score_plot(middle, cells, pair, strong, baseline, oracle, place)
@@ -154,6 +154,11 @@ def _summary(
     return said
 
 
+def _brief(value: Any) -> str:
+    """Return seconds; short ones with two digits, since methods differ there by orders."""
+    return f"{real(value, 2)} s" if 0 < float(value) < 9.5 else seconds(value)
+
+
 def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -174,7 +179,7 @@ def _tables(
         [
             clean(m, 60),
             real(rank.get(m)),
-            seconds(costs.at[m, "seconds"]),
+            _brief(costs.at[m, "seconds"]),
             whole(costs.at[m, "memory_mb"]),
             whole(costs.at[m, "cells"]),
             whole(costs.at[m, "failed"]),

@@ -107,13 +107,13 @@ def rank_plot(found: scores.Ranks, baseline: str) -> Drawn | None:
     return draw("ranks", caption, paint, height=1.0 + 0.28 * len(found.methods))
 
 
-def cost_plot(cost: pd.DataFrame, column: str, label: str) -> Drawn | None:
-    """Draw one cost per method as bars."""
+def cost_plot(cost: pd.DataFrame, column: str, label: str, *, least: float = 0.0) -> Drawn | None:
+    """Draw one cost per method as bars; what is below `least` is drawn as that much."""
     known = cost[np.isfinite(pd.to_numeric(cost[column], errors="coerce"))]
     if known.empty:
         return None
     known = known.sort_values([column, "method"], ascending=[False, True])
-    values = known[column].to_numpy(dtype=float)
+    values = np.maximum(known[column].to_numpy(dtype=float), least)
 
     def paint(axes: Axes) -> None:
         at = np.arange(len(values))
