@@ -20,7 +20,9 @@ from gio_spark.kernels import PROBES, agreement, group_centroids
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.book import TWO_LEVEL_ABOVE
 from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
-from gio_spark.quantize.passes import PassResult, bucket_filter, pass_of_arrays, run_pass, unit_rows
+from gio_spark.quantize.partial import PassResult
+from gio_spark.quantize.passes import bucket_filter, pass_of_arrays, run_pass, unit_rows
+from gio_spark.quantize.reseed import reseeded
 from gio_spark.quantize.seeding import first_centres, sample_rows
 from gio_spark.quantize.state import KMeansState
 
@@ -338,8 +340,11 @@ class MiniBatchKMeans:
         centres[moved] = mean[moved].astype(np.float32)
         last = state.passes + 1 >= self.max_iter
         placed = 0
-        if not last:
-            centres, weights, placed = self._reseed(centres, weights, found, state)
+        # Late passes only refine: a centre placed there would not settle.
+        if not last and state.passes + 1 <= 0.7 * self.max_iter:
+            centres, weights, placed = reseeded(
+                centres, weights, found, starved_share=self.starved_share
+            )
         if self.spherical:
             centres = _unit_or(centres, state.centroids)
         inertia = found.inertia / found.rows
@@ -369,34 +374,6 @@ class MiniBatchKMeans:
             finished=last or stale >= self.patience,
             history=(*state.history, record),
         )
-
-    def _reseed(
-        self,
-        centres: FloatMatrix,
-        weights: npt.NDArray[np.float64],
-        found: PassResult,
-        state: KMeansState,
-    ) -> tuple[FloatMatrix, npt.NDArray[np.float64], int]:
-        """Place starved centres on the farthest rows of the batch, no two on the same spot."""
-        # Late passes only refine: a centre placed there would not settle.
-        if state.passes + 1 > 0.7 * self.max_iter:
-            return centres, weights, 0
-        starved = np.flatnonzero(weights < self.starved_share * weights.mean())
-        starved = starved[np.argsort(weights[starved], kind="stable")]
-        centres, weights = centres.copy(), weights.copy()
-        placed: list[int] = []
-        for vector, distance in zip(found.far_vectors, found.far_distances, strict=True):
-            if len(placed) == len(starved) or not distance > 0.0:
-                break
-            if placed:
-                gap = centres[placed].astype(np.float64) - vector
-                if np.add.reduce(gap * gap, axis=1).min() < 0.5 * float(distance):
-                    continue
-            spot = int(starved[len(placed)])
-            centres[spot] = vector
-            weights[spot] = 0.0
-            placed.append(spot)
-        return centres, weights, len(placed)
 
 
 def _far(clusters: int) -> int:

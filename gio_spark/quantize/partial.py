@@ -1,0 +1,212 @@
+"""What workers of a pass bring back: exact sums per cluster, the farthest rows, largest values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gio_spark.engine import decode_vectors, encode_vectors
+from gio_spark.kernels.search import FloatMatrix
+from gio_spark.kernels.sums import sums_by_cluster
+from gio_spark.quantize.wire import decode_doubles, encode_doubles
+
+FAR, EXTENT = -1, -2
+"""Buckets of the farthest rows and of the largest values; sums have 0 and above."""
+
+SCHEMA = (
+    "bucket int, cluster int, rows bigint, inertia double, sums binary, id string, distance float"
+)
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What one pass found.
+
+    Attributes:
+        sums: (K, d) float64, exact sums of the rows of each cluster.
+        counts: (K,) int64.
+        inertia: Sum of squared distances, exact on its grid.
+        far_vectors: (m, d) float32, the farthest rows, farthest first (ties by id).
+        far_distances: (m,) float32.
+        largest: (d,) float64, the largest absolute values that the sums were scaled by.
+    """
+
+    sums: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+    inertia: float
+    far_vectors: FloatMatrix
+    far_distances: npt.NDArray[np.float32]
+    largest: npt.NDArray[np.float64]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+        return int(self.counts.sum())
+
+
+class Partial:
+    """Sums per cluster of one worker: dense over all clusters, or over those of one batch."""
+
+    def __init__(
+        self,
+        clusters: int,
+        dimension: int,
+        buckets: int,
+        touched: npt.NDArray[np.int32] | None = None,
+    ) -> None:
+        self.names = np.arange(clusters, dtype=np.int32) if touched is None else np.unique(touched)
+        self.sparse = touched is not None
+        self.buckets = buckets
+        self.sums = np.zeros((len(self.names), dimension))
+        self.inertia = np.zeros(len(self.names))
+        self.counts = np.zeros(len(self.names), dtype=np.int64)
+
+    def add(
+        self,
+        vectors: npt.NDArray[np.float64],
+        distance: npt.NDArray[np.float64],
+        cluster: npt.NDArray[np.int32],
+    ) -> None:
+        present, local = np.unique(cluster, return_inverse=True)
+        where = np.searchsorted(self.names, present) if self.sparse else present
+        self.sums[where] += sums_by_cluster(vectors, local, len(present))
+        self.inertia[where] += sums_by_cluster(distance, local, len(present))[:, 0]
+        self.counts[where] += np.bincount(local, minlength=len(present))
+
+    def table(self) -> pa.Table:
+        seen = np.flatnonzero(self.counts)
+        return _sums_table(
+            self.names[seen], self.counts[seen], self.inertia[seen], self.sums[seen], self.buckets
+        )
+
+
+class Farthest:
+    """The rows farthest from their centres; ties by id, so that no partitioning changes them."""
+
+    def __init__(self, most: int, dimension: int) -> None:
+        self.most = most
+        self.ids: list[str] = []
+        self.distances = np.empty(0, dtype=np.float32)
+        self.vectors = np.empty((0, dimension), dtype=np.float32)
+
+    def add(self, ids: pa.Array, distance: npt.NDArray[np.float32], vectors: FloatMatrix) -> None:
+        if not self.most:
+            return
+        floor = self.distances[-1] if len(self.distances) >= self.most else -np.inf
+        rows = np.flatnonzero(distance >= floor)
+        if len(rows) > 2 * self.most:
+            edge = np.partition(distance[rows], len(rows) - self.most)[len(rows) - self.most]
+            rows = rows[distance[rows] >= edge]
+        if not len(rows):
+            return
+        names = self.ids + ids.take(pa.array(rows)).cast(pa.string()).to_pylist()
+        gaps = np.concatenate([self.distances, distance[rows]])
+        order = _far_order(gaps, names)[: self.most]
+        self.vectors = np.concatenate([self.vectors, vectors[rows]])[order]
+        self.ids, self.distances = [names[i] for i in order], gaps[order]
+
+    def table(self) -> pa.Table:
+        return _far_table(self.ids, self.distances, self.vectors)
+
+
+def _far_order(distances: npt.NDArray[np.float32], ids: list[str]) -> list[int]:
+    return sorted(range(len(ids)), key=lambda i: (-distances[i], ids[i]))
+
+
+def _sums_table(
+    names: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.int64],
+    inertia: npt.NDArray[np.float64],
+    sums: npt.NDArray[np.float64],
+    buckets: int,
+) -> pa.Table:
+    return _table(
+        len(names),
+        bucket=(names % buckets).astype(np.int32),
+        cluster=names.astype(np.int32),
+        rows=counts,
+        inertia=inertia,
+        sums=encode_doubles(sums),
+    )
+
+
+def _far_table(
+    ids: list[str], distances: npt.NDArray[np.float32], vectors: FloatMatrix
+) -> pa.Table:
+    return _table(
+        len(ids),
+        bucket=np.full(len(ids), FAR, dtype=np.int32),
+        id=pa.array(ids, pa.string()),
+        distance=distances,
+        sums=encode_vectors(vectors),
+    )
+
+
+def extent_table(extent: npt.NDArray[np.float64]) -> pa.Table:
+    return _table(
+        1, bucket=np.array([EXTENT], dtype=np.int32), sums=encode_doubles(extent[None, :])
+    )
+
+
+def _table(length: int, **columns: Any) -> pa.Table:
+    """Return the columns given, the others of the pass's schema as nulls."""
+    kinds = {
+        "bucket": pa.int32(),
+        "cluster": pa.int32(),
+        "rows": pa.int64(),
+        "inertia": pa.float64(),
+        "sums": pa.binary(),
+        "id": pa.string(),
+        "distance": pa.float32(),
+    }
+    return pa.table(
+        {
+            name: pa.array(columns[name]) if name in columns else pa.nulls(length, kind)
+            for name, kind in kinds.items()
+        }
+    )
+
+
+def farthest_of(table: pa.Table, most: int) -> pa.Table:
+    ids = table["id"].to_pylist()
+    distances = table["distance"].to_numpy()
+    order = _far_order(distances, ids)[:most]
+    vectors = decode_vectors(table["sums"])
+    return _far_table([ids[i] for i in order], distances[order], vectors[order])
+
+
+def combine_sums(table: pa.Table, dimension: int, buckets: int) -> pa.Table:
+    names, local = np.unique(table["cluster"].to_numpy(), return_inverse=True)
+    sums = sums_by_cluster(decode_doubles(table["sums"], dimension), local, len(names))
+    inertia = sums_by_cluster(table["inertia"].to_numpy()[:, None], local, len(names))[:, 0]
+    counts = np.zeros(len(names), dtype=np.int64)
+    np.add.at(counts, local, table["rows"].to_numpy())
+    return _sums_table(names.astype(np.int32), counts, inertia, sums, buckets)
+
+
+def largest_seen(table: pa.Table, dimension: int) -> npt.NDArray[np.float64]:
+    found = table.filter(pa.array(table["bucket"].to_numpy() == EXTENT))
+    return decode_doubles(found["sums"], dimension).max(axis=0, initial=0.0)
+
+
+def collect(
+    table: pa.Table, clusters: int, dimension: int, largest: npt.NDArray[np.float64]
+) -> PassResult:
+    bucket = table["bucket"].to_numpy()
+    body = table.filter(pa.array(bucket >= 0))
+    names = body["cluster"].to_numpy()
+    sums = np.zeros((clusters, dimension))
+    counts = np.zeros(clusters, dtype=np.int64)
+    inertia = np.zeros(clusters)
+    sums[names] = decode_doubles(body["sums"], dimension)
+    counts[names] = body["rows"].to_numpy()
+    inertia[names] = body["inertia"].to_numpy()
+    far = table.filter(pa.array(bucket == FAR))
+    ids, distances = far["id"].to_pylist(), far["distance"].to_numpy()
+    order = _far_order(distances, ids)
+    vectors = decode_vectors(far["sums"], dimension)
+    return PassResult(sums, counts, float(inertia.sum()), vectors[order], distances[order], largest)
