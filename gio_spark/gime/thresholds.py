@@ -378,13 +378,15 @@ def efficiency(
         seeds: Seeds of the models.
 
     Returns:
-        One row per subset and model seed: way, rows, tokens, seconds, score, of_full. The way
-        "full" is added.
+        One row per subset and model seed: way, rows (blocks, where the task has them), tokens,
+        seconds, score, of_full. The way "full" is added.
     """
     names = [name for name, subsets in ways.items() for _ in subsets]
     subsets = [s for several in ways.values() for s in several]
     whole = np.arange(rows_of(task))
     scored = train_many(spark, task, [*subsets, whole], seeds=seeds)
+    drawn = [len(s) for s in [*subsets, whole]]
+    scored["rows"] = [drawn[s] for s in scored["subset"]]
     scored["way"] = [(*names, "full")[s] for s in scored["subset"]]
     if tokens is not None:
         each = [int(tokens[s].sum()) for s in [*subsets, whole]]

@@ -250,7 +250,11 @@ def _within(
     bounds on means are moved by that difference.
     """
     budget = int(take.sum())
-    least, most = gime.cell_limits(bounds, cells, budget)
+    # Which cells scope asks for is left to the plan where it occupies enough of them already.
+    asked = [
+        t for t in bounds if t.metric != "scope" or not t.met(figures["selected"].get("scope"))
+    ]
+    least, most = gime.cell_limits(asked, cells, budget)
     limits, met = [], bool((least <= take).all() and (take <= most).all())
     for one in bounds:
         means = (cells.means or {}).get(one.metric)

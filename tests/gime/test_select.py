@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_sensitivity import CELLS, noisy_labels
 
 from gio_spark.errors import BudgetError
-from gio_spark.gime.select import bounded_kl, row_scores, select
+from gio_spark.gime.select import MeanLimit, bounded_kl, limited_kl, row_scores, select
 from gio_spark.gime.thresholds import Threshold, pursued
 
 SIGNS = {"distortion": -1, "scope": 1, "volume": 1, "mismatch": -1}
@@ -94,3 +94,52 @@ def test_a_mass_of_the_budgeted_kl_is_followed_within_the_thresholds():
 def test_set_metrics_have_no_row_scores():
     sample, _ = noisy_labels()
     assert set(row_scores(sample)) == {"volume", "distortion"}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(4, 12), st.integers(0, 10_000))
+def test_the_kl_under_bounds_on_means_beats_every_plan_that_keeps_them(k, seed):
+    rng = np.random.default_rng(seed)
+    law = rng.dirichlet(np.ones(k))
+    sizes = rng.integers(50, 300, k)
+    budget = int(sizes.sum() * 0.2)
+    means = rng.random(k)
+    none = np.zeros(k, np.int64)
+    free = bounded_kl(law, none, sizes, budget)
+    # Half of the way from what the free plan has to the least that is possible.
+    order = np.argsort(means)
+    least, left = 0.0, budget
+    for cell in order:
+        least += means[cell] * min(left, sizes[cell])
+        left -= min(left, sizes[cell])
+    bound = (float(free @ means) + least) / 2 / budget
+    take = limited_kl(law, none, sizes, budget, [MeanLimit(means, bound, "less")])
+    assert take.sum() == budget and (take >= 0).all() and (take <= sizes).all()
+    assert take @ means / budget <= bound + k / budget
+    value = divergence(law, take)
+    for _ in range(200):
+        # Random plans around it that keep the bound are never better by more than rounding.
+        other = take.copy()
+        a, b = rng.integers(0, k, 2)
+        step = int(rng.integers(1, 8))
+        other[a] += step
+        other[b] -= step
+        if other.min() < 0 or (other > sizes).any() or other @ means / budget > bound:
+            continue
+        assert divergence(law, other) >= value - 0.02
+
+
+def divergence(law, take):
+    share = (take + 0.5) / (take + 0.5).sum()
+    return float(np.sum(law * np.log(law / share)))
+
+
+def test_bounds_on_means_that_hold_already_change_nothing():
+    law, sizes = np.array([0.5, 0.3, 0.2]), np.array([50, 50, 50])
+    none = np.zeros(3, np.int64)
+    loose = [MeanLimit(np.array([1.0, 2.0, 3.0]), 2.9, "less")]
+    free = bounded_kl(law, none, sizes, 40)
+    np.testing.assert_array_equal(limited_kl(law, none, sizes, 40, loose), free)
+    tight = [MeanLimit(np.array([1.0, 2.0, 3.0]), 1.0, "less")]
+    met = limited_kl(law, none, sizes, 40, tight)
+    assert met @ np.array([1.0, 2.0, 3.0]) < free @ np.array([1.0, 2.0, 3.0])

@@ -7,12 +7,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from gio_spark.errors import InputError
+from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime import Constants
 from gio_spark.gime.factors import merged_factors, turning_point
 from gio_spark.gime.sensitivity import sensitivity
 from gio_spark.gime.subsets import Sample, random_tilts, tilts_of
-from gio_spark.gime.train import Task, train_many
+from gio_spark.gime.train import OwnScore, Task, train_many
 from gio_spark.settings.gime import GimeSettings
 
 CELLS = 12
@@ -138,3 +138,27 @@ def test_wrong_sizes_and_measures_are_told():
         Task(task.features, task.labels, task.test_features, task.test_labels, "f1")
     with pytest.raises(InputError, match="0 and 1"):
         Task(task.features, task.labels, task.test_features, task.test_labels + 1, "auc")
+
+
+def test_a_response_that_levels_off_is_no_turning_point():
+    rng = np.random.default_rng(4)
+    x = np.linspace(0, 10, 80)
+    level = 1 - np.exp(-x) + rng.normal(0, 0.02, 80)
+    assert turning_point(x, level) is None
+    assert turning_point(x, level - 0.02 * (x - 5) ** 2) is not None
+
+
+def longer_is_better(rows, seed):
+    """Score rows by a column of theirs."""
+    return float(np.mean(rows["tokens"].to_numpy())) + seed
+
+
+def test_a_score_of_the_users_own_takes_the_place_of_labels(spark):
+    table = pa.table({"id": [f"r{i}" for i in range(30)], "tokens": np.arange(30)})
+    task = OwnScore(table, f"{__name__}:longer_is_better")
+    subsets = [np.arange(10), np.arange(20, 30)]
+    for session in (None, spark):
+        found = train_many(session, task, subsets, seeds=(0, 1))
+        assert found["score"].tolist() == [4.5, 5.5, 24.5, 25.5]
+    with pytest.raises(ConfigError, match="cannot be found"):
+        OwnScore(table, "no.such:thing").resolve()

@@ -17,6 +17,7 @@ from gio_spark.gime.thresholds import (
     efficiency,
     excess,
     gap_closed,
+    rescaled,
     response,
 )
 
@@ -205,3 +206,24 @@ def test_limits_for_the_budgeted_kl_ask_for_a_row_in_enough_cells_and_close_bad_
     assert least[[1, 2, 3]].tolist() == [1, 1, 1]
     assert most[5] == 0
     assert np.all((least <= most) & (most <= SIZES))
+
+
+def test_thresholds_follow_the_random_draw_of_another_size():
+    found = [
+        Threshold.at_share("mismatch", 0.5, 0.6, 0.2, "less", "high"),
+        Threshold.at_share("volume", 0.5, 100.0, 300.0, "more", "moderate"),
+        Threshold("delay", 1.0, "less", "band", float("nan"), 0.0, 5.0, 2.0),
+    ]
+    moved = rescaled(found, {"mismatch": 0.3, "volume": 200.0, "delay": 3.0},
+                     {"mismatch": 0.1, "volume": 2000.0})  # fmt: skip
+    assert moved[0].bound == pytest.approx(0.2) and moved[0].best == pytest.approx(0.0)
+    assert moved[1].bound == pytest.approx(2000.0)
+    assert moved[2] == found[2]
+
+
+def test_tightened_bounds_lie_inside():
+    more = Threshold.at_share("scope", 0.5, 0.2, 0.8, "more", "high").tightened(0.1)
+    less = Threshold.at_share("mismatch", 0.5, 0.6, 0.2, "less", "high").tightened(0.1)
+    band = Threshold("delay", 1.0, "less", "band", float("nan"), 0.0, 5.0, 2.0).tightened(0.5)
+    assert (more.bound, less.bound) == (pytest.approx(0.56), pytest.approx(0.36))
+    assert 1.0 < band.bound < band.upper < 2.0

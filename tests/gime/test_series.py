@@ -1,0 +1,81 @@
+"""Refreshes: the pool's states follow what changed, the gate is judged, drift is a series."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from gio_spark import gime
+from gio_spark.engine.progress import Progress
+from gio_spark.pipeline.refresh import refresh
+from tests.pipeline import jobs
+
+pytestmark = pytest.mark.embedded
+
+HELD = {"thresholds": {"scope": 0.1, "mismatch": 0.5}, "screen": 20, "sample": 400}
+
+
+@pytest.fixture(scope="module")
+def refreshed(spark, tmp_path_factory):
+    """A run that was refreshed three times: rows come, go, and come back."""
+    folder = tmp_path_factory.mktemp("series")
+    base = jobs.vector_pool(400)
+    jobs.write(base, folder / "pool.parquet")
+    jobs.write(jobs.vector_target(60), folder / "target.parquet")
+    made = jobs.settings(folder, budget=60, gime=HELD)
+    jobs.go(made)
+    new = [jobs.vector_pool(60, seed=8 + i, name=f"n{i}") for i in range(3)]
+    pools = [
+        pa.concat_tables([base.slice(30), new[0]]),
+        pa.concat_tables([base.slice(60), *new[:2]]),
+        pa.concat_tables([base, *new[1:]]),
+    ]
+    done = []
+    for pool in pools:
+        jobs.write(pool, folder / "pool.parquet")
+        done.append(refresh(made, progress=Progress("silent")))
+    return folder / "ws", pools, done
+
+
+def newest_figures(workspace, stage="refresh metrics"):
+    records = [r for r in jobs.table(workspace, "runs").to_pylist() if r["stage"] == stage]
+    figures = jobs.table(workspace, "metrics").to_pandas()
+    ordered = sorted(records, key=lambda r: r["finished"])
+    return [figures[figures["fingerprint"] == r["fingerprint"]] for r in ordered]
+
+
+def test_merged_states_say_what_the_whole_pool_says(refreshed):
+    workspace, pools, _ = refreshed
+    found = newest_figures(workspace)
+    assert len(found) == 3
+    for figures, pool in zip(found, pools, strict=True):
+        values = gime.robust(figures, "pool")
+        assert values["volume"] == sum(pool["words"].to_pylist())
+        assert figures[figures["group"] == "pool"]["rows"].max() == pool.num_rows
+
+
+def test_the_gate_is_judged_on_every_refresh(refreshed):
+    _, _, done = refreshed
+    for one in done:
+        assert one.gate is not None
+        assert {c["metric"] for c in one.gate["checks"]} == {"scope", "mismatch"}
+
+
+def test_the_series_holds_every_refresh_with_its_change(refreshed):
+    workspace, _, _ = refreshed
+    series = jobs.table(workspace, "metric_series").to_pandas()
+    assert sorted(series["refresh"].unique()) == [0, 1, 2, 3]
+    assert set(series["group"]) == {"pool", "selected", "random"}
+    volume = series[(series["group"] == "pool") & (series["metric"] == "volume")]
+    volume = volume.sort_values("refresh")
+    assert volume["change"].iloc[1:].tolist() == volume["value"].diff().iloc[1:].tolist()
+    assert series["gate_passed"].notna().all()
+    # Drift needs a history of five.
+    assert not series["drifted"].any()
+
+
+def test_selected_rows_are_measured_as_they_are_now(refreshed):
+    workspace, _, done = refreshed
+    figures = newest_figures(workspace)[-1]
+    rows = figures[figures["group"] == "selected"]["rows"].max()
+    assert rows == done[-1].after == jobs.table(workspace, "selected").num_rows
