@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from rich.table import Table
+from scipy import stats
 
 from gio_spark.evaluate.measures import MEASURES
-from gio_spark.evaluate.run import BASELINE, ranked_by, ranks
+from gio_spark.evaluate.run import BASELINE, deciding, ranked_by, ranks
 from gio_spark.report import scores
 
 if TYPE_CHECKING:
@@ -19,18 +20,21 @@ if TYPE_CHECKING:
 
 
 def print_evaluation(out: Console, made: Evaluation) -> None:
-    """Print one table of scores per measure, the methods in order of mean rank, and the costs."""
+    """Print score against budget and gain over random, in order of mean rank, and the costs."""
     cells = scores.checked(made.cells)
     for name in ("pool", "target", "cells"):
         out.print(f"{name}: {made.summary[name]}", markup=False)
     ranked = ranks(made.cells)
     rest = [m for m in dict.fromkeys(cells["method"]) if m not in ranked.methods]
     order = [*ranked.methods, *rest]
-    for measure in dict.fromkeys(cells["measure"]):
-        out.print(_scores(cells[cells["measure"] == measure], str(measure), order))
+    shown = deciding(cells)
+    for measure in shown:
+        mine = cells[cells["measure"] == measure]
+        out.print(_scores(mine, measure, order))
+        out.print(_gains(mine, measure, order))
     out.print(
-        f"± half of the 95 % interval over seeds; + better, - worse than {BASELINE} on the same "
-        "seeds (paired 95 % interval)."
+        "± half of the 95 % interval over seeds; + better, - worse on the same seeds (paired 95 % "
+        "interval)."
     )
     out.print(_costs(cells, ranked, order))
     if ranked.blocks > 1:
@@ -44,6 +48,9 @@ def print_evaluation(out: Console, made: Evaluation) -> None:
         error = scores.first_error(cells, method)
         if error is not None:
             out.print(f"failed, {method}: {error}", style="yellow", markup=False)
+    others = [MEASURES[m].title for m in dict.fromkeys(cells["measure"]) if m not in shown]
+    if others:
+        out.print(f"also measured, see the page: {', '.join(others)}", markup=False)
     out.print(f"cells: {made.table}", markup=False)
     out.print(f"page: {made.page}", markup=False)
 
@@ -68,6 +75,32 @@ def _scores(cells: pd.DataFrame, measure: str, order: list[str]) -> Table:
             mean, half = means[method, budget], halves[method, budget]
             spread = f" ±{half:.2g}" if np.isfinite(half) else ""
             row.append(f"{mean:.4g}{spread} {signs[verdicts.get((method, budget), '')]}")
+        if any(row):
+            table.add_row(method, *row)
+    return table
+
+
+def _gains(cells: pd.DataFrame, measure: str, order: list[str]) -> Table:
+    """Return the paired difference to the baseline, positive where a method is better."""
+    table = _table(f"Gain over {BASELINE}: {MEASURES[measure].title}", "method")
+    found = scores.against(cells, BASELINE)
+    seeds = cells.groupby(["method", "budget"])["seed"].nunique().to_dict()
+    budgets = sorted(found["budget"].unique())
+    for budget in budgets:
+        table.add_column(f"{100 * float(budget):g} %", justify="right", no_wrap=True)
+    lines = {(r["method"], r["budget"]): r for r in found.to_dict("records")}
+    signs = {"better": "+", "worse": "-", "": " "}
+    for method in order:
+        row = []
+        for budget in budgets:
+            it = lines.get((method, budget))
+            if it is None:
+                row.append("")
+                continue
+            factor = stats.t.ppf(0.975, max(1, seeds[method, budget] - 1))
+            half = factor * it["error"]
+            spread = f" ±{half:.2g}" if np.isfinite(half) else ""
+            row.append(f"{it['gain']:+.3g}{spread} {signs[it['verdict']]}")
         if any(row):
             table.add_row(method, *row)
     return table

@@ -229,6 +229,14 @@ def ranked_by(cells: pd.DataFrame) -> list[str] | None:
     return [MEASURES[m].title for m in names] or None
 
 
+def deciding(cells: pd.DataFrame) -> list[str]:
+    """Return the measures that say most: proxies, else the cross-entropy of texts, else energy."""
+    there = list(dict.fromkeys(cells["measure"]))
+    proxies = [m for m in there if MEASURES[m].needs == "labels"]
+    rest = [m for m in ("cross_entropy", "energy", *there) if m in there]
+    return proxies or rest[:1]
+
+
 def ranks(cells: pd.DataFrame) -> scores.Ranks:
     """Rank the methods where the oracle, if there is one, shows that there is something to gain."""
     checked = scores.checked(titled(cells))

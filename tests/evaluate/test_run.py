@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
+from gio_spark.cli.evaluate import print_evaluation
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.evaluate import evaluate
@@ -84,6 +88,19 @@ def test_page_and_metrics_stand_beside_the_table(done, place):
     assert "mean_rank/nearest" in told and "seconds/nearest" in told
     assert list((place / "ws" / "tracking").rglob("*")), "nothing was tracked"
     assert set(ranks(first.cells).methods) >= {"random", "stratified", "nearest"}
+
+
+def test_the_terminal_shows_score_gain_rank_and_cost(done):
+    first, _ = done
+    out = Console(file=io.StringIO(), width=160)
+    print_evaluation(out, first)
+    text = out.file.getvalue()
+    for part in ("linear model (higher is better)", "Gain over random: linear model",
+                 "Ranks and costs", "also measured, see the page: energy distance",
+                 str(first.page), "evaluations"):  # fmt: skip
+        assert part in text
+    # Full data is level: it has one budget of its own.
+    assert text.count("full") == 2
 
 
 def test_a_held_out_input_judges_instead_of_a_part_of_the_target(spark, place):
