@@ -1,6 +1,22 @@
 """The bake-off: which selection is best on this pool and target, and what each costs."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from gio_spark.evaluate.arena import Arena
-from gio_spark.evaluate.run import Evaluation, evaluate
+
+if TYPE_CHECKING:
+    from gio_spark.evaluate.run import Evaluation, evaluate
 
 __all__ = ["Arena", "Evaluation", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    # Executors import this package for its methods and measures: they need neither pipeline,
+    # plots nor tracking, which take seconds to import.
+    if name in ("Evaluation", "evaluate"):
+        from gio_spark.evaluate import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
