@@ -32,6 +32,7 @@ _FIT_SETTINGS = {
 # A target's own codebook describes its shape; more clusters than this describe its noise.
 _TARGET_ROWS_PER_CLUSTER = 5
 _TARGET_CLUSTERS = 1_000
+_CURVE_ROWS = 4_000
 
 
 # Work that a killed fit may lose.
@@ -48,6 +49,8 @@ class Codebook:
         assignments: Side -> fingerprint of its assignments.
         stats: Figures of the pool's clusters.
         published: Fingerprint of the rows in the centroids table.
+        curve: Quantisation error over the number of clusters, on a sample, where that number was
+            chosen by the tool.
     """
 
     centroids: NDArray[np.float32]
@@ -55,6 +58,7 @@ class Codebook:
     assignments: dict[str, str]
     stats: ClusterStats
     published: str
+    curve: tuple[dict[str, float], ...] = ()
 
 
 def clusters_for(settings: RunSettings, rows: int, dimension: int) -> int:
@@ -65,7 +69,9 @@ def clusters_for(settings: RunSettings, rows: int, dimension: int) -> int:
     return quantize.auto_clusters(rows, dimension)
 
 
-def fit(ctx: Context, side: Side, clusters: int) -> tuple[NDArray[np.float32], str]:
+def fit(
+    ctx: Context, side: Side, clusters: int
+) -> tuple[NDArray[np.float32], str, tuple[dict[str, float], ...]]:
     """Fit a codebook on a side's vectors; a fit that was killed goes on from its last pass."""
     settings = ctx.settings.quantize
     used = settings.model_dump(mode="json", include=_FIT_SETTINGS)
@@ -85,11 +91,19 @@ def fit(ctx: Context, side: Side, clusters: int) -> tuple[NDArray[np.float32], s
                 written = _save_state(ctx, state, key)
                 saved = time.monotonic()
 
+        curve: list[dict[str, float]] = []
+
+        def measure(sample: NDArray[np.float32]) -> None:
+            # With the number left to the tool, people get to see how it stands.
+            if settings.clusters == "auto":
+                curve.extend(quantize.error_curve(sample[:_CURVE_ROWS], seed=ctx.settings.seed))
+
         model = MiniBatchKMeans.from_settings(settings, k=clusters, seed=ctx.settings.seed).fit(
-            vectors_of(ctx, side), initial=initial, on_pass=commit, rows=side.usable
+            vectors_of(ctx, side), initial=initial, on_pass=commit, on_sample=measure,
+            rows=side.usable,
         )
         summary = model.summary
-        detail = {"clusters": len(model.centroids), "side": side.name}
+        detail = {"clusters": len(model.centroids), "side": side.name, "error_curve": curve}
         if summary is not None:
             detail |= {
                 "passes": summary.passes,
@@ -98,8 +112,9 @@ def fit(ctx: Context, side: Side, clusters: int) -> tuple[NDArray[np.float32], s
             }
         return written, detail
 
-    ctx.stage(f"fit {side.name}", key, "models", make, fitted_on=side.usable)
-    return np.array(load_arrays(ws, key)["centroids"]), key
+    record = ctx.stage(f"fit {side.name}", key, "models", make, fitted_on=side.usable)
+    curve = tuple(record.detail.get("error_curve", ()))
+    return np.array(load_arrays(ws, key)["centroids"]), key, curve
 
 
 def _pass_note(state: KMeansState, most: int) -> str:
@@ -166,10 +181,10 @@ def quantise(ctx: Context, sides: dict[str, Side], dimension: int) -> Codebook:
             f"The pool has {pool.usable} usable rows, so only {clusters} cluster(s) were made.",
             "Selection on so few rows says little; use a larger pool.",
         )
-    centroids, fit_key = fit(ctx, pool, clusters)
+    centroids, fit_key, curve = fit(ctx, pool, clusters)
     keys = {name: assign(ctx, side, centroids, fit_key) for name, side in sides.items()}
     stats, published = publish(ctx, sides, centroids, fit_key, keys)
-    return Codebook(centroids, fit_key, keys, stats, published)
+    return Codebook(centroids, fit_key, keys, stats, published, curve)
 
 
 def publish(

@@ -97,6 +97,7 @@ def report_data(
         examples=_examples(ctx, sides, book, chosen, selected),
         metrics=metrics,
         calibration=_calibration(chosen),
+        error_curve=book.curve,
         cautions=tuple(ctx.cautions),
         stages=tuple(ctx.stages),
         settings=ctx.settings.model_dump(mode="json"),

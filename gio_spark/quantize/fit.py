@@ -116,6 +116,7 @@ class MiniBatchKMeans:
         *,
         initial: KMeansState | npt.NDArray[np.float32] | None = None,
         on_pass: Callable[[KMeansState], None] | None = None,
+        on_sample: Callable[[FloatMatrix], None] | None = None,
         rows: int | None = None,
         update: bool = False,
     ) -> MiniBatchKMeansModel:
@@ -128,6 +129,8 @@ class MiniBatchKMeans:
                 is the model already. Or (K, d) centres to start from.
             on_pass: Called with the state after each pass; what it commits is what `initial`
                 takes after a crash.
+            on_sample: Called with the sample for the first centres, (n, d) in the order of the
+                ids' hashes, where one is drawn; `error_curve` of it costs no further scan.
             rows: Rows of `df`, when known.
             update: Take `initial` (a state) as the start of a new fit, on data that changed.
 
@@ -140,7 +143,8 @@ class MiniBatchKMeans:
         if isinstance(initial, KMeansState) and not update:
             state = initial
         else:
-            state = self._first_state(df, initial, df.count() if rows is None else rows)
+            total = df.count() if rows is None else rows
+            state = self._first_state(df, initial, total, on_sample)
             if on_pass is not None:
                 on_pass(state)
         if not state.finished and self._fits_one_task(state):
@@ -255,11 +259,17 @@ class MiniBatchKMeans:
         return rows if wanted >= 0.75 * rows else wanted
 
     def _first_state(
-        self, df: DataFrame, initial: KMeansState | npt.NDArray[np.float32] | None, rows: int
+        self,
+        df: DataFrame,
+        initial: KMeansState | npt.NDArray[np.float32] | None,
+        rows: int,
+        on_sample: Callable[[FloatMatrix], None] | None,
     ) -> KMeansState:
         if rows < 1:
             raise InputError("there are no rows with a vector to cluster: check the input")
         sample = self._sample(df, rows)
+        if on_sample is not None:
+            on_sample(sample)
         largest = np.abs(sample).max(axis=0).astype(np.float64)
         if initial is not None:
             centres = initial.centroids if isinstance(initial, KMeansState) else initial

@@ -146,6 +146,7 @@ class ReportData:
             passed.
         verdict: what the gate says, in words; "" where no threshold is set.
         calibration: of the classifier behind the density ratio.
+        error_curve: quantisation error over the number of clusters, records clusters and share.
         cautions: failure signs, seen or feared.
         stages: seconds and rows.
         settings: nested settings (secrets are taken out on rendering).
@@ -183,6 +184,7 @@ class ReportData:
     gate: pd.DataFrame | None = None
     verdict: str = ""
     calibration: Calibration | None = None
+    error_curve: tuple[Mapping[str, float], ...] = ()
     cautions: tuple[Caution, ...] = ()
     stages: tuple[StageSummary, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)

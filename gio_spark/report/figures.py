@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from gio_spark.report.data import Calibration, Divergence, Points, ReportData
 from gio_spark.report.draw import GRID, INK, POOL, RANDOM, SELECTION, TARGET, Drawn, draw
+from gio_spark.report.elbow import elbow
 from gio_spark.report.text import clean, percent, real, whole
 
 FEW_CLUSTERS = 40
@@ -28,6 +29,7 @@ def figures(data: ReportData) -> list[Drawn]:
         clusters(data.plan),
         sources(data.sources),
         calibration(data.calibration),
+        elbow(data.error_curve, len(data.plan)),
     ]
     return [figure for figure in drawn if figure is not None]
 

@@ -148,6 +148,7 @@ def text_run(clusters: int = 1000, **changes: Any) -> ReportData:
             rows=np.array([900, 400, 260, 150, 120, 90, 80, 100, 160, 500]),
             auc=0.913,
         ),
+        "error_curve": tuple({"clusters": 2.0**i, "share": 0.8**i + 0.1} for i in range(10)),
         "cautions": (
             Caution(
                 name="target out of reach",

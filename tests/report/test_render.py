@@ -91,7 +91,10 @@ def test_ids_inside_all_figures_are_unique_and_all_references_resolve(text_page)
 
 def test_every_figure_is_in_the_page_and_a_png_beside_it(text_page):
     folder, text, seen = text_page
-    names = {"divergence", "divergence_path", "points", "clusters", "sources", "calibration"}
+    names = {
+        "divergence", "divergence_path", "points", "clusters", "sources", "calibration",
+        "clusters_error",
+    }  # fmt: skip
     assert {p.stem for p in folder.glob("*.png")} == names
     assert seen.tags.count("svg") == len(names)
     for name in names:
