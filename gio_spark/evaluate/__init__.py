@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from gio_spark.evaluate.arena import Arena
 
 if TYPE_CHECKING:
-    from gio_spark.evaluate.run import Evaluation, evaluate
+    from gio_spark.evaluate.run import Evaluation, compare, evaluate
 
-__all__ = ["Arena", "Evaluation", "evaluate"]
+__all__ = ["Arena", "Evaluation", "compare", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:
     # Executors import this package for its methods and measures: they need neither pipeline,
     # plots nor tracking, which take seconds to import.
-    if name in ("Evaluation", "evaluate"):
+    if name in ("Evaluation", "compare", "evaluate"):
         from gio_spark.evaluate import run
 
         return getattr(run, name)

@@ -20,8 +20,11 @@ from gio_spark.evaluate import methods as registry
 from gio_spark.evaluate.cells import TABLE, Outcome, Plan, load_modules, run_cells
 from gio_spark.evaluate.ground import Ground, budgets_of, make_arena, prepared
 from gio_spark.evaluate.measures import MEASURES, wanted_measures
+from gio_spark.pipeline import prepare
 from gio_spark.pipeline.run import local_folder
 from gio_spark.report import render_evaluation, scores
+from gio_spark.settings.load import build
+from gio_spark.tables import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -92,6 +95,40 @@ def evaluate(
             progress.say(f"tracking: {outcome.problem}")
     progress.summary()
     return made
+
+
+def compare(
+    pool: Any,
+    target: Any,
+    *,
+    workspace: str | Path = "gio-workspace",
+    spark: SparkSession | None = None,
+    **settings: Any,
+) -> Evaluation:
+    """Compare selection methods on tables or frames: `evaluate` for notebooks.
+
+    Args:
+        pool: Path, table name, mapping of input settings, or a Spark or pandas DataFrame.
+        target: The same, or a list of those with shares.
+        workspace: Folder, or `catalog.schema`, of all tables.
+        spark: Session; none: found or started as `engine` says.
+        settings: Any other setting of a run: columns, held_out, embedder, seed, and
+            `evaluate={"methods": [...], "budgets": [...], "seeds": 5}`.
+
+    Raises:
+        GioSparkError: With one clear message.
+    """
+    spark = spark or session(settings.get("engine", "auto"))
+    tables = Workspace(spark, str(workspace))
+    given = {"pool": pool, "target": target}
+    if "held_out" in settings:
+        given["held_out"] = settings["held_out"]
+    places = {
+        name: prepare.as_location(spark, tables, value, name.replace("_", "-"))
+        for name, value in given.items()
+    }
+    data = {**settings, **places, "workspace": str(workspace)}
+    return evaluate(build(data, where="the call of compare"), spark=spark)
 
 
 def check_methods(names: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from gio_spark.cli.evaluate import print_evaluation
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.evaluate import evaluate
+from gio_spark.evaluate import compare, evaluate
 from gio_spark.evaluate.run import ranks, tracked
 from gio_spark.settings.load import build
 from tests.pipeline import jobs
@@ -112,6 +112,18 @@ def test_a_held_out_input_judges_instead_of_a_part_of_the_target(spark, place):
     )  # fmt: skip
     out = go(spark, made)
     assert out.summary["target"] == "300 rows for the methods, 120 held out"
+
+
+def test_frames_are_compared_without_files(spark, tmp_path):
+    pool, target = (t.to_pandas() for t in (jobs.vector_pool(200), jobs.vector_target(150)))
+    made = compare(
+        pool, target, workspace=tmp_path / "ws", spark=spark,
+        columns={"id": "id", "vector": "vector"}, tracking={"enabled": False},
+        quantize={"max_passes": 2, "target_clusters": 2, "clusters": 8},
+        evaluate={"methods": ["nearest"], "budgets": [20], "seeds": 1, "measures": ["energy"]},
+    )  # fmt: skip
+    value = made.cells.set_index("method")["value"]
+    assert value["nearest"] < value["random"]
 
 
 def test_a_method_of_ones_own_fails_as_a_row(spark, place):
