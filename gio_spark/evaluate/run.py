@@ -193,7 +193,9 @@ def _compare(
 
 
 def _task_name(settings: RunSettings) -> str:
-    return Path(settings.pool.location.rstrip("/")).name or settings.pool.location
+    last = settings.pool.location.rstrip("/").rsplit("/", 1)[-1]
+    # A table's name has dots of its own.
+    return re.sub(r"\.(parquet|csv|jsonl|json)(\.gz)?$", "", last)
 
 
 def _methods(arena: Arena, names: tuple[str, ...]) -> list[str]:
@@ -222,7 +224,7 @@ def _shown(
     ctx = ground.ctx
     facts = {
         "evaluation": ctx.run,
-        "engine": describe(ctx.spark).line(),
+        "engine": describe(ctx.spark).line().removeprefix("engine: "),
         "pool": f"{arena.rows:,} rows drawn by hash from "
         f"{ground.sides['pool'].usable:,} of {ground.sides['pool'].source.location}",
         "target": f"{len(arena.target_vectors):,} rows for the methods, "

@@ -69,13 +69,13 @@ def render_evaluation(
     pairs = list(dict.fromkeys(cells[["task", "measure"]].itertuples(index=False, name=None)))
     strong = [m for m in ranked.methods if m != baseline][:COLOURED]
     drawn = [rank_plot(ranked, baseline)]
-    drawn += [cost_plot(cost, "seconds", "seconds (median of a cell)")]
-    drawn += [cost_plot(cost, "memory_mb", "memory, MB (largest of a cell; at least 1)", least=1.0)]
     middle = scores.means(cells)
     drawn += [
         score_plot(middle, cells, pair, strong, baseline, oracle, place)
         for place, pair in enumerate(pairs[:MAX_PLOTS])
     ]
+    drawn += [cost_plot(cost, "seconds", "seconds (median of a cell)")]
+    drawn += [cost_plot(cost, "memory_mb", "memory, MB (largest of a cell; at least 1)", least=1.0)]
     shown = [d for d in drawn if d is not None]
     save_figures(shown, folder)
     write(folder / "evaluation.csv", table.to_csv(index=False).encode())

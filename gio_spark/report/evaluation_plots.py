@@ -93,6 +93,7 @@ def rank_plot(found: scores.Ranks, baseline: str) -> Drawn | None:
             axes.plot([rank - half, rank + half], [y, y], color=colour, linewidth=2)
             axes.plot([rank], [y], "o", color=colour)
         axes.set_yticks(at, [clean(m, 34) for m in found.methods])
+        axes.set_xlim(left=max(axes.get_xlim()[0], 0.5))
         axes.set_xlabel("mean rank (1: best)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", visible=False)
