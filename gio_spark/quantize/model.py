@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gio_spark.errors import InputError
-from gio_spark.kernels import PROBES
+from gio_spark.kernels import PROBES, nearest
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.assign import assign
+from gio_spark.quantize.passes import unit_rows
 from gio_spark.quantize.state import KMeansState
 
 if TYPE_CHECKING:
@@ -42,6 +44,18 @@ class FitSummary:
     reseeded: int
     history: tuple[dict[str, Any], ...]
     agreement: dict[str, float] | None = None
+
+    @property
+    def numIter(self) -> int:
+        """Passes done, under the name that pyspark.ml gives them."""
+        return self.passes
+
+    @property
+    def trainingCost(self) -> float | None:
+        """Inertia of the last batch in all, as pyspark.ml gives it: not per row."""
+        if not self.history:
+            return None
+        return float(self.history[-1]["inertia"]) * int(self.history[-1]["rows"])
 
     @classmethod
     def of(cls, state: KMeansState, agreement: dict[str, float] | None = None) -> FitSummary:
@@ -99,6 +113,12 @@ class MiniBatchKMeansModel:
             two_level=self.two_level,
             probes=self.probes,
         )
+
+    def predict(self, vector: npt.ArrayLike) -> int:
+        """Return the cluster of one vector, as pyspark.ml does; `transform` is for tables."""
+        row = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
+        cluster, _ = nearest(unit_rows(row) if self.spherical else row, self.centroids)
+        return int(cluster[0])
 
     def clusterCenters(self) -> list[FloatMatrix]:
         """Return the centroids as a list of vectors, as pyspark.ml does."""

@@ -179,6 +179,11 @@ def test_a_saved_model_is_the_same_model(spark, tmp_path):
     np.testing.assert_array_equal(loaded.centroids, model.centroids)
     assert loaded.summary == model.summary
     assert len(loaded.clusterCenters()) == 5
+    rows = model.transform(frame(spark, x[:20])).toArrow().to_pylist()
+    found = {row["id"]: row["cluster"] for row in rows}
+    assert [loaded.predict(row) for row in x[:20]] == [found[f"row-{i}"] for i in range(20)]
+    assert loaded.summary.numIter == model.summary.passes == 3
+    assert model.summary.trainingCost == model.summary.inertia * len(x)
     with pytest.raises(InputError, match="no saved model"):
         MiniBatchKMeansModel.load(tmp_path / "elsewhere")
 
