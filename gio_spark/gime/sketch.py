@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_LOOKED_AT = 64
+
+
 def distinct(values: NDArray[Any], log_size: int) -> NDArray[np.uint8]:
     """Sketch the distinct values of an integer array.
 
@@ -31,7 +34,11 @@ def distinct(values: NDArray[Any], log_size: int) -> NDArray[np.uint8]:
         Bytes of the sketch, the first one being `log_size`.
     """
     sketch = datasketches.update_theta_sketch(log_size)
-    for value in np.unique(np.asarray(values, np.int64)).tolist():
+    seen = np.asarray(values, np.int64)
+    # Keys that hardly repeat are handed over as they are: the sketch forgets repeats itself.
+    if np.unique(seen[:_LOOKED_AT]).size < min(_LOOKED_AT, seen.size):
+        seen = np.unique(seen)
+    for value in seen.tolist():
         sketch.update(value)
     sketch.trim()
     return _pack(sketch.compact(True), log_size)

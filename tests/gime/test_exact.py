@@ -14,12 +14,13 @@ from gio_spark.gime import exact
 floats = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e150, max_value=1e150)
 
 
+@settings(deadline=None)
 @given(st.lists(floats, max_size=60))
 def test_split_sum_is_correctly_rounded(values):
     assert exact.total(exact.split_sum(np.array(values))) == math.fsum(values)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(floats, min_size=2, max_size=60), st.integers(1, 59), st.randoms())
 def test_split_sums_merge_to_the_same_bits_in_any_order(values, cut, random):
     whole = exact.split_sum(np.array(values))
@@ -29,6 +30,7 @@ def test_split_sums_merge_to_the_same_bits_in_any_order(values, cut, random):
     assert exact.total(merged) == exact.total(whole)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-50, 50), max_size=80), st.integers(0, 80))
 def test_histograms_add_key_by_key(keys, cut):
     keys = np.array(keys, np.int64)
@@ -36,6 +38,7 @@ def test_histograms_add_key_by_key(keys, cut):
     assert np.array_equal(merged, exact.histogram(keys))
 
 
+@settings(deadline=None)
 @given(st.lists(floats.filter(lambda x: x == 0 or abs(x) > 1e-150), min_size=1, max_size=50))
 def test_bins_keep_order_and_the_stated_relative_error(values):
     values = np.sort(np.array(values))
