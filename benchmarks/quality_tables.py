@@ -106,37 +106,45 @@ def _rank_lines(ranked: scores.Ranks, told: pd.DataFrame) -> list[str]:
 
 def _headroom(told: pd.DataFrame, weak: set, default: str) -> tuple[list[str], list[dict]]:
     """Return the share of the oracle's gain over random that each method reaches."""
-    good = told[np.isfinite(told["value"])].copy()
+    good = told[np.isfinite(told["value"]) & (told["method"] != FULL)].copy()
     good["value"] *= np.where(good["higher_is_better"].astype(bool), 1.0, -1.0)
     means = good.groupby(["task", "measure", "budget", "method"])["value"].mean()
     wide = means.unstack("method")
     wide = wide[[key not in weak for key in wide.index]]
     if wide.empty or BASELINE not in wide or ORACLE not in wide:
         return [], []
-    gain = wide.sub(wide[BASELINE], axis=0).div(wide[ORACLE] - wide[BASELINE], axis=0)
-    gain = gain[np.isfinite(gain[ORACLE])].drop(columns=[FULL], errors="ignore")
-    by_budget = gain.groupby("budget").mean()
-    by_task = gain.groupby("task").mean()
-    order = by_task.mean().sort_values(ascending=False).index
+    room = wide[ORACLE] - wide[BASELINE]
+    gain = wide.sub(wide[BASELINE], axis=0)
+    # Medians: one task with little headroom would drown the others in its noise.
+    by_budget = gain.div(room, axis=0).groupby("budget").median()
+    # Sums over budgets in a task's own unit; only budgets at which a method has a value.
+    known = gain.notna().mul(room, axis=0).groupby("task").sum()
+    by_task = gain.groupby("task").sum(min_count=1) / known
+    # Methods with most of the tasks first: a mean over one task says little beside one over all.
+    few = by_task.notna().sum() * 2 < len(by_task)
+    order = by_task.mean().to_frame("share").assign(few=few)
+    order = order.sort_values(["few", "share"], ascending=[True, False]).index
     budgets = list(by_budget.index)
     lines = [
         "### Share of the headroom",
         "",
         (
             "How much of the oracle's gain over random a method reaches (1 is all, 0 is random, "
-            "below 0 is worse), mean over tasks; and its difference from the default, mean over "
-            f"the {len(by_task)} tasks ± standard error. Text methods have fewer tasks."
+            "below 0 is worse): median over tasks at each budget; mean over tasks of all budgets "
+            f"together, and its difference from the default ± standard error over the "
+            f"{len(by_task)} tasks. Text methods have fewer tasks, and some methods too few to say."
         ),
         "",
         "| method | " + " | ".join(f"{100 * b:g} %" for b in budgets)
-        + " | tasks | less the default |",
-        "|---" * (len(budgets) + 3) + "|",
+        + " | all | tasks | less the default |",
+        "|---" * (len(budgets) + 4) + "|",
     ]  # fmt: skip
     figures = []
     for method in order:
         if method in (BASELINE, ORACLE):
             continue
         cells = [f"{by_budget.at[b, method]:.2f}" for b in budgets]
+        cells.append(f"{by_task[method].mean():.2f}")
         apart = (by_task[method] - by_task[default]).dropna() if default in by_task else None
         told_apart, tasks = "", by_task[method].notna().sum()
         if apart is not None and len(apart) and method != default:
