@@ -99,7 +99,10 @@ def fit(
                 curve.extend(quantize.error_curve(sample[:_CURVE_ROWS], seed=ctx.settings.seed))
 
         model = MiniBatchKMeans.from_settings(settings, k=clusters, seed=ctx.settings.seed).fit(
-            vectors_of(ctx, side), initial=initial, on_pass=commit, on_sample=measure,
+            vectors_of(ctx, side),
+            initial=initial,
+            on_pass=commit,
+            on_sample=measure,
             rows=side.usable,
         )
         summary = model.summary

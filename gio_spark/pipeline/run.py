@@ -207,10 +207,10 @@ def _stages(
         return _partial(ctx, chosen)
     selected, rows = choose.select_rows(ctx, sides, book, chosen)
     if until == "explode":
-        return _partial(ctx, chosen)
+        return _partial(ctx, chosen, selected)
     metrics = measure.measure(ctx, sides, book, selected, rows)
     if until == "metrics":
-        return _partial(ctx, chosen)
+        return _partial(ctx, chosen, selected)
     return _finish(ctx, sides, book, chosen, selected, rows, metrics, started, embedder)
 
 
@@ -346,12 +346,14 @@ def _load(workspace: Workspace, record: Record, *, did_work: bool) -> Curation:
     )
 
 
-def _partial(ctx: Context, chosen: choose.Chosen | None = None) -> Curation:
-    """Return what a run that stops early has so far."""
+def _partial(
+    ctx: Context, chosen: choose.Chosen | None = None, selected: DataFrame | None = None
+) -> Curation:
+    """Return what a run that stops early has so far; `selected` has no rows before explode."""
     empty = pd.DataFrame()
     ws = ctx.workspace
     return Curation(
-        selected=ws.read_all("embeddings").limit(0),
+        selected=ws.read_all("embeddings").limit(0) if selected is None else selected,
         plan=chosen.plan if chosen else empty,
         summary={
             "run": ctx.run,

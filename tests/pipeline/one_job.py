@@ -6,18 +6,24 @@ A process of its own per engine, since Spark's two APIs cannot be told apart wit
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
+from gio_spark.engine import session
 from tests.pipeline import jobs
 
 
 def prepare(folder: Path) -> None:
     """Write a pool of lines, one of them broken and one doubled, in two files, and a target."""
-    lines = [json.dumps({"text": r["text"], "site": "a"})
-             for r in jobs.text_rows("p", 150, 0, 50, 1).to_pylist()]
-    lines += [json.dumps({"text": r["text"], "site": "b"})
-              for r in jobs.text_rows("q", 150, 50, 100, 2).to_pylist()]
+    lines = [
+        json.dumps({"text": r["text"], "site": "a"})
+        for r in jobs.text_rows("p", 150, 0, 50, 1).to_pylist()
+    ]
+    lines += [
+        json.dumps({"text": r["text"], "site": "b"})
+        for r in jobs.text_rows("q", 150, 50, 100, 2).to_pylist()
+    ]
     lines += [lines[0], '{"text": "broken']
     (folder / "pool").mkdir()
     (folder / "pool" / "1.jsonl").write_text("\n".join(lines[0::2]))
@@ -25,12 +31,25 @@ def prepare(folder: Path) -> None:
     jobs.write(jobs.text_rows("t", 60, 0, 50, 3), folder / "target.parquet")
 
 
+def in_a_catalog(folder: Path) -> str:
+    """Start local Spark with a catalog of its own; gives the schema for the stage tables."""
+    os.chdir(folder)  # files beside the tables of a catalog lie where the process runs
+    session("spark", **{"spark.sql.warehouse.dir": str(folder / "warehouse")})
+    return "spark_catalog.default"
+
+
 def main(folder: Path, engine: str) -> None:
+    workspace = in_a_catalog(folder) if engine == "spark" else str(folder / f"ws-{engine}")
     made = jobs.settings(
-        folder, engine=engine, workspace=str(folder / f"ws-{engine}"), pool=str(folder / "pool"),
+        folder,
+        engine=engine,
+        workspace=workspace,
+        pool=str(folder / "pool"),
         target={"location": str(folder / "target.parquet"), "columns": {"text": "text"}},
         columns={"id": None, "vector": None, "tokens": None, "text": "text"},
-        embedder={"name": "ngrams", "dimension": 16}, clusters=8, budget=40,
+        embedder={"name": "ngrams", "dimension": 16},
+        clusters=8,
+        budget=40,
         within_cluster="density_ratio",
     )
     done = jobs.go(made)
@@ -44,6 +63,7 @@ def main(folder: Path, engine: str) -> None:
                 "quarantine": done.summary["quarantine"],
                 "again": jobs.go(made).did_work,
                 "report": done.report.exists(),
+                "tables": done.tables,
             }
         )
     )

@@ -26,9 +26,7 @@ def expected(spark, tmp_path_factory):
     return jobs.picked_ids(jobs.settings(folder))
 
 
-def test_the_same_rows_in_other_files_and_in_another_order_give_the_same_selection(
-    place, expected
-):
+def test_the_same_rows_in_other_files_and_in_another_order_give_the_same_selection(place, expected):
     pool = jobs.vector_pool()
     order = np.random.default_rng(0).permutation(pool.num_rows)
     seven = jobs.write(pool.take(order), place / "seven", files=7)
@@ -40,8 +38,9 @@ def test_other_rules_do_not_depend_on_partitions_either(place, rule):
     pool = jobs.vector_pool()
     seven = jobs.write(pool.take(np.arange(600)[::-1]), place / "seven", files=7)
     found = [
-        jobs.picked_ids(jobs.settings(place, pool=where, workspace=str(place / name),
-                                      within_cluster=rule))
+        jobs.picked_ids(
+            jobs.settings(place, pool=where, workspace=str(place / name), within_cluster=rule)
+        )
         for name, where in (("a", str(place / "pool.parquet")), ("b", seven))
     ]
     assert found[0] == found[1]
@@ -66,10 +65,12 @@ def test_a_delta_table_is_read_at_the_version_that_was_asked_for(spark, place, e
 def test_frames_of_spark_pandas_and_arrow_are_curated_like_tables(spark, place, expected):
     pool, target = jobs.vector_pool(), jobs.vector_target()
     options = {
-        "spark": spark, "columns": {"id": "id", "vector": "vector", "source": "site",
-                                    "tokens": "words"},
-        "clusters": 12, "quantize": {"max_passes": 3, "target_clusters": 4},
-        "within_cluster": "exact_count", "tracking": {"enabled": False},
+        "spark": spark,
+        "columns": {"id": "id", "vector": "vector", "source": "site", "tokens": "words"},
+        "clusters": 12,
+        "quantize": {"max_passes": 3, "target_clusters": 4},
+        "within_cluster": "exact_count",
+        "tracking": {"enabled": False},
         "workspace": place / "ws",
     }
     first = curate(pool, target, 100, **options)
@@ -96,9 +97,13 @@ def test_text_is_curated_from_jsonl_with_a_broken_line_put_aside(place):
     (place / "pool.jsonl").write_text("\n".join(lines))
     target = jobs.write(jobs.text_rows("t", 40, 0, 60, 3), place / "t.parquet")
     made = jobs.settings(
-        place, pool=str(place / "pool.jsonl"), target=target,
+        place,
+        pool=str(place / "pool.jsonl"),
+        target=target,
         columns={"id": "id", "text": "text", "vector": None, "source": None, "tokens": None},
-        embedder={"name": "ngrams", "dimension": 32}, budget="15%", within_cluster="density_ratio",
+        embedder={"name": "ngrams", "dimension": 32},
+        budget="15%",
+        within_cluster="density_ratio",
     )
     found = jobs.picked(made, jobs.select(made))
     assert found.num_rows == 60
@@ -160,9 +165,13 @@ def test_texts_that_cannot_be_used_are_counted_by_reason(place):
     pool = jobs.write(pa.Table.from_pylist(rows), place / "texts.parquet")
     target = jobs.write(jobs.text_rows("t", 20, 0, 60, 3), place / "t.parquet")
     made = jobs.settings(
-        place, pool=pool, target=target, columns={"vector": None, "text": "text", "source": None,
-                                                  "tokens": None},
-        embedder={"name": "ngrams", "dimension": 32}, clusters=5, budget=10,
+        place,
+        pool=pool,
+        target=target,
+        columns={"vector": None, "text": "text", "source": None, "tokens": None},
+        embedder={"name": "ngrams", "dimension": 32},
+        clusters=5,
+        budget=10,
         within_cluster="density_ratio",
     )
     assert len(jobs.picked_ids(made)) == 10
@@ -190,7 +199,8 @@ def test_copies_of_rows_without_ids_are_one_row_and_no_fault(place):
     pool = jobs.vector_pool(300)
     thrice = pa.concat_tables([pool, pool, pool]).drop_columns(["id", "note"])
     made = jobs.settings(
-        place, pool=jobs.write(thrice, place / "thrice.parquet"),
+        place,
+        pool=jobs.write(thrice, place / "thrice.parquet"),
         columns={"id": None},
         budget=50,
         target={"location": str(place / "target.parquet"), "columns": {"vector": "vector"}},
@@ -215,8 +225,11 @@ def test_integer_ids_are_kept_as_the_pools_own_column(place):
     pool["id"] = np.arange(600)
     pool = pd.DataFrame(pool).rename(columns={"id": "Key"})
     made = jobs.settings(
-        place, pool={"location": jobs.write(pa.Table.from_pandas(pool), place / "ints.parquet"),
-                     "columns": {"id": "Key", "vector": "vector"}},
+        place,
+        pool={
+            "location": jobs.write(pa.Table.from_pandas(pool), place / "ints.parquet"),
+            "columns": {"id": "Key", "vector": "vector"},
+        },
     )
     rows = jobs.picked(made, jobs.select(made))
     assert rows.schema.field("Key").type == pa.int64()

@@ -14,9 +14,22 @@ pytestmark = pytest.mark.embedded
 
 COLUMNS = {
     "embeddings": {
-        "id", "vector", "reason", "content_hash", "row_hash", "tokens", "source", "quality",
-        "event_time", "ingest_time", "label", "side", "embedder", "embedder_revision",
-        "input_version", "fingerprint",
+        "id",
+        "vector",
+        "reason",
+        "content_hash",
+        "row_hash",
+        "tokens",
+        "source",
+        "quality",
+        "event_time",
+        "ingest_time",
+        "label",
+        "side",
+        "embedder",
+        "embedder_revision",
+        "input_version",
+        "fingerprint",
     },
     "models": {"model", "name", "type", "shape", "content", "fingerprint"},
     "centroids": {"side", "cluster", "vector", "rows", "tokens", "inertia", "fingerprint"},
@@ -79,8 +92,9 @@ def test_figures_of_clusters_agree_with_the_assignments(job):
     centroids = jobs.table(job.workspace, "centroids").to_pandas()
     assert set(centroids["side"]) == {"pool", "target"}
     own = centroids[centroids["side"] == "pool"].sort_values("cluster")
-    counted = pool.groupby("cluster").agg(rows=("id", "size"), tokens=("tokens", "sum"),
-                                          inertia=("distance", "sum"))
+    counted = pool.groupby("cluster").agg(
+        rows=("id", "size"), tokens=("tokens", "sum"), inertia=("distance", "sum")
+    )
     counted = counted.reindex(own["cluster"], fill_value=0)
     assert counted["rows"].tolist() == own["rows"].tolist()
     assert counted["tokens"].tolist() == own["tokens"].tolist()
@@ -190,8 +204,12 @@ def test_times_and_rows_of_the_stages_are_recorded(tracked):
 def test_inputs_are_recorded_with_their_versions(job, tracked):
     _, run = tracked
     inputs = {i.dataset.name: i for i in run.inputs.dataset_inputs}
-    text = json.dumps([[i.dataset.name, i.dataset.source, i.dataset.profile, i.dataset.digest]
-                       for i in inputs.values()])
+    text = json.dumps(
+        [
+            [i.dataset.name, i.dataset.source, i.dataset.profile, i.dataset.digest]
+            for i in inputs.values()
+        ]
+    )
     assert len(inputs) == 2
     for name in ("pool", "target"):
         assert job.first.summary["versions"][name] in text

@@ -104,8 +104,9 @@ def test_unusable_new_rows_are_counted_and_too_many_leave_the_selection_as_it_wa
     jobs.write(pa.concat_tables([jobs.vector_pool(), new]), place / "pool.parquet")
     assert refresh(made).bad_rows == 10
     worse = [{**row, "id": "w" + row["id"], "vector": None} for row in rows]
-    both = pa.concat_tables([jobs.vector_pool(),
-                             pa.Table.from_pylist(worse, schema=jobs.vector_pool().schema)])
+    both = pa.concat_tables(
+        [jobs.vector_pool(), pa.Table.from_pylist(worse, schema=jobs.vector_pool().schema)]
+    )
     jobs.write(both, place / "pool.parquet")
     with pytest.raises(TooManyBadRowsError, match="100 of 100 new rows cannot be used"):
         refresh(made)

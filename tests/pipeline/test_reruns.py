@@ -74,9 +74,7 @@ def test_a_run_that_died_goes_on_after_its_last_complete_stage(
 
 def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
     monkeypatch.setattr(clusters, "COMMIT_SECONDS", 0.0)
-    changes = {
-        "quantize": {"max_passes": 6, "patience": 6, "tolerance": 0.0, "batch_rows": 200}
-    }
+    changes = {"quantize": {"max_passes": 6, "patience": 6, "tolerance": 0.0, "batch_rows": 200}}
     whole = jobs.settings(place, workspace=str(place / "whole"), **changes)
     save = clusters._save_state
     passes = []
@@ -93,10 +91,13 @@ def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
         with pytest.raises(EngineError, match="killed"):
             jobs.select(cut)
     with monkeypatch.context() as watched:
-        watched.setattr(clusters, "_save_state", lambda ctx, state, key: (
-            passes.append(state.passes), save(ctx, state, key))[1])
+        watched.setattr(
+            clusters,
+            "_save_state",
+            lambda ctx, state, key: (passes.append(state.passes), save(ctx, state, key))[1],
+        )
         resumed = jobs.select(cut)
-    assert min(passes[passes.index(3) + 1:]) > 3
+    assert min(passes[passes.index(3) + 1 :]) > 3
     assert jobs.picked(cut, resumed)["gio_id"].to_pylist() == jobs.picked_ids(whole)
 
 
@@ -108,6 +109,12 @@ def test_rows_that_were_deleted_from_a_stage_table_are_made_again(place, spark):
     rows = jobs.table(place / "ws", "assignments")
     assert rows.num_rows == 680 == len(set(rows["id"].to_pylist()))
     assert again.run_id == first.run_id
+
+
+def test_a_run_that_stops_after_explode_gives_its_rows(place):
+    part = jobs.select(jobs.settings(place))
+    assert jobs.ids(part.selected) == jobs.picked(jobs.settings(place), part)["gio_id"].to_pylist()
+    assert len(jobs.ids(part.selected)) == 100
 
 
 @pytest.mark.parametrize("stage", ["embed", "quantize", "select"])

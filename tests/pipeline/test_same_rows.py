@@ -25,8 +25,12 @@ def run(folder: Path, engine: str, **variables: str) -> dict[str, Any]:
     outside = {k: v for k, v in os.environ.items() if k not in PLACES}
     done = subprocess.run(
         [sys.executable, "-m", "tests.pipeline.one_job", str(folder), engine],
-        cwd=ROOT, env={**outside, "GIO_SPARK_DRIVER_MEMORY": "1g", **variables},
-        capture_output=True, text=True, timeout=900, check=False,
+        cwd=ROOT,
+        env={**outside, "GIO_SPARK_DRIVER_MEMORY": "1g", **variables},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads((folder / f"{engine}.json").read_text())
@@ -67,9 +71,10 @@ def test_the_embedded_engine_takes_what_looks_like_the_target(expected):
 
 
 @pytest.mark.spark
-def test_local_spark_selects_the_same_rows(folder, expected):
+def test_local_spark_selects_the_same_rows_with_its_tables_in_a_catalog(folder, expected):
     found = run(folder, "spark")
     assert found["engine"].startswith("engine: local ")
+    assert found["tables"]["selected"] == "spark_catalog.default.selected"
     check(found, expected)
 
 

@@ -69,7 +69,9 @@ def test_several_targets_count_by_their_shares(place):
     assert found["site-0"] == pytest.approx(0.75, abs=0.05)
     assert found["site-1"] == pytest.approx(0.25, abs=0.05)
     assert set(jobs.table(place / "ws", "centroids")["side"].to_pylist()) == {
-        "pool", "target-1", "target-2"
+        "pool",
+        "target-1",
+        "target-2",
     }
 
 
@@ -78,10 +80,15 @@ def test_caps_and_floors_hold_for_the_rows_of_a_source(place, rule):
     pool = jobs.vector_pool(1200)
     pool = pool.append_column("part", [[f"part-{i % 3}" for i in range(1200)]])
     made = jobs.settings(
-        place, pool=jobs.write(pool, place / "parts.parquet"), budget=100,
-        columns={"source": "part"}, within_cluster=rule,
-        target={"location": str(place / "target.parquet"),
-                "columns": {"id": "id", "vector": "vector"}},
+        place,
+        pool=jobs.write(pool, place / "parts.parquet"),
+        budget=100,
+        columns={"source": "part"},
+        within_cluster=rule,
+        target={
+            "location": str(place / "target.parquet"),
+            "columns": {"id": "id", "vector": "vector"},
+        },
         select={"source_caps": {"part-0": 0.1}, "source_floors": {"part-1": 0.5}},
     )
     rows = jobs.picked(made, jobs.select(made))
@@ -130,8 +137,11 @@ def test_the_density_ratio_prefers_rows_like_the_target(place, estimator):
     middle = float(np.median(first))
     half = jobs.pa.Table.from_pandas(target[first > middle], preserve_index=False)
     made = jobs.settings(
-        place, target=jobs.write(half.cast(jobs.vector_target().schema), place / "half.parquet"),
-        clusters=4, within_cluster="density_ratio", budget=40,
+        place,
+        target=jobs.write(half.cast(jobs.vector_target().schema), place / "half.parquet"),
+        clusters=4,
+        within_cluster="density_ratio",
+        budget=40,
         explode={"estimator": estimator, "temperature": 0.0},
     )
     found = jobs.picked(made, jobs.select(made))
