@@ -36,6 +36,7 @@ test: lint java ## Check style, types and layers, then run every test (ARGS="-k 
 lint: env ## Check style (ruff), types (mypy) and the direction of imports (import-linter)
 	@echo "==> Checking style"
 	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
 	@echo "==> Checking types"
 	@.venv/bin/mypy
 	@echo "==> Checking the layers"

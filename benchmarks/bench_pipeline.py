@@ -157,21 +157,31 @@ def measure(given: argparse.Namespace) -> list[dict]:
             for stage, seconds, rows, _ in first["stages"]:
                 print(f"    {stage:<16} {seconds:8.1f} s  {rows or 0:>10,} rows")
             figures.append(
-                line(f"{name}, {engine}: whole run", wall, "s", bar=f"< {bar} s",
-                     holds=wall < bar)
+                line(f"{name}, {engine}: whole run", wall, "s", bar=f"< {bar} s", holds=wall < bar)
             )
             figures.append(
-                line(f"{name}, {engine}: second run", again, "s", bar="does no work",
-                     holds=not second["did_work"])
+                line(
+                    f"{name}, {engine}: second run",
+                    again,
+                    "s",
+                    bar="does no work",
+                    holds=not second["did_work"],
+                )
             )
             if python is not None:
                 steps = steps or published_way(first["pool_rows"], DIMENSIONS[name], python)
                 total = sum(steps.values())
                 said = ", ".join(f"{k} {v:,.0f} s" for k, v in steps.items())
                 figures.append(
-                    line(f"{name}, {engine}: against the published way", wall, "s",
-                         anchor=f"extrapolated: {said}", ratio=total / wall, bar=">= 100",
-                         holds=total / wall >= 100)
+                    line(
+                        f"{name}, {engine}: against the published way",
+                        wall,
+                        "s",
+                        anchor=f"extrapolated: {said}",
+                        ratio=total / wall,
+                        bar=">= 100",
+                        holds=total / wall >= 100,
+                    )
                 )
     return figures
 

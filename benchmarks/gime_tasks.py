@@ -159,9 +159,7 @@ def weather(data: Path, seed: int = 0, k: int = 64, blocks: int = 1000) -> Case:
     task = Task(
         features[pool], ahead[pool], features[held], ahead[held], measure="skill", proxy="boosting"
     )
-    joined, task = in_blocks(
-        sample, task, np.repeat(np.arange(blocks), 24), day_cells, their_cells
-    )
+    joined, task = in_blocks(sample, task, np.repeat(np.arange(blocks), 24), day_cells, their_cells)
     return Case("weather", joined, day_cells, task)
 
 

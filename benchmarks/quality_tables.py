@@ -85,9 +85,11 @@ def _rank_lines(ranked: scores.Ranks, told: pd.DataFrame) -> list[str]:
     lines = [
         "### Mean ranks and costs",
         "",
-        (f"Over {ranked.blocks} comparisons (task and budget) in which knowing the truth helps; "
-        f"two methods {ranked.critical:.2f} apart differ (Nemenyi, 5 %). A method with few "
-        "budgets or tasks is not ranked."),
+        (
+            f"Over {ranked.blocks} comparisons (task and budget) in which knowing the truth helps; "
+            f"two methods {ranked.critical:.2f} apart differ (Nemenyi, 5 %). A method with few "
+            "budgets or tasks is not ranked."
+        ),
         "",
         "| method | mean rank | seconds | memory, MB | failed |",
         "|---|---|---|---|---|",
@@ -179,10 +181,12 @@ def _verdicts(told: pd.DataFrame, tasks: dict, method: str, weak: set) -> tuple[
     lines = [
         f"### {method} against random, the published objective and full data",
         "",
-        ("Mean paired gain ± standard error over seeds, in the score of the task (positive is "
-        "better); + and − where the 95 % interval excludes 0. Headroom: the oracle over random; "
-        "(0) where it is below two standard errors, so that nothing is ranked. The published "
-        "objective is the better of its exact solution and its algorithm with jumps."),
+        (
+            "Mean paired gain ± standard error over seeds, in the score of the task (positive is "
+            "better); + and − where the 95 % interval excludes 0. Headroom: the oracle over random; "
+            "(0) where it is below two standard errors, so that nothing is ranked. The published "
+            "objective is the better of its exact solution and its algorithm with jumps."
+        ),
         "",
         "| task | score | budget | seeds | headroom | over random | over published | over full |",
         "|---|---|---|---|---|---|---|---|",
@@ -250,10 +254,12 @@ def _task_lines(cells: pd.DataFrame, mine: pd.DataFrame, task: object, weak: set
     lines = [
         f"### {task.name}",
         "",
-        (f"{task.about} Score: {it.title}, {'higher' if it.higher_is_better else 'lower'} is "
-        f"better; {int(seeds.min())} to {int(seeds.max())} seeds; mean ± half of the 95 % "
-        f"interval; + better and − worse than random. AUC: two-sample, at {100 * beside:g} %, on "
-        "features that no method sees; .5 is best."),
+        (
+            f"{task.about} Score: {it.title}, {'higher' if it.higher_is_better else 'lower'} is "
+            f"better; {int(seeds.min())} to {int(seeds.max())} seeds; mean ± half of the 95 % "
+            f"interval; + better and − worse than random. AUC: two-sample, at {100 * beside:g} %, on "
+            "features that no method sees; .5 is best."
+        ),
         "",
         "| method | " + " | ".join(heads) + " | AUC |",
         "|---" * (len(budgets) + 2) + "|",

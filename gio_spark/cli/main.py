@@ -94,9 +94,7 @@ def init(
 
 
 @app.command()
-def validate(
-    config: Config, overrides: Overrides = None, engine: EngineOption = None
-) -> None:
+def validate(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
     """Check file, tables, columns and types, and print plan and forecast without running."""
     with clear_errors():
         settings = load_settings(config, overrides, engine)
@@ -129,9 +127,7 @@ def _run(config: Path, overrides: list[str] | None, engine: str | None, until: s
 
 
 def _stage_command(stage: str, what: str) -> None:
-    def command(
-        config: Config, overrides: Overrides = None, engine: EngineOption = None
-    ) -> None:
+    def command(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
         _run(config, overrides, engine, stage)
 
     command.__doc__ = f"Run up to and including {what}."
@@ -180,22 +176,40 @@ def metrics(
     with clear_errors():
         if what.endswith((".yml", ".yaml")):
             metrics_of_run(
-                out, Path(what), overrides, by=by, profile=profile, engine=engine, forms=forms,
-                only_tables={"--columns": columns, "--target": target, "--clusters": clusters,
-                             "--workspace": workspace},
+                out,
+                Path(what),
+                overrides,
+                by=by,
+                profile=profile,
+                engine=engine,
+                forms=forms,
+                only_tables={
+                    "--columns": columns,
+                    "--target": target,
+                    "--clusters": clusters,
+                    "--workspace": workspace,
+                },
             )
         else:
             metrics_of_table(
-                out, what, overrides, by=by, profile=profile, columns=columns, target=target,
-                clusters=clusters, workspace=workspace, folder=output, track=track,
-                engine=engine or "auto", forms=forms,
+                out,
+                what,
+                overrides,
+                by=by,
+                profile=profile,
+                columns=columns,
+                target=target,
+                clusters=clusters,
+                workspace=workspace,
+                folder=output,
+                track=track,
+                engine=engine or "auto",
+                forms=forms,
             )
 
 
 @app.command()
-def sensitivity(
-    config: Config, overrides: Overrides = None, engine: EngineOption = None
-) -> None:
+def sensitivity(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
     """Learn which metrics models follow on this data, and what thresholds to hold them to."""
     with clear_errors():
         settings = load_settings(config, overrides, engine)
@@ -246,9 +260,7 @@ def show(
 
 
 @app.command()
-def refresh(
-    config: Config, overrides: Overrides = None, engine: EngineOption = None
-) -> None:
+def refresh(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
     """Bring a selection up to date with a pool that has grown, by the frozen plan."""
     with clear_errors():
         settings = load_settings(config, overrides, engine)

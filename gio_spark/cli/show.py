@@ -82,17 +82,22 @@ def print_curation(out: Console, curation: Curation, until: str | None) -> None:
 def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     share = summary["selected_rows"] / max(1, summary["pool_rows"])
     table = _table(f"Run {summary['run']}", "", "")
-    table.add_row("selected", f"{summary['selected_rows']:,} of {summary['pool_rows']:,} rows "
-                              f"({share:.1%})")
+    table.add_row(
+        "selected", f"{summary['selected_rows']:,} of {summary['pool_rows']:,} rows ({share:.1%})"
+    )
     if summary["unit"] == "tokens":
         table.add_row("tokens", f"{summary['spent']:,.0f}")
     table.add_row("target", f"{summary['target_rows']:,} rows")
     table.add_row("clusters", f"{summary['clusters']:,}")
-    table.add_row("chosen by", f"{summary['objective']}, inside a cluster "
-                               f"{summary['within_cluster']}")
+    table.add_row(
+        "chosen by", f"{summary['objective']}, inside a cluster {summary['within_cluster']}"
+    )
     found = summary["divergences"]
-    table.add_row("divergence from target", f"pool {found['pool']:.3f}, random rows "
-                  f"{found['random']:.3f}, selection {found['selection']:.3f} nats")
+    table.add_row(
+        "divergence from target",
+        f"pool {found['pool']:.3f}, random rows "
+        f"{found['random']:.3f}, selection {found['selection']:.3f} nats",
+    )
     if summary["certificate"]:
         gap = max(0.0, summary["certificate"][2])
         table.add_row("certified", f"no plan is better by more than {gap:.1e}")
@@ -114,8 +119,13 @@ def print_runs(out: Console, records: Sequence[Record]) -> None:
     for record in records:
         if record.stage == "run":
             detail = record.detail
-            table.add_row(record.run, f"{record.finished:%Y-%m-%d %H:%M}", f"{record.rows:,}",
-                          str(detail["budget"]), detail["engine"].split(" · ")[0])
+            table.add_row(
+                record.run,
+                f"{record.finished:%Y-%m-%d %H:%M}",
+                f"{record.rows:,}",
+                str(detail["budget"]),
+                detail["engine"].split(" · ")[0],
+            )
     out.print(table)
 
 
@@ -140,8 +150,13 @@ def print_run(out: Console, records: Sequence[Record], run_id: str) -> None:
     table = _table("Stages of this run", "stage", "rows", "seconds", "table", "version")
     for record in own:
         if record.stage != "run":
-            table.add_row(record.stage, f"{record.rows:,}", f"{record.seconds:.1f}",
-                          record.table, str(record.version))
+            table.add_row(
+                record.stage,
+                f"{record.rows:,}",
+                f"{record.seconds:.1f}",
+                record.table,
+                str(record.version),
+            )
     out.print(table)
     if not whole:
         out.print("The run has not finished; run it again to go on.")
@@ -151,8 +166,11 @@ def print_checks(out: Console, checks: Sequence[Check]) -> bool:
     """Print verdicts; tells whether all of them held."""
     for one in checks:
         name = one.name.replace("_", " ")
-        out.print(f"{'ok  ' if one.passed else 'FAIL'} {name}: {one.text}", markup=False,
-                  style="green" if one.passed else "red")
+        out.print(
+            f"{'ok  ' if one.passed else 'FAIL'} {name}: {one.text}",
+            markup=False,
+            style="green" if one.passed else "red",
+        )
         if not one.passed:
             out.print(f"     {one.remedy}", markup=False)
     return all(one.passed for one in checks)

@@ -96,9 +96,7 @@ def conform(produced: Produced, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     table = table.select(schema.names)
     if table.schema.types != schema.types:
         table = table.cast(schema)
-    yield from (
-        pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in table.to_batches()
-    )
+    yield from (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in table.to_batches())
 
 
 def _as_schema(schema: str | pa.Schema) -> pa.Schema:
@@ -175,8 +173,10 @@ def decode_vectors(
     """
     if isinstance(array, pa.ChunkedArray):
         array = (
-            array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks)
-        ) if array.num_chunks else pa.array([], array.type)
+            (array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks))
+            if array.num_chunks
+            else pa.array([], array.type)
+        )
     if array.null_count:
         raise InputError(f"{array.null_count} of {len(array)} vectors are null.")
     n = len(array)

@@ -37,9 +37,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSettings:
 
 def merge(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Apply `key=value` texts to nested settings; values are read as YAML."""
-    merged: dict[str, Any] = {
-        k: dict(v) if isinstance(v, dict) else v for k, v in data.items()
-    }
+    merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in data.items()}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():

@@ -18,7 +18,7 @@ def refused(made, *words, commands=("validate", "run"), code=2):
         done = made(command, *words)
         assert done.exit_code == code, (command, done.exit_code, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
-        said.add(done.stderr[done.stderr.index("error: "):].strip())
+        said.add(done.stderr[done.stderr.index("error: ") :].strip())
     assert len(said) == 1
     for table in ("embeddings", "selected", "runs"):
         assert not (made.folder / "ws" / table).exists()
@@ -98,8 +98,9 @@ def test_a_configuration_that_is_not_there_is_refused(make):
 def test_a_pool_without_any_usable_row_stops_the_run(make):
     made = make()
     nulls = pa.nulls(300, pa.list_(pa.float32()))
-    pq.write_table(jobs.vector_pool(300).set_column(1, "vector", nulls),
-                   made.folder / "pool.parquet")
+    pq.write_table(
+        jobs.vector_pool(300).set_column(1, "vector", nulls), made.folder / "pool.parquet"
+    )
     done = made("run")
     assert done.exit_code == 2
     assert "'vector' has no vector" in done.stderr and "Traceback" not in done.stderr

@@ -36,8 +36,18 @@ def test_validate_prints_plan_and_forecast_and_runs_nothing(make):
     done = made("validate", "budget=20%")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("engine: embedded")
-    for word in ("300", "60", "parquet", "vectors", "budgeted_kl", "core-hours", "driver memory",
-                 "memory per Python worker", "about 60 rows", "The configuration is valid"):
+    for word in (
+        "300",
+        "60",
+        "parquet",
+        "vectors",
+        "budgeted_kl",
+        "core-hours",
+        "driver memory",
+        "memory per Python worker",
+        "about 60 rows",
+        "The configuration is valid",
+    ):
         assert word in done.stdout, word
     assert not (made.folder / "ws" / "runs").exists()
 

@@ -52,14 +52,30 @@ ROLES = ("--columns", "id=key,text=body,vector=emb,event_time=when")
 
 def test_any_table_is_measured_by_any_grouping(spark, documents, folder):
     place, table = documents
-    done = invoke("metrics", place, "--by", "site", *ROLES, "--target", place, "--clusters", 8,
-                  "--output", folder / "page", "--forms", "--engine", "embedded")
+    done = invoke(
+        "metrics",
+        place,
+        "--by",
+        "site",
+        *ROLES,
+        "--target",
+        place,
+        "--clusters",
+        8,
+        "--output",
+        folder / "page",
+        "--forms",
+        "--engine",
+        "embedded",
+    )
     assert done.exit_code == 0, done.stderr
     for metric in METRICS:
         assert metric.replace("_", " ") in done.stdout, metric
-    words = sum(len(b.split()) for b, s in zip(table["body"].to_pylist(),
-                                               table["site"].to_pylist(), strict=True)
-                if s == "news")
+    words = sum(
+        len(b.split())
+        for b, s in zip(table["body"].to_pylist(), table["site"].to_pylist(), strict=True)
+        if s == "news"
+    )
     assert f"{words:,}" in done.stdout
     assert "Form: literal" in done.stdout
     page = (folder / "page" / "metrics.html").read_text()
@@ -67,15 +83,37 @@ def test_any_table_is_measured_by_any_grouping(spark, documents, folder):
     assert "<script" not in page and page.count("<svg") == 9
     assert "No delay: no row has both event and ingest time" in done.stdout
     assert (folder / "page" / "metric_scope.png").exists()
-    by_month = invoke("metrics", place, "--by", "month", *ROLES, "--clusters", 0, "--output",
-                      folder / "page", "--engine", "embedded")
+    by_month = invoke(
+        "metrics",
+        place,
+        "--by",
+        "month",
+        *ROLES,
+        "--clusters",
+        0,
+        "--output",
+        folder / "page",
+        "--engine",
+        "embedded",
+    )
     assert "2024-01" in by_month.stdout and "2024-03" in by_month.stdout
 
 
 def test_states_and_values_are_kept_as_delta_tables_and_found_again(spark, documents, folder):
     place, _ = documents
-    words = ("metrics", place, "--by", "site", *ROLES, "--workspace", folder / "ws", "--output",
-             folder / "page", "--engine", "embedded")
+    words = (
+        "metrics",
+        place,
+        "--by",
+        "site",
+        *ROLES,
+        "--workspace",
+        folder / "ws",
+        "--output",
+        folder / "page",
+        "--engine",
+        "embedded",
+    )
     first, again = invoke(*words), invoke(*words)
     assert first.exit_code == 0, first.stderr
     assert "Nothing was left to do" in again.stdout
@@ -90,9 +128,18 @@ def test_states_and_values_are_kept_as_delta_tables_and_found_again(spark, docum
 def test_a_profile_of_tables_and_a_csv(spark, folder):
     rows = "\n".join(f"{i % 7},{'ab'[i % 2]},{i * 0.5}" for i in range(60))
     (folder / "t.csv").write_text(f"user,kind,amount\n{rows}\n")
-    done = invoke("metrics", folder / "t.csv", "--profile", "tabular", "--columns",
-                  "user=user,numeric=amount,categorical=kind", "--output", folder / "page",
-                  "--engine", "embedded")
+    done = invoke(
+        "metrics",
+        folder / "t.csv",
+        "--profile",
+        "tabular",
+        "--columns",
+        "user=user,numeric=amount,categorical=kind",
+        "--output",
+        folder / "page",
+        "--engine",
+        "embedded",
+    )
     assert done.exit_code == 0, done.stderr
     assert re.search(r"rows\s+rows\s+exact\s+60", done.stdout)
 
@@ -143,9 +190,15 @@ def learnt(spark, tmp_path_factory):
     """A project with labels, and what `sensitivity` said, twice."""
     made = project(
         tmp_path_factory.mktemp("gime"),
-        columns={"id": "id", "vector": "vector", "source": "site", "label": "kind",
-                 "tokens": "words"},
-        budget=60, gime=QUICK,
+        columns={
+            "id": "id",
+            "vector": "vector",
+            "source": "site",
+            "label": "kind",
+            "tokens": "words",
+        },
+        budget=60,
+        gime=QUICK,
     )
     jobs.write(labelled(jobs.vector_pool(400)), made.folder / "pool.parquet")
     target = jobs.vector_rows("t", 160, np.arange(160) % 2, seed=2)
@@ -156,8 +209,14 @@ def learnt(spark, tmp_path_factory):
 def test_sensitivity_tells_what_matters_and_is_not_run_twice(learnt):
     made, first, again = learnt
     assert first.exit_code == 0, first.stderr
-    for word in ("Sensitivity", "Thresholds for 95.0 %", "Efficiency", "models trained",
-                 "processor time", "gime.level=0.95"):
+    for word in (
+        "Sensitivity",
+        "Thresholds for 95.0 %",
+        "Efficiency",
+        "models trained",
+        "processor time",
+        "gime.level=0.95",
+    ):
         assert word in first.stdout, word
     assert "Nothing was left to do" in again.stdout
     table = jobs.table(made.folder / "ws", "sensitivity").to_pandas()

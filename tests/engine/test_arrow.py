@@ -15,8 +15,9 @@ def test_vectors_survive_encoding_and_slicing():
     assert decode_vectors(encoded.slice(0, 0), 4).shape == (0, 4)
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()),
-                                  pa.list_(pa.float32(), 4)])
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float32(), 4)]
+)
 def test_lists_of_numbers_are_decoded(kind):
     matrix = np.arange(40, dtype=np.float32).reshape(10, 4)
     array = pa.array(matrix.tolist(), kind)

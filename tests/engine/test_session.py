@@ -36,8 +36,16 @@ def test_a_submitted_job_never_lands_on_the_embedded_engine(tmp_path):
         "else:\n    print('embedded')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120,
-        env={"PYSPARK_GATEWAY_PORT": "9", "PYSPARK_GATEWAY_SECRET": "x", "PATH": "/usr/bin:/bin",
-             "PYTHONPATH": ":".join(p for p in sys.path if p)},
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        env={
+            "PYSPARK_GATEWAY_PORT": "9",
+            "PYSPARK_GATEWAY_SECRET": "x",
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": ":".join(p for p in sys.path if p),
+        },
     )
     assert "tried the cluster" in done.stdout

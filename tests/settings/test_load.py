@@ -40,8 +40,12 @@ def test_settings_cannot_be_changed_after_they_were_checked():
 
 
 def test_every_shorthand_sets_the_setting_that_it_stands_for():
-    values = {"embedder": "ngrams", "clusters": 7, "objective": "exact_path",
-              "within_cluster": "exact_count"}
+    values = {
+        "embedder": "ngrams",
+        "clusters": 7,
+        "objective": "exact_path",
+        "within_cluster": "exact_count",
+    }
     assert set(values) == set(SHORTHANDS)
     made = build({**SMALL, **values}).model_dump()
     for short, value in values.items():
@@ -113,12 +117,21 @@ def test_several_targets_have_shares():
 @pytest.mark.parametrize(
     ("given", "unit", "amount"),
     [
-        (10_000, "rows", 10_000), ("10000", "rows", 10_000), ("10_000", "rows", 10_000),
-        (0.1, "share", 0.1), ("0.1", "share", 0.1), ("10%", "share", 0.1),
+        (10_000, "rows", 10_000),
+        ("10000", "rows", 10_000),
+        ("10_000", "rows", 10_000),
+        (0.1, "share", 0.1),
+        ("0.1", "share", 0.1),
+        ("10%", "share", 0.1),
         ("2.5 %", "share", 0.025),
-        (1, "rows", 1), (1.0, "share", 1.0), ("100%", "share", 1.0), (50.0, "rows", 50),
-        ("200M tokens", "tokens", 200e6), ("1.5 B tokens", "tokens", 1.5e9),
-        ("12,000 tokens", "tokens", 12_000), ("7 token", "tokens", 7),
+        (1, "rows", 1),
+        (1.0, "share", 1.0),
+        ("100%", "share", 1.0),
+        (50.0, "rows", 50),
+        ("200M tokens", "tokens", 200e6),
+        ("1.5 B tokens", "tokens", 1.5e9),
+        ("12,000 tokens", "tokens", 12_000),
+        ("7 token", "tokens", 7),
     ],
 )
 def test_budgets_are_rows_shares_percents_or_tokens(given, unit, amount):
@@ -136,13 +149,23 @@ def test_a_budget_may_be_left_to_the_method():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (0, "must be above zero"), (0.0, "must be above zero"), (-5, "must be above zero"),
-        (-0.1, "must be above zero"), ("0 tokens", "must be above zero"), ("0%", "must be above"),
-        ("-3", "must be above zero"), (1.5, "neither a whole number nor a share"),
-        ("1.5", "neither a whole number nor a share"), ("many", "Cannot read budget 'many'"),
-        (True, "Cannot read budget"), (float("nan"), "Cannot read budget"), (None, "Cannot read"),
-        ("nan", "Cannot read budget"), ("inf", "Cannot read budget"),
-        (float("inf"), "Cannot read budget"), ("150%", "share"),
+        (0, "must be above zero"),
+        (0.0, "must be above zero"),
+        (-5, "must be above zero"),
+        (-0.1, "must be above zero"),
+        ("0 tokens", "must be above zero"),
+        ("0%", "must be above"),
+        ("-3", "must be above zero"),
+        (1.5, "neither a whole number nor a share"),
+        ("1.5", "neither a whole number nor a share"),
+        ("many", "Cannot read budget 'many'"),
+        (True, "Cannot read budget"),
+        (float("nan"), "Cannot read budget"),
+        (None, "Cannot read"),
+        ("nan", "Cannot read budget"),
+        ("inf", "Cannot read budget"),
+        (float("inf"), "Cannot read budget"),
+        ("150%", "share"),
     ],
 )
 def test_budgets_that_mean_nothing_are_refused_with_examples(given, message):
@@ -185,8 +208,10 @@ def test_overrides_leave_the_settings_they_were_given_untouched():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("budget", "write key=value"), ("=3", "write key=value"),
-        ("seed.deep=3", "'seed' holds .*, not a block"), ("budget=[1", "Cannot read the value"),
+        ("budget", "write key=value"),
+        ("=3", "write key=value"),
+        ("seed.deep=3", "'seed' holds .*, not a block"),
+        ("budget=[1", "Cannot read the value"),
         ("quantize.clusterz=3", "did you mean 'clusters'"),
     ],
 )
@@ -218,8 +243,13 @@ def test_files_that_cannot_be_read_are_clear(folder):
 def test_the_example_holds_every_setting_with_a_comment_and_loads_back(folder):
     text = example()
     made = load(written(folder, text))
-    assert made == build({"pool": "path/to/pool", "target": "path/to/target",
-                          "columns": {"id": "id", "text": "text"}})
+    assert made == build(
+        {
+            "pool": "path/to/pool",
+            "target": "path/to/target",
+            "columns": {"id": "id", "text": "text"},
+        }
+    )
     known = yaml.safe_load(text)
     assert set(known) == set(RunSettings.model_fields)
     for name, field in RunSettings.model_fields.items():
