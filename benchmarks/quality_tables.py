@@ -183,8 +183,8 @@ def _verdicts(told: pd.DataFrame, tasks: dict, method: str, weak: set) -> tuple[
         "",
         (
             "Mean paired gain ± standard error over seeds, in the score of the task (positive is "
-            "better); + and − where the 95 % interval excludes 0. Headroom: the oracle over random; "
-            "(0) where it is below two standard errors, so that nothing is ranked. The published "
+            "better); + and − where the 95 % interval excludes 0. Headroom: the oracle over "
+            "random; (0) where it is below two standard errors, so that nothing is ranked. The published "
             "objective is the better of its exact solution and its algorithm with jumps."
         ),
         "",
@@ -257,8 +257,8 @@ def _task_lines(cells: pd.DataFrame, mine: pd.DataFrame, task: object, weak: set
         (
             f"{task.about} Score: {it.title}, {'higher' if it.higher_is_better else 'lower'} is "
             f"better; {int(seeds.min())} to {int(seeds.max())} seeds; mean ± half of the 95 % "
-            f"interval; + better and − worse than random. AUC: two-sample, at {100 * beside:g} %, on "
-            "features that no method sees; .5 is best."
+            f"interval; + better and − worse than random. AUC: two-sample, at {100 * beside:g} %, "
+            "on features that no method sees; .5 is best."
         ),
         "",
         "| method | " + " | ".join(heads) + " | AUC |",
