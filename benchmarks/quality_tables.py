@@ -184,8 +184,8 @@ def _verdicts(told: pd.DataFrame, tasks: dict, method: str, weak: set) -> tuple[
         (
             "Mean paired gain ± standard error over seeds, in the score of the task (positive is "
             "better); + and − where the 95 % interval excludes 0. Headroom: the oracle over "
-            "random; (0) where it is below two standard errors, so that nothing is ranked. The published "
-            "objective is the better of its exact solution and its algorithm with jumps."
+            "random; (0) where it is below two standard errors, so that nothing is ranked. The "
+            "published objective is the better of its exact solution and its algorithm with jumps."
         ),
         "",
         "| task | score | budget | seeds | headroom | over random | over published | over full |",
