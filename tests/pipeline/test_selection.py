@@ -100,6 +100,28 @@ def test_caps_and_floors_hold_for_the_rows_of_a_source(place, rule):
     assert found.count("part-1") >= 50
 
 
+def test_caps_and_floors_hold_for_the_tokens_of_a_source(place):
+    pool = jobs.vector_pool(1200)
+    pool = pool.append_column("part", [[f"part-{i % 3}" for i in range(1200)]])
+    made = jobs.settings(
+        place,
+        pool=jobs.write(pool, place / "parts.parquet"),
+        budget="4000 tokens",
+        columns={"source": "part"},
+        target={
+            "location": str(place / "target.parquet"),
+            "columns": {"id": "id", "vector": "vector", "tokens": "words"},
+        },
+        select={"source_caps": {"part-0": 0.1}, "source_floors": {"part-1": 0.5}},
+    )
+    rows = jobs.picked(made, jobs.select(made)).to_pandas()
+    words = rows.groupby("part")["words"].sum()
+    # The plan counts a cluster's mean; rows of a cluster differ in length.
+    assert abs(words.sum() - 4000) < 400
+    assert words.get("part-0", 0) < 400 + 150
+    assert words["part-1"] > 2000 - 300
+
+
 def test_replay_lets_other_rows_in(place):
     made = jobs.settings(place, select={"replay": 0.5})
     found = sites(jobs.picked(made, jobs.select(made)))
