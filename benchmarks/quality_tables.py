@@ -194,6 +194,7 @@ def _verdicts(told: pd.DataFrame, tasks: dict, method: str, weak: set) -> tuple[
     figures = []
     rivals = {"random": (BASELINE,), "published": PUBLISHED, "full data": (FULL,)}
     found = {n: _against(told, method, r) for n, r in rivals.items()}
+    counts: dict[str, list[str]] = {rival: [] for rival in rivals}
     head = _against(told, ORACLE, (BASELINE,))
     for name, task in tasks.items():
         mine = told[(told["task"] == name) & (told["method"] == method)]
@@ -207,20 +208,19 @@ def _verdicts(told: pd.DataFrame, tasks: dict, method: str, weak: set) -> tuple[
                 cell = _cell(table, name, budget)
                 row.append(cell[0] if cell else "")
                 if cell:
+                    counts[rival].append(cell[3])
                     figures.append(
                         _figure(f"{name}, {100 * budget:g} %: {method} over {rival}", cell[1],
-                                task.score, error=cell[2], holds=cell[3])
+                                task.score, error=cell[2], holds=cell[3] == "better")
                     )  # fmt: skip
             lines.append("| " + " | ".join(row) + " |")
     lines.append("")
-    total = []
-    for rival in rivals:
-        signs = [f["holds"] for f in figures if f["figure"].endswith(f"over {rival}")]
-        worse = [f for f in figures if f["figure"].endswith(f"over {rival}") and not f["holds"]
-                 and f["anchor"] is not None and f["value"] < -2 * f["anchor"]]  # fmt: skip
-        if signs:
-            total.append(f"{rival}: better in {sum(map(bool, signs))}, worse in {len(worse)} of "
-                         f"{len(signs)}")  # fmt: skip
+    total = [
+        f"{rival}: better in {signs.count('better')}, worse in {signs.count('worse')} of "
+        f"{len(signs)}"
+        for rival, signs in counts.items()
+        if signs
+    ]
     return [*lines, f"{method} against " + "; ".join(total) + ".", ""], figures
 
 
@@ -232,7 +232,7 @@ def _cell(table: pd.DataFrame, task: str, budget: float) -> tuple | None:
         return None
     gain, error, verdict = (row[c].iloc[0] for c in ("gain", "error", "verdict"))
     text = f"{gain:+.4f} ± {error:.4f} {SIGNS[verdict]}" if np.isfinite(error) else f"{gain:+.4f}"
-    return text, float(gain), float(error), bool(verdict == "better")
+    return text, float(gain), float(error), str(verdict)
 
 
 def _task_lines(cells: pd.DataFrame, mine: pd.DataFrame, task: object, weak: set,
