@@ -37,6 +37,13 @@ def score_plot(
     span = here["budget"].astype(float)
     several = here.groupby("method")["budget"].nunique().max() > 1
 
+    # What is far worse than everything in colour would press the rest into one line.
+    coloured = here.loc[here["method"].isin(top), "mean"].to_numpy(dtype=float)
+    low, high = (coloured.min(), coloured.max()) if len(coloured) else (0.0, 0.0)
+    room = 0.5 * (high - low)
+    values = here["mean"].to_numpy(dtype=float)
+    cut = bool(room > 0 and (values.min() < low - room or values.max() > high + room))
+
     def paint(axes: Axes) -> None:
         for method in (*rest, *top[::-1]):
             line = here[here["method"] == method].sort_values("budget")
@@ -57,6 +64,9 @@ def score_plot(
             axes.xaxis.set_minor_formatter(NullFormatter())
             ticks = np.unique(span)
             axes.set_xticks(ticks[:: max(1, len(ticks) // 6)])
+        if cut:
+            now = axes.get_ylim()
+            axes.set_ylim(max(now[0], low - room), min(now[1], high + room))
         axes.xaxis.set_major_formatter(FuncFormatter(budget_text))
         axes.set_xlabel("budget")
         axes.set_ylabel(f"{clean(measure, 40)} ({'higher' if better else 'lower'} is better)")
@@ -72,7 +82,7 @@ def score_plot(
     grey = f" {many} grey; the table has them all." if unnamed else ""
     caption = (
         f"{clean(task, 60)}: {clean(measure, 40)} against budget, mean over seeds with its 95 % "
-        f"interval.{grey}"
+        f"interval.{grey}{' Some of them leave the picture.' if cut else ''}"
     )
     return draw(f"scores_{place + 1:02d}", caption, paint, height=4.6)
 
