@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,7 @@ def _index(arena: Arena) -> Any:
         import bm25s
     except ImportError as error:
         raise MissingExtraError("bm25s", "evaluate", "BM25") from error
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it speaks at DEBUG otherwise
 
     def make() -> Any:
         words, _, vocabulary = corpus(arena)
