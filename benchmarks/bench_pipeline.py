@@ -83,8 +83,7 @@ def mllib_iteration(rows: int, dimension: int, clusters: int) -> float:
 
     from gio_spark.engine import session
 
-    # MLlib computes in the JVM: it gets the optimising compiler, which our own runs do without.
-    spark = session("spark", **{"spark.driver.extraJavaOptions": "-XX:+UseParallelGC"})
+    spark = session("spark")
     rng = np.random.default_rng(0)
     values = rng.standard_normal((rows, dimension)).astype(np.float64)
     frame = spark.createDataFrame([(v.tolist(),) for v in values], "v array<double>")
