@@ -171,11 +171,13 @@ def mode_coverage(
     *,
     selection_weights: ArrayLike | None = None,
     least: float = 0.25,
+    smallest: float = 0.01,
 ) -> Check:
     """Check that every mode of the target is covered by the selection.
 
-    The target's own clusters are its modes. A mode of at least 1 % of the target is covered when
-    the selection's share nearest to it is at least `least` of the target's share.
+    The target's own clusters are its modes. A mode of at least `smallest` of the target is covered
+    when the selection's share nearest to it is at least `least` of the target's share. More modes
+    than rows selected can fill would all seem missed: join them first.
 
     Args:
         own_centroids: (M, d) centroids of the target's own clustering.
@@ -184,6 +186,7 @@ def mode_coverage(
         radii: (M,) radius of each mode (`cell_radii`); rows farther than three are of no mode.
         selection_weights: (m,) rows that each stands for; 1 where None.
         least: see above.
+        smallest: see above.
     """
     counts = np.asarray(own_counts, dtype=np.float64)
     target = counts / counts.sum()
@@ -197,7 +200,7 @@ def mode_coverage(
     near = np.sqrt(squared[:, 0]) <= 3.0 * np.asarray(radii, dtype=np.float64)[found[:, 0]]
     taken = np.bincount(found[near, 0], weight[near], minlength=len(counts))
     share = taken / max(float(weight.sum()), 1e-300)
-    modes = target >= 0.01
+    modes = target >= smallest
     missed = modes & (share < least * target)
     lost = float(target[missed].sum())
     return Check(

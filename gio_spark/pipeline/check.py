@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pyspark.sql import functions as F
+from sklearn.cluster import KMeans
 
 from gio_spark import quantize
 from gio_spark.engine import bounded, decode_vectors, hash53, hash_sample, session
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _SAMPLE = 4_000
 # Rows of the sample per cluster that the quantisation check needs to say anything.
 _ROWS_PER_CLUSTER = 10
+# Rows taken per mode of the target, on average, and those expected of a mode that is judged.
+_ROWS_PER_MODE, _ROWS_TO_JUDGE = 40, 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,19 @@ class _Done:
         total = int(self.curation.summary["sides"][side])
         salt = f"check-{self.settings.seed}"
         table = hash_sample(self.vectors(side), rows, salt, total=total)
+        return np.array(decode_vectors(table["vector"], self.centroids.shape[1]))
+
+    def taken(self, rows: int) -> NDArray[np.float32]:
+        """Return vectors of a hash sample of the selected rows."""
+        ids = hash_sample(
+            self.curation.selected.select(F.col("gio_id").alias("id")),
+            rows,
+            f"check-taken-{self.settings.seed}",
+            total=int(self.curation.summary["selected_rows"]),
+        )
+        wanted = F.broadcast(self.workspace.frame(ids.select(["id"])))
+        found = self.vectors("pool").join(wanted, "id", "left_semi")
+        table = bounded(found, rows, "selected vectors").sort_by("id")
         return np.array(decode_vectors(table["vector"], self.centroids.shape[1]))
 
     def targets(self) -> list[str]:
@@ -164,16 +180,36 @@ def _quantisation(done: _Done, rows: NDArray[np.float32]) -> Check:
 
 
 def _coverage(done: _Done, target: str) -> Check:
-    """Judge whether every mode of a target is covered by the clusters that were taken."""
+    """Judge whether every mode of a target is covered by the rows that were taken."""
     own, rows, radii = _codebook(done.workspace, done.curation, target)
-    plan = done.curation.plan
-    taken = plan[plan["take"] > 0]
+    taken = done.taken(_SAMPLE)
     # A mode reaches as far as the pool's clusters near it are wide.
     wide = np.maximum(radii, float(np.median(done.stats.radius)))
+    modes = _modes(own, rows, wide, len(taken) // _ROWS_PER_MODE, done.settings.seed)
     return mode_coverage(
-        own,
-        rows,
-        done.centroids[taken["cluster"].to_numpy()],
-        wide,
-        selection_weights=taken["take"].to_numpy(),
+        *modes[:2], taken, modes[2], smallest=max(0.01, _ROWS_TO_JUDGE / len(taken))
     )
+
+
+def _modes(
+    own: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    radii: NDArray[np.float64],
+    most: int,
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """Join a target's clusters to so few modes that the rows taken can tell whether each is there.
+
+    Returns:
+        (M, d) centres, (M,) rows and (M,) root mean squared radius of each mode.
+    """
+    filled = rows > 0
+    own, rows, radii = own[filled].astype(np.float64), rows[filled], radii[filled]
+    if len(own) <= max(1, most):
+        return own, rows, radii
+    found = KMeans(max(1, most), n_init=4, random_state=seed).fit(own, sample_weight=rows)
+    centres, mode = found.cluster_centers_, found.labels_
+    squared = np.square(own - centres[mode]).sum(axis=1) + np.square(radii)
+    total = np.bincount(mode, rows, minlength=len(centres))
+    spread = np.bincount(mode, rows * squared, minlength=len(centres))
+    return centres, total.astype(np.int64), np.sqrt(spread / np.maximum(total, 1))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
 from gio_spark.pipeline.check import check
 from tests.pipeline import jobs
 
@@ -30,3 +32,24 @@ def test_a_number_of_clusters_left_to_the_tool_comes_with_its_error_curve(place)
     curve = detail["error_curve"]
     assert [point["clusters"] for point in curve[:3]] == [1, 2, 4]
     assert curve[0]["share"] > 0.9 and curve[-1]["share"] < 0.5 * curve[0]["share"]
+
+
+def coverage(place, **changes):
+    made = jobs.settings(place, quantize={"target_clusters": "auto"}, **changes)
+    return next(one for one in check(made).checks if one.name == "mode_coverage")
+
+
+def test_many_small_clusters_of_the_target_are_joined_to_modes_that_rows_can_fill(place):
+    blobs = np.arange(300) % 2
+    target = jobs.write(jobs.vector_target(300, blob=blobs), place / "two.parquet")
+    found = coverage(place, target=target, budget=150)
+    assert found.passed and found.figures["modes"] >= 2, found.text
+
+
+def test_a_mode_that_the_pool_lacks_is_missed(place):
+    pool = jobs.write(jobs.vector_rows("p", 600, np.arange(600) % 3), place / "three.parquet")
+    blobs = np.where(np.arange(300) % 10 < 7, 0, 3)
+    target = jobs.write(jobs.vector_target(300, blob=blobs), place / "lack.parquet")
+    found = coverage(place, pool=pool, target=target, budget=100)
+    assert not found.passed
+    assert 0.2 < found.figures["missed_mass"] < 0.4
