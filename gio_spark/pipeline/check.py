@@ -204,12 +204,12 @@ def _modes(
         (M, d) centres, (M,) rows and (M,) root mean squared radius of each mode.
     """
     filled = rows > 0
-    own, rows, radii = own[filled].astype(np.float64), rows[filled], radii[filled]
-    if len(own) <= max(1, most):
-        return own, rows, radii
-    found = KMeans(max(1, most), n_init=4, random_state=seed).fit(own, sample_weight=rows)
+    points, rows, radii = own[filled].astype(np.float64), rows[filled], radii[filled]
+    if len(points) <= max(1, most):
+        return points, rows, radii
+    found = KMeans(max(1, most), n_init=4, random_state=seed).fit(points, sample_weight=rows)
     centres, mode = found.cluster_centers_, found.labels_
-    squared = np.square(own - centres[mode]).sum(axis=1) + np.square(radii)
+    squared = np.square(points - centres[mode]).sum(axis=1) + np.square(radii)
     total = np.bincount(mode, rows, minlength=len(centres))
     spread = np.bincount(mode, rows * squared, minlength=len(centres))
     return centres, total.astype(np.int64), np.sqrt(spread / np.maximum(total, 1))
