@@ -8,11 +8,12 @@ from gio_spark.engine.arrow import (
     output_schema,
 )
 from gio_spark.engine.info import Capabilities, EngineInfo, capabilities, describe
-from gio_spark.engine.sampling import bounded, hash53, hash_sample, hash_share, row_hash
+from gio_spark.engine.sampling import HASH_RANGE, bounded, hash53, hash_sample, hash_share, row_hash
 from gio_spark.engine.session import session
 from gio_spark.engine.ship import Shipped, ship
 
 __all__ = [
+    "HASH_RANGE",
     "Capabilities",
     "EngineInfo",
     "Shipped",

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from gio_spark.engine import bounded, decode_vectors, hash_sample, map_arrow, ship
+from gio_spark.engine import decode_vectors, hash_sample
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels import PROBES, agreement, group_centroids
 from gio_spark.kernels.search import FloatMatrix
+from gio_spark.quantize import together
 from gio_spark.quantize.book import TWO_LEVEL_ABOVE
 from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
 from gio_spark.quantize.partial import PassResult
-from gio_spark.quantize.passes import bucket_filter, pass_of_arrays, run_pass, unit_rows
+from gio_spark.quantize.passes import bucket_filter, run_pass, unit_rows
 from gio_spark.quantize.reseed import reseeded
 from gio_spark.quantize.seeding import first_centres, sample_rows
 from gio_spark.quantize.state import KMeansState
@@ -33,13 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ONE_TASK_VALUES = 1 << 23
-"""Values (rows x dimension) up to which all passes are done by one task."""
-
-ONE_TASK_PRODUCTS = 1 << 32
-"""Products of one pass (rows x dimension x clusters) up to which that is quicker."""
-
-_STATE = "cluster int, vector binary, weight double, info string"
 _MOST_FAR = 256
 _AGREEMENT_ROWS = 2048
 _SMOOTHING = 0.5
@@ -147,13 +139,13 @@ class MiniBatchKMeans:
             state = self._first_state(df, initial, total, on_sample)
             if on_pass is not None:
                 on_pass(state)
-        if not state.finished and self._fits_one_task(state):
-            state = self._whole(df, state)
+        if not state.finished and together.worthwhile(self, df, state):
+            state = together.all_passes(self, df, state)
             if on_pass is not None and state.finished:
                 on_pass(state)
         while not state.finished:
             began = time.monotonic()
-            state = self._step(state, self._batch(df, state))
+            state = self.step(state, self._batch(df, state))
             log.info(
                 "kmeans pass=%d rows=%d inertia=%.6g reseeded=%d seconds=%.1f",
                 state.passes,
@@ -168,78 +160,19 @@ class MiniBatchKMeans:
             centroids=state.centroids,
             spherical=self.spherical,
             seed=self.seed,
-            two_level=self._two_level(len(state.centroids)),
+            two_level=self.searches_two_levels(len(state.centroids)),
             probes=self.probes,
             summary=FitSummary.of(state, self._agreement(df, state)),
             state=state,
         )
 
-    def _fits_one_task(self, state: KMeansState) -> bool:
-        """Tell whether every pass is over all rows and one worker holds and does them quickly."""
-        clusters, dimension = state.centroids.shape
-        return (
-            self.rows_per_pass(state.rows, clusters) >= state.rows
-            and state.rows * dimension <= ONE_TASK_VALUES
-            and state.rows * dimension * clusters <= ONE_TASK_PRODUCTS
-        )
-
-    def _whole(self, df: DataFrame, state: KMeansState) -> KMeansState:
-        """Do all passes in one task: a distributed pass costs seconds however few the rows.
-
-        Gives the state as it was where the task did not see all rows.
-        """
-        from pyspark.sql import functions as F
-
-        dimension = state.centroids.shape[1]
-        start = ship(df.sparkSession, {"centroids": state.centroids, "weights": state.weights})
-        info = state.info()
-
-        def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-            parts = list(batches)
-            if sum(len(part) for part in parts) != info["rows"]:
-                return
-            rows = pa.Table.from_batches(parts)
-            vectors = np.ascontiguousarray(decode_vectors(rows["vector"], dimension))
-            if self.spherical:
-                vectors = unit_rows(vectors)
-            yield self._all_passes(rows["id"].combine_chunks(), vectors, start.load(), info)
-
-        one = df.select(F.col("id").cast("string"), "vector").repartition(1)
-        done = bounded(map_arrow(one, work, _STATE), len(state.centroids), "the fitted state")
-        if not done.num_rows:
-            log.info("the table was not read by one task; going on pass by pass")
-            return state
-        return KMeansState.from_table(done, json.loads(done["info"].drop_null()[0].as_py()))
-
-    def _all_passes(
-        self,
-        ids: pa.Array,
-        vectors: FloatMatrix,
-        start: dict[str, npt.NDArray[Any]],
-        info: dict[str, Any],
-    ) -> pa.Table:
-        state = KMeansState.of(start["centroids"], start["weights"], info)
-        clusters = len(state.centroids)
-        while not state.finished:
-            found = pass_of_arrays(
-                ids,
-                vectors,
-                state.centroids,
-                largest=state.largest,
-                far=_far(clusters),
-                two_level=self._two_level(clusters),
-                probes=self.probes,
-            )
-            state = self._step(state, found)
-        text = pa.array([json.dumps(state.info()), *[None] * (clusters - 1)], pa.string())
-        return state.to_table().append_column("info", text)
-
-    def _two_level(self, clusters: int) -> bool:
+    def searches_two_levels(self, clusters: int) -> bool:
+        """Tell whether rows are assigned through two levels."""
         return clusters > TWO_LEVEL_ABOVE if self.two_level is None else self.two_level
 
     def _agreement(self, df: DataFrame, state: KMeansState) -> dict[str, float] | None:
         """Compare two-level with exact assignment on a hash sample."""
-        if not self._two_level(len(state.centroids)):
+        if not self.searches_two_levels(len(state.centroids)):
             return None
         sample = hash_sample(
             df,
@@ -257,6 +190,18 @@ class MiniBatchKMeans:
         wanted = self.batch_rows or max(64 * clusters, 16_384)
         # A batch that is nearly the table is the table: no row is left out for ever.
         return rows if wanted >= 0.75 * rows else wanted
+
+    def farthest_wanted(self, clusters: int) -> int:
+        """Return how many of the farthest rows a pass brings, to place starved centres on."""
+        return min(_MOST_FAR, max(16, clusters // 8))
+
+    def share_per_pass(self, state: KMeansState) -> float:
+        """Return the share of the table that one mini-batch is."""
+        return min(1.0, self.rows_per_pass(state.rows, len(state.centroids)) / state.rows)
+
+    def batch_salt(self, state: KMeansState) -> str:
+        """Return the salt of the hash that orders rows into the batches of a fit."""
+        return f"kmeans-batch-{self.seed}-{state.updates}"
 
     def _first_state(
         self,
@@ -316,22 +261,20 @@ class MiniBatchKMeans:
 
     def _batch(self, df: DataFrame, state: KMeansState) -> PassResult:
         clusters = len(state.centroids)
-        batch_rows = self.rows_per_pass(state.rows, clusters)
-        share = min(1.0, batch_rows / state.rows)
-        salt = f"kmeans-batch-{self.seed}-{state.updates}"
+        share, salt = self.share_per_pass(state), self.batch_salt(state)
         batch = df.where(bucket_filter(share, state.passes, salt)) if share < 1.0 else df
         return run_pass(
             batch,
             state.centroids,
             largest=state.largest,
             batch_rows=math.ceil(share * state.rows),
-            far=_far(clusters),
+            far=self.farthest_wanted(clusters),
             spherical=self.spherical,
-            two_level=self._two_level(clusters),
+            two_level=self.searches_two_levels(clusters),
             probes=self.probes,
         )
 
-    def _step(self, state: KMeansState, found: PassResult) -> KMeansState:
+    def step(self, state: KMeansState, found: PassResult) -> KMeansState:
         """Move the centres by what a pass found; plain numpy on (K, d)."""
         if not found.rows:
             raise InputError("a mini-batch was empty: give more batch_rows for so few rows")
@@ -384,11 +327,6 @@ class MiniBatchKMeans:
             finished=last or stale >= self.patience,
             history=(*state.history, record),
         )
-
-
-def _far(clusters: int) -> int:
-    """Return how many of the farthest rows a pass brings, to place starved centres on."""
-    return min(_MOST_FAR, max(16, clusters // 8))
 
 
 def _unit_or(centres: FloatMatrix, fallback: FloatMatrix) -> FloatMatrix:

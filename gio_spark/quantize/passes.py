@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gio_spark.engine import (
+    HASH_RANGE,
     bounded,
     decode_vectors,
     group_arrow,
@@ -48,7 +49,6 @@ DENSE_BYTES = 64 << 20
 """Partial sums above this size are emitted batch by batch instead of kept in the worker."""
 
 _GROUP_BYTES = 32 << 20
-_HASH_RANGE = 1 << 53
 
 
 def bucket_filter(share: float, number: int, salt: str, id_column: str = "id") -> Column:
@@ -61,13 +61,27 @@ def bucket_filter(share: float, number: int, salt: str, id_column: str = "id") -
 
     if share >= 1.0:
         return F.lit(True)
-    width = max(1, round(share * _HASH_RANGE))
-    start = (number * width) % _HASH_RANGE
-    end = start + width
+    start, end = _window(share, number)
     position = hash53(id_column, salt)
-    if end <= _HASH_RANGE:
+    if end <= HASH_RANGE:
         return (position >= F.lit(start)) & (position < F.lit(end))
-    return (position >= F.lit(start)) | (position < F.lit(end - _HASH_RANGE))
+    return (position >= F.lit(start)) | (position < F.lit(end - HASH_RANGE))
+
+
+def in_bucket(positions: npt.NDArray[np.int64], share: float, number: int) -> npt.NDArray[np.bool_]:
+    """Tell for hashes (n,) of the ids which `bucket_filter` keeps."""
+    if share >= 1.0:
+        return np.ones(len(positions), np.bool_)
+    start, end = _window(share, number)
+    inside = (positions >= start) & (positions < end)
+    return inside if end <= HASH_RANGE else inside | (positions < end - HASH_RANGE)
+
+
+def _window(share: float, number: int) -> tuple[int, int]:
+    """Return start and end of batch `number`; what is past the range goes on from its start."""
+    width = max(1, round(share * HASH_RANGE))
+    start = (number * width) % HASH_RANGE
+    return start, start + width
 
 
 def unit_rows(vectors: FloatMatrix) -> FloatMatrix:
@@ -147,6 +161,7 @@ def pass_of_arrays(
     centroids: FloatMatrix,
     *,
     largest: npt.NDArray[np.float64],
+    batch_rows: int,
     far: int = 0,
     two_level: bool = False,
     probes: int = PROBES,
@@ -158,16 +173,17 @@ def pass_of_arrays(
         vectors: (n, d) float32, scaled to length one already where that is wanted.
         centroids: (K, d) float32.
         largest: (d,) largest absolute values, as for `run_pass`.
+        batch_rows: Expected rows, likewise.
         far: Farthest rows wanted.
         two_level: Search through two levels.
         probes: Cells that such a search looks into.
     """
     clusters, dimension = centroids.shape
     extent = np.abs(vectors).max(axis=0, initial=0.0).astype(np.float64)
-    grid, inertia_grid = _grids(largest, len(vectors))
-    if not grid.covers(extent, len(vectors)):
+    grid, inertia_grid = _grids(largest, batch_rows)
+    if not grid.covers(extent, max(len(vectors), batch_rows)):
         largest = np.maximum(largest, extent)
-        grid, inertia_grid = _grids(largest, len(vectors))
+        grid, inertia_grid = _grids(largest, max(len(vectors), batch_rows))
     book = group_centroids(centroids, probes=probes) if two_level else Codebook(centroids)
     total, best = Partial(clusters, dimension, 1), Farthest(far, dimension)
     size = LARGE_BATCH if two_level else BATCH

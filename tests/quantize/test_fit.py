@@ -19,6 +19,12 @@ from gio_spark.quantize import KMeansState, MiniBatchKMeans, MiniBatchKMeansMode
 pytestmark = pytest.mark.embedded
 
 
+@pytest.fixture
+def pass_by_pass(monkeypatch):
+    """Make even small fits run each pass as a job of its own."""
+    monkeypatch.setattr("gio_spark.quantize.together.VALUES", 0)
+
+
 def planted(clusters=12, each=150, dimension=8, spread=0.3, seed=0):
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((clusters, dimension)) * 4
@@ -55,7 +61,7 @@ def test_inertia_is_within_one_percent_of_scikit_learn(spark):
     assert inertia(x, ours.centroids) <= 1.01 * theirs.inertia_
 
 
-def test_same_centroids_to_the_bit_at_any_partitioning(spark):
+def test_same_centroids_to_the_bit_at_any_partitioning(spark, pass_by_pass):
     x, _ = planted(seed=4, spread=1.5)
     df = frame(spark, x)
     fits = [
@@ -72,7 +78,9 @@ def test_same_centroids_to_the_bit_at_any_partitioning(spark):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"two_level": True}, {"spherical": True}], ids=["plain", "two levels", "unit"]
+    "options",
+    [{}, {"two_level": True}, {"spherical": True}, {"batch_rows": 700}, {"batch_rows": 150}],
+    ids=["plain", "two levels", "unit", "windows over all rows", "windows over some rows"],
 )
 def test_one_task_does_the_passes_of_many_with_the_same_bits(spark, monkeypatch, options):
     x, _ = planted(seed=4, spread=1.5)
@@ -82,14 +90,14 @@ def test_one_task_does_the_passes_of_many_with_the_same_bits(spark, monkeypatch,
     seen: list[int] = []
     together = fit.fit(df, on_pass=lambda state: seen.append(state.passes))
     assert seen == [0, together.summary.passes]
-    monkeypatch.setattr("gio_spark.quantize.fit.ONE_TASK_VALUES", 0)
+    monkeypatch.setattr("gio_spark.quantize.together.VALUES", 0)
     one_by_one = fit.fit(df)
     np.testing.assert_array_equal(together.centroids, one_by_one.centroids)
     np.testing.assert_array_equal(together.state.weights, one_by_one.state.weights)
     assert together.summary == one_by_one.summary
 
 
-def test_large_codebooks_emit_batch_by_batch_with_the_same_bits(spark, monkeypatch):
+def test_large_codebooks_emit_batch_by_batch_with_the_same_bits(spark, monkeypatch, pass_by_pass):
     x, _ = planted(seed=4, spread=1.5)
     fit = MiniBatchKMeans(k=20, seed=5, batch_rows=500, max_iter=4)
     dense = fit.fit(frame(spark, x))
@@ -97,7 +105,7 @@ def test_large_codebooks_emit_batch_by_batch_with_the_same_bits(spark, monkeypat
     np.testing.assert_array_equal(fit.fit(frame(spark, x)).centroids, dense.centroids)
 
 
-def test_a_fit_killed_between_passes_goes_on_to_the_same_centroids(spark):
+def test_a_fit_killed_between_passes_goes_on_to_the_same_centroids(spark, pass_by_pass):
     x, _ = planted(seed=6, spread=1.5)
     fit = MiniBatchKMeans(k=15, seed=2, batch_rows=400, max_iter=6)
     whole = fit.fit(frame(spark, x))
@@ -128,7 +136,7 @@ def test_an_update_starts_from_the_last_model(spark):
     assert 0.0 < np.abs(gap).max() < 0.2
 
 
-def test_outliers_outside_the_sample_are_added_up_exactly(spark):
+def test_outliers_outside_the_sample_are_added_up_exactly(spark, pass_by_pass):
     x, _ = planted(seed=12)
     x[1::97] *= 1e5
     fit = MiniBatchKMeans(k=5, seed=0, init_rows=30, batch_rows=600, max_iter=4)
@@ -138,7 +146,7 @@ def test_outliers_outside_the_sample_are_added_up_exactly(spark):
     assert np.isfinite(fits[0].centroids).all()
 
 
-def test_starved_centres_move_to_the_farthest_rows(spark):
+def test_starved_centres_move_to_the_farthest_rows(spark, pass_by_pass):
     x, _ = planted(clusters=6, seed=8)
     far = np.full((12, x.shape[1]), 100, dtype=np.float32)
     start = far.copy()
@@ -149,7 +157,9 @@ def test_starved_centres_move_to_the_farthest_rows(spark):
     assert np.abs(model.centroids).max() < 50
 
 
-def test_two_levels_agree_with_exact_assignment_and_are_the_same_at_any_partitioning(spark):
+def test_two_levels_agree_with_exact_assignment_and_are_the_same_at_any_partitioning(
+    spark, pass_by_pass
+):
     x, _ = planted(clusters=40, each=60, seed=11, spread=1.0)
     fit = MiniBatchKMeans(k=300, seed=1, max_iter=5, two_level=True)
     first, other = (fit.fit(frame(spark, x).repartition(n)) for n in (1, 7))
