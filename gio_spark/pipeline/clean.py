@@ -14,7 +14,7 @@ from gio_spark.errors import EmptySelectionError
 from gio_spark.pipeline.clusters import Codebook
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.vectors import Side, held_out_of
-from gio_spark.tables import quoted_column
+from gio_spark.tables import Chunk, quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -64,18 +64,24 @@ def clean(ctx: Context, sides: dict[str, Side], book: Codebook) -> tuple[dict[st
             f"as held-out content. See {ws.place('quarantine')}."
         )
 
-    def rest(_: StageProgress) -> tuple[int, dict[str, Any]]:
+    chunks = ws.chunks("assignments", book.assignments["pool"])
+
+    def left(chunk: Chunk) -> DataFrame:
         aside = ws.read("quarantine", key).select("id")
-        left = ws.read("assignments", book.assignments["pool"]).drop("fingerprint")
-        rows = ws.write(
+        rows = ws.read("assignments", book.assignments["pool"], chunk=chunk)
+        return rows.drop("fingerprint").join(aside, "id", "left_anti")
+
+    def rest(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+        rows = ctx.write_chunks(
+            shown,
             "assignments",
-            left.join(aside, "id", "left_anti"),
-            fingerprint=key,
-            run=ctx.run,
-            stage="clean",
+            left,
+            count=chunks,
+            key=key,
+            stage="clean pool",
             expected=pool.usable - record.rows,
         )
-        return rows, {}
+        return rows, {"chunks": chunks}
 
     ctx.stage("clean pool", key, "assignments", rest)
     stats = quantize.cluster_stats(

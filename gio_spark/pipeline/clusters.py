@@ -17,6 +17,7 @@ from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
 from gio_spark.pipeline.vectors import CARRIED, Side, vectors_of
 from gio_spark.quantize import ClusterStats, KMeansState, MiniBatchKMeans
+from gio_spark.tables import Chunk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -154,10 +155,12 @@ def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: st
     """Assign a side's rows to the pool's clusters; gives the fingerprint of the assignments."""
     settings = ctx.settings.quantize
     key = fingerprint("assign", fit_key, settings.second, side.key)
+    # A stage that reads a chunked table follows its chunks: then each reads its own files alone.
+    chunks = ctx.workspace.chunks("embeddings", side.key)
 
-    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        out = quantize.assign(
-            vectors_of(ctx, side),
+    def assigned(chunk: Chunk) -> DataFrame:
+        return quantize.assign(
+            vectors_of(ctx, side, chunk),
             centroids,
             second=settings.second and len(centroids) > 1,
             carry=CARRIED,
@@ -165,10 +168,18 @@ def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: st
             two_level=len(centroids) > settings.two_level_above,
             probes=settings.probes,
         )
-        rows = ctx.workspace.write(
-            "assignments", out, fingerprint=key, run=ctx.run, stage="assign", expected=side.usable
+
+    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+        rows = ctx.write_chunks(
+            shown,
+            "assignments",
+            assigned,
+            count=chunks,
+            key=key,
+            stage=f"assign {side.name}",
+            expected=side.usable,
         )
-        return rows, {"side": side.name}
+        return rows, {"side": side.name, "chunks": chunks}
 
     ctx.stage(f"assign {side.name}", key, "assignments", make, rows=side.usable)
     return key

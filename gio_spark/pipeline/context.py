@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from gio_spark.engine.progress import Progress
 from gio_spark.engine.progress import Stage as StageProgress
 from gio_spark.report.data import Caution, StageSummary
-from gio_spark.tables import Record, Workspace
+from gio_spark.tables import Chunk, Record, Workspace, write_chunks
 from gio_spark.tracking import TrackedStage, Tracker
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from gio_spark.settings.run import RunSettings
 
@@ -109,6 +109,39 @@ class Context:
             )
         )
         return record
+
+    def write_chunks(
+        self,
+        shown: StageProgress,
+        table: str,
+        make: Callable[[Chunk], DataFrame],
+        *,
+        count: int,
+        key: str,
+        stage: str,
+        expected: int | None = None,
+    ) -> int:
+        """Write a stage's rows, in chunks where they are many; gives their number.
+
+        A stage that was killed goes on with its first chunk that is not complete; see
+        `tables.write_chunks` for the arguments.
+        """
+
+        def tell(chunk: Chunk, there: int) -> None:
+            shown.reached(there)
+            shown.say(f"chunk {chunk.number} of {chunk.of}")
+
+        return write_chunks(
+            self.workspace,
+            table,
+            make,
+            count=count,
+            fingerprint=key,
+            run=self.run,
+            stage=stage,
+            expected=expected,
+            on_chunk=tell,
+        )
 
     def caution(self, name: str, text: str, action: str) -> None:
         """Tell the user something once."""

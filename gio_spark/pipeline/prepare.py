@@ -28,8 +28,8 @@ from gio_spark.tables.delta import is_readable_otherwise
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# Settings that change how a run is shown or recorded, not what it selects.
-_OUTSIDE = {"tracking", "report", "engine", "workspace", "evaluate"}
+# Settings that change how a run is done, shown or recorded, not what it selects.
+_OUTSIDE = {"tracking", "report", "engine", "workspace", "evaluate", "chunk_rows"}
 # Vectors whose length is looked at before a run.
 _LOOKED_AT = 100
 

@@ -13,7 +13,7 @@ from gio_spark.pipeline.clusters import Codebook
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
 from gio_spark.pipeline.vectors import Side, targets_of, vectors_of
-from gio_spark.tables import quoted_column
+from gio_spark.tables import WHOLE, Chunk, quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -90,36 +90,48 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook) -> Ratio:
         ctx.caution("density ratio", text, "See the calibration plot; or use exact_count.")
     key = fingerprint("scores", model_key, book.assignments["pool"])
 
-    def apply(_: StageProgress) -> tuple[int, dict[str, Any]]:
+    chunks = ws.chunks("assignments", book.assignments["pool"])
+
+    def rated(chunk: Chunk) -> DataFrame:
         model = explode.RatioModel.from_arrays(arrays)
         scored = explode.score(
-            content_of(ctx, sides["pool"], kind), model, content="content", keep=()
+            content_of(ctx, sides["pool"], kind, chunk), model, content="content", keep=()
         )
-        assigned = ws.read("assignments", book.assignments["pool"]).select("id", "cluster")
+        assigned = ws.read("assignments", book.assignments["pool"], chunk=chunk)
         # A row that cannot be scored counts as neither like nor unlike the target.
-        rated = assigned.join(scored, "id", "left").select(
-            "id", "cluster", F.coalesce("log_ratio", F.lit(0.0).cast("float")).alias("log_ratio")
+        return (
+            assigned.select("id", "cluster")
+            .join(scored, "id", "left")
+            .select(
+                "id",
+                "cluster",
+                F.coalesce("log_ratio", F.lit(0.0).cast("float")).alias("log_ratio"),
+            )
         )
-        rows = ws.write(
+
+    def apply(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+        rows = ctx.write_chunks(
+            shown,
             "scores",
             rated,
-            fingerprint=key,
-            run=ctx.run,
-            stage="score",
+            count=chunks,
+            key=key,
+            stage="score pool",
             expected=int(book.stats.rows.sum()),
         )
-        return rows, {}
+        return rows, {"chunks": chunks}
 
     ctx.stage("score pool", key, "scores", apply, rows=sides["pool"].usable)
     return Ratio(key, model_key, kind, facts)
 
 
-def content_of(ctx: Context, side: Side, kind: str) -> DataFrame:
-    """Return id and content of a side's usable rows."""
+def content_of(ctx: Context, side: Side, kind: str, chunk: Chunk = WHOLE) -> DataFrame:
+    """Return id and content of a side's usable rows, or of one chunk of them."""
     if kind == "vector":
-        return vectors_of(ctx, side).select("id", F.col("vector").alias("content"))
+        return vectors_of(ctx, side, chunk).select("id", F.col("vector").alias("content"))
     column = side.source.columns.text
     if column is None:
         raise InputError(f"{side.name}: a density ratio on text needs columns.text.")
-    rows = side.source.rows.select("id", F.col(quoted_column(column)).alias("content"))
+    rows = chunk.rows(side.source.rows)
+    rows = rows.select("id", F.col(quoted_column(column)).alias("content"))
     return rows.where(F.col("content").isNotNull())

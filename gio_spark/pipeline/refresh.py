@@ -101,7 +101,7 @@ def refresh(
 
 def _newest_run(workspace: Workspace, settings: RunSettings) -> Record:
     """Return the newest finished run with the same settings, pinned versions aside."""
-    outside = {"engine", "tracking", "report", "workspace"}
+    outside = {"engine", "tracking", "report", "workspace", "chunk_rows"}
     wanted = settings.model_dump(mode="json", exclude=outside)
     for record in reversed([r for r in workspace.records() if r.stage == "run"]):
         found = {k: v for k, v in record.detail["settings"].items() if k not in outside}

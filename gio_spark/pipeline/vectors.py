@@ -12,6 +12,7 @@ from gio_spark.engine import bounded
 from gio_spark.errors import InputError, TooManyBadRowsError
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import load_arrays, save_arrays
+from gio_spark.tables import WHOLE, Chunk, chunks_for
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -77,21 +78,31 @@ def embed_side(
     """Embed one input; gives the fingerprint of its rows and their number."""
     key = fingerprint("embed", embedder_name(embedder), fit_key, source.fingerprint())
 
-    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        out = embed.embed(source.rows, embedder, columns=source.columns)
-        out = out.select(
+    # The number of chunks is no part of the key: the rows are the same.
+    chunks = chunks_for(source.count, ctx.settings.chunk_rows)
+
+    def embedded(chunk: Chunk) -> DataFrame:
+        out = embed.embed(chunk.rows(source.rows), embedder, columns=source.columns)
+        return out.select(
             "*",
             F.lit(source.name).alias("side"),
             F.lit(embedder.name).alias("embedder"),
             F.lit(embedder.revision).alias("embedder_revision"),
             F.lit(source.version).alias("input_version"),
         )
-        expected = source.count if source.bad is None else None
-        rows = ctx.workspace.write(
-            "embeddings", out, fingerprint=key, run=ctx.run, stage="embed", expected=expected
+
+    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+        rows = ctx.write_chunks(
+            shown,
+            "embeddings",
+            embedded,
+            count=chunks,
+            key=key,
+            stage=f"embed {source.name}",
+            expected=source.count if source.bad is None else None,
         )
         source.recheck()
-        return rows, {"side": source.name, "version": source.version}
+        return rows, {"side": source.name, "version": source.version, "chunks": chunks}
 
     record = ctx.stage(f"embed {source.name}", key, "embeddings", make, rows=source.count)
     return key, record.rows
@@ -180,9 +191,10 @@ def _judge(ctx: Context, side: Side, rows: int) -> None:
         )
 
 
-def vectors_of(ctx: Context, side: Side) -> DataFrame:
-    """Return the usable rows of a side: id, vector and what is carried along."""
-    rows = ctx.workspace.read("embeddings", side.key).where(F.col("reason").isNull())
+def vectors_of(ctx: Context, side: Side, chunk: Chunk = WHOLE) -> DataFrame:
+    """Return the usable rows of a side, or of one chunk: id, vector and what is carried along."""
+    rows = ctx.workspace.read("embeddings", side.key, chunk=chunk)
+    rows = rows.where(F.col("reason").isNull())
     return rows.select("id", "vector", *CARRIED)
 
 

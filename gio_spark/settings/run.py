@@ -76,6 +76,14 @@ class RunSettings(StageSettings):
         "auto", description="auto, embedded (Sail, no Java), spark (local JVM) or cluster."
     )
     seed: int = Field(0, ge=0, description="Seed of everything that draws.")
+    chunk_rows: int = Field(
+        5_000_000,
+        ge=1,
+        description=(
+            "Rows above which embeddings, assignments and scores are committed in chunks (at most "
+            "16), so that a run that was killed repeats one; the selection stays the same."
+        ),
+    )
     columns: Columns = Field(
         default_factory=lambda: Columns(), description="Which column plays which role."
     )

@@ -1,18 +1,24 @@
 """All storage: inputs read and pinned, stage tables written and found again."""
 
+from gio_spark.tables.chunks import WHOLE, Chunk, chunks_for, write_chunks
 from gio_spark.tables.inputs import Input, Pin, frame_digest, open_input, pin_input
 from gio_spark.tables.names import quoted, quoted_column
-from gio_spark.tables.workspace import STAGE_TABLES, Record, Workspace
+from gio_spark.tables.records import Record
+from gio_spark.tables.workspace import STAGE_TABLES, Workspace
 
 __all__ = [
     "STAGE_TABLES",
+    "WHOLE",
+    "Chunk",
     "Input",
     "Pin",
     "Record",
     "Workspace",
+    "chunks_for",
     "frame_digest",
     "open_input",
     "pin_input",
     "quoted",
     "quoted_column",
+    "write_chunks",
 ]

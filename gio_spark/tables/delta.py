@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,15 +121,14 @@ _LOOK_BACK = 20
 _LOG_BYTES = 64 << 20
 
 
-def committed_rows(location: str, key: str, value: str) -> int | None:
+def committed_rows(location: str, place: Mapping[str, str]) -> int | None:
     """Return the rows that the newest commit of a partition put there, from the table's log.
 
     The log is the commit itself, so nothing is scanned.
 
     Args:
         location: Path of the table.
-        key: Partition column.
-        value: Its value.
+        place: Partition column -> its value.
 
     Returns:
         Rows, or None where the log does not say (another writer's format, a log too long).
@@ -147,12 +147,13 @@ def committed_rows(location: str, key: str, value: str) -> int | None:
         with store.open_input_stream(name) as stream:
             actions = [json.loads(line) for line in stream.read().splitlines() if line.strip()]
         note = next((a["commitInfo"].get("userMetadata") for a in actions if "commitInfo" in a), "")
-        if value not in (note or ""):
+        if not all(value in (note or "") for value in place.values()):
             continue
         rows = 0
         for add in (a["add"] for a in actions if "add" in a):
             stats = json.loads(add.get("stats") or "{}")
-            if add["partitionValues"].get(key) != value or "numRecords" not in stats:
+            held = add["partitionValues"]
+            if any(held.get(k) != v for k, v in place.items()) or "numRecords" not in stats:
                 return None
             rows += int(stats["numRecords"])
         return rows

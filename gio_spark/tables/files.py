@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow.fs as pafs
 
-from gio_spark.errors import InputError, SnapshotExpiredError
+from gio_spark.errors import InputError, SnapshotExpiredError, WorkspaceError
 from gio_spark.tables.names import absolute, is_remote_path
 
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
@@ -139,3 +139,21 @@ def format_of(files: FileList) -> str:
         f"Cannot tell the format of {files.root} from its files ({shown}). Set format to delta, "
         "parquet, jsonl or csv, or give a folder with files of one kind."
     )
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder where there is none, and write to it.
+
+    Raises:
+        WorkspaceError: It cannot be written.
+    """
+    probe = folder / ".gio-spark-write-check"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise WorkspaceError(
+            f"Cannot write to the workspace {folder}: {error.strerror}. Give another folder with "
+            "workspace: PATH, or mend its permissions."
+        ) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,10 @@ from pyspark.sql import functions as F
 from gio_spark.engine import bounded, capabilities
 from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError, WorkspaceError
 from gio_spark.tables import delta
+from gio_spark.tables.chunks import CHUNK, WHOLE, Chunk
+from gio_spark.tables.files import check_writable
 from gio_spark.tables.names import absolute, is_remote_path, kind_of, parts
+from gio_spark.tables.records import Record, from_table, newest_per_stage, to_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -42,41 +44,12 @@ STAGE_TABLES = (
 # Tables whose rows are keyed by another column than `fingerprint`.
 KEY_OF = {"selected": "gio_run"}
 
-# Fingerprints kept per table and side: trying two settings in turn recomputes nothing twice.
-KEEP = 3
+# Tables of long stages, which may be written in chunks (see `write_chunks`).
+CHUNKED = ("embeddings", "assignments", "scores")
 
 # Seconds of finished work that may wait for its records: a commit for each of many small stages
 # costs more than the stages.
 UNRECORDED_SECONDS = 10.0
-
-_RUNS_SCHEMA = pa.schema(
-    [
-        pa.field("run", pa.string()),
-        pa.field("stage", pa.string()),
-        pa.field("fingerprint", pa.string()),
-        pa.field("table", pa.string()),
-        pa.field("version", pa.int64()),
-        pa.field("rows", pa.int64()),
-        pa.field("seconds", pa.float64()),
-        pa.field("finished", pa.timestamp("us", tz="UTC")),
-        pa.field("detail", pa.string()),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What `runs` says of one finished stage."""
-
-    run: str
-    stage: str
-    fingerprint: str
-    table: str
-    version: int
-    rows: int
-    seconds: float
-    finished: datetime
-    detail: dict[str, Any]
 
 
 class Workspace:
@@ -105,7 +78,7 @@ class Workspace:
             )
         self.location = location if self.in_catalog else absolute(location)
         if not self.in_catalog and not is_remote_path(self.location):
-            _check_writable(Path(self.location))
+            check_writable(Path(self.location))
         self._known: set[str] = set()
         self._types: dict[str, set[tuple[str, str]]] = {}
         # Read once: what this process adds is kept beside it.
@@ -140,12 +113,27 @@ class Workspace:
 
     # -- data ------------------------------------------------------------------------------------
 
-    def read(self, table: str, fingerprint: str, *, key: str = "fingerprint") -> DataFrame:
-        """Return the rows that a stage wrote under a fingerprint."""
+    def read(
+        self, table: str, fingerprint: str, *, key: str = "fingerprint", chunk: Chunk = WHOLE
+    ) -> DataFrame:
+        """Return the rows that a stage wrote under a fingerprint, or one chunk of them."""
         df = delta.read(self.spark, self.place(table))
         if key not in df.columns:
             return df.limit(0)
-        return df.where(F.col(key) == fingerprint)
+        rows = df.where(F.col(key) == fingerprint)
+        if chunk.of > 1:
+            own = CHUNK in df.columns and self.chunks(table, fingerprint) == chunk.of
+            rows = rows.where(F.col(CHUNK) == chunk.label) if own else chunk.rows(rows)
+        return rows.drop(CHUNK)
+
+    def labelled(self, table: str, fingerprint: str) -> DataFrame:
+        """Return the rows of a fingerprint with the chunk that each was written in."""
+        return delta.read(self.spark, self.place(table)).where(F.col("fingerprint") == fingerprint)
+
+    def chunks(self, table: str, fingerprint: str) -> int:
+        """Return in how many chunks the rows of a complete stage were written."""
+        found = [r for r in self.records() if r.table == table and r.fingerprint == fingerprint]
+        return int(found[-1].detail.get("chunks", 1)) if found else 1
 
     def may_hold(self, table: str, fingerprint: str) -> bool:
         """Tell, without a query where that is possible, whether a table can hold a fingerprint."""
@@ -156,7 +144,7 @@ class Workspace:
 
     def read_all(self, table: str) -> DataFrame:
         """Return a whole stage table."""
-        return delta.read(self.spark, self.place(table))
+        return delta.read(self.spark, self.place(table)).drop(CHUNK)
 
     def write(
         self,
@@ -167,8 +155,10 @@ class Workspace:
         run: str,
         stage: str,
         expected: int | None = None,
+        chunk: Chunk = WHOLE,
+        alone: bool = True,
     ) -> int:
-        """Replace the rows of a fingerprint in one commit and read their number back.
+        """Replace the rows of a fingerprint, or a chunk of them, in one commit and count them.
 
         Args:
             table: Stage table.
@@ -177,6 +167,8 @@ class Workspace:
             run: Run that writes, for the commit's metadata.
             stage: Stage that writes, likewise.
             expected: Rows that must be there afterwards, where known.
+            chunk: Which part of the stage's rows these are.
+            alone: Whether rows of other chunks are taken away as well.
 
         Returns:
             Rows written.
@@ -186,20 +178,26 @@ class Workspace:
             ConcurrentRunError: Another commit changed the same rows.
         """
         key = KEY_OF.get(table, "fingerprint")
-        out = df.withColumn(key, F.lit(fingerprint))
+        place = {key: fingerprint}
+        if self.takes_chunks(table):
+            place[CHUNK] = chunk.label
+        out = df.withColumns({column: F.lit(value) for column, value in place.items()})
         writer = (
             out.write.format("delta")
             .mode("overwrite")
-            .partitionBy(key)
-            .option("userMetadata", json.dumps({"run": run, "stage": stage, "key": fingerprint}))
+            .partitionBy(*place)
+            .option(
+                "userMetadata",
+                json.dumps({**place, "run": run, "stage": stage, "key": fingerprint}),
+            )
         )
         types = _types(out)
         if self.exists(table):
-            if table not in self._types:
-                self._types[table] = _types(self.read_all(table))
-            if self._types[table] == types:
+            if self._stored_types(table) == types:
                 # One commit takes the old rows away and puts the new ones in.
-                writer = writer.option("replaceWhere", f"{key} = '{fingerprint}'")
+                parted = {key: fingerprint} if alone else place
+                where = " AND ".join(f"{column} = '{value}'" for column, value in parted.items())
+                writer = writer.option("replaceWhere", where)
             else:
                 # Rows of another shape (a pool with other columns, a newer format) make a new
                 # table; what was there stays in its history.
@@ -208,7 +206,7 @@ class Workspace:
         self._save(writer, table)
         self._known.add(table)
         self._types[table] = types
-        rows = self._committed(table, key, fingerprint)
+        rows = self._committed(table, place)
         if expected is not None and rows != expected:
             raise WorkspaceError(
                 f"{self.place(table)} holds {rows:,} rows of {stage} after the write, "
@@ -217,13 +215,27 @@ class Workspace:
             )
         return rows
 
-    def _committed(self, table: str, key: str, fingerprint: str) -> int:
-        """Return the rows that the table holds under a fingerprint after its commit."""
+    def takes_chunks(self, table: str) -> bool:
+        """Tell whether a table has the column of chunks; one made before there were any has not."""
+        if table not in CHUNKED:
+            return False
+        return not self.exists(table) or any(n == CHUNK for n, _ in self._stored_types(table))
+
+    def _stored_types(self, table: str) -> set[tuple[str, str]]:
+        if table not in self._types:
+            self._types[table] = _types(delta.read(self.spark, self.place(table)))
+        return self._types[table]
+
+    def _committed(self, table: str, place: dict[str, str]) -> int:
+        """Return the rows that the table holds in a partition after its commit."""
         if not self.in_catalog:
-            found = delta.committed_rows(self.place(table), key, fingerprint)
+            found = delta.committed_rows(self.place(table), place)
             if found is not None:
                 return found
-        return int(self.read(table, fingerprint, key=key).count())
+        df = delta.read(self.spark, self.place(table))
+        for column, value in place.items():
+            df = df.where(F.col(column) == value)
+        return int(df.count())
 
     def _save(self, writer: Any, table: str) -> None:
         try:
@@ -282,10 +294,13 @@ class Workspace:
         key = KEY_OF.get(table, "fingerprint")
         # Nothing is old where the records name no more fingerprints than are kept.
         wanted = set(keep)
-        wanted |= {r.fingerprint for r in self._newest_per_stage(table)}
+        wanted |= {r.fingerprint for r in newest_per_stage(self.records(), table)}
         # A refresh writes rows of several tables under one fingerprint.
         wanted |= {r.fingerprint for r in self.records() if r.stage == "refresh"}
-        if all(r.fingerprint in wanted for r in self.records() if r.table == table):
+        named = {
+            r.detail.get("chunk_of", r.fingerprint) for r in self.records() if r.table == table
+        }
+        if named <= wanted:
             return 0
         found = bounded(self.read_all(table).select(key).distinct(), 10_000, "fingerprints")[
             key
@@ -296,16 +311,6 @@ class Workspace:
             # A quoted name and a hash of our own: nothing from outside reaches this text.
             self.spark.sql(f"DELETE FROM {name} WHERE {key} = '{fingerprint}'")  # noqa: S608
         return len(old)
-
-    def _newest_per_stage(self, table: str) -> list[Record]:
-        per_stage: dict[str, list[Record]] = {}
-        for record in sorted(self.records(), key=lambda r: r.finished, reverse=True):
-            if record.table != table:
-                continue
-            kept = per_stage.setdefault(record.stage, [])
-            if record.fingerprint not in {r.fingerprint for r in kept} and len(kept) < KEEP:
-                kept.append(record)
-        return [r for kept in per_stage.values() for r in kept]
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -349,14 +354,10 @@ class Workspace:
         """Write the records that are still to be written, in one commit."""
         if not self._unwritten:
             return
-        rows = [
-            {**{n: getattr(r, n) for n in _RUNS_SCHEMA.names}, "detail": json.dumps(r.detail)}
-            for r in self._unwritten
-        ]
         last = self._unwritten[-1]
         note = json.dumps({"run": last.run, "stage": last.stage, "key": last.fingerprint})
         writer = (
-            self.frame(pa.Table.from_pylist(rows, schema=_RUNS_SCHEMA))
+            self.frame(to_table(self._unwritten))
             .write.format("delta")
             .mode("append")
             .option("userMetadata", note)
@@ -370,10 +371,7 @@ class Workspace:
         if self._records is None:
             if not self.exists("runs"):
                 return []
-            rows = bounded(self.read_all("runs"), 200_000, "records of runs").to_pylist()
-            self._records = [
-                Record(**{**row, "detail": json.loads(row["detail"] or "{}")}) for row in rows
-            ]
+            self._records = from_table(bounded(self.read_all("runs"), 200_000, "records of runs"))
         own = [r for r in self._records if run is None or r.run == run]
         return sorted(own, key=lambda r: (r.finished, r.stage))
 
@@ -399,16 +397,3 @@ def _types(df: DataFrame) -> set[tuple[str, str]]:
 def _is_schema(location: str) -> bool:
     """A workspace is a schema when it is a dotted plain name; a bare word is a folder."""
     return "." in location.strip(".") and kind_of(location) == "table"
-
-
-def _check_writable(folder: Path) -> None:
-    probe = folder / ".gio-spark-write-check"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise WorkspaceError(
-            f"Cannot write to the workspace {folder}: {error.strerror}. Give another folder with "
-            "workspace: PATH, or mend its permissions."
-        ) from error

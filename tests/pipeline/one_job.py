@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from gio_spark.engine import session
+from gio_spark.tables import Workspace
 from tests.pipeline import jobs
 
 
@@ -51,6 +52,8 @@ def main(folder: Path, engine: str) -> None:
         clusters=8,
         budget=40,
         within_cluster="density_ratio",
+        # Local Spark, the slow one to commit, writes in two chunks what the others write at once.
+        chunk_rows=200 if engine == "spark" else 5_000_000,
     )
     done = jobs.go(made)
     rows = done.selected.select("gio_id", "gio_cluster", "gio_log_ratio", "text").toArrow()
@@ -64,6 +67,11 @@ def main(folder: Path, engine: str) -> None:
                 "again": jobs.go(made).did_work,
                 "report": done.report.exists(),
                 "tables": done.tables,
+                "chunks": [
+                    r.stage
+                    for r in Workspace(session(engine), workspace).records()
+                    if r.stage.startswith("embed pool chunk")
+                ],
             }
         )
     )

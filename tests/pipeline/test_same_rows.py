@@ -75,6 +75,7 @@ def test_local_spark_selects_the_same_rows_with_its_tables_in_a_catalog(folder, 
     found = run(folder, "spark")
     assert found["engine"].startswith("engine: local ")
     assert found["tables"]["selected"] == "spark_catalog.default.selected"
+    assert found["chunks"] == ["embed pool chunk 1 of 2", "embed pool chunk 2 of 2"]
     check(found, expected)
 
 

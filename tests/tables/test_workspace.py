@@ -72,9 +72,9 @@ def test_the_log_tells_the_rows_of_the_last_commit_of_a_fingerprint(workspace):
     place = workspace.place("plan")
     for name, n in (("aa", 10), ("bb", 4), ("aa", 3)):
         workspace.write_arrow("plan", rows(n), fingerprint=name, **KEYS)
-    assert delta.committed_rows(place, "fingerprint", "aa") == 3
-    assert delta.committed_rows(place, "fingerprint", "bb") == 4
-    assert delta.committed_rows(place, "fingerprint", "cc") is None
+    assert delta.committed_rows(place, {"fingerprint": "aa"}) == 3
+    assert delta.committed_rows(place, {"fingerprint": "bb"}) == 4
+    assert delta.committed_rows(place, {"fingerprint": "cc"}) is None
     assert workspace.may_hold("plan", "aa") and not workspace.may_hold("plan", "cc")
 
 
