@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.embed.base import Embedder, State, column, set_reason, usable
+from gio_spark.embed.base import ZERO_NORM, Embedder, State, column, set_reason, usable
 from gio_spark.embed.casts import as_numbers, as_strings, as_times, is_text
 from gio_spark.engine.arrow import encode_vectors, map_arrow
 from gio_spark.engine.hashing import content_hashes
@@ -56,7 +56,13 @@ def _pick(df: DataFrame, names: Iterable[str]) -> DataFrame:
     return df.select(*[F.col("`" + name.replace("`", "``") + "`") for name in unique])
 
 
-def embed(df: DataFrame, embedder: Embedder, *, columns: Columns | None = None) -> DataFrame:
+def embed(
+    df: DataFrame,
+    embedder: Embedder,
+    *,
+    columns: Columns | None = None,
+    directions: bool = False,
+) -> DataFrame:
     """Embed rows.
 
     Args:
@@ -64,6 +70,8 @@ def embed(df: DataFrame, embedder: Embedder, *, columns: Columns | None = None) 
         embedder: Prepared and, where it needs a fit, fitted.
         columns: Roles of the columns, where they differ from the embedder's own (a target may
             name its columns differently).
+        directions: Whether only directions will be compared: a vector of zeros has none and is
+            unusable then.
 
     Returns:
         One row per input row: id, vector (float32 bytes, little endian; null with a reason),
@@ -83,13 +91,16 @@ def embed(df: DataFrame, embedder: Embedder, *, columns: Columns | None = None) 
         ship(spark, embedder.state),
         # On the embedded engine all rows share one process, whose tokenizers use every core.
         one_thread=describe(spark).kind != "embedded",
+        directions=directions,
     )
     return map_arrow(picked, task, EMBEDDED_SCHEMA, batch_rows=embedder.settings.batch_rows)
 
 
-def embed_rows(rows: pa.Table, embedder: Embedder) -> pa.Table:
+def embed_rows(rows: pa.Table, embedder: Embedder, *, directions: bool = False) -> pa.Table:
     """Embed one batch of rows; what `embed` does on a worker (see there for the columns)."""
     vectors, reasons = embedder.embed(rows)
+    if directions:
+        set_reason(reasons, np.asarray(~vectors.any(axis=1)), ZERO_NORM)
     passed = _passed(rows, embedder, reasons)
     bad = pa.array(~usable(reasons))
     blobs = encode_vectors(vectors)
@@ -112,6 +123,7 @@ class _Task:
     embedder: Embedder
     state: Shipped
     one_thread: bool
+    directions: bool
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         if self.one_thread:
@@ -119,7 +131,7 @@ class _Task:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
         embedder = self.embedder.with_state(self.state.load())
         for batch in batches:
-            yield embed_rows(pa.Table.from_batches([batch]), embedder)
+            yield embed_rows(pa.Table.from_batches([batch]), embedder, directions=self.directions)
 
 
 def _passed(rows: pa.Table, embedder: Embedder, reasons: np.ndarray) -> dict[str, pa.Array]:

@@ -22,11 +22,17 @@ EMPTY_CONTENT = "empty content"
 NOT_UTF8 = "text is not UTF-8"
 NOT_FINITE = "NaN or infinite value"
 ZERO_NORM = "zero norm"
+HUGE = "value too large"
 UNREADABLE_IMAGE = "unreadable image"
 
 State = dict[str, np.ndarray]
 Result = tuple[np.ndarray, np.ndarray]
 Self = TypeVar("Self", bound="Embedder")
+
+# Squared length above which distances between float32 vectors could overflow.
+_LONGEST = 1e37
+# Below this a float32 sum of squares, whatever its rounding, leaves no doubt.
+_SURELY_SHORT = 1e36
 
 _models: dict[tuple[Any, ...], Any] = {}
 _models_lock = threading.Lock()
@@ -202,9 +208,17 @@ def check_vectors(vectors: np.ndarray, reasons: np.ndarray, *, normalize: bool) 
     if not vectors.shape[0]:
         return vectors, reasons
     fine = usable(reasons)
-    finite = np.isfinite(vectors).all(axis=1)
+    finite = np.ones(len(vectors), bool)
+    with np.errstate(all="ignore"):  # NaN, infinity and overflow are what is looked for
+        suspect = np.flatnonzero(~(np.einsum("ij,ij->i", vectors, vectors) < _SURELY_SHORT))
+        doubtful = vectors[suspect].astype(np.float64)
+        finite[suspect] = np.isfinite(doubtful).all(axis=1)
+        huge = np.zeros(len(vectors), bool)
+        huge[suspect] = finite[suspect] & ((doubtful * doubtful).sum(axis=1) > _LONGEST)
     set_reason(reasons, ~finite, NOT_FINITE)
-    if normalize:
+    if not normalize:
+        set_reason(reasons, huge, HUGE)
+    else:
         wide = vectors.astype(np.float64)
         with np.errstate(all="ignore"):  # rows with a reason may hold anything
             norms = np.sqrt((wide * wide).sum(axis=1))

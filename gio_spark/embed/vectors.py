@@ -68,11 +68,16 @@ class VectorEmbedder(Embedder):
 
     def fit(self, sample: pa.Table) -> State:
         """Find the most common length (the shortest of equals)."""
-        lengths, _ = flat_lists(column(sample, self._column()))
-        lengths = lengths[lengths > 0]
+        array = column(sample, self._column())
+        found, _ = flat_lists(array)
+        lengths = found[found > 0]
         if not len(lengths):
+            nulls = int(array.null_count)
             raise InputError(
-                f"Column '{self._column()}' has no vector in {sample.num_rows} sampled rows."
+                f"column {self._column()!r} has no vector in {len(array):,} sampled rows "
+                f"({nulls:,} null, {int((found == 0).sum()) - nulls:,} empty, "
+                f"{int((found < 0).sum()):,} of bytes that are not whole float32 values). Name the "
+                "column that holds them in columns.vector, or fill it."
             )
         values, counts = np.unique(lengths, return_counts=True)
         return {"dimension": np.array([values[counts.argmax()]], dtype=np.int64)}

@@ -164,9 +164,17 @@ def encode_vectors(matrix: NDArray[np.float32]) -> pa.BinaryArray:
 
 
 def decode_vectors(
-    array: pa.Array | pa.ChunkedArray, dimension: int | None = None
+    array: pa.Array | pa.ChunkedArray,
+    dimension: int | None = None,
+    *,
+    what: str = "column 'vector'",
 ) -> NDArray[np.float32]:
     """Decode BINARY float32 or lists of numbers to a float32 matrix (n, d), zero-copy if it can.
+
+    Args:
+        array: n vectors.
+        dimension: d, where it is known.
+        what: Whose vectors these are, for the message.
 
     Raises:
         InputError: A value is null, or lengths differ, or they are not `dimension`.
@@ -178,13 +186,16 @@ def decode_vectors(
             else pa.array([], array.type)
         )
     if array.null_count:
-        raise InputError(f"{array.null_count} of {len(array)} vectors are null.")
+        raise InputError(
+            f"{what}: {array.null_count:,} of {len(array):,} vectors are null. Leave such rows "
+            "out, as a run does by putting them into quarantine."
+        )
     n = len(array)
     kind = array.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         wide = np.int64 if pa.types.is_large_binary(kind) else np.int32
         offsets = np.frombuffer(array.buffers()[1], wide)[array.offset : array.offset + n + 1]
-        d = _common_length(np.diff(offsets), n, 4, dimension)
+        d = _common_length(np.diff(offsets), n, 4, dimension, what)
         if n == 0:
             return np.empty((0, d), np.float32)
         flat = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
@@ -193,18 +204,24 @@ def decode_vectors(
         array = array.cast(pa.list_(kind.value_type))
         kind = array.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        raise InputError(f"Vectors must be BINARY float32 or arrays of numbers, not {kind}.")
+        raise InputError(
+            f"{what}: vectors must be BINARY float32 or arrays of numbers, not {kind}."
+        )
     lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
-    d = _common_length(lengths, n, 1, dimension)
+    d = _common_length(lengths, n, 1, dimension, what)
     values = array.flatten()
     if values.null_count:
-        raise InputError(f"{values.null_count} numbers inside vectors are null.")
+        raise InputError(
+            f"{what}: {values.null_count:,} numbers inside vectors are null. Leave such rows out."
+        )
     if not pa.types.is_float32(values.type):
         values = values.cast(pa.float32(), safe=False)
     return values.to_numpy(zero_copy_only=False).reshape(n, d)
 
 
-def _common_length(lengths: NDArray[Any], n: int, unit: int, dimension: int | None) -> int:
+def _common_length(
+    lengths: NDArray[Any], n: int, unit: int, dimension: int | None, what: str
+) -> int:
     """Return the one length all vectors have, in numbers, or say which lengths were found."""
     if n == 0:
         return dimension or 0
@@ -212,6 +229,7 @@ def _common_length(lengths: NDArray[Any], n: int, unit: int, dimension: int | No
     if low != high or low % unit or (dimension is not None and low // unit != dimension):
         wanted = f"{dimension}" if dimension is not None else "one common number"
         raise InputError(
-            f"Vectors have {low / unit:g} to {high / unit:g} numbers where {wanted} is expected."
+            f"{what}: {n:,} vectors have {low / unit:g} to {high / unit:g} numbers where {wanted} "
+            "is expected. Leave rows of another length out, or embed them with the same embedder."
         )
     return low // unit

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 _FRACTION_BITS = 30
+_WHOSE = "column 'vector' of the rows to score"
 """Scores are kept in steps of 2^-30: far above the rounding of the products, so that the same row
 gets the same key wherever it stands; rows closer than that are ties."""
 
@@ -94,10 +95,11 @@ def score_published(
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, object]]:
         held = shipped.load()
         for batch in batches:
-            vectors = decode_vectors(batch.column("vector"), dimension)
+            vectors = decode_vectors(batch.column("vector"), dimension, what=_WHOSE)
             if not np.isfinite(vectors).all():
                 raise InputError(
-                    "vectors hold NaN or infinite values: quarantine such rows before scoring"
+                    f"{_WHOSE}: some hold NaN or infinite values. Leave such rows out, as a run "
+                    "does by putting them into quarantine."
                 )
             score = published_scores(held["target"], vectors, weights=held["weights"])
             key = -np.rint(score * (1 << _FRACTION_BITS)).astype(np.int64)

@@ -260,11 +260,14 @@ def _fit_scorer(
         )
     if kind != "vector":
         raise ConfigError(f"A density ratio is fitted on text or vector content, not '{kind}'.")
-    x = decode_vectors(target.content)
-    y = decode_vectors(pool.content, x.shape[1])
+    x = decode_vectors(target.content, what="content of the target")
+    y = decode_vectors(pool.content, x.shape[1], what="content of the pool")
     for side, matrix in (("target", x), ("pool", y)):
         if not np.isfinite(matrix).all():
-            raise InputError(f"The {side} sample holds NaN or infinite numbers in its vectors.")
+            raise InputError(
+                f"content of the {side}: sampled vectors hold NaN or infinite values. Leave such "
+                "rows out, as a run does by putting them into quarantine."
+            )
     if settings.estimator == "knn":
         n = settings.knn_rows
         return fit_knn(

@@ -108,7 +108,9 @@ class VectorScorer:
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
         """Return the raw scores of n vectors."""
-        return self.raw_matrix(decode_vectors(content, self.linear.shape[1]), fold)
+        return self.raw_matrix(
+            decode_vectors(content, self.linear.shape[1], what="content of the rows to score"), fold
+        )
 
     def raw_matrix(self, x: npt.NDArray[np.float32], fold: IntArray) -> FloatArray:
         """Return the raw scores of the rows of a matrix (n, d)."""
@@ -160,7 +162,9 @@ class KnnScorer:
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
         """Return the raw scores of n vectors."""
-        return self.raw_matrix(decode_vectors(content, self.pool.shape[1]), fold)
+        return self.raw_matrix(
+            decode_vectors(content, self.pool.shape[1], what="content of the rows to score"), fold
+        )
 
     def raw_matrix(self, x: npt.NDArray[np.float32], fold: IntArray) -> FloatArray:
         """Return the raw scores of the rows of a matrix (n, d)."""

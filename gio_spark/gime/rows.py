@@ -114,7 +114,9 @@ def from_arrow(
         if kind == "arrow":
             columns[role] = Column(array, valid)
         elif kind == "vector":
-            found = decode_vectors(array.drop_null(), dimension)
+            found = decode_vectors(
+                array.drop_null(), dimension, what="role 'vector' of the metrics"
+            )
             matrix = found
             if not valid.all():
                 matrix = np.zeros((len(array), found.shape[1]), np.float32)

@@ -289,8 +289,8 @@ def _certified_best(
     if not np.isfinite(top).all():
         bad = int(np.count_nonzero(~np.isfinite(top)))
         raise InputError(
-            f"{bad} of {len(part)} rows of a block hold NaN, infinite or huge values: "
-            "quarantine such rows before quantising"
+            f"vectors: {bad} of {len(part)} rows of a block hold NaN, infinite or huge values "
+            "(squared length above 3e38). Leave such rows out, or scale the vectors."
         )
     if len(book) - (without is not None) < 2:
         return best.astype(np.int32)

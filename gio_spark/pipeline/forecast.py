@@ -173,7 +173,11 @@ def _dimension(settings: RunSettings, embedder: Embedder, pool: Input) -> int:
 
         first = pool.rows.selectExpr(f"{quoted_column(column)} AS v").where("v IS NOT NULL")
         table = bounded(first.limit(1), 1, "one vector")
-        return int(decode_vectors(table["v"]).shape[1]) if table.num_rows else 1
+        return (
+            int(decode_vectors(table["v"], what=f"pool: column {column!r}").shape[1])
+            if table.num_rows
+            else 1
+        )
     try:
         return embedder.dimension
     except InputError:

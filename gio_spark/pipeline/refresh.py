@@ -22,6 +22,7 @@ from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.series import measure_refresh
 from gio_spark.pipeline.store import load_arrays
 from gio_spark.pipeline.strata import kept_by_source
+from gio_spark.pipeline.vectors import content_columns
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import Input, Record, Workspace, open_input, pin_input, quoted_column
 from gio_spark.tracking import NullTracker
@@ -140,7 +141,9 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
     state = load_arrays(ws, _embed_fit_key(ctx, base)) if embedder.needs_fit else {}
     if embedder.needs_fit:
         embedder = embedder.with_state(state)
-    out = embed.embed(new, embedder, columns=pool.columns).select(
+    out = embed.embed(
+        new, embedder, columns=pool.columns, directions=ctx.settings.quantize.spherical
+    ).select(
         "*",
         F.lit("pool").alias("side"),
         F.lit(embedder.name).alias("embedder"),
@@ -149,7 +152,7 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
     )
     new_rows = ws.write("embeddings", out, fingerprint=key, run=ctx.run, stage="refresh")
     written = ws.read("embeddings", key)
-    bad_rows = _judge(ctx, written, new_rows)
+    bad_rows = _judge(ctx, pool, written, new_rows)
     book = np.array(load_arrays(ws, keys["fit"])["centroids"])
     assigned = quantize.assign(
         written.where(F.col("reason").isNull()).select("id", "vector", *vectors.CARRIED),
@@ -210,7 +213,7 @@ def _embed_fit_key(ctx: Context, base: Record) -> str:
     return own[-1].fingerprint
 
 
-def _judge(ctx: Context, written: DataFrame, new_rows: int) -> int:
+def _judge(ctx: Context, pool: Input, written: DataFrame, new_rows: int) -> int:
     """Write the new rows' quarantine; stop where too many are unusable."""
     bad = written.where(F.col("reason").isNotNull()).select(
         "id", "reason", F.lit(None).cast("string").alias("detail"), F.lit("pool").alias("side")
@@ -222,9 +225,11 @@ def _judge(ctx: Context, written: DataFrame, new_rows: int) -> int:
     count = ctx.workspace.write("quarantine", bad, fingerprint=key, run=ctx.run, stage="refresh")
     if count > ctx.settings.quarantine.max_share * max(new_rows, 1):
         raise TooManyBadRowsError(
-            f"{count:,} of {new_rows:,} new rows cannot be used, above quarantine.max_share = "
-            f"{ctx.settings.quarantine.max_share:g}. Look at {ctx.workspace.place('quarantine')}; "
-            "the selection is as it was."
+            f"{pool.name}: {count:,} of {new_rows:,} new rows of {pool.location} "
+            f"({content_columns(pool)}) cannot be used, above quarantine.max_share = "
+            f"{ctx.settings.quarantine.max_share:g}. Look for the reasons in "
+            f"{ctx.workspace.place('quarantine')}, mend the input, or allow a larger share; the "
+            "selection is as it was."
         )
     return count
 

@@ -25,6 +25,8 @@ _SPEED = {"batch_rows", "processes", "device", "model_batch"}
 # Rows that were put aside because another row says the same are no sign of bad data.
 HARMLESS = ("copy of another row", "duplicate")
 
+_CONTENT = ("text", "vector", "image")
+
 CARRIED = ("tokens", "source", "quality", "event_time", "ingest_time", "label")
 
 
@@ -65,7 +67,10 @@ def fit_embedder(ctx: Context, embedder: embed.Embedder, pool: Input) -> tuple[e
     key = fingerprint("embed-fit", embedder_name(embedder), pool.fingerprint())
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        state = embed.fit_state(pool.rows, embedder, total=pool.count)
+        try:
+            state = embed.fit_state(pool.rows, embedder, total=pool.count)
+        except InputError as error:
+            raise InputError(f"{pool.name}: {pool.location}: {error}") from error
         return save_arrays(ctx.workspace, "embedder", state, fingerprint=key, run=ctx.run), {}
 
     ctx.stage("embed-fit", key, "models", make)
@@ -76,13 +81,19 @@ def embed_side(
     ctx: Context, embedder: embed.Embedder, fit_key: str, source: Input
 ) -> tuple[str, int]:
     """Embed one input; gives the fingerprint of its rows and their number."""
-    key = fingerprint("embed", embedder_name(embedder), fit_key, source.fingerprint())
+    directed = ["directions"] if ctx.settings.quantize.spherical else []
+    key = fingerprint("embed", embedder_name(embedder), fit_key, source.fingerprint(), *directed)
 
     # The number of chunks is no part of the key: the rows are the same.
     chunks = chunks_for(source.count, ctx.settings.chunk_rows)
 
     def embedded(chunk: Chunk) -> DataFrame:
-        out = embed.embed(chunk.rows(source.rows), embedder, columns=source.columns)
+        out = embed.embed(
+            chunk.rows(source.rows),
+            embedder,
+            columns=source.columns,
+            directions=bool(directed),
+        )
         return out.select(
             "*",
             F.lit(source.name).alias("side"),
@@ -177,18 +188,24 @@ def _judge(ctx: Context, side: Side, rows: int) -> None:
     bad = sum(harmful.values())
     shown = ", ".join(f"{n:,} {r}" for r, n in sorted(harmful.items(), key=lambda x: -x[1])[:6])
     where = ctx.workspace.place("quarantine")
+    source = f"{side.source.location} ({content_columns(side.source)})"
     if side.usable == 0:
         raise InputError(
-            f"{side.name}: none of the {total:,} rows of {side.source.location} can be used "
-            f"({shown}). See {where}."
+            f"{side.name}: none of the {total:,} rows of {source} can be used: {shown}. See "
+            f"{where}; name the column that holds the content, or mend the input."
         )
     if bad > ctx.settings.quarantine.max_share * total:
         raise TooManyBadRowsError(
-            f"{side.name}: {bad:,} of {total:,} rows of {side.source.location} cannot be used "
-            f"({shown}), which is above quarantine.max_share = "
-            f"{ctx.settings.quarantine.max_share:g}. Look at {where}, mend the input, or allow "
-            "a larger share."
+            f"{side.name}: {bad:,} of {total:,} rows of {source} cannot be used: {shown}. That is "
+            f"above quarantine.max_share = {ctx.settings.quarantine.max_share:g}. Look at {where}, "
+            "mend the input, or allow a larger share."
         )
+
+
+def content_columns(source: Input) -> str:
+    """Return an input's content columns with their roles, for messages."""
+    roles = {c: f"columns.{r}" for r, c in source.columns.named().items() if r in _CONTENT}
+    return ", ".join(f"{roles.get(c, 'feature')} {c!r}" for c in source.columns.content())
 
 
 def vectors_of(ctx: Context, side: Side, chunk: Chunk = WHOLE) -> DataFrame:

@@ -79,7 +79,9 @@ def assign(
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
         book = shipped.load()
         for batch in batches:
-            vectors = decode_vectors(batch.column("vector"), book.dimension)
+            vectors = decode_vectors(
+                batch.column("vector"), book.dimension, what="column 'vector' of the rows to assign"
+            )
             yield {
                 "id": batch.column("id"),
                 **_found(vectors, book, second=second, spherical=spherical),

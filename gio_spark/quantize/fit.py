@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gio_spark.settings.quantize import QuantizeSettings
 
 log = logging.getLogger(__name__)
+_WHOSE = "column 'vector' of the rows to cluster"
 
 _MOST_FAR = 256
 _AGREEMENT_ROWS = 2048
@@ -211,7 +212,7 @@ class MiniBatchKMeans:
         on_sample: Callable[[FloatMatrix], None] | None,
     ) -> KMeansState:
         if rows < 1:
-            raise InputError("there are no rows with a vector to cluster: check the input")
+            raise InputError(f"{_WHOSE}: no row has a vector. Check the table and columns.vector.")
         sample = self._sample(df, rows)
         if on_sample is not None:
             on_sample(sample)
@@ -244,18 +245,19 @@ class MiniBatchKMeans:
     def _sample(self, df: DataFrame, rows: int) -> FloatMatrix:
         first = df.limit(1).toArrow()
         if not first.num_rows:
-            raise InputError("there are no rows with a vector to cluster: check the input")
-        dimension = decode_vectors(first["vector"]).shape[1]
+            raise InputError(f"{_WHOSE}: no row has a vector. Check the table and columns.vector.")
+        dimension = decode_vectors(first["vector"], what=_WHOSE).shape[1]
         wanted = min(rows, sample_rows(self.k, dimension, self.init_rows))
         salt = f"kmeans-first-{self.seed}"
         table = hash_sample(df, wanted, salt, total=rows)
-        sample = np.ascontiguousarray(decode_vectors(table["vector"], dimension))
+        sample = np.ascontiguousarray(decode_vectors(table["vector"], dimension, what=_WHOSE))
         finite = np.isfinite(sample).all(axis=1)
         if not finite.all():
             bad = table["id"][int(np.flatnonzero(~finite)[0])].as_py()
             raise InputError(
-                f"{int((~finite).sum())} vectors of the sample hold NaN or infinite values, "
-                f"first id {bad!r}: quarantine such rows before quantising"
+                f"{_WHOSE}: {int((~finite).sum()):,} of {len(sample):,} sampled vectors hold NaN "
+                f"or infinite values, first id {bad!r}. Leave such rows out, as a run does by "
+                "putting them into quarantine."
             )
         return unit_rows(sample) if self.spherical else sample
 

@@ -93,8 +93,8 @@ def unit_rows(vectors: FloatMatrix) -> FloatMatrix:
     lengths = np.sqrt(row_squares(vectors))
     if (lengths == 0.0).any():
         raise InputError(
-            f"{int((lengths == 0.0).sum())} rows are all zeros and have no direction: "
-            "quarantine them, or set spherical to false"
+            f"column 'vector': {int((lengths == 0.0).sum()):,} of {len(vectors):,} rows are all "
+            "zeros and have no direction. Leave them out, or set quantize.spherical to false."
         )
     return (vectors / lengths[:, None]).astype(np.float32)
 

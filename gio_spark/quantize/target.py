@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _OUT, _ROWS, _ROWS_OUT = -1, -2, -3
 _WIDTH_SAMPLE = 4096
+_WHOSE = "column 'vector' of the target"
 
 
 def target_mass(
@@ -79,7 +80,7 @@ def target_mass(
         held = shipped.load()
         total = TargetMass.empty(clusters)
         for batch in batches:
-            vectors = decode_vectors(batch.column("vector"), dimension)
+            vectors = decode_vectors(batch.column("vector"), dimension, what=_WHOSE)
             _refuse_bad(vectors)
             if spherical:
                 vectors = unit_rows(vectors)
@@ -102,17 +103,17 @@ def target_mass(
     summed = parts.groupBy("cluster").agg(F.sum("fixed").cast("bigint").alias("fixed"))
     found = _from_table(bounded(summed, clusters + 3, "target mass per cluster"), clusters)
     if not found.rows:
-        raise InputError("the target has no rows with a vector: check the target table")
+        raise InputError(f"{_WHOSE}: no row has a vector. Check the table and its columns.vector.")
     return found
 
 
 def _width(df: DataFrame, centroids: FloatMatrix, rows: int, spherical: bool, seed: int) -> float:
     if rows < 1:
-        raise InputError("the target has no rows with a vector: check the target table")
+        raise InputError(f"{_WHOSE}: no row has a vector. Check the table and its columns.vector.")
     if len(centroids) < 2:
         return 0.0
     table = hash_sample(df, min(rows, _WIDTH_SAMPLE), f"target-width-{seed}", total=rows)
-    sample = decode_vectors(table["vector"], centroids.shape[1])
+    sample = decode_vectors(table["vector"], centroids.shape[1], what=_WHOSE)
     _refuse_bad(sample)
     if spherical:
         sample = unit_rows(sample)
@@ -123,7 +124,8 @@ def _refuse_bad(vectors: FloatMatrix) -> None:
     bad = int((~np.isfinite(vectors).all(axis=1)).sum())
     if bad:
         raise InputError(
-            f"{bad} target vectors hold NaN or infinite values: quarantine such rows first"
+            f"{_WHOSE}: {bad:,} vectors hold NaN or infinite values. Leave such rows out, as a run "
+            "does by putting them into quarantine."
         )
 
 

@@ -103,4 +103,27 @@ def test_a_pool_without_any_usable_row_stops_the_run(make):
     )
     done = made("run")
     assert done.exit_code == 2
-    assert "'vector' has no vector" in done.stderr and "Traceback" not in done.stderr
+    place = made.folder / "pool.parquet"
+    said = " ".join(done.stderr.split())
+    assert (
+        f"error: pool: {place}: column 'vector' has no vector in 300 sampled rows (300 null, "
+        "0 empty, 0 of bytes that are not whole float32 values). Name the column"
+    ) in said
+    assert "Traceback" not in done.stderr
+
+
+def test_a_target_without_any_usable_row_stops_the_run_with_its_reasons(make):
+    made = make()
+    rows = jobs.vector_target()
+    vectors = [[float("nan")] * jobs.DIMENSION] * 79 + [[1.0]]
+    column = pa.array(vectors, pa.list_(pa.float32()))
+    pq.write_table(rows.set_column(1, "vector", column), made.folder / "target.parquet")
+    done = made("run", "embed.dimension=6")
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.split())
+    assert "error: target: none of the 80 rows of" in said
+    assert "(columns.vector 'vector') cannot be used" not in said
+    assert (
+        "target.parquet (columns.vector 'vector') can be used: 79 NaN or infinite value, "
+        "1 wrong length: 1 instead of 6. See"
+    ) in said

@@ -117,7 +117,10 @@ def test_without_a_set_dimension_the_most_common_length_of_the_sample_is_it():
 
 def test_a_sample_without_vectors_is_refused_by_name():
     embedder = make_embedder(EmbedSettings(), COLUMNS)
-    with pytest.raises(InputError, match="Column 'v' has no vector"):
+    with pytest.raises(
+        InputError,
+        match=r"column 'v' has no vector in 2 sampled rows \(2 null, 0 empty, 0 of bytes",
+    ):
         embedder.fit(table(pa.array([None, None], pa.binary())))
 
 

@@ -33,7 +33,7 @@ def test_chunks_are_decoded_as_one():
 def test_ragged_and_null_vectors_are_refused():
     with pytest.raises(InputError, match="1 to 2 numbers where 2"):
         decode_vectors(pa.array([[1.0, 2.0], [1.0]], pa.list_(pa.float32())), 2)
-    with pytest.raises(InputError, match="1 of 2 vectors are null"):
+    with pytest.raises(InputError, match=r"column 'vector': 1 of 2 vectors are null"):
         decode_vectors(pa.array([[1.0], None], pa.list_(pa.float32())))
     with pytest.raises(InputError, match="3 numbers where 4"):
         decode_vectors(encode_vectors(np.ones((2, 3), np.float32)), 4)

@@ -159,6 +159,30 @@ def test_a_zero_vector_is_usable_where_no_direction_is_needed(place):
     assert sum(reasons(place).values()) == 7
 
 
+def test_vectors_too_long_to_compare_are_put_aside_unless_they_are_scaled(place):
+    rows = jobs.vector_pool().to_pylist()
+    rows[0]["vector"] = [3e38] * jobs.DIMENSION
+    rows[1]["vector"] = [1e19] + [0.0] * (jobs.DIMENSION - 1)
+    rows[2]["vector"] = [1e17] + [0.0] * (jobs.DIMENSION - 1)
+    pool = jobs.write(
+        pa.Table.from_pylist(rows, schema=jobs.vector_pool().schema), place / "huge.parquet"
+    )
+    assert len(jobs.picked_ids(jobs.settings(place, pool=pool))) == 100
+    assert reasons(place) == {"value too large": 2}
+    scaled = jobs.settings(
+        place, pool=pool, embed={"normalize": True}, workspace=str(place / "scaled")
+    )
+    assert len(jobs.picked_ids(scaled)) == 100
+    assert not (place / "scaled" / "quarantine").exists()
+
+
+def test_a_zero_vector_is_put_aside_where_clusters_are_of_directions(place):
+    pool = jobs.write(with_bad_vectors(jobs.vector_pool()), place / "bad.parquet")
+    made = jobs.settings(place, pool=pool, quantize={"spherical": True})
+    assert len(jobs.picked_ids(made)) == 100
+    assert reasons(place)["zero norm"] == 1
+
+
 def test_texts_that_cannot_be_used_are_counted_by_reason(place):
     rows = jobs.text_rows("p", 100, 0, 60, 1).to_pylist()
     rows[0]["text"], rows[1]["text"], rows[2]["text"] = None, "", " \n\t "
@@ -186,7 +210,10 @@ def test_too_many_bad_rows_stop_the_run_with_their_count(place):
         row["vector"] = None
     bad = pa.Table.from_pylist(rows, schema=jobs.vector_pool().schema)
     pool = jobs.write(bad, place / "bad.parquet")
-    with pytest.raises(TooManyBadRowsError, match=r"pool: 150 of 600 rows") as e:
+    with pytest.raises(
+        TooManyBadRowsError,
+        match=r"pool: 150 of 600 rows of .*bad.parquet \(columns.vector 'vector",
+    ) as e:
         jobs.select(jobs.settings(place, pool=pool))
     assert "150 null content" in str(e.value) and "quarantine.max_share = 0.2" in str(e.value)
     assert not (place / "ws" / "assignments").exists()

@@ -108,7 +108,9 @@ def test_unusable_new_rows_are_counted_and_too_many_leave_the_selection_as_it_wa
         [jobs.vector_pool(), pa.Table.from_pylist(worse, schema=jobs.vector_pool().schema)]
     )
     jobs.write(both, place / "pool.parquet")
-    with pytest.raises(TooManyBadRowsError, match="100 of 100 new rows cannot be used"):
+    with pytest.raises(
+        TooManyBadRowsError, match=r"pool: 100 of 100 new rows of .*vector.\) cannot be used"
+    ):
         refresh(made)
     kept = set(jobs.picked(made, run)["gio_id"].to_pylist())
     assert set(before) <= kept

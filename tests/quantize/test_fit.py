@@ -225,7 +225,7 @@ def test_ragged_vectors_are_refused(spark):
 
 def test_no_rows_is_an_error(spark):
     x, _ = planted()
-    with pytest.raises(InputError, match="no rows"):
+    with pytest.raises(InputError, match="rows to cluster: no row has a vector"):
         MiniBatchKMeans(k=3).fit(frame(spark, x).where("id = 'none'"))
 
 
