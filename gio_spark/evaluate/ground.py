@@ -18,7 +18,7 @@ from gio_spark.evaluate.arena import Arena
 from gio_spark.gio import mix_targets
 from gio_spark.pipeline import clean, clusters, prepare, vectors
 from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.run import local_folder
+from gio_spark.pipeline.places import local_folder
 from gio_spark.settings.run import RunSettings, parse_budget
 from gio_spark.tables import Workspace, quoted_column
 from gio_spark.tracking import TrackedInput, tracker

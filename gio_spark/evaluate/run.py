@@ -21,7 +21,7 @@ from gio_spark.evaluate.cells import TABLE, Outcome, Plan, load_modules, run_cel
 from gio_spark.evaluate.ground import Ground, budgets_of, make_arena, prepared
 from gio_spark.evaluate.measures import MEASURES, wanted_measures
 from gio_spark.pipeline import prepare
-from gio_spark.pipeline.run import local_folder
+from gio_spark.pipeline.places import local_folder
 from gio_spark.report import render_evaluation, scores
 from gio_spark.settings.load import build
 from gio_spark.tables import Workspace

@@ -20,7 +20,8 @@ from gio_spark.gio.checks import (
     quantisation_consistency,
     self_consistency,
 )
-from gio_spark.pipeline.run import Curation, report_folder, run
+from gio_spark.pipeline.places import report_folder
+from gio_spark.pipeline.run import Curation, run
 from gio_spark.quantize import ClusterStats
 from gio_spark.report import render_checks
 from gio_spark.settings.run import RunSettings

@@ -22,8 +22,8 @@ from gio_spark.pipeline.context import fingerprint
 from gio_spark.pipeline.gate import as_facts, checks_table, gate_facts
 from gio_spark.pipeline.ground import Ground
 from gio_spark.pipeline.measure import measured
+from gio_spark.pipeline.places import local_folder, report_folder
 from gio_spark.pipeline.refresh import _newest_run as newest_run
-from gio_spark.pipeline.run import local_folder, report_folder
 from gio_spark.pipeline.steer import judge, thresholds_for
 from gio_spark.report.gate import render_gate
 from gio_spark.tables import Record, Workspace

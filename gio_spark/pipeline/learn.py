@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from gio_spark import gime
 from gio_spark.engine import bounded
-from gio_spark.errors import ConfigError
+from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.labelled import labelled, unlabelled
+from gio_spark.pipeline import learn_page
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.ground import Ground
 from gio_spark.settings.run import parse_budget
@@ -161,11 +162,12 @@ def learn(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Learnt:
             run=ctx.run,
             stage=STAGE,
         )
-        _track(ctx, table, facts)
         return rows, facts
 
     record = ctx.stage(STAGE, key, "sensitivity", make, rows=ctx.settings.gime.sample)
-    return load(ctx.workspace, record)
+    learnt = load(ctx.workspace, record)
+    learn_page.tell(ctx, learnt)
+    return learnt
 
 
 def _task(
@@ -367,26 +369,13 @@ def _by_strength(factors: pd.DataFrame) -> pd.DataFrame:
     return factors.iloc[order].reset_index(drop=True)
 
 
-def _track(ctx: Context, table: pd.DataFrame, facts: Mapping[str, Any]) -> None:
-    numbers = {
-        "sensitivity/full_score": facts["full_score"],
-        "sensitivity/random_score": facts["random_score"][0],
-        "sensitivity/training_seconds": facts["seconds"],
-        "sensitivity/models": float(facts["models"]),
-    }
-    for row in table.to_dict("records"):
-        for name in ("change", "low", "high", "pearson", "spearman"):
-            value = row[name]
-            if value is not None and np.isfinite(value):
-                numbers[f"sensitivity/{row['metric']}/{name}"] = float(value)
-    ctx.tracker.metrics(numbers)
-    ctx.tracker.tags(
-        {f"gio.sensitivity.{c}": ", ".join(table.loc[table["class"] == c, "metric"])
-         for c in ("high", "moderate", "low")}
-    )  # fmt: skip
+def of_key(workspace: Workspace, key: str) -> Learnt:
+    """Read what complete runs of a fingerprint found.
 
-
-def last(workspace: Workspace, run: str | None = None) -> Record | None:
-    """Return the newest record of sensitivity runs, of one run or of any."""
-    found = [r for r in workspace.records(run) if r.stage == STAGE]
-    return found[-1] if found else None
+    Raises:
+        InputError: They are gone.
+    """
+    record = workspace.complete(STAGE, key)
+    if record is None:
+        raise InputError(f"The sensitivity runs are gone from {workspace.place('sensitivity')}.")
+    return load(workspace, record)

@@ -28,11 +28,11 @@ from gio_spark.pipeline import (
 )
 from gio_spark.pipeline.context import Context
 from gio_spark.pipeline.describe import report_data
+from gio_spark.pipeline.places import local_folder, report_folder
 from gio_spark.report import render
 from gio_spark.settings.load import build
 from gio_spark.settings.run import RunSettings, parse_budget
 from gio_spark.tables import STAGE_TABLES, Record, Workspace
-from gio_spark.tables.names import is_remote_path
 from gio_spark.tracking import TrackedInput, tracker
 
 if TYPE_CHECKING:
@@ -313,18 +313,6 @@ def _track(ctx: Context, summary: dict[str, Any], chosen: choose.Chosen, page: P
     plan = page.parent / "plan.csv"
     chosen.plan.to_csv(plan, index=False)
     ctx.tracker.artifact(page.parent, "report")
-
-
-def local_folder(workspace: Workspace) -> Path:
-    """Return where files beside the tables go: the workspace, or here if that is not local."""
-    if workspace.in_catalog or is_remote_path(workspace.location):
-        return Path("gio-workspace-files")
-    return Path(workspace.location)
-
-
-def report_folder(workspace: Workspace, run_id: str) -> Path:
-    """Return the folder of a run's report."""
-    return local_folder(workspace) / "reports" / run_id
 
 
 def _still_there(workspace: Workspace, run_id: str) -> bool:

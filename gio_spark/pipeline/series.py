@@ -15,7 +15,7 @@ from gio_spark.pipeline.context import Context
 from gio_spark.pipeline.gate import as_facts, gate_facts, verdict_of
 from gio_spark.pipeline.ground import Ground
 from gio_spark.pipeline.measure import MAX_FIGURES, measured, named_values, stored
-from gio_spark.pipeline.run import local_folder
+from gio_spark.pipeline.places import local_folder
 from gio_spark.tracking import tracker
 
 if TYPE_CHECKING:
@@ -176,12 +176,28 @@ def _same_version(ws: Workspace, known: Record, ground: Ground, constants: gime.
 # ---- series ------------------------------------------------------------------------------------
 
 
+def in_series(ws: Workspace, base: Record, key: str) -> bool:
+    """Say whether a refresh has its entry in the series of its run's metrics."""
+    if ws.complete(STAGE, key) is None or not ws.exists("metric_series"):
+        return False
+    numbers = ws.read("metric_series", base.run).where(F.col("refresh") == _number(ws, base, key))
+    return int(numbers.limit(1).count()) > 0
+
+
+def _number(ws: Workspace, base: Record, key: str) -> int:
+    """Return which refresh of a run this is; 0 is the run itself."""
+    keys = [r.fingerprint for r in ws.records(base.run) if r.stage == "refresh"]
+    return 1 + keys.index(key) if key in keys else 0
+
+
 def write_series(ws: Workspace, base: Record) -> pd.DataFrame:
     """Write the time series of a run's metrics, one refresh after another, with their drift."""
     parts = []
     records = [r for r in ws.records(base.run) if r.stage in ("metrics", STAGE)]
     first = [r for r in records if r.stage == "metrics"][-1:]
-    for number, record in enumerate([*first, *(r for r in records if r.stage == STAGE)]):
+    for record in [*first, *(r for r in records if r.stage == STAGE)]:
+        # A refresh that was never measured leaves a gap, and no later one takes its number.
+        number = _number(ws, base, record.fingerprint)
         figures = stored(ws, record.fingerprint)
         robust = figures[(figures["form"] == "robust") & figures["value"].notna()]
         verdict = base.detail.get("gate") if number == 0 else record.detail.get("gate")

@@ -199,6 +199,7 @@ def learnt(spark, tmp_path_factory):
         },
         budget=60,
         gime=QUICK,
+        tracking={"enabled": True, "experiment": "gime"},
     )
     jobs.write(labelled(jobs.vector_pool(400)), made.folder / "pool.parquet")
     target = jobs.vector_rows("t", 160, np.arange(160) % 2, seed=2)
@@ -228,6 +229,22 @@ def test_sensitivity_tells_what_matters_and_is_not_run_twice(learnt):
     assert set(runs["part"]) == {"screen", "sweep", "curve"}
     (page,) = re.findall(r"page: (\S+)", first.stdout)
     assert "<script" not in Path(page).read_text()
+
+
+def test_the_page_its_plots_and_the_cost_are_in_the_tracked_run(learnt):
+    from mlflow.tracking import MlflowClient
+
+    made, _, _ = learnt
+    (store,) = (made.folder / "ws" / "tracking").rglob("*.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{store}")
+    experiment = client.get_experiment_by_name("gime")
+    for one in client.search_runs([experiment.experiment_id]):
+        names = {a.path for a in client.list_artifacts(one.info.run_id, "sensitivity")}
+        assert "sensitivity/sensitivity.html" in names
+        assert any(n.endswith(".png") for n in names)
+        spent = one.data.metrics
+        assert spent["sensitivity/training_seconds"] > spent["sensitivity/full_training_seconds"]
+        assert spent["sensitivity/models"] >= QUICK["screen"]
 
 
 def test_without_labels_sensitivity_says_what_to_do(make):

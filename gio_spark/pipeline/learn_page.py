@@ -1,0 +1,92 @@
+"""The page and the tracked record of the sensitivity runs, wherever a run rests on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from gio_spark import gime
+from gio_spark.pipeline.places import report_folder
+from gio_spark.report.sensitivity import PAGE, render_sensitivity
+
+if TYPE_CHECKING:
+    from gio_spark.pipeline.context import Context
+    from gio_spark.pipeline.learn import Learnt
+    from gio_spark.settings.run import RunSettings
+    from gio_spark.tables import Workspace
+
+DEFAULT_LEVEL = 0.95
+_FOLDER = "sensitivity"
+
+
+def shown_level(settings: RunSettings) -> float:
+    """Return the fraction of full performance that thresholds are shown for."""
+    return settings.gime.wanted_level or DEFAULT_LEVEL
+
+
+def thresholds_of(settings: RunSettings, learnt: Learnt) -> pd.DataFrame:
+    """Return one row per threshold at the level shown."""
+    found, _ = gime.automatic(
+        learnt.found,
+        learnt.directions,
+        level=shown_level(settings),
+        by_hand=settings.gime.thresholds,
+    )
+    table = pd.DataFrame(
+        [vars(t) for t in found],
+        columns=["metric", "bound", "direction", "kind", "share", "worst", "best", "upper"],
+    )
+    return table.astype(dict.fromkeys(("bound", "share", "worst", "best", "upper"), float))
+
+
+def page_of(workspace: Workspace, run: str) -> Path:
+    """Return the path of a run's page of its sensitivity runs."""
+    return report_folder(workspace, run) / _FOLDER / PAGE
+
+
+def tell(ctx: Context, learnt: Learnt) -> None:
+    """Write the page and record it, its plots, the figures and their cost with the run.
+
+    Done whenever a run rests on sensitivity runs, complete ones of an earlier run too: its record
+    then shows by itself where its thresholds come from and what they cost.
+    """
+    facts, level = learnt.facts, shown_level(ctx.settings)
+    render_sensitivity(
+        learnt.table,
+        learnt.found.sweeps,
+        learnt.found.screen,
+        learnt.curve,
+        thresholds_of(ctx.settings, learnt),
+        page_of(ctx.workspace, ctx.run).parent,
+        numbers={**facts, "level": level},
+        facts={
+            "run": ctx.run,
+            "profile": ctx.settings.gime.profile,
+            "proxy": f"{facts['proxy']}, scored by {facts['measure']}",
+            "thresholds for": f"{level:.0%} of full performance",
+            "budget": str(ctx.settings.budget),
+            "stored in": ctx.workspace.place("sensitivity"),
+        },
+    )
+    numbers = {
+        "sensitivity/full_score": facts["full_score"],
+        "sensitivity/random_score": facts["random_score"][0],
+        "sensitivity/training_seconds": facts["seconds"],
+        "sensitivity/full_training_seconds": facts["full_seconds"],
+        "sensitivity/models": float(facts["models"]),
+    }
+    for row in learnt.table.to_dict("records"):
+        for name in ("change", "low", "high", "pearson", "spearman"):
+            value = row[name]
+            if value is not None and np.isfinite(value):
+                numbers[f"sensitivity/{row['metric']}/{name}"] = float(value)
+    ctx.tracker.metrics(numbers)
+    classes = learnt.table["class"]
+    ctx.tracker.tags(
+        {f"gio.sensitivity.{c}": ", ".join(learnt.table.loc[classes == c, "metric"])
+         for c in ("high", "moderate", "low")}
+    )  # fmt: skip
+    ctx.tracker.artifact(page_of(ctx.workspace, ctx.run).parent, _FOLDER)
