@@ -19,7 +19,7 @@ from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError, TooManyBadRowsError
 from gio_spark.pipeline import prepare, vectors
 from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.series import measure_refresh
+from gio_spark.pipeline.series import in_series, measure_refresh
 from gio_spark.pipeline.store import load_arrays
 from gio_spark.pipeline.strata import kept_by_source
 from gio_spark.pipeline.vectors import content_columns
@@ -82,7 +82,10 @@ def refresh(
         count = base.rows
         return Refreshed(base.run, 0, 0, 0, count, 0, 0, count, did_work=False)
     newest = _last(workspace, base.run)
-    if done is not None and newest is not None and newest.fingerprint == key:
+    nothing_new = done is not None and newest is not None and newest.fingerprint == key
+    # A refresh that died between its rows and its metrics left the series without its entry.
+    whole = not settings.gime.on_refresh or in_series(workspace, base, key)
+    if done is not None and nothing_new and whole:
         return Refreshed(**{**done.detail["counts"], "did_work": False})
     pool = open_input(spark, pool_now, settings.pool_columns(), "pool", pin)
     refreshed: dict[str, Any] = {}
@@ -92,8 +95,9 @@ def refresh(
         refreshed.update(made)
         return made["after"], {"counts": {**made, "run_id": base.run}, "version": pin.version}
 
-    ctx.stage("refresh", key, "", make, rows=pool.count)
+    record = ctx.stage("refresh", key, "", make, rows=pool.count)
     pool.recheck()
+    refreshed = refreshed or {k: v for k, v in record.detail["counts"].items() if k != "run_id"}
     if settings.gime.on_refresh:
         judged = measure_refresh(ctx, base, pool, key)
         refreshed |= {"gate": judged.gate, "drifted": judged.drifted}

@@ -7,6 +7,8 @@ import pytest
 
 from gio_spark import gime
 from gio_spark.engine.progress import Progress
+from gio_spark.pipeline import refresh as refreshing
+from gio_spark.pipeline import series as series_of
 from gio_spark.pipeline.refresh import refresh
 from tests.pipeline import jobs
 
@@ -79,3 +81,36 @@ def test_selected_rows_are_measured_as_they_are_now(refreshed):
     figures = newest_figures(workspace)[-1]
     rows = figures[figures["group"] == "selected"]["rows"].max()
     assert rows == done[-1].after == jobs.table(workspace, "selected").num_rows
+
+
+def test_a_refresh_that_died_before_its_entry_gets_it_from_the_next_start(
+    spark, tmp_path, monkeypatch
+):
+    base = jobs.vector_pool(200)
+    jobs.write(base, tmp_path / "pool.parquet")
+    jobs.write(jobs.vector_target(40), tmp_path / "target.parquet")
+    made = jobs.settings(tmp_path, budget=40)
+    jobs.go(made)
+    jobs.write(
+        pa.concat_tables([base, jobs.vector_pool(30, seed=8, name="n")]), tmp_path / "pool.parquet"
+    )
+
+    def die(*_args, **_more):
+        raise KeyboardInterrupt
+
+    # First it dies before the metrics, then between them and the series.
+    for module, name in ((refreshing, "measure_refresh"), (series_of, "write_series")):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module, name, die)
+            refresh(made, progress=Progress("silent"))
+    done = refresh(made, progress=Progress("silent"))
+    assert done.did_work and (done.new_rows, done.after) == (
+        30,
+        jobs.table(tmp_path / "ws", "selected").num_rows,
+    )
+    series = jobs.table(tmp_path / "ws", "metric_series").to_pandas()
+    volume = series[(series["group"] == "pool") & (series["metric"] == "volume")]
+    assert volume.sort_values("refresh")["refresh"].tolist() == [0, 1]
+    assert not refresh(made, progress=Progress("silent")).did_work
+    stages = [r["stage"] for r in jobs.table(tmp_path / "ws", "runs").to_pylist()]
+    assert stages.count("refresh") == stages.count("refresh metrics") == 1
