@@ -16,6 +16,7 @@ from gio_spark.gime.compute import (
 from gio_spark.gime.drift import beside, drift, one_gate
 from gio_spark.gime.gate import Cells, Verdict, cell_limits, judge, meet, move_quota, robust
 from gio_spark.gime.labelled import labelled, unlabelled
+from gio_spark.gime.moves import Limits
 from gio_spark.gime.profile import (
     METRICS,
     Accumulator,
@@ -58,6 +59,7 @@ __all__ = [
     "Cells",
     "Column",
     "Constants",
+    "Limits",
     "MeanLimit",
     "Metric",
     "OwnScore",

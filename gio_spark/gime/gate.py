@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from gio_spark.errors import InputError
+from gio_spark.gime.moves import Limits, shift
 from gio_spark.gime.thresholds import ADDITIVE
 
 if TYPE_CHECKING:
@@ -180,11 +181,13 @@ class Cells:
         sizes: Rows of the pool per cell, (K,).
         target: The target's mass per cell, (K,), sum 1; None without a target.
         means: Metric -> mean of the row's contribution per cell, (K,), for additive and mean ones.
+        limits: What moved quota must keep; None: the number of rows.
     """
 
     sizes: NDArray[np.int64]
     target: NDArray[np.float64] | None = None
     means: Mapping[str, NDArray[np.float64]] | None = None
+    limits: Limits | None = None
 
 
 def urgency(metric: str, direction: str, take: NDArray[np.int64], cells: Cells) -> NDArray[Any]:
@@ -204,48 +207,46 @@ def urgency(metric: str, direction: str, take: NDArray[np.int64], cells: Cells) 
 
 
 def move_quota(
-    take: NDArray[np.int64], metric: str, direction: str, cells: Cells, *, share: float = 0.02
+    take: NDArray[np.int64],
+    metric: str,
+    direction: str,
+    cells: Cells,
+    *,
+    share: float = 0.02,
+    keep_one: bool = False,
 ) -> NDArray[np.int64]:
     """Move a share of the budget from the cells that help a metric least to those that help most.
 
     Args:
-        take: Rows taken per cell, (K,).
+        take: Rows taken per cell, (K,), or per cell and source, (K, S).
         metric: The failing metric.
         direction: "more" or "less".
-        cells: Sizes, target mass, means.
+        cells: Sizes, target mass, means, limits.
         share: Share of the budget to move.
+        keep_one: Whether no cell is emptied; always so for a set-like metric.
 
     Returns:
-        New rows per cell: same sum, never above what a cell holds.
+        New rows per cell: never above what a cell holds, within the limits, and for a budget in
+        rows of the same sum.
     """
     take = np.asarray(take, np.int64)
-    moved = take.copy()
-    need = urgency(metric, direction, take, cells)
-    amount = max(1, round(share * int(take.sum())))
+    counts = take if take.ndim == 1 else take.sum(axis=1)
+    limits = cells.limits or Limits.of_rows(cells.sizes, int(take.sum()))
+    need = urgency(metric, direction, counts, cells)
     target_like = metric in ("coverage", "mismatch") and cells.target is not None
     evening = metric in ("scope", "variety") and (cells.means or {}).get(metric) is None
-    for cell in np.argsort(-need, kind="stable"):
-        if amount <= 0 or ((target_like or evening) and need[cell] <= 0):
-            break
-        room = int(cells.sizes[cell] - moved[cell])
-        if target_like or evening:
-            room = min(room, int(np.ceil(need[cell] * take.sum())))
-        added = min(room, amount)
-        if added > 0:
-            moved[cell] += added
-            amount -= added
-    surplus = int(moved.sum() - take.sum())
-    for cell in np.argsort(need, kind="stable"):
-        if surplus <= 0:
-            break
-        # A set-like metric would lose what it wins if whole cells were emptied.
-        floor = 1 if metric in SET_LIKE and moved[cell] > 0 else 0
-        gone = min(surplus, max(0, int(moved[cell]) - floor), int(take[cell]))
-        moved[cell] -= gone
-        surplus -= gone
-    if surplus > 0:
-        return take
-    return moved
+    most = None
+    if target_like or evening:
+        # No cell is filled beyond the share that it lacks.
+        most = np.ceil(np.maximum(need, 0) * counts.sum()).astype(np.int64)
+    rows = take.reshape(len(take), -1)
+    # In tokens a row given up makes room for another only if that is no longer: at least two go.
+    least = float(limits.cost.max()) * (1 if (limits.cost == 1).all() else 2)
+    amount = max(share * float(limits.spent(rows).sum()), least)
+    # A set-like metric would lose what it wins if whole cells were emptied.
+    keep_one = keep_one or metric in SET_LIKE
+    moved = shift(rows, need, amount, limits, most=most, keep_one=keep_one)
+    return moved.reshape(take.shape)
 
 
 def meet(
@@ -260,8 +261,8 @@ def meet(
     """Move quota to the worst cells until the gate passes, or no move helps any more.
 
     Args:
-        take: Rows taken per cell.
-        cells: Sizes, target mass, means.
+        take: Rows taken per cell, (K,), or per cell and source, (K, S).
+        cells: Sizes, target mass, means, limits.
         thresholds: What must be reached.
         measure: Recomputes the metrics for rows per cell.
         tries: Moves tried at most.
@@ -275,6 +276,8 @@ def meet(
     values = measure(best)
     verdict = judge(values, thresholds)
     done = 0
+    # A cell emptied for one metric is a cell lost to another.
+    held = any(t.metric in SET_LIKE for t in thresholds)
     stuck: set[str] = set()
     step = dict.fromkeys((t.metric for t in thresholds), share)
     while not verdict.passed and done < tries:
@@ -282,7 +285,9 @@ def meet(
         if not failed:
             break
         worst = max(failed, key=lambda c: _distance(thresholds, c))
-        moved = move_quota(best, worst.metric, worst.direction, cells, share=step[worst.metric])
+        moved = move_quota(
+            best, worst.metric, worst.direction, cells, share=step[worst.metric], keep_one=held
+        )
         done += 1
         after = measure(moved)
         if not np.array_equal(moved, best) and move_distance(after, thresholds) < move_distance(

@@ -28,6 +28,7 @@ from gio_spark.gio.mass import (
     reach_limit,
     relative_reach,
 )
+from gio_spark.gio.moved import strata, with_take
 from gio_spark.gio.objectives import select_published, select_published_exact
 from gio_spark.gio.problem import (
     Certificate,
@@ -90,4 +91,6 @@ __all__ = [
     "select_budgeted_kl",
     "select_published",
     "select_published_exact",
+    "strata",
+    "with_take",
 ]

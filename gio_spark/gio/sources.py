@@ -93,7 +93,7 @@ def select_with_sources(
     """
     cap, floor = source_bounds(problem)
     counts = np.asarray(problem.source_counts, dtype=np.int64)
-    cost = _mean_tokens(problem, counts)
+    cost = source_cost(problem, counts)
     # What each cell holds in the budget's unit: rows, or tokens.
     amounts = counts if cost is None else np.asarray(problem.source_tokens, dtype=np.int64)
     usable = np.where((cap[None, :] > 0) & (counts > 0), amounts, 0)
@@ -137,7 +137,7 @@ def select_with_sources(
     target = np.zeros(len(law))
     target[used] = share
     spent = float(take.sum() if cost is None else (take * cost).sum())
-    per_row = None if cost is None else _mixed_cost(take, cost, counts)
+    per_row = None if cost is None else mixed_cost(take, cost, counts)
     order, path = smoothed_path(target, take.sum(axis=1), per_row)
     gap = priced.primal - priced.dual
     full = np.zeros(len(law), dtype=bool)
@@ -161,8 +161,12 @@ def select_with_sources(
     )
 
 
-def _mean_tokens(problem: SelectionProblem, counts: NDArray) -> NDArray | None:
-    """Return the mean tokens of a row per cluster and source, or None for a budget in rows."""
+def source_cost(problem: SelectionProblem, counts: NDArray) -> NDArray | None:
+    """Return the mean tokens of a row per cluster and source, or None for a budget in rows.
+
+    Raises:
+        ConfigError: the tokens per source are not given.
+    """
     if problem.unit == "rows":
         return None
     if problem.source_tokens is None:
@@ -174,7 +178,7 @@ def _mean_tokens(problem: SelectionProblem, counts: NDArray) -> NDArray | None:
     return np.divide(tokens, counts, out=np.zeros_like(tokens), where=counts > 0)
 
 
-def _mixed_cost(take: NDArray, cost: NDArray, counts: NDArray) -> NDArray:
+def mixed_cost(take: NDArray, cost: NDArray, counts: NDArray) -> NDArray:
     """Return the mean tokens of the rows taken of each cluster; of all its rows where none is."""
     rows = np.where(take.sum(axis=1, keepdims=True) > 0, take, counts)
     total = np.maximum(rows.sum(axis=1), 1)

@@ -20,7 +20,7 @@ from gio_spark.pipeline.clusters import Codebook, centroids_of, mass_of
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.ratio import Ratio
 from gio_spark.pipeline.steer import Steering, steer
-from gio_spark.pipeline.strata import kept_by_source, save_strata
+from gio_spark.pipeline.strata import in_strata, kept_by_source, save_strata
 from gio_spark.pipeline.vectors import Side, targets_of
 from gio_spark.settings.run import parse_budget
 
@@ -88,10 +88,21 @@ def plan(
             told = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
             raise EmptySelectionError(told or "The plan takes no row of any cluster.")
         rows = _rows_to_choose_from(ctx, book, ratio)
+
+        def strata_of(take: np.ndarray) -> tuple[DataFrame, pd.DataFrame]:
+            sources = ws.read("assignments", book.assignments["pool"])
+            counts, names = problem.source_counts, problem.source_names
+            return in_strata(ctx, rows, sources, counts=np.asarray(counts), take=take, names=names)
+
         gate = None
         if steering is not None:
 
             def keep(take: np.ndarray) -> DataFrame:
+                if take.ndim > 1:
+                    chosen_from, table = strata_of(take)
+                    return explode.kept(
+                        chosen_from, table, settings=settings.explode, seed=settings.seed
+                    )
                 table = explode.with_thresholds(
                     rows,
                     _plan_table(replace(result, take=take), problem),
@@ -111,16 +122,8 @@ def plan(
         )
         table = _plan_table(result, problem)
         table = explode.with_thresholds(rows, table, settings=settings.explode, seed=settings.seed)
-        if result.take_by_source is not None and problem.source_counts is not None:
-            save_strata(
-                ctx,
-                key,
-                rows,
-                ws.read("assignments", book.assignments["pool"]),
-                counts=problem.source_counts,
-                take=result.take_by_source,
-                names=problem.source_names,
-            )
+        if result.take_by_source is not None:
+            save_strata(ctx, key, strata_of(result.take_by_source)[1], problem.source_names)
         written = ws.write_arrow(
             "plan",
             pa.Table.from_pandas(table, preserve_index=False),

@@ -21,7 +21,6 @@ from gio_spark.gime.gate import move_distance
 from gio_spark.gime.labelled import unlabelled
 from gio_spark.gime.select import cell_means
 from gio_spark.gime.thresholds import ADDITIVE
-from gio_spark.gio.paths import smoothed_path
 from gio_spark.pipeline import learn
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.ground import Ground
@@ -169,7 +168,7 @@ def steer(
         steering: Thresholds in force.
         result: The plan without them.
         problem: What it solves.
-        keep: Rows per cell -> ids of the rows that such a plan keeps.
+        keep: Rows per cell (and source, where the plan has them) -> ids of the rows kept.
 
     Returns:
         The plan that holds them as far as can be, and the facts of the gate.
@@ -177,6 +176,8 @@ def steer(
     settings = steering.ctx.settings
     thresholds, here, _, size = steering.found
     take = np.asarray(result.take, np.int64)
+    if result.take_by_source is not None:
+        take = np.asarray(result.take_by_source, np.int64)
     budget = int(take.sum())
     gate: dict[str, Any] = {
         "thresholds": [_plain(asdict(t)) for t in thresholds],
@@ -189,21 +190,31 @@ def steer(
     }
     if not thresholds:
         return result, gate
-    fixed = _fixed(steering, problem, result)
-    if fixed:
-        steering.ctx.caution("thresholds are only judged", fixed, "Judge the gate's verdict.")
+    if learn.cells_of(steering.sample) is None:
+        steering.ctx.caution(
+            "thresholds are only judged",
+            f"The profile {steering.ground.profile.name} knows no cells to move quota between.",
+            "Judge the gate's verdict.",
+        )
         return result, gate
     sizes = np.asarray(problem.sizes, np.int64)
     pair = _Pair(steering, keep, sizes, budget)
     figures = pair.measure(take)
     bounds = thresholds_for(gate, figures["random"])
-    cells = gime.Cells(sizes, _law(result), pair.means())
+    rows, cost, floor, cap = gio.strata(problem, result)
+    # A plan may have fewer rows than its budget (duplicates of picks): it keeps their number.
+    amount = float(budget) if problem.unit == "rows" else float(np.floor(result.budget))
+    limits = gime.Limits(rows, cost, amount, floor, cap)
+    cells = gime.Cells(sizes, _law(result), pair.means(), limits)
+    # The KL is solved within the thresholds for a budget in rows alone; under prices of tokens and
+    # bounds on sources, quota moves from its optimum.
+    free = take.ndim == 1 and problem.unit == "rows"
     best, best_short = (take, figures), move_distance(figures["selected"], bounds)
     margin = _MARGIN
     for _ in range(1 + settings.gime.moves):
         # A forecast that just meets a bound misses it half of the time.
         inside = [t.tightened(margin) for t in bounds]
-        moved = _within(inside, cells, *best, result)
+        moved = _within(inside, cells, *best, result) if free else best[0]
         if best_short > 0:
             moved, _verdict = gime.meet(moved, cells, inside, pair.forecast(*best), tries=_TRIES)
         margin *= 2
@@ -216,20 +227,9 @@ def steer(
             best, best_short = (moved, figures), short
         if best_short == 0:
             break
-    take = best[0]
-    gate["rows_moved"] = int(np.abs(take - np.asarray(result.take)).sum() // 2)
-    return _replanned(result, take), gate
-
-
-def _fixed(steering: Steering, problem: gio.SelectionProblem, result: gio.SelectionResult) -> str:
-    """Say why quota may not be moved, or nothing."""
-    if result.take_by_source is not None:
-        return "Caps and floors of sources settle the plan, so no quota is moved for thresholds."
-    if problem.unit == "tokens":
-        return "A budget in tokens settles the plan, so no quota is moved for thresholds."
-    if learn.cells_of(steering.sample) is None:
-        return f"The profile {steering.ground.profile.name} knows no cells to move quota between."
-    return ""
+    held = "thresholds of the metrics moved {} rows between clusters"
+    gate["rows_moved"] = int(np.maximum(best[0] - take, 0).sum())
+    return gio.with_take(problem, result, best[0], held), gate
 
 
 def _law(result: gio.SelectionResult) -> NDArray[np.float64] | None:
@@ -272,25 +272,6 @@ def _within(
     if met or not possible or result.objective != "budgeted_kl" or cells.target is None:
         return take
     return gime.limited_kl(cells.target, least, most, budget, limits)
-
-
-def _replanned(result: gio.SelectionResult, take: NDArray[np.int64]) -> gio.SelectionResult:
-    """Return the result with other rows per cell; the bound of the free optimum stays a bound."""
-    if np.array_equal(take, result.take):
-        return result
-    law = np.asarray(result.target_mass, np.float64)
-    order, path = smoothed_path(law, take, None)
-    divergence = float(path[-1]) if len(path) else float("inf")
-    certificate = result.certificate
-    if certificate is not None:
-        certificate = gio.Certificate(divergence, certificate.dual, divergence - certificate.dual)
-    moved = int(np.abs(take - np.asarray(result.take)).sum() // 2)
-    held = f"thresholds of the metrics moved {moved:,} rows between clusters"
-    return replace(
-        result, take=take, fractional=take.astype(np.float64), order=order, divergence_path=path,
-        divergence=divergence, spent=float(take.sum()), certificate=certificate,
-        binding=(*result.binding, held),
-    )  # fmt: skip
 
 
 class _Pair:
@@ -357,6 +338,8 @@ class _Pair:
         return cell_means(sample, learn.cells_of(sample), len(self._sizes))
 
     def _sampled(self, take: NDArray[np.int64]) -> dict[str, float]:
+        # Sources of a cell count as alike here; what was measured corrects it.
+        take = take if take.ndim == 1 else take.sum(axis=1)
         order, held = self._laid
         sizes = np.maximum(self._sizes, 1)
         exact = held * take / sizes

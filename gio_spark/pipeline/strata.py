@@ -26,26 +26,27 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def save_strata(
+def in_strata(
     ctx: Context,
-    key: str,
     rows: DataFrame,
     sources: DataFrame,
     *,
     counts: NDArray,
     take: NDArray,
     names: Sequence[str],
-) -> None:
-    """Find the threshold of each stratum and store them under the plan's fingerprint.
+) -> tuple[DataFrame, pd.DataFrame]:
+    """Number rows by stratum and find the threshold of each.
 
     Args:
         ctx: The run.
-        key: Fingerprint of the plan.
         rows: Rows to choose from: id, cluster and, for the density ratio, log_ratio.
         sources: id, source of the same rows.
         counts: (K, S) rows.
         take: (K, S) rows to take.
         names: The S sources.
+
+    Returns:
+        The rows, and one line per stratum: cluster (its number), rows, take, threshold, tie.
     """
     plan = pd.DataFrame(
         {
@@ -54,12 +55,14 @@ def save_strata(
             "take": np.asarray(take, np.int64).ravel(),
         }
     )
-    found = explode.with_thresholds(
-        _numbered(rows, sources, names),
-        plan,
-        settings=ctx.settings.explode,
-        seed=ctx.settings.seed,
-    ).sort_values("cluster")
+    numbered = _numbered(rows, sources, names)
+    settings = ctx.settings
+    found = explode.with_thresholds(numbered, plan, settings=settings.explode, seed=settings.seed)
+    return numbered, found.sort_values("cluster")
+
+
+def save_strata(ctx: Context, key: str, found: pd.DataFrame, names: Sequence[str]) -> None:
+    """Store the strata of a plan, as `in_strata` found them, under its fingerprint."""
     arrays = {name: found[name].to_numpy(np.int64) for name in ("rows", "take", "threshold", "tie")}
     arrays["names"] = text_array(list(names))
     save_arrays(ctx.workspace, "strata", arrays, fingerprint=key, run=ctx.run)

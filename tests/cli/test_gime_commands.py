@@ -293,6 +293,32 @@ def test_thresholds_that_do_not_bind_change_no_row(make):
     assert len(ids) == 2 and all(found == set(free["gio_id"]) for found in ids.values())
 
 
+@pytest.mark.parametrize("budget", ["60", "1500 tokens"])
+def test_thresholds_move_quota_within_caps_and_budgets_in_tokens(make, budget):
+    made = make(
+        columns={"id": "id", "vector": "vector", "source": "site", "tokens": "words"},
+        gime={**QUICK, "thresholds": {"variety": 0.9}},
+        select={"source_caps": {"site-0": 0.4}, "source_floors": {"site-1": 0.2}, "replay": 0.2},
+    )
+    done = made("run", f"budget={budget}")
+    assert done.exit_code == 0, done.stderr
+    rows = jobs.table(made.folder / "ws", "selected").to_pandas()
+    plan = jobs.table(made.folder / "ws", "plan").to_pandas()
+    assert plan["take"].sum() == len(rows)
+    facts = next(json.loads(r["detail"]) for r in jobs.table(made.folder / "ws", "runs").to_pylist()
+                 if r["stage"] == "plan")  # fmt: skip
+    gate = facts["gate"]
+    assert gate["moved"] > 0 and gate["rows_moved"] > 0
+    weight = rows["words"] if "tokens" in budget else rows["words"] * 0 + 1
+    amount = weight.groupby(rows["site"]).sum()
+    whole = 1500 if "tokens" in budget else 60
+    # In tokens a plan knows the mean of a cell's rows alone.
+    slack = 0 if whole == 60 else 150
+    assert amount["site-0"] <= 0.4 * whole + slack
+    assert amount["site-1"] >= 0.2 * whole - slack
+    assert abs(amount.sum() - whole) <= slack
+
+
 def test_a_gate_without_thresholds_is_refused(finished):
     made, _, _ = finished
     done = made("gate")

@@ -1,0 +1,75 @@
+"""A plan whose rows were moved between clusters afterwards, told as such."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gio_spark.gio.paths import smoothed_path
+from gio_spark.gio.problem import Certificate, SelectionProblem, SelectionResult
+from gio_spark.gio.quotas import mean_tokens
+from gio_spark.gio.sources import mixed_cost, source_bounds, source_cost
+
+
+def with_take(
+    problem: SelectionProblem, result: SelectionResult, take: NDArray, why: str
+) -> SelectionResult:
+    """Return a result with other rows per cluster, or per cluster and source.
+
+    Its divergence is that of the whole rows; the free optimum's lower bound stays one.
+
+    Args:
+        problem: what `result` solves.
+        result: the plan.
+        take: (K,) int64, or (K, S) where the plan has rows per source.
+        why: what moved them; "{}" in it is replaced by the number of rows moved.
+    """
+    by_source = None if take.ndim == 1 else take
+    before = result.take if result.take_by_source is None else result.take_by_source
+    if np.array_equal(take, before):
+        return result
+    if by_source is None:
+        counts, cost = take, mean_tokens(problem)
+        spent = float(take.sum() if cost is None else take @ cost)
+    else:
+        rows = np.asarray(problem.source_counts, np.int64)
+        price = source_cost(problem, rows)
+        counts = take.sum(axis=1)
+        cost = None if price is None else mixed_cost(take, price, rows)
+        spent = float(counts.sum() if price is None else (take * price).sum())
+    law = np.asarray(result.target_mass, np.float64)
+    order, path = smoothed_path(law, counts, cost)
+    divergence = float(path[-1]) if len(path) else float("inf")
+    certificate = result.certificate
+    if certificate is not None:
+        certificate = Certificate(divergence, certificate.dual, divergence - certificate.dual)
+    moved = int(np.maximum(take - np.asarray(before), 0).sum())
+    return replace(
+        result, take=counts, fractional=counts.astype(np.float64), order=order,
+        divergence_path=path, divergence=divergence, spent=spent, certificate=certificate,
+        binding=(*result.binding, why.format(f"{moved:,}")), take_by_source=by_source,
+    )  # fmt: skip
+
+
+def strata(
+    problem: SelectionProblem, result: SelectionResult
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Return what bounds moves of a plan: rows, cost of a row, floors and caps, as amounts.
+
+    Returns:
+        rows (K, S) int64, cost (K, S) float64, floor (S,), cap (S,) in the budget's unit; S is 1
+        where sources are not bounded.
+    """
+    budget = float(np.floor(result.budget))
+    if result.take_by_source is None:
+        rows = np.asarray(problem.sizes, np.int64)
+        each = mean_tokens(problem)
+        cost = np.ones(len(rows)) if each is None else np.asarray(each, np.float64)
+        return rows[:, None], cost[:, None], np.zeros(1), np.array([budget])
+    counts = np.asarray(problem.source_counts, np.int64)
+    price = source_cost(problem, counts)
+    cap, floor = source_bounds(problem)
+    least, most = np.ceil(floor * budget - 1e-9), np.floor(cap * budget + 1e-9)
+    return counts, np.ones(counts.shape) if price is None else price, least, most
