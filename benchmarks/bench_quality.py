@@ -4,10 +4,11 @@
         [--budgets 0.1,0.5] [--seeds 5] [--minutes 60] [--store FOLDER] [--show] [--docs]
     python benchmarks/bench_quality.py ablate --data PATH ...
 
-Cells (task, method, budget, seed) are kept in a Delta table under --store as they finish; a rerun
-computes what is missing or changed. Each seed draws damage, split, sample and clusters anew. Prints
-one table, says how long the whole took, writes benchmarks/results/quality.json and, with --docs,
-the tables of docs/evaluation.md.
+Finished cells (task, method, budget, seed) are kept in benchmarks/results/quality_cells.csv.gz; a
+rerun computes what is missing or changed, by names and versions. What a run that died had computed
+of an arena is in a Delta table under --store. Each seed draws damage, split, sample and clusters
+anew. Prints one table, says how long the whole took, writes benchmarks/results/quality.json and,
+with --docs, the tables of docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ import json
 import os
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import quality_tables as tables
-from quality_tasks import VERSION, Options, QualityTask, all_tasks
+from quality_cells import Cells, plans, wanted
+from quality_tasks import Options, QualityTask, all_tasks
 from tasks import data_folder
+from threadpoolctl import threadpool_limits
 
 from gio_spark.engine import session
 from gio_spark.evaluate.arena import Arena
-from gio_spark.evaluate.cells import Plan, run_cells
-from gio_spark.evaluate.measures import MEASURES
-from gio_spark.evaluate.methods import methods
+from gio_spark.evaluate.cells import run_cells
 from gio_spark.evaluate.pack import pack, unpack
 from gio_spark.evaluate.run import titled
 from gio_spark.report import render_evaluation
@@ -37,20 +39,21 @@ from gio_spark.tables import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "benchmarks" / "results" / "quality.json"
+CELLS = OUT.with_name("quality_cells.csv.gz")
 DOCS = ROOT / "docs" / "evaluation.md"
 BUDGETS = "0.025,0.05,0.1,0.25,0.5"
 DEFAULT = "kl_ratio_t025"
 
 
 def default_store() -> Path:
-    """Return the user's cache folder for cells: never inside the project."""
+    """Return the user's cache folder for arenas and pages: never inside the project."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "gio-spark" / "quality"
 
 
 def place_of(task: QualityTask, seed: int, options: Options, store: Path) -> Path:
     """Return where the arrays of an arena are kept."""
-    label = f"{task.name}-v{VERSION}-{seed}"
+    label = f"{task.name}-v{task.version}-{seed}"
     varied = {k: v for k, v in vars(options).items() if v != getattr(Options(), k)}
     for name, value in varied.items():
         label += f"-{name}-{str(value).replace('/', '_')}"
@@ -63,7 +66,8 @@ def arena_of(task: QualityTask, data: Path, seed: int, options: Options, store: 
     if place.exists():
         with np.load(place, allow_pickle=False) as kept:
             return unpack({name: kept[name] for name in kept.files})
-    arrays = pack(task.build(data, seed, options))
+    with threadpool_limits(1):
+        arrays = pack(task.build(data, seed, options))
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_suffix(".part.npz")
     np.savez(part, **arrays)
@@ -71,39 +75,65 @@ def arena_of(task: QualityTask, data: Path, seed: int, options: Options, store: 
     return unpack(arrays)
 
 
-def fill(given: argparse.Namespace, data: Path, workspace: Workspace) -> tuple[pd.DataFrame, int]:
-    """Compute what is missing, seed by seed, and return all cells and how many were computed."""
-    stop = time.monotonic() + 60 * given.minutes
+@dataclass
+class Bench:
+    """Where things are and how long it may take; one `fill` per arena.
+
+    Attributes:
+        data: Folder of the data sets.
+        store: Folder of arenas, of waves not finished, and of the page.
+        cells: The cells that are there.
+        stop: time.monotonic() after which nothing is started; none: compute nothing.
+        slots: Methods side by side.
+        computed: Cells computed so far.
+    """
+
+    data: Path
+    store: Path
+    cells: Cells
+    stop: float | None
+    slots: int
+    computed: int = 0
+    workspace: Workspace | None = None
+
+    def fill(self, task: QualityTask, label: str, seed: int, options: Options,
+             these: pd.DataFrame) -> None:  # fmt: skip
+        """Compute what is missing of some cells of one arena, and keep it."""
+        missing = self.cells.missing(these)
+        if missing.empty or self.stop is None or time.monotonic() >= self.stop:
+            return
+        if self.workspace is None:
+            self.workspace = Workspace(session("embedded"), str(self.store / "cells"))
+        began = time.monotonic()
+        arena = arena_of(task, self.data, seed, options, self.store)
+        built = time.monotonic() - began
+        for plan in plans(missing):
+            out = run_cells(self.workspace.spark, self.workspace, arena, plan,
+                            run="bench-quality", slots=self.slots, stop_at=self.stop)  # fmt: skip
+            self.computed += out.computed
+            self.cells.add(out.table, missing)
+        print(f"  {label}, seed {seed}: {missing['method'].nunique()} methods, "
+              f"{built:.0f} + {time.monotonic() - began - built:.0f} s", flush=True)  # fmt: skip
+
+
+def fill(given: argparse.Namespace, bench: Bench, known: dict[str, QualityTask]) -> pd.DataFrame:
+    """Compute what is missing, seed by seed, and return all cells of these tasks."""
     budgets = [float(b) for b in given.budgets.split(",")]
-    known = all_tasks(model=given.model, cnn=given.cnn)
     options = Options(model=given.model, pixels=14 if given.cnn else 7)
-    wanted = given.tasks.split(",") if given.tasks else list(known)
-    unknown = sorted(set(wanted) - set(known))
+    wanted_tasks = given.tasks.split(",") if given.tasks else list(known)
+    unknown = sorted(set(wanted_tasks) - set(known))
     if unknown:
         raise SystemExit(f"Unknown task(s) {', '.join(unknown)}; known: {', '.join(known)}.")
-    found, computed = [], 0
+    found = []
     for seed in range(given.seeds):
-        for name in wanted:
+        for name in wanted_tasks:
             task = known[name]
-            late = time.monotonic() >= stop or given.show
-            if late and not place_of(task, seed, options, given.store).exists():
-                continue
-            arena = arena_of(task, data, seed, options, given.store)
-            chosen = given.methods.split(",") if given.methods else methods(arena)
-            plan = Plan(name, [m for m in chosen if m in methods(arena)], budgets, [seed],
-                        [MEASURES[m] for m in task.measures])  # fmt: skip
-            began = time.monotonic()
-            out = run_cells(
-                workspace.spark, workspace, arena, plan, run="bench-quality", slots=given.slots,
-                stop_at=-1.0 if given.show else stop,
-                on_wave=lambda done, cells, last, name=name, seed=seed, began=began: print(
-                    f"  {name}, seed {seed}: {done}/{cells} cells, {time.monotonic() - began:.0f} "
-                    f"s ({last})", flush=True,
-                ),
-            )  # fmt: skip
-            computed += out.computed
-            found.append(out.table.assign(arena_rows=arena.rows))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(), computed
+            asked = given.methods.split(",") if given.methods else task.methods()
+            names = [m for m in asked if m in task.methods()]
+            these = wanted(name, task.version, names, budgets, seed, task.measures)
+            bench.fill(task, name, seed, options, these)
+            found.append(bench.cells.of(these))
+    return pd.concat(found, ignore_index=True)
 
 
 def main() -> None:
@@ -120,31 +150,34 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--model", default="", help="local folder of a MiniLM model")
     parser.add_argument("--cnn", action="store_true", help="a small CNN as well (needs torch)")
+    parser.add_argument("--cells", type=Path, default=CELLS, help="file of finished cells")
     parser.add_argument("--show", action="store_true", help="compute nothing")
     parser.add_argument("--docs", action="store_true", help="renew the tables of the page")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
-    data = data_folder(given.data)
     given.store.mkdir(parents=True, exist_ok=True)
-    workspace = Workspace(session("embedded"), str(given.store / "cells"))
     began = time.monotonic()
+    known = all_tasks(model=given.model, cnn=given.cnn)
+    bench = Bench(
+        Path() if given.show else data_folder(given.data), given.store, Cells(given.cells),
+        None if given.show else began + 60 * given.minutes, given.slots,
+    )  # fmt: skip
     if given.what == "ablate":
         import quality_ablation
 
-        results = quality_ablation.run(given, data, workspace, arena_of)
+        results = quality_ablation.run(given.seeds, bench, known)
         write(given.out.with_name("quality_ablation.json"), results)
         return
-    cells, computed = fill(given, data, workspace)
+    cells = fill(given, bench, known)
     if cells.empty:
         raise SystemExit("No cell is there yet.")
     spent = tables.hours(cells)
     took = (f"{len(cells.groupby(['task', 'method', 'budget', 'seed'])):,} cells, "
-            f"{computed:,} of them computed now in {(time.monotonic() - began) / 60:.1f} min; "
-            f"all of them took {spent:.2f} core-hours.")  # fmt: skip
-    text, results = tables.summarise(cells, all_tasks(model=given.model, cnn=given.cnn), DEFAULT)
+            f"{bench.computed:,} of them computed now in {(time.monotonic() - began) / 60:.1f} "
+            f"min; all of them took {spent:.2f} core-hours.")  # fmt: skip
+    text, results = tables.summarise(cells, known, DEFAULT)
     print(text)
     print(took)
-    known = all_tasks(model=given.model, cnn=given.cnn)
     page = render_evaluation(
         titled(tables.scored(cells, known)), given.store / "page",
         title="Selection methods on real data", facts={"cells": took},

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from quality_tasks import Options, all_tasks
+from quality_cells import wanted
+from quality_tasks import Options, QualityTask
 
-from gio_spark.evaluate.cells import Plan, run_cells
-from gio_spark.evaluate.measures import MEASURES
 from gio_spark.report import scores
-from gio_spark.tables import Workspace
+
+if TYPE_CHECKING:
+    from bench_quality import Bench
 
 METHODS = ("random", "kl_hash", "kl_ratio_t025", "published_exact")
 BUDGET = 0.1
@@ -28,30 +26,24 @@ FACTORS = {
 }
 
 
-def run(
-    given: argparse.Namespace, data: Path, workspace: Workspace, arena_of: Callable
-) -> dict[str, list]:
+def run(seeds: int, bench: Bench, tasks: dict[str, QualityTask]) -> dict[str, list]:
     """Compute what is missing and print one table per setting."""
-    tasks = all_tasks(model=given.model)
-    stop = time.monotonic() + 60 * given.minutes
     found = []
-    for factor, (names, values) in FACTORS.items():
-        for name in names:
-            for value in values:
-                for seed in range(min(given.seeds, 3)):
-                    if time.monotonic() >= stop:
-                        break
-                    task = tasks[name]
-                    # The default spelt out is the task's own arena, which is kept.
-                    options = Options() if value == values[0] else Options(**{factor: value})
-                    arena = arena_of(task, data, seed, options, given.store)
-                    plan = Plan(name, METHODS, [BUDGET], [seed],
-                                [MEASURES[m] for m in (task.score, "jsd")])  # fmt: skip
-                    out = run_cells(workspace.spark, workspace, arena, plan, run="ablation",
-                                    slots=given.slots, stop_at=stop)  # fmt: skip
-                    table = out.table[out.table["measure"] == task.score]
-                    found.append(table.assign(factor=factor, setting=str(value)))
-                    print(f"  {name}, {factor} {value}, seed {seed}", flush=True)
+    for seed in range(seeds):
+        for factor, (names, values) in FACTORS.items():
+            for name in names:
+                task = tasks[name]
+                for value in values:
+                    # The default spelt out is the task's own arena, whose cells are kept.
+                    usual = value == values[0]
+                    label = name if usual else f"{name} {factor}={value}"
+                    options = Options() if usual else Options(**{factor: value})
+                    these = wanted(label, task.version, METHODS, [BUDGET], seed,
+                                   (task.score, "jsd"))  # fmt: skip
+                    bench.fill(task, label, seed, options, these)
+                    cells = bench.cells.of(these)
+                    cells = cells[cells["measure"] == task.score]
+                    found.append(cells.assign(task=name, factor=factor, setting=str(value)))
     return {"rows": _print(pd.concat(found, ignore_index=True))}
 
 

@@ -16,20 +16,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from gio_spark import embed
 from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.methods import get, methods
 from gio_spark.gio.mass import kernel_mass, kernel_width, nearest_clusters
 from gio_spark.kernels import nearest
 from gio_spark.quantize import auto_clusters
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings
 
-# Raised when a task gives other arenas, so that stored ones are built anew.
-VERSION = 1
 TARGET, HELD = 1_650, 8_350
 DIMENSION = 64
 
@@ -44,6 +44,7 @@ class QualityTask:
         score: The measure that decides here; the others stand beside it.
         measures: All measures.
         about: One line for people.
+        version: Raised when the task gives other arenas, so that stored cells lapse.
     """
 
     name: str
@@ -51,6 +52,14 @@ class QualityTask:
     score: str
     measures: tuple[str, ...]
     about: str
+    version: int = 2
+
+    def methods(self) -> list[str]:
+        """Return the methods that the task's arenas allow, without building one."""
+        there = {"vectors", "target_vectors", "good"}
+        if "cross_entropy" in self.measures:
+            there |= {"texts", "target_texts"}
+        return [name for name in methods() if set(get(name).needs) <= there]
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,9 @@ def _arena(
     clusters = options.clusters or auto_clusters(*vectors.shape)
     target, target_texts = target[: options.target], more.pop("target_texts", None)
     fitted = MiniBatchKMeans(
-        clusters, n_init=1, batch_size=8192, max_iter=8, random_state=seed, reassignment_ratio=0.0
-    ).fit(vectors)
+        clusters, n_init=1, batch_size=8192, max_iter=8, random_state=seed, reassignment_ratio=0.0,
+        init_size=max(4096, 2 * clusters),
+    ).fit(vectors)  # fmt: skip
     centroids = fitted.cluster_centers_.astype(np.float32)
     cluster = nearest(vectors, centroids)[0].astype(np.int32)
     near = nearest_clusters(target, centroids, 2)[1]
@@ -237,7 +247,10 @@ def _texts(data: Path) -> tuple[np.ndarray, np.ndarray]:
     return rows["domain"].to_numpy(str), rows["text"].to_numpy(object)
 
 
-def _embedded(texts: np.ndarray, name: str, model: str) -> np.ndarray:
+@cache
+def _embedded(data: Path, name: str, model: str) -> np.ndarray:
+    """Embed all texts at once: every seed and mixture takes its rows of the same vectors."""
+    texts = _texts(data)[1]
     settings = EmbedSettings(name=name, model=model or None)
     maker = embed.make_embedder(settings, Columns(text="text")).prepare()
     parts = np.array_split(np.arange(len(texts)), max(1, len(texts) // 4096))
@@ -248,17 +261,28 @@ def _embedded(texts: np.ndarray, name: str, model: str) -> np.ndarray:
 
 def _style(texts: np.ndarray) -> np.ndarray:
     """Lengths and shares of kinds of characters: how a text is written, not what it says."""
-    rows = []
-    for text in texts:
-        n = max(1, len(text))
-        words = text.split()
-        rows.append(
-            (np.log(n), np.log1p(len(words)), n / max(1, len(words)),
-             sum(c.isupper() for c in text) / n, sum(c.isdigit() for c in text) / n,
-             text.count(",") / n, sum(c in ".;:!?" for c in text) / n, text[:1].isupper(),
-             text[-1:] in ".!?\"'", sum(c in "\"'()-" for c in text) / n)
-        )  # fmt: skip
-    return np.array(rows, np.float32)
+    column = pa.array(texts, pa.string())
+
+    def count(pattern: str) -> np.ndarray:
+        return pc.count_substring_regex(column, pattern).to_numpy().astype(np.float64)
+
+    length = np.maximum(1.0, pc.utf8_length(column).to_numpy())
+    words = count(r"\S+")
+    kinds = [r"\p{Lu}", r"\p{Nd}", ",", "[.;:!?]", r"""["'()-]"""]
+    return np.stack(
+        [np.log(length), np.log1p(words), length / np.maximum(1.0, words),
+         *(count(kind) / length for kind in kinds), count(r"^\p{Lu}"), count(r"""[.!?"']$""")],
+        axis=1,
+    ).astype(np.float32)  # fmt: skip
+
+
+@cache
+def _judged(data: Path) -> np.ndarray:
+    """Return what the two-sample test sees of all texts: topics of TF-IDF words, and style."""
+    texts = _texts(data)[1]
+    words = TfidfVectorizer(min_df=3, sublinear_tf=True, max_features=30_000)
+    topics = TruncatedSVD(32, random_state=0).fit_transform(words.fit_transform(texts))
+    return np.hstack([topics, _style(texts)]).astype(np.float32)
 
 
 def _text_task(mixture: str, embedder: str) -> Callable[[Path, int, Options], Arena]:
@@ -274,18 +298,15 @@ def _text_task(mixture: str, embedder: str) -> Callable[[Path, int, Options], Ar
         pool = rng.permutation(np.setdiff1d(np.arange(len(texts)), aside))[:_TEXT_POOL]
         target, held = aside[_TEXT_HELD:][: max(options.target, TARGET)], aside[:_TEXT_HELD]
         name = options.embedder or embedder
-        vectors = [_embedded(texts[p], name, options.model) for p in (pool, target, held)]
-        words = TfidfVectorizer(min_df=3, sublinear_tf=True, max_features=30_000)
-        squeezed = TruncatedSVD(32, random_state=seed)
-        semantic = squeezed.fit_transform(words.fit_transform(texts[pool]))
-        other = squeezed.transform(words.transform(texts[held]))
+        whole, judged = _embedded(data, name, options.model), _judged(data)
+        vectors = [whole[p] for p in (pool, target, held)]
         return _arena(
             *vectors, seed, options,
             texts=pa.array(texts[pool], pa.string()),
             target_texts=pa.array(texts[target], pa.string()),
             held_texts=pa.array(texts[held], pa.string()),
-            features=np.hstack([semantic, _style(texts[pool])]).astype(np.float32),
-            held_features=np.hstack([other, _style(texts[held])]).astype(np.float32),
+            features=judged[pool],
+            held_features=judged[held],
             good=mixed_oracle(domains[pool], shares, rng),
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,25 +33,63 @@ def word_codes(texts: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     return (grams % np.uint64(CODES)).astype(np.int32), ends.astype(np.int64)
 
 
-def gather(
-    codes: NDArray[np.int32], ends: NDArray[np.int64], rows: NDArray[np.intp]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return each word of some texts with the word before it (or the start of the text)."""
+def places(ends: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Return where the words of some texts stand, in order of these texts."""
     starts = np.r_[0, ends[:-1]][rows]
     lengths = ends[rows] - starts
     before = np.cumsum(lengths) - lengths
-    place = np.arange(lengths.sum()) - np.repeat(before, lengths)
-    at = np.repeat(starts, lengths) + place
-    words = codes[at].astype(np.int64)
-    previous = np.where(place > 0, codes[np.maximum(at - 1, 0)], _START).astype(np.int64)
-    return words, previous
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
+def previous_words(codes: NDArray[np.int32], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the word before each word of all texts, or the start of a text."""
+    before = np.empty(len(codes), dtype=np.int64)
+    before[1:] = codes[:-1]
+    starts = np.r_[0, ends[:-1]]
+    before[starts[starts < ends]] = _START
+    return before
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The pairs of words of a pool, numbered once, so that models of selections only count.
+
+    Attributes:
+        pair: (t,) int32 number of each of the pool's words with the word before it.
+        first: (P,) int32 first word of each pair.
+        held: (u,) int32 number of each held-out word with the one before it, -1 for none.
+    """
+
+    pair: NDArray[np.int32]
+    first: NDArray[np.int32]
+    held: NDArray[np.int32]
+
+    @classmethod
+    def of(
+        cls,
+        words: NDArray[np.integer],
+        previous: NDArray[np.int64],
+        held_words: NDArray[np.integer],
+        held_previous: NDArray[np.int64],
+    ) -> Pairs:
+        """Number the pairs of a pool's words, (t,), and find those of held-out words, (u,)."""
+        known, pair = np.unique(previous * CODES + words, return_inverse=True)
+        wanted = held_previous * CODES + held_words
+        at = np.searchsorted(known, wanted).clip(max=max(0, len(known) - 1))
+        there = known[at] == wanted if len(known) else np.zeros(len(wanted), bool)
+        return cls(
+            pair.astype(np.int32),
+            (known // CODES).astype(np.int32),
+            np.where(there, at, -1).astype(np.int32),
+        )
 
 
 def cross_entropy(
-    words: NDArray[np.int64],
-    previous: NDArray[np.int64],
-    held_words: NDArray[np.int64],
-    held_previous: NDArray[np.int64],
+    words: NDArray[np.integer],
+    pair: NDArray[np.integer],
+    pairs: Pairs,
+    held_words: NDArray[np.integer],
+    held_previous: NDArray[np.integer],
 ) -> float:
     """Return the nats per word of held-out texts under a model of pairs of words.
 
@@ -60,22 +99,20 @@ def cross_entropy(
 
     Args:
         words: (t,) words of the selection.
-        previous: (t,) the word before each.
-        held_words: (h,) held-out words, h > 0.
-        held_previous: (h,) the word before each.
+        pair: (t,) number of each with the word before it.
+        pairs: What the numbers mean, and those of the held-out words.
+        held_words: (u,) held-out words, u > 0.
+        held_previous: (u,) the word before each.
     """
     single = np.bincount(words, minlength=CODES).astype(np.float64)
     kinds = float(np.count_nonzero(single))
     alone = (single[held_words] + max(kinds, 1.0) / CODES) / (len(words) + max(kinds, 1.0))
-    pairs, counts = np.unique(previous * CODES + words, return_counts=True)
-    first = pairs // CODES
+    counts = np.bincount(pair, minlength=len(pairs.first))
+    there = np.flatnonzero(counts)
+    first = pairs.first[there]
     following = np.bincount(first, minlength=CODES + 1).astype(np.float64)
-    total = np.bincount(first, weights=counts, minlength=CODES + 1)
-    wanted = held_previous * CODES + held_words
-    seen = np.zeros(len(wanted))
-    if len(pairs):
-        at = np.searchsorted(pairs, wanted).clip(max=len(pairs) - 1)
-        seen = np.where(pairs[at] == wanted, counts[at], 0)
+    total = np.bincount(first, weights=counts[there], minlength=CODES + 1)
+    seen = np.where(pairs.held >= 0, np.append(counts, 0)[pairs.held], 0)
     open_kinds = following[held_previous]
     context = total[held_previous] + open_kinds
     known = context > 0

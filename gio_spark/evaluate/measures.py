@@ -12,7 +12,7 @@ import numpy as np
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.evaluate import proxies
 from gio_spark.evaluate.arena import Arena
-from gio_spark.evaluate.language import cross_entropy, gather
+from gio_spark.evaluate.language import Pairs, cross_entropy, places
 from gio_spark.evaluate.ruler import SAMPLE, Ruler, mean_distance
 from gio_spark.gio.estimators import jsd_histogram
 
@@ -83,9 +83,13 @@ def _cross_entropy(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int
     del arena, seed
     words, ends = ruler.words, ruler.word_ends
     held, previous = ruler.held_words, ruler.held_previous
+    pair, first, held_pair = ruler.pair, ruler.pair_first, ruler.held_pair
     if words is None or ends is None or held is None or previous is None:
         raise InputError("There are no texts to take the cross-entropy of.")
-    return cross_entropy(*gather(words, ends, rows), held, previous)
+    if pair is None or first is None or held_pair is None:
+        raise InputError("There are no pairs of words to take the cross-entropy of.")
+    at = places(ends, rows)
+    return cross_entropy(words[at], pair[at], Pairs(pair, first, held_pair), held, previous)
 
 
 def _two_sample_auc(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
@@ -137,7 +141,7 @@ _ALL = (
     Measure("two_sample_auc", "two-sample AUC", False, 1, _two_sample_auc),
     Measure("cross_entropy", "cross-entropy, nats per word", False, 1, _cross_entropy, "texts"),
     Measure("proxy_linear", "linear model", True, 1, proxies.linear, "labels"),
-    Measure("proxy_boosting", "boosted trees", True, 1, proxies.boosting, "labels", default=False),
+    Measure("proxy_boosting", "boosted trees", True, 2, proxies.boosting, "labels", default=False),
     Measure("proxy_cnn", "small CNN", True, 1, proxies.cnn, "labels", default=False),
 )
 MEASURES = {m.name: m for m in _ALL}

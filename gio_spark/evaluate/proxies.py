@@ -62,7 +62,9 @@ def _task(arena: Arena, rows: NDArray[np.intp], proxy: str) -> tuple[Task, NDArr
     if arena.labels is None or arena.held_labels is None:
         raise InputError("Proxy models need labels of pool and held-out target rows.")
     mine, held = features(arena)
-    task = Task(mine, arena.labels, held, arena.held_labels, kind_of(arena), proxy)
+    task = Task(
+        mine, arena.labels, held, arena.held_labels, kind_of(arena), proxy, small=True
+    )  # fmt: skip
     return task, rows
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gio_spark.evaluate.arena import Arena
-from gio_spark.evaluate.language import gather, word_codes
+from gio_spark.evaluate.language import Pairs, previous_words, word_codes
 from gio_spark.gio.distances import squared_distances
 from gio_spark.gio.mass import cell_radii
 from gio_spark.kernels import nearest
@@ -37,6 +37,9 @@ class Ruler:
         word_ends: (n,) where each row's words end.
         held_words: (u,) codes of the held-out texts' words, None without texts.
         held_previous: (u,) the word before each.
+        pair: (t,) number of each of the pool's words with the word before it.
+        pair_first: (P,) first word of each such pair.
+        held_pair: (u,) the same numbers for the held-out words, -1 where the pool has no such pair.
     """
 
     held_cluster: NDArray[np.int32]
@@ -45,8 +48,11 @@ class Ruler:
     spread: NDArray[np.float64]
     words: NDArray[np.int32] | None = None
     word_ends: NDArray[np.int64] | None = None
-    held_words: NDArray[np.int64] | None = None
+    held_words: NDArray[np.int32] | None = None
     held_previous: NDArray[np.int64] | None = None
+    pair: NDArray[np.int32] | None = None
+    pair_first: NDArray[np.int32] | None = None
+    held_pair: NDArray[np.int32] | None = None
 
     @property
     def held_spread(self) -> float:
@@ -68,10 +74,12 @@ def make_ruler(arena: Arena, *, seed: int = 0) -> Ruler:
         return Ruler(held_cluster, mode, share, spread)
     words, ends = word_codes(arena.texts)
     held, held_ends = word_codes(arena.held_texts)
-    held_words, previous = gather(held, held_ends, np.arange(len(held_ends)))
-    if not len(held_words):
+    if not len(held):
         return Ruler(held_cluster, mode, share, spread)
-    return Ruler(held_cluster, mode, share, spread, words, ends, held_words, previous)
+    previous = previous_words(held, held_ends)
+    pairs = Pairs.of(words, previous_words(words, ends), held, previous)
+    return Ruler(held_cluster, mode, share, spread, words, ends, held, previous,
+                 pairs.pair, pairs.first, pairs.held)  # fmt: skip
 
 
 def mean_distance(x: NDArray[np.float32], y: NDArray[np.float32] | None) -> float:

@@ -43,6 +43,8 @@ class Task:
             "skill" (regression: 1 - RMSE / spread of the test labels, 0 for the mean).
         proxy: "linear" or "boosting".
         members: Rows of each block, where subsets are of blocks; None: they are of rows.
+        small: Boost 40 trees of 15 leaves instead of 60 of 31: half the time, and no worse on
+            some hundred rows.
     """
 
     features: NDArray[np.float32]
@@ -52,6 +54,7 @@ class Task:
     measure: str = "accuracy"
     proxy: str = "linear"
     members: tuple[NDArray[np.intp], ...] | None = None
+    small: bool = False
 
     def __post_init__(self) -> None:
         """Check shapes and names.
@@ -131,7 +134,12 @@ def train_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[float, fl
         model = make_pipeline(StandardScaler(), last)
     else:
         kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
-        model = kind(max_iter=60, learning_rate=0.12, random_state=seed, early_stopping=False)
+        size = (
+            {"max_iter": 40, "learning_rate": 0.15, "max_leaf_nodes": 15, "max_bins": 63}
+            if task.small
+            else {"max_iter": 60, "learning_rate": 0.12}
+        )
+        model = kind(**size, random_state=seed, early_stopping=False)
     labels = task.labels[index]
     if not regression and np.unique(labels).size < 2:
         # One class only: the best constant answer is all there is to learn.

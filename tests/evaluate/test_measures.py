@@ -6,7 +6,14 @@ import pytest
 
 from gio_spark.errors import ConfigError, InputError, MissingExtraError
 from gio_spark.evaluate import proxies
-from gio_spark.evaluate.language import CODES, cross_entropy, gather, word_codes
+from gio_spark.evaluate.language import (
+    CODES,
+    Pairs,
+    cross_entropy,
+    places,
+    previous_words,
+    word_codes,
+)
 from gio_spark.evaluate.measures import MEASURES, two_sample_auc, wanted_measures
 from gio_spark.evaluate.ruler import make_ruler, mean_distance
 from gio_spark.gio.estimators import energy_distance
@@ -58,12 +65,32 @@ def test_an_empty_model_knows_nothing_and_a_copy_of_the_text_knows_most():
     texts = pa.array(["the cat sat", "the dog sat", None])
     codes, ends = word_codes(texts)
     assert ends.tolist() == [3, 6, 6]
-    held = gather(codes, ends, np.array([0]))
-    none = gather(codes, ends, np.array([2]))
-    assert cross_entropy(*none, *held) == pytest.approx(np.log(CODES))
-    own = cross_entropy(*gather(codes, ends, np.array([0])), *held)
-    other = cross_entropy(*gather(codes, ends, np.array([1])), *held)
-    assert own < other < np.log(CODES)
+    before = previous_words(codes, ends)
+    pairs = Pairs.of(codes, before, codes[:3], before[:3])
+
+    def of(row):
+        at = places(ends, np.array([row]))
+        return cross_entropy(codes[at], pairs.pair[at], pairs, codes[:3], before[:3])
+
+    assert of(2) == pytest.approx(np.log(CODES))
+    assert of(0) < of(1) < np.log(CODES)
+
+
+def test_the_cross_entropy_is_that_of_counting_the_pairs_one_by_one():
+    rng = np.random.default_rng(5)
+    words, held = rng.integers(0, 9, 60), rng.integers(0, 12, 40)
+    previous, before = np.r_[CODES, words[:-1]], np.r_[CODES, held[:-1]]
+    kinds = len(set(words.tolist()))
+    nats = []
+    for word, history in zip(held.tolist(), before.tolist(), strict=True):
+        alone = (np.sum(words == word) + kinds / CODES) / (len(words) + kinds)
+        after = words[previous == history]
+        open_kinds = len(set(after.tolist()))
+        seen = len(after) + open_kinds
+        nats.append(-np.log((np.sum(after == word) + open_kinds * alone) / seen if seen else alone))
+    pairs = Pairs.of(words, previous, held, before)
+    found = cross_entropy(words, pairs.pair, pairs, held, before)
+    assert found == pytest.approx(np.mean(nats), rel=1e-12)
 
 
 def test_the_language_model_gives_every_history_chances_that_sum_to_one():
@@ -71,20 +98,24 @@ def test_the_language_model_gives_every_history_chances_that_sum_to_one():
     words = rng.integers(0, 50, 400)
     previous = np.r_[CODES, words[:-1]]
     every = np.arange(CODES)
+
+    def chance(word, history):
+        held = np.array([word]), np.array([history])
+        pairs = Pairs.of(words, previous, *held)
+        return np.exp(-cross_entropy(words, pairs.pair, pairs, *held))
+
     for history in (7, 60, CODES):  # seen, never seen, the start of a text
-        chances = [
-            np.exp(-cross_entropy(words, previous, np.array([w]), np.array([history])))
-            for w in range(50)
-        ]
-        rest = np.exp(-cross_entropy(words, previous, np.array([999]), np.array([history])))
+        chances = [chance(w, history) for w in range(50)]
+        rest = chance(999, history)
         assert sum(chances) + rest * (len(every) - 50) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_gather_follows_the_rows_and_starts_each_text_anew():
-    codes, ends = word_codes(pa.array(["a b", "c", "d e f"]))
-    words, previous = gather(codes, ends, np.array([2, 0]))
-    assert words.tolist() == [*codes[3:6], *codes[0:2]]
-    assert previous.tolist() == [CODES, codes[3], codes[4], CODES, codes[0]]
+def test_the_words_of_some_texts_are_found_and_each_text_starts_anew():
+    codes, ends = word_codes(pa.array(["a b", "c", "", "d e f"]))
+    at = places(ends, np.array([3, 2, 0]))
+    assert codes[at].tolist() == [*codes[3:6], *codes[0:2]]
+    before = previous_words(codes, ends)
+    assert before.tolist() == [CODES, codes[0], CODES, CODES, codes[3], codes[4]]
 
 
 def test_two_samples_of_one_law_cannot_be_told_apart():

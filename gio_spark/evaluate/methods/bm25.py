@@ -10,7 +10,7 @@ import numpy as np
 from gio_spark.errors import MissingExtraError
 from gio_spark.evaluate.methods.base import Chosen, method
 from gio_spark.evaluate.methods.draws import uniform
-from gio_spark.evaluate.methods.neighbours import first_rank, smallest
+from gio_spark.evaluate.methods.neighbours import first_rank, list_length, smallest
 from gio_spark.evaluate.methods.shared import shared
 from gio_spark.evaluate.methods.words import Words, corpus
 
@@ -29,14 +29,14 @@ _KEPT = 2**25
 def bm25(arena: Arena, budget: int, seed: int) -> Chosen:
     """Take each target text's next best BM25 match in turn (Lucene's form, k1 1.5, b .75)."""
     longest = min(arena.rows, max(1, _KEPT // max(1, len(arena.target_vectors))))
-    length = min(longest, 1 << max(5, (4 * budget // len(arena.target_vectors)).bit_length()))
+    length = list_length(4 * budget // len(arena.target_vectors), longest)
     while True:
         lists = matches(arena, length)
         rank = first_rank(lists, arena.rows)
         listed = int(np.count_nonzero(rank < length))
         if listed >= budget or length >= longest:
             break
-        length = min(longest, 4 * length)
+        length = list_length(length + 1, longest)
     note = ""
     if listed < budget:
         note = f"{budget - listed} rows match no target text within the lists: taken at random."

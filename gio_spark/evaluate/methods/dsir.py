@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 #: Buckets and smoothing of the published package.
 BUCKETS = 10_000
 _SMOOTHING = 1e-8
-#: Bytes of both sides' texts up to which the package is used: about 40 seconds.
-PACKAGE_BYTES = 8_000_000
+#: Bytes of both sides' texts up to which the package is used: some ten seconds.
+PACKAGE_BYTES = 2_000_000
 # Runs of word characters, or of anything else that is not a space, as nltk's WordPunct tokenizer.
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 

@@ -15,6 +15,7 @@ import numpy as np
 from gio_spark.evaluate.methods.base import method
 from gio_spark.evaluate.methods.draws import keys
 from gio_spark.evaluate.methods.neighbours import centred, target_distance
+from gio_spark.evaluate.methods.shared import shared
 from gio_spark.gio.distances import squared_distances, squared_norms
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 LOSS = 0.1
 #: Weight of a pick's own similarity beside its gain in coverage.
 OWN = 1.0
+#: Similarities are kept for all budgets and seeds up to so many bytes.
+KEPT_BYTES = 512 * 2**20
 _TILE_ROWS = 2_048
 
 
@@ -42,6 +45,9 @@ def facility_location(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]
     own = (OWN * np.exp(-np.square(away.astype(np.float64)) / width)).astype(np.float32)
     target, pool = centred(arena)
     norms = squared_norms(target)
+    alike = None
+    if 4 * arena.rows * len(target) <= KEPT_BYTES:
+        alike = shared(arena, "facility", lambda: _alike(pool, target, norms, width))
     covered = np.zeros(len(target), dtype=np.float32)
     free = np.ones(arena.rows, dtype=bool)
     left, turn = budget, 0
@@ -56,9 +62,7 @@ def facility_location(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]
         step = max(1, _TILE_ROWS // sample) * sample
         for start in range(0, len(rows) - sample + 1, step):
             part = rows[start : start + step]
-            tile = squared_distances(pool[part], target, right_norms=norms)
-            tile /= -width
-            np.exp(tile, out=tile)
+            tile = alike[part] if alike is not None else _alike(pool[part], target, norms, width)
             for first in range(0, len(part) - sample + 1, sample):
                 gain = np.maximum(tile[first : first + sample] - covered, 0.0).sum(axis=1)
                 gain += own[part[first : first + sample]]
@@ -72,3 +76,16 @@ def facility_location(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]
                 break
         turn += 1
     return np.flatnonzero(~free).astype(np.int64)
+
+
+def _alike(
+    rows: NDArray[np.float32],
+    target: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    width: float,
+) -> NDArray[np.float32]:
+    """Return the similarities of some rows to the target's, (rows, m) float32."""
+    out = squared_distances(rows, target, right_norms=norms)
+    out /= -width
+    np.exp(out, out=out)
+    return out

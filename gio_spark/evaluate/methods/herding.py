@@ -9,6 +9,7 @@ import numpy as np
 from gio_spark.evaluate.methods.base import method
 from gio_spark.evaluate.methods.draws import generator
 from gio_spark.evaluate.methods.neighbours import centred
+from gio_spark.evaluate.methods.shared import shared
 from gio_spark.gio.distances import squared_distances
 
 if TYPE_CHECKING:
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
 #: Random features: their kernel is off by about 1 / sqrt(features).
 FEATURES = 512
 #: Rows are picked in this many groups, between which the selection's mean is brought up to date.
-GROUPS = 256
+GROUPS = 128
 _BLOCK = 16_384
 
 
-@method("herding", needs=("target_vectors",))
+@method("herding", needs=("target_vectors",), version=2)
 def herding(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
     """Pick rows greedily so that their mean in feature space follows the target's.
 
     The i-th pick maximises <phi(x), i mu - sum of phi over the picks so far>, mu the target's
-    mean; here in groups of budget / 256 rows, each taken once.
+    mean; here in groups of budget / 128 rows, each taken once.
     """
-    features, mean = random_features(arena, seed)
+    features, mean = shared(arena, ("random features", seed), lambda: random_features(arena, seed))
     score_mean = features @ mean
     picked = np.zeros(features.shape[1])
     free = np.ones(arena.rows, dtype=bool)

@@ -31,14 +31,14 @@ def nearest(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
 def knn_retrieval(arena: Arena, budget: int, seed: int) -> Chosen:
     """Take each target row's next nearest row in turn, so that all targets count alike."""
     longest = most_neighbours(arena)
-    length = max(32, 4 * budget // len(arena.target_vectors))
+    length = 4 * budget // len(arena.target_vectors)
     while True:
         lists = neighbours(arena, length).rows
         rank = first_rank(lists, arena.rows)
         listed = int(np.count_nonzero(rank < lists.shape[1]))
         if listed >= budget or lists.shape[1] >= longest:
             break
-        length = 2 * lists.shape[1]
+        length = lists.shape[1] + 1
     note = ""
     tie = uniform(arena, seed, "knn_retrieval")
     if listed < budget:

@@ -71,6 +71,19 @@ def most_neighbours(arena: Arena) -> int:
     return min(arena.rows, max(1, KEPT // max(1, len(arena.target_vectors))))
 
 
+def list_length(wanted: int, most: int) -> int:
+    """Return one of few lengths (128, 1,024, 8,192 ...), so that budgets and methods share lists.
+
+    Args:
+        wanted: Entries at least.
+        most: Entries at most.
+    """
+    length = 128
+    while length < wanted:
+        length *= 8
+    return min(most, length)
+
+
 def neighbours(arena: Arena, length: int) -> Neighbours:
     """Return each target row's nearest pool rows; ties to the lowest row.
 
@@ -78,8 +91,7 @@ def neighbours(arena: Arena, length: int) -> Neighbours:
         arena: The arena.
         length: Neighbours at least; a list is cut at `most_neighbours`.
     """
-    # Few different lengths, so that budgets and methods share the lists.
-    rounded = min(most_neighbours(arena), 1 << max(5, (max(1, length) - 1).bit_length()))
+    rounded = list_length(length, most_neighbours(arena))
 
     def make() -> Neighbours:
         m = len(arena.target_vectors)

@@ -69,17 +69,34 @@ def transport_mass(
     # Cost of row j when its first k + 1 neighbours are full and mass goes on to the next one.
     cost = d[:, 1:] * filled[:, :-1] - np.cumsum(d * share, axis=1)[:, :-1]
     cost = np.maximum.accumulate(np.maximum(cost, 0.0), axis=1)
-    # Events in order of s: row j's k-th neighbour is full when s reaches filled[j, k].
-    event = np.argsort(filled[:, :-1], axis=None, kind="stable")
-    steps = np.diff(cost, axis=1, prepend=0.0).ravel()[event]
-    beyond = np.flatnonzero(alpha / scale * np.cumsum(steps) >= (1.0 - alpha) * m)
-    last = int(beyond[0]) if len(beyond) else len(event) - 1
-    s = float(filled[:, :-1].ravel()[event[last]])
+    s = _level(filled[:, :-1], cost, (1.0 - alpha) * m * scale / alpha if alpha else np.inf)
     held = np.minimum(filled, s)
     held[:, -1] = s  # what the list cannot hold stays with its last row
     part = np.diff(held, axis=1, prepend=0.0) / (s * m)
     mass = np.bincount(rows.ravel(), part.ravel(), minlength=pool_rows)
     return Spread(mass.astype(np.float64), float(np.count_nonzero(part) / m))
+
+
+def _level(filled: NDArray[np.float64], cost: NDArray[np.float64], enough: float) -> float:
+    """Return the least s at which the costs of all neighbours filled by s come to `enough`.
+
+    Args:
+        filled: (m, L) s at which a row's first k + 1 neighbours are full, ascending in each row.
+        cost: (m, L) cost of a row from there on, ascending in each row.
+        enough: Sum of costs at which s stops; the largest of `filled` where it is never reached.
+    """
+
+    def spent(s: float) -> float:
+        full = np.count_nonzero(filled <= s, axis=1)
+        return float(np.where(full > 0, cost[np.arange(len(cost)), full - 1], 0.0).sum())
+
+    low, high = float(filled.min()), float(filled.max())
+    if spent(low) >= enough:
+        return low
+    # Halve to the last float between them, then take the event that `high` has come down to.
+    while low < (middle := 0.5 * (low + high)) < high:
+        low, high = (low, middle) if spent(middle) >= enough else (middle, high)
+    return float(filled[filled <= high].max())
 
 
 def near_copies(arena: Arena, width: float) -> NDArray[np.float64]:
