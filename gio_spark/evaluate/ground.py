@@ -15,6 +15,7 @@ from gio_spark.engine import bounded, decode_vectors, hash53, hash_sample
 from gio_spark.engine.sampling import HASH_RANGE
 from gio_spark.errors import InputError
 from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.measures import MEASURES
 from gio_spark.gio import mix_targets
 from gio_spark.pipeline import clean, clusters, prepare, vectors
 from gio_spark.pipeline.context import Context, fingerprint
@@ -296,11 +297,22 @@ def _good(table: pa.Table) -> NDArray[np.float64] | None:
 def _labels(
     ctx: Context, pool: pa.Table, held: pa.Table
 ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """Return labels as class codes of both sides, or as numbers where they have fractions."""
+    """Return labels as class codes of both sides, or as numbers where they have fractions.
+
+    Raises:
+        InputError: Rows have none, and a measure that trains models was asked for.
+    """
     both = []
     for name, table in (("pool", pool), ("held-out target", held)):
         empty = table["label"].null_count
         if empty:
+            asked = [m for m in ctx.settings.evaluate.measures if MEASURES[m].needs == "labels"]
+            if asked:
+                raise InputError(
+                    f"{empty:,} of the {table.num_rows:,} sampled rows of the {name} have no "
+                    f"label, which the measure {asked[0]!r} needs: put such rows aside, or leave "
+                    "the measure out."
+                )
             if empty < table.num_rows:
                 ctx.progress.say(
                     f"labels: {empty:,} of the {table.num_rows:,} sampled rows of the {name} have "

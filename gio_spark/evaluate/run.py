@@ -36,6 +36,16 @@ log = logging.getLogger(__name__)
 
 BASELINE = "random"
 ORACLE = "oracle"
+# What a field of the arena comes from, as settings call it.
+_COLUMNS = {
+    "texts": "columns.text of pool and targets",
+    "target_texts": "columns.text of pool and targets",
+    "held_texts": "columns.text of pool and targets",
+    "labels": "columns.label",
+    "held_labels": "columns.label",
+    "good": "evaluate.oracle",
+    "sources": "columns.source",
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def evaluate(
     load_modules(settings.evaluate.modules)
     check_methods(settings.evaluate.methods)
     _check_held_out(settings)
-    wanted_measures(settings.evaluate.measures, texts=True, labels=True)  # names alone
+    _check_columns(settings)
     spark = spark or session(settings.engine)
     progress = progress or Progress()
     progress.say(describe(spark).line())
@@ -152,6 +162,34 @@ def _check_held_out(settings: RunSettings) -> None:
             "There is no held-out target: name an input in held_out, or set "
             "evaluate.held_out_share above 0 to keep a part of the target for judging."
         )
+
+
+def _check_columns(settings: RunSettings) -> None:
+    """Refuse methods and measures whose columns no setting names, before anything is read.
+
+    Raises:
+        ConfigError: An unknown measure.
+        InputError: What is to be set.
+    """
+    wanted = settings.evaluate
+    pool = settings.pool_columns()
+    judges, targets = (
+        [one.columns or settings.columns for one in inputs]
+        for inputs in (settings.held_out or settings.target, settings.target)
+    )
+    texts = all(c.text is not None for c in (pool, *targets, *judges))
+    labels = all(c.label is not None for c in (pool, *judges))
+    wanted_measures(wanted.measures, texts=texts, labels=labels)
+    there = {"texts": texts, "target_texts": texts, "held_texts": texts, "labels": labels,
+             "held_labels": labels, "good": wanted.oracle is not None,
+             "sources": pool.source is not None}  # fmt: skip
+    for name in wanted.methods:
+        missing = [need for need in registry.get(name).needs if not there.get(need, True)]
+        if missing:
+            what = ", ".join(dict.fromkeys(_COLUMNS[need] for need in missing))
+            raise InputError(
+                f"The method {name!r} needs {what}: name the column, or leave the method out."
+            )
 
 
 def _compare(

@@ -151,8 +151,10 @@ def test_a_method_of_ones_own_fails_as_a_row(spark, place):
         ({"measures": ["enrgy"]}, ConfigError, "did you mean 'energy'"),
         ({"held_out_share": 0}, InputError, "no held-out target"),
         ({"budgets": [601]}, InputError, "601 rows are above the pool, which has 600"),
+        ({"budgets": ["120 %"]}, ConfigError, "neither a whole number nor a share"),
+        ({"methods": ["dsir"]}, InputError, "'dsir' needs columns.text of pool and targets"),
         ({"budgets": ["2k tokens"]}, InputError, "neither rows"),
-        ({"methods": ["oracle"]}, InputError, "'oracle' needs good"),
+        ({"methods": ["oracle"]}, InputError, "'oracle' needs evaluate.oracle: name the column"),
         ({"oracle": "rihgt"}, InputError, "'rihgt', which is no column of the pool"),
         ({"measures": ["cross_entropy"]}, InputError, "needs texts"),
         ({"held_out_share": 0.01}, InputError, "at least 50 held-out rows"),
@@ -164,7 +166,18 @@ def test_bad_input_is_one_clear_message(spark, place, changes, error, message):
     assert "\n" not in str(told.value)
 
 
-def test_labels_missing_where_a_proxy_needs_them_is_said(spark, place):
-    made = jobs.settings(place, evaluate={**ASKED, "measures": ["proxy_linear"]})
+def test_a_proxy_without_a_label_column_is_refused_before_anything_is_read(spark, tmp_path):
+    made = jobs.settings(tmp_path, evaluate={**ASKED, "measures": ["proxy_linear"]})
     with pytest.raises(InputError, match=r"'proxy_linear' needs labels .* set columns.label"):
+        go(spark, made)  # there is no file at all
+
+
+def test_rows_without_labels_are_refused_where_a_proxy_was_asked_for(spark, place, tmp_path):
+    pool = table(jobs.vector_pool(), 1)
+    few = pa.array([None, *pool["answer"].to_pylist()[1:]])
+    pool = pool.set_column(pool.column_names.index("answer"), "answer", few)
+    jobs.write(pool, tmp_path / "pool.parquet")
+    jobs.write(table(jobs.vector_target(300), 2), tmp_path / "target.parquet")
+    made = asked(tmp_path, {**ASKED, "measures": ["proxy_linear"]})
+    with pytest.raises(InputError, match="1 of the 600 sampled rows of the pool have no label"):
         go(spark, made)
