@@ -8,7 +8,15 @@ from gio_spark.engine.arrow import (
     output_schema,
 )
 from gio_spark.engine.info import Capabilities, EngineInfo, capabilities, describe
-from gio_spark.engine.sampling import HASH_RANGE, bounded, hash53, hash_sample, hash_share, row_hash
+from gio_spark.engine.sampling import (
+    HASH_RANGE,
+    bounded,
+    hash53,
+    hash_sample,
+    hash_samples,
+    hash_share,
+    row_hash,
+)
 from gio_spark.engine.session import session
 from gio_spark.engine.ship import Shipped, ship
 
@@ -25,6 +33,7 @@ __all__ = [
     "group_arrow",
     "hash53",
     "hash_sample",
+    "hash_samples",
     "hash_share",
     "map_arrow",
     "output_schema",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -71,19 +72,51 @@ def hash_sample(df: DataFrame, rows: int, salt: str, *, total: int) -> pa.Table:
         salt: Purpose of the sample.
         total: Rows in `df` (an upper estimate is enough), to cut the scan's output early.
     """
+    return hash_samples({"": (df, rows, total)}, salt)[""]
+
+
+def hash_samples(parts: Mapping[str, tuple[DataFrame, int, int]], salt: str) -> dict[str, pa.Table]:
+    """Bring a sample of each of several frames of the same columns, by one job.
+
+    Args:
+        parts: Name -> rows with an `id` column, rows wanted, rows there; see `hash_sample`.
+        salt: Purpose of the samples.
+    """
     from pyspark.sql import functions as F
 
-    hashed = df.withColumn("_hash", hash53("id", salt))
-    wanted = rows + 6 * math.sqrt(rows) + 16
-    share = min(1.0, wanted / max(total, 1))
-    while True:
-        part = hashed
-        if share < 1.0:
-            part = hashed.where(F.col("_hash") < F.lit(round(share * HASH_RANGE)))
-        # The bound leaves room for a `total` that was estimated low, not for a wrong one.
-        table = bounded(part, math.ceil(4 * wanted) + 1000, f"the sample {salt!r}")
-        if table.num_rows >= rows or share >= 1.0:
+    found: dict[str, pa.Table] = {}
+    shares = {
+        n: min(1.0, _margin(wanted) / max(total, 1)) for n, (_, wanted, total) in parts.items()
+    }
+    while len(found) < len(parts):
+        left = [name for name in parts if name not in found]
+        both = None
+        for name in left:
+            part = parts[name][0].withColumn("_hash", hash53("id", salt))
+            if shares[name] < 1.0:
+                part = part.where(F.col("_hash") < F.lit(round(shares[name] * HASH_RANGE)))
+            if len(parts) > 1:
+                part = part.withColumn("_part", F.lit(name))
+            both = part if both is None else both.unionByName(part)
+        if both is None:
             break
-        share = min(1.0, 2 * share)
-    order = pc.sort_indices(table, sort_keys=[("_hash", "ascending"), ("id", "ascending")])
-    return table.take(order[:rows]).drop_columns(["_hash"])
+        # The bound leaves room for a `total` that was estimated low, not for a wrong one.
+        most = sum(math.ceil(4 * _margin(parts[name][1])) + 1000 for name in left)
+        table = bounded(both, most, f"the sample {salt!r}")
+        for name in left:
+            own = table
+            if len(parts) > 1:
+                own = table.filter(pc.equal(table["_part"], name)).drop_columns(["_part"])
+            wanted = parts[name][1]
+            if own.num_rows < wanted and shares[name] < 1.0:
+                shares[name] = min(1.0, 2 * shares[name])
+                continue
+            keys = [("_hash", "ascending"), ("id", "ascending")]
+            order = pc.sort_indices(own, sort_keys=keys)
+            found[name] = own.take(order[:wanted]).drop_columns(["_hash"])
+    return found
+
+
+def _margin(rows: int) -> float:
+    """Return how many rows to expect so that hardly ever fewer than `rows` come."""
+    return rows + 6 * math.sqrt(rows) + 16

@@ -71,7 +71,7 @@ def clusters_for(settings: RunSettings, rows: int, dimension: int) -> int:
 
 
 def fit(
-    ctx: Context, side: Side, clusters: int
+    ctx: Context, side: Side, clusters: int, dimension: int
 ) -> tuple[NDArray[np.float32], str, tuple[dict[str, float], ...]]:
     """Fit a codebook on a side's vectors; a fit that was killed goes on from its last pass."""
     settings = ctx.settings.quantize
@@ -105,6 +105,7 @@ def fit(
             on_pass=commit,
             on_sample=measure,
             rows=side.usable,
+            dimension=dimension,
         )
         summary = model.summary
         detail = {"clusters": len(model.centroids), "side": side.name, "error_curve": curve}
@@ -195,7 +196,7 @@ def quantise(ctx: Context, sides: dict[str, Side], dimension: int) -> Codebook:
             f"The pool has {pool.usable} usable rows, so only {clusters} cluster(s) were made.",
             "Selection on so few rows says little; use a larger pool.",
         )
-    centroids, fit_key, curve = fit(ctx, pool, clusters)
+    centroids, fit_key, curve = fit(ctx, pool, clusters, dimension)
     keys = {name: assign(ctx, side, centroids, fit_key) for name, side in sides.items()}
     stats, published = publish(ctx, sides, centroids, fit_key, keys)
     return Codebook(centroids, fit_key, keys, stats, published, curve)
@@ -228,7 +229,7 @@ def publish(
         for name, side in sides.items():
             if not name.startswith("target"):
                 continue
-            own = _own_codebook(ctx, side)
+            own = _own_codebook(ctx, side, centroids.shape[1])
             found = quantize.assign(
                 vectors_of(ctx, side), own, carry=("tokens",), spherical=settings.spherical
             )
@@ -241,7 +242,7 @@ def publish(
     return stats, key
 
 
-def _own_codebook(ctx: Context, side: Side) -> NDArray[np.float32]:
+def _own_codebook(ctx: Context, side: Side, dimension: int) -> NDArray[np.float32]:
     settings = ctx.settings.quantize
     wanted = settings.target_clusters
     if isinstance(wanted, int):
@@ -253,7 +254,7 @@ def _own_codebook(ctx: Context, side: Side) -> NDArray[np.float32]:
         seed=ctx.settings.seed,
         max_iter=min(4, settings.max_passes),
         spherical=settings.spherical,
-    ).fit(vectors_of(ctx, side), rows=side.usable)
+    ).fit(vectors_of(ctx, side), rows=side.usable, dimension=dimension)
     return model.centroids
 
 

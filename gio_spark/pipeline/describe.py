@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import functions as F
 
-from gio_spark.engine import bounded, decode_vectors, describe, hash_sample
+from gio_spark.engine import bounded, decode_vectors, describe, hash_sample, hash_samples
 from gio_spark.pipeline.choose import Chosen, smoothed_path
 from gio_spark.pipeline.clusters import Codebook
 from gio_spark.pipeline.context import Context
@@ -140,7 +140,7 @@ def _sources(
         if name.startswith("target"):
             more = ws.read("assignments", key).select("id", "source")
             frames["target"] = frames["target"].unionByName(more) if "target" in frames else more
-    counts = {name: _count(df) for name, df in frames.items()}
+    counts = _count(frames)
     names = [n for n, _ in sorted(counts["pool"].items(), key=lambda x: (-x[1], x[0]))]
     names += sorted(set(counts["target"]) - set(names))
     return pd.DataFrame(
@@ -151,51 +151,42 @@ def _sources(
     )
 
 
-def _count(df: DataFrame) -> dict[str, int]:
-    """Count rows per source; sources beyond the most frequent ones are one line."""
-    named = df.select(F.coalesce("source", F.lit("(none)")).alias("source"))
-    top = named.groupBy("source").count().orderBy(F.desc("count"), "source").limit(_SOURCES_SHOWN)
-    found = bounded(top, _SOURCES_SHOWN, "sources").to_pylist()
-    return {r["source"]: int(r["count"]) for r in found}
+def _count(frames: Mapping[str, DataFrame]) -> dict[str, dict[str, int]]:
+    """Count rows per source of each frame, by one job: the most frequent sources of each."""
+    tops = None
+    for side, df in frames.items():
+        named = df.select(F.coalesce("source", F.lit("(none)")).alias("source"))
+        counted = named.groupBy("source").count().orderBy(F.desc("count"), "source")
+        top = counted.limit(_SOURCES_SHOWN).withColumn("side", F.lit(side))
+        tops = top if tops is None else tops.unionByName(top)
+    found: dict[str, dict[str, int]] = {side: {} for side in frames}
+    if tops is not None:
+        for row in bounded(tops, _SOURCES_SHOWN * len(frames), "sources").to_pylist():
+            found[row["side"]][row["source"]] = int(row["count"])
+    return found
 
 
 def _points(ctx: Context, sides: dict[str, Side], selected: DataFrame, rows: int) -> Points:
-    """Project a hash sample of each side; three bounded scans of the skinny vector table."""
+    """Project a hash sample of each side, brought by one job from the skinny vector table."""
     most = ctx.settings.report.sample
-    salt = f"report-{ctx.settings.seed}"
     targets = targets_of(sides)
-    pool = hash_sample(
-        vectors_of(ctx, sides["pool"]).select("id", "vector"),
-        most,
-        salt,
-        total=sides["pool"].usable,
-    )
-    dimension = decode_vectors(pool["vector"]).shape[1]
-    parts = [
-        decode_vectors(
-            hash_sample(
-                vectors_of(ctx, s).select("id", "vector"),
-                most // len(targets),
-                salt,
-                total=s.usable,
-            )["vector"],
-            dimension,
-        )
-        for s in targets
-    ]
-    ids = hash_sample(selected.select(F.col("gio_id").alias("id")), most, salt, total=rows)
-    wanted = ctx.workspace.frame(ids.select(["id"]))
-    chosen = bounded(
-        vectors_of(ctx, sides["pool"])
-        .select("id", "vector")
-        .join(F.broadcast(wanted), "id", "left_semi"),
-        most,
-        "selected vectors",
-    ).sort_by("id")
+
+    def vectors(side: Side) -> DataFrame:
+        return vectors_of(ctx, side).select("id", "vector")
+
+    ids = selected.select(F.col("gio_id").alias("id"))
+    parts = {
+        "pool": (vectors(sides["pool"]), most, sides["pool"].usable),
+        "selected": (vectors(sides["pool"]).join(ids, "id", "left_semi"), most, rows),
+        **{s.name: (vectors(s), most // len(targets), s.usable) for s in targets},
+    }
+    samples = hash_samples(parts, f"report-{ctx.settings.seed}")
+    pool = decode_vectors(samples["pool"]["vector"])
+    dimension = pool.shape[1]
     return project(
-        np.concatenate(parts),
-        decode_vectors(pool["vector"]),
-        decode_vectors(chosen["vector"], dimension),
+        np.concatenate([decode_vectors(samples[s.name]["vector"], dimension) for s in targets]),
+        pool,
+        decode_vectors(samples["selected"].sort_by("id")["vector"], dimension),
     )
 
 

@@ -111,6 +111,7 @@ class MiniBatchKMeans:
         on_pass: Callable[[KMeansState], None] | None = None,
         on_sample: Callable[[FloatMatrix], None] | None = None,
         rows: int | None = None,
+        dimension: int | None = None,
         update: bool = False,
     ) -> MiniBatchKMeansModel:
         """Fit centroids.
@@ -125,6 +126,7 @@ class MiniBatchKMeans:
             on_sample: Called with the sample for the first centres, (n, d) in the order of the
                 ids' hashes, where one is drawn; `error_curve` of it costs no further scan.
             rows: Rows of `df`, when known.
+            dimension: Length of the vectors, when known: saves a look at the table.
             update: Take `initial` (a state) as the start of a new fit, on data that changed.
 
         Raises:
@@ -137,7 +139,7 @@ class MiniBatchKMeans:
             state = initial
         else:
             total = df.count() if rows is None else rows
-            state = self._first_state(df, initial, total, on_sample)
+            state = self._first_state(df, initial, total, dimension, on_sample)
             if on_pass is not None:
                 on_pass(state)
         if not state.finished and together.worthwhile(self, df, state):
@@ -209,11 +211,12 @@ class MiniBatchKMeans:
         df: DataFrame,
         initial: KMeansState | npt.NDArray[np.float32] | None,
         rows: int,
+        dimension: int | None,
         on_sample: Callable[[FloatMatrix], None] | None,
     ) -> KMeansState:
         if rows < 1:
             raise InputError(f"{_WHOSE}: no row has a vector. Check the table and columns.vector.")
-        sample = self._sample(df, rows)
+        sample = self._sample(df, rows, dimension)
         if on_sample is not None:
             on_sample(sample)
         largest = np.abs(sample).max(axis=0).astype(np.float64)
@@ -242,11 +245,14 @@ class MiniBatchKMeans:
         largest = np.maximum(largest, np.abs(centres).max(axis=0))
         return KMeansState(centres, np.zeros(len(centres)), largest, rows)
 
-    def _sample(self, df: DataFrame, rows: int) -> FloatMatrix:
-        first = df.limit(1).toArrow()
-        if not first.num_rows:
-            raise InputError(f"{_WHOSE}: no row has a vector. Check the table and columns.vector.")
-        dimension = decode_vectors(first["vector"], what=_WHOSE).shape[1]
+    def _sample(self, df: DataFrame, rows: int, dimension: int | None) -> FloatMatrix:
+        if dimension is None:
+            first = df.limit(1).toArrow()
+            if not first.num_rows:
+                raise InputError(
+                    f"{_WHOSE}: no row has a vector. Check the table and columns.vector."
+                )
+            dimension = decode_vectors(first["vector"], what=_WHOSE).shape[1]
         wanted = min(rows, sample_rows(self.k, dimension, self.init_rows))
         salt = f"kmeans-first-{self.seed}"
         table = hash_sample(df, wanted, salt, total=rows)

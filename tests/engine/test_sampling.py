@@ -2,7 +2,15 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
-from gio_spark.engine import bounded, hash53, hash_sample, hash_share, map_arrow, row_hash
+from gio_spark.engine import (
+    bounded,
+    hash53,
+    hash_sample,
+    hash_samples,
+    hash_share,
+    map_arrow,
+    row_hash,
+)
 from gio_spark.errors import InputError
 
 pytestmark = pytest.mark.embedded
@@ -57,3 +65,19 @@ def test_columns_of_one_value_are_hashed_and_no_row_is_lost_in_a_map(spark, fold
     ]
     assert found[0]["h"].to_pylist() == found[1]["h"].to_pylist()
     assert len(found[0]) == 20 and len(set(found[0]["h"].to_pylist())) == 1
+
+
+def test_samples_of_several_frames_by_one_job_are_those_of_each_alone(spark):
+    frames = {name: spark.range(n).selectExpr(f"concat('{name}', id) AS id", "id AS value")
+              for name, n in [("a", 500), ("b", 40), ("c", 3_000)]}  # fmt: skip
+    # The second is told to be far larger than it is: its first try brings too few rows.
+    parts = {
+        "a": (frames["a"], 30, 500),
+        "b": (frames["b"], 40, 4_000),
+        "c": (frames["c"], 7, 3_000),
+    }
+    together = hash_samples(parts, "here")
+    for name, (df, rows, total) in parts.items():
+        alone = hash_sample(df, rows, "here", total=total)
+        assert together[name].equals(alone)
+        assert alone.num_rows == rows
