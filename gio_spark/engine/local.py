@@ -58,11 +58,9 @@ def local_conf() -> dict[str, str]:
         # One machine, small logs: Delta's defaults start hundreds of tasks for each commit.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
-        # The work is done in Python workers; what the JVM does is many short jobs, and the better
-        # part of its time went into optimising code that runs but a few times: a small run takes
-        # 93 s of its processor time so, 140 s with the defaults. (Runs of minutes are slower for
-        # it: 157 s against 134 s for 200,000 texts on two idle cores. Give session() other options
-        # for those.)
+        # The work is done in Python workers; what the JVM does is many short jobs, and optimising
+        # code that runs but a few times takes a core from them: 200,000 texts take the same 74 s on
+        # two idle cores with the default compiler, but 102 s instead of 73 s of JVM time.
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
