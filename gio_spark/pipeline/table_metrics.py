@@ -25,6 +25,7 @@ from gio_spark.settings.gime import GimeSettings
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.tracking import TrackingSettings
 from gio_spark.tables import Pin, Workspace, pin_input, quoted, quoted_column
+from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.delta import is_readable_otherwise, read
 from gio_spark.tables.lines import BAD, LINE, read_lines
 from gio_spark.tracking import NullTracker, TrackedInput, tracker
@@ -254,7 +255,7 @@ def _open(
         return read(spark, one.location, int(pin.version))
     if pin.format == "parquet":
         try:
-            df = spark.read.parquet(one.location)
+            df = spark.read.parquet(engine_path(spark, one.location))
             _ = df.schema
         except Exception as error:
             first = str(error).splitlines()[0][:200]

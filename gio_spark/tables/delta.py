@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine import capabilities
 from gio_spark.errors import EngineError, InputError
-from gio_spark.tables.names import absolute, kind_of, quoted, quoted_path
+from gio_spark.tables.aliases import engine_path, plain_path
+from gio_spark.tables.names import kind_of, quoted, quoted_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -39,15 +40,15 @@ def pin(spark: SparkSession, location: str, version: int | None) -> DeltaPin:
     return DeltaPin(found.table_id, version, found.bytes)
 
 
-def sql_name(location: str) -> str:
+def sql_name(spark: SparkSession, location: str) -> str:
     """Return a location as SQL text names it, quoted."""
     if kind_of(location) == "table":
         return quoted(location)
-    return quoted_path(absolute(location))
+    return quoted_path(engine_path(spark, location))
 
 
 def _pin_by_sql(spark: SparkSession, location: str) -> DeltaPin:
-    name = sql_name(location)
+    name = sql_name(spark, location)
     try:
         detail = spark.sql(f"DESCRIBE DETAIL {name}").first()
         latest = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first()
@@ -79,7 +80,7 @@ def open_log(location: str) -> Any:
             "engine. Give the table's path, or run with engine: spark."
         )
     try:
-        return DeltaTable(absolute(location))
+        return DeltaTable(plain_path(location))
     except (DeltaError, OSError, ValueError) as error:
         raise InputError(_missing(location, error)) from error
 
@@ -99,14 +100,14 @@ def read(spark: SparkSession, location: str, version: int | None = None) -> Data
     reader = spark.read.format("delta")
     if version is not None:
         reader = reader.option("versionAsOf", version)
-    return reader.load(absolute(location))
+    return reader.load(engine_path(spark, location))
 
 
 def is_readable_otherwise(spark: SparkSession, location: str) -> bool:
     """Tell whether a name is a view or another table that has no Delta version of its own."""
     if kind_of(location) != "table" or not capabilities(spark).history:
         return False
-    name = sql_name(location)
+    name = sql_name(spark, location)
     if not spark.catalog.tableExists(name):
         return False
     try:

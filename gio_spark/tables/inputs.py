@@ -16,6 +16,7 @@ from gio_spark.engine import bounded, map_arrow, row_hash
 from gio_spark.engine.hashing import content_hashes
 from gio_spark.errors import InputError
 from gio_spark.tables import delta
+from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.files import FileList, check_unchanged, format_of, list_files
 from gio_spark.tables.lines import BAD, LINE, line_ids, read_lines
 from gio_spark.tables.names import absolute, kind_of, quoted_column
@@ -155,7 +156,7 @@ def open_input(
         raise InputError(f"{name}: the pin of {location} has no list of files.")
     if kind == "parquet":
         try:
-            raw = spark.read.parquet(location)
+            raw = spark.read.parquet(engine_path(spark, location))
             _ = raw.schema
         except Exception as error:
             first = str(error).splitlines()[0][:200]

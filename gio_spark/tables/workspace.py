@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from gio_spark.engine import bounded, capabilities
 from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError, WorkspaceError
 from gio_spark.tables import delta
+from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.chunks import CHUNK, WHOLE, Chunk
 from gio_spark.tables.files import check_writable
 from gio_spark.tables.names import absolute, is_remote_path, kind_of, parts
@@ -98,7 +99,7 @@ class Workspace:
         if table in self._known:
             return True
         if self.in_catalog:
-            found = self.spark.catalog.tableExists(delta.sql_name(self.place(table)))
+            found = self.spark.catalog.tableExists(delta.sql_name(self.spark, self.place(table)))
         else:
             found = delta.is_delta(self.place(table))
         if found:
@@ -240,9 +241,9 @@ class Workspace:
     def _save(self, writer: Any, table: str) -> None:
         try:
             if self.in_catalog:
-                writer.saveAsTable(delta.sql_name(self.place(table)))
+                writer.saveAsTable(delta.sql_name(self.spark, self.place(table)))
             else:
-                writer.save(self.place(table))
+                writer.save(engine_path(self.spark, self.place(table)))
         except Exception as error:
             text = str(error)
             if "Concurrent" in text or "concurrent" in text:
@@ -307,7 +308,7 @@ class Workspace:
         ].to_pylist()
         old = [f for f in found if f not in wanted]
         for fingerprint in old:
-            name = delta.sql_name(self.place(table))
+            name = delta.sql_name(self.spark, self.place(table))
             # A quoted name and a hash of our own: nothing from outside reaches this text.
             self.spark.sql(f"DELETE FROM {name} WHERE {key} = '{fingerprint}'")  # noqa: S608
         return len(old)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from gio_spark import curate
 from gio_spark.errors import InputError, TooManyBadRowsError
@@ -60,6 +61,25 @@ def test_a_delta_table_is_read_at_the_version_that_was_asked_for(spark, place, e
     rows = jobs.picked(newest, jobs.select(newest))
     assert set(rows["gio_input_version"].to_pylist()) == {"1"}
     assert any(i.startswith("q") for i in rows["gio_id"].to_pylist())
+
+
+@pytest.mark.parametrize("name", ["Größe #1 (50%)", "a[b]*?"])
+def test_folders_of_any_name_hold_inputs_and_tables(place, expected, name):
+    odd = place / name / "below"
+    odd.mkdir(parents=True)
+    # The writer of this Delta table has trouble of its own with such names.
+    write_deltalake(str(place / "pool"), jobs.vector_pool())
+    (place / "pool").rename(odd / "pool")
+    jobs.write(jobs.vector_target(), odd / "target.parquet")
+    made = jobs.settings(odd, pool=str(odd / "pool"))
+    first = jobs.select(made)
+    assert jobs.ids(first.selected) == expected
+    assert (odd / "ws" / "selected" / "_delta_log" / f"{0:020}.json").exists()
+    assert sorted(p.name for p in odd.iterdir()) == ["pool", "target.parquet", "ws"]
+    assert [p.name for p in place.iterdir() if p.is_dir()] == [name]
+    again = jobs.select(made)
+    assert (again.did_work, again.run_id) == (False, first.run_id)
+    assert len(jobs.ids(jobs.select(made.model_copy(update={"seed": 1})).selected)) == 100
 
 
 def test_frames_of_spark_pandas_and_arrow_are_curated_like_tables(spark, place, expected):
