@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gio_spark.engine.info import describe
+from gio_spark.engine.told import worker_errors
 from gio_spark.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def bounded(df: DataFrame, limit: int, what: str) -> pa.Table:
     Raises:
         InputError: There are more; `what` names them in the message.
     """
-    table = df.limit(limit + 1).toArrow()
+    with worker_errors():
+        table = df.limit(limit + 1).toArrow()
     if table.num_rows > limit:
         raise InputError(f"More than {limit:,} rows of {what}: too many for the driver.")
     return table

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from gio_spark import quantize
 from gio_spark.engine import decode_vectors, encode_vectors
+from gio_spark.errors import InputError
 from gio_spark.gio import TargetMass
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
@@ -63,10 +64,19 @@ class Codebook:
 
 
 def clusters_for(settings: RunSettings, rows: int, dimension: int) -> int:
-    """Return K: the user's, or one from rows, dimension and memory."""
+    """Return K: the user's, or one from rows, dimension and memory.
+
+    Raises:
+        InputError: More clusters are wanted than there are rows.
+    """
     wanted = settings.quantize.clusters
     if isinstance(wanted, int):
-        return min(wanted, rows)
+        if wanted > rows:
+            raise InputError(
+                f"{wanted:,} clusters are more than the {rows:,} rows of the pool that can be "
+                f"used: set clusters to at most {rows:,}, or to auto."
+            )
+        return wanted
     return quantize.auto_clusters(rows, dimension)
 
 

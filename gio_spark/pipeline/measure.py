@@ -1,4 +1,4 @@
-"""Stage metrics: GIME of pool, selection and a random draw of the same size."""
+"""Stage metrics: GIME of pool, selection and a random draw of about the same size."""
 
 from __future__ import annotations
 
@@ -71,6 +71,10 @@ def group_figures(
     vectors: bool,
 ) -> pa.Table:
     """Return the metrics of pool, selected and random rows, by further columns if asked for.
+
+    Random rows are a share by hash, about as many as were selected: their exact number would take
+    another pass over the pool (which hash is the n-th smallest is known only once n is), to remove
+    a difference of one square root of n, no more than between two random draws.
 
     The metrics are a few hundred rows made by a grouped map: brought in once, so that the map does
     not run a second time for the check after the write.

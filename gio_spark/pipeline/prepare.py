@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 # Settings that change how a run is done, shown or recorded, not what it selects.
 _OUTSIDE = {"tracking", "report", "engine", "workspace", "evaluate", "chunk_rows"}
+# Columns that `selected` has beside the pool's own.
+_ADDED = frozenset(
+    ("gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_run", "gio_input_version")
+)
 # Vectors whose length is looked at before a run.
 _LOOKED_AT = 100
 
@@ -70,6 +74,7 @@ def open_all(spark: SparkSession, settings: RunSettings, pins: dict[str, Pin]) -
     opened = {}
     for name, one in names(settings).items():
         opened[name] = open_input(spark, one, one.columns or settings.columns, name, pins[name])
+    check_own_columns(opened["pool"])
     check_sizes(settings, opened["pool"].count)
     if settings.embed.name in ("auto", "vectors"):
         check_dimensions(opened)
@@ -99,6 +104,20 @@ def check_choices(settings: RunSettings) -> None:
         raise ConfigError(
             "select.source_caps and select.source_floors need columns.source, the pool's column "
             "with the source of a row."
+        )
+
+
+def check_own_columns(pool: Input) -> None:
+    """Refuse a pool whose own columns have names that the selection needs.
+
+    Raises:
+        InputError: With the columns, as where the pool is the selection of an earlier run.
+    """
+    taken = [c for c in pool.own_columns if c.lower() in _ADDED]
+    if taken:
+        raise InputError(
+            f"{pool.name}: {pool.location} has columns named {', '.join(taken)}, which a selection "
+            "adds itself (is it the selection of an earlier run?). Rename them or leave them out."
         )
 
 

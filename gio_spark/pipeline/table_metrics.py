@@ -26,8 +26,9 @@ from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.tracking import TrackingSettings
 from gio_spark.tables import Pin, Workspace, pin_input, quoted, quoted_column
 from gio_spark.tables.aliases import engine_path
+from gio_spark.tables.casts import BAD, LINE
 from gio_spark.tables.delta import is_readable_otherwise, read
-from gio_spark.tables.lines import BAD, LINE, read_lines
+from gio_spark.tables.lines import read_lines
 from gio_spark.tracking import NullTracker, TrackedInput, tracker
 
 if TYPE_CHECKING:

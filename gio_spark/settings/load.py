@@ -14,6 +14,21 @@ from gio_spark.errors import ConfigError
 from gio_spark.settings.run import SHORTHANDS, RunSettings
 
 
+class _Once(yaml.SafeLoader):
+    """Refuses a key that stands twice in one block: YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(
+                    f"the key {key.value!r} stands there twice, again in line {line}"
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSettings:
     """Read a YAML file and apply `key=value` overrides (`quantize.k=500`).
 
@@ -22,14 +37,14 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSettings:
     """
     file = Path(path)
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.load(file.read_text(encoding="utf-8"), Loader=_Once)  # noqa: S506 - a safe one
     except OSError as error:
         raise ConfigError(
             f"Cannot read the configuration {file}: {error.strerror}. "
             "`gio-spark init` writes a commented example."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+        raise ConfigError(f"{file} is not valid YAML: {error}.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{file} must hold keys and values (pool: ..., target: ..., ...).")
     return build(merge(data, overrides), where=str(file))

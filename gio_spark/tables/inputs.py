@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from gio_spark.engine import bounded, map_arrow, row_hash
 from gio_spark.engine.hashing import content_hashes
-from gio_spark.errors import InputError
+from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import delta
 from gio_spark.tables.aliases import engine_path
+from gio_spark.tables.casts import BAD, LINE
+from gio_spark.tables.columns import check_names, check_types
 from gio_spark.tables.files import FileList, check_unchanged, format_of, list_files
-from gio_spark.tables.lines import BAD, LINE, line_ids, read_lines
+from gio_spark.tables.lines import line_ids, read_lines
 from gio_spark.tables.names import absolute, kind_of, quoted_column
 
 if TYPE_CHECKING:
@@ -113,6 +114,13 @@ def pin_input(spark: SparkSession, settings: InputSettings, name: str) -> Pin:
         InputError: It is missing or cannot be listed.
         IdentifierError: Its name is not one.
     """
+    try:
+        return _pin(spark, settings)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _pin(spark: SparkSession, settings: InputSettings) -> Pin:
     kind: str = settings.format
     location = settings.location
     if (
@@ -124,7 +132,7 @@ def pin_input(spark: SparkSession, settings: InputSettings, name: str) -> Pin:
         return Pin("delta", found.table_id, str(found.version), found.bytes)
     if settings.version is not None:
         raise InputError(
-            f"{name}: {location} is no Delta table, so it has no version {settings.version}. "
+            f"{location} is no Delta table, so it has no version {settings.version}. "
             "Files are pinned by their list."
         )
     files = list_files(location)
@@ -163,8 +171,11 @@ def open_input(
             raise InputError(f"{name}: cannot read Parquet files at {location}: {first}") from error
         return _finish(name, location, base, raw, columns, None)
     # Columns of text formats are only known after reading, so roles are checked before the cast.
-    raw, own = read_lines(spark, files, kind, columns)
-    _check_names(name, location, own, columns)
+    try:
+        raw, own = read_lines(spark, files, kind, columns)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    check_names(name, location, own, columns)
     bad = raw.where(F.col(BAD).isNotNull()).select(
         F.col(BAD).alias("reason"), F.col(LINE).alias("detail")
     )
@@ -196,8 +207,8 @@ def _finish(
     bad: DataFrame | None,
 ) -> Input:
     schema = raw.schema
-    _check_names(name, location, schema.names, columns)
-    _check_types(name, location, schema, columns)
+    check_names(name, location, schema.names, columns)
+    check_types(name, location, schema, columns)
     own = tuple(schema.names)
     clash = [c for c in own if c.lower() == "id"]
     own_id = None
@@ -220,10 +231,11 @@ def _finish(
         F.sum(F.when(known, F.col("n"))).alias("ids"),
         F.max(F.when(known, F.col("n"))).alias("most"),
     )
-    found = bounded(counted, 1, "one count").to_pylist()[0]
+    with _readable(name, location):
+        found = bounded(counted, 1, "one count").to_pylist()[0]
     count, identified = int(found["rows"] or 0), int(found["ids"] or 0)
     if count == 0:
-        raise InputError(f"{name}: {location} holds no rows that can be read.")
+        raise InputError(f"{name}: {location} holds no rows{_why_none(bad)}.")
     if identified == 0:
         raise InputError(
             f"{name}: column {columns.id!r} of {location} is null in all {count:,} rows. Name "
@@ -251,6 +263,33 @@ def _finish(
         recheck=base.recheck,
     )
     return made if found["most"] == 1 else _without_doubles(made)
+
+
+@contextmanager
+def _readable(name: str, location: str) -> Iterator[None]:
+    """Turn what an engine says of a broken file, met at the first pass over all, into one error."""
+    try:
+        yield
+    except GioSparkError:
+        raise
+    except Exception as error:
+        text = str(error)
+        if "parquet" not in text.lower():
+            raise
+        raise InputError(
+            f"{name}: cannot read the files of {location}: {text.splitlines()[0][:200]} "
+            "Leave out or renew the broken file."
+        ) from error
+
+
+def _why_none(bad: DataFrame | None) -> str:
+    """Say for what reasons no row was left, the most frequent first."""
+    if bad is None:
+        return ""
+    counted = bounded(bad.groupBy("reason").count(), 10_000, "reasons").to_pylist()
+    most = sorted(counted, key=lambda r: (-r["count"], r["reason"]))[:3]
+    told = ", ".join(f"{r['count']:,} {r['reason']}" for r in most)
+    return f" that can be read ({told})" if told else ""
 
 
 def _rename_clash(df: DataFrame, clash: list[str]) -> DataFrame:
@@ -300,89 +339,6 @@ def _without_doubles(made: Input) -> Input:
     )
     bad = extra if made.bad is None else made.bad.unionByName(extra)
     return replace(made, rows=kept, bad=bad)
-
-
-def _check_names(name: str, location: str, present: list[str], columns: Columns) -> None:
-    """Raise one error that names every missing column and the nearest present one."""
-    wanted = {**{f"columns.{r}": c for r, c in columns.named().items()}}
-    wanted |= {f"columns.numeric[{i}]": c for i, c in enumerate(columns.numeric)}
-    wanted |= {f"columns.categorical[{i}]": c for i, c in enumerate(columns.categorical)}
-    problems = []
-    for role, column in wanted.items():
-        if column in present:
-            continue
-        near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        problems.append(f"{role} = {column!r}{hint}")
-    if problems:
-        shown = ", ".join(present[:20]) + (", ..." if len(present) > 20 else "")
-        raise InputError(
-            f"{name}: {location} lacks the column(s) {'; '.join(problems)}. It has: {shown}."
-        )
-    if not columns.content():
-        raise InputError(
-            f"{name}: no content column is set. Set one of columns.text, columns.vector, "
-            f"columns.image, columns.numeric or columns.categorical. It has: {', '.join(present)}."
-        )
-
-
-_NUMBERS = (
-    T.ByteType,
-    T.ShortType,
-    T.IntegerType,
-    T.LongType,
-    T.FloatType,
-    T.DoubleType,
-    T.DecimalType,
-)
-_WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
-
-
-def _check_types(name: str, location: str, schema: T.StructType, columns: Columns) -> None:
-    """Raise where a column's type cannot play its role."""
-    types = {f.name: f.dataType for f in schema.fields}
-
-    def need(role: str, column: str | None, ok: bool, wanted: str) -> None:
-        if column is not None and not ok:
-            raise InputError(
-                f"{name}: column {column!r} of {location} is {types[column].simpleString()}, "
-                f"but columns.{role} must be {wanted}."
-            )
-
-    def of(column: str | None, kinds: tuple[type, ...]) -> bool:
-        return column is None or isinstance(types[column], kinds)
-
-    need(
-        "id",
-        columns.id,
-        of(columns.id, (T.StringType, *_WHOLE)),
-        "a string or an integer (engines print floats and decimals differently)",
-    )
-    need("text", columns.text, of(columns.text, (T.StringType,)), "a string")
-    for role in ("event_time", "ingest_time"):
-        column = getattr(columns, role)
-        need(
-            role,
-            column,
-            of(column, (T.TimestampType, T.TimestampNTZType, T.DateType)),
-            "a timestamp or a date",
-        )
-    for role in ("quality", "tokens"):
-        column = getattr(columns, role)
-        need(role, column, of(column, _NUMBERS), "a number")
-    for column in columns.numeric:
-        need("numeric", column, of(column, (*_NUMBERS, T.BooleanType)), "a number")
-    for role in ("vector", "image"):
-        column = getattr(columns, role)
-        ok = (
-            column is None
-            or isinstance(types[column], T.BinaryType)
-            or (
-                isinstance(types[column], T.ArrayType)
-                and isinstance(types[column].elementType, _NUMBERS)  # type: ignore[attr-defined]
-            )
-        )
-        need(role, column, ok, "binary or an array of numbers")
 
 
 def frame_digest(df: DataFrame) -> str:

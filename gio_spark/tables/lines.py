@@ -7,10 +7,14 @@ becomes a row of its own with the reason, to be put aside.
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
@@ -18,6 +22,7 @@ import pyarrow.csv as pacsv
 from gio_spark.engine import bounded, map_arrow
 from gio_spark.engine.hashing import content_hashes
 from gio_spark.errors import InputError
+from gio_spark.tables.casts import BAD, LINE, type_of, typed
 from gio_spark.tables.files import FileList, filesystem
 
 if TYPE_CHECKING:
@@ -25,12 +30,9 @@ if TYPE_CHECKING:
 
     from gio_spark.settings.columns import Columns
 
-# Reason and first characters of a line that could not be read; null on good rows.
-BAD = "_malformed"
-LINE = "_line"
 _CHUNK = 32 << 20
+_BLOCK = 4 << 20
 _MAX_COLUMNS = 2_000
-_SHOWN = 200
 
 
 def chunks(files: FileList, *, splittable: bool) -> list[tuple[str, int, int]]:
@@ -53,8 +55,10 @@ def read_lines(
         `_malformed` and `_line`; and the files' own column names.
 
     Raises:
-        InputError: There are no columns, or too many.
+        InputError: A file cannot be read, or there are no columns, or too many.
     """
+    if not files.bytes:
+        raise InputError(f"{files.root} is empty: no line in it.")
     pieces = chunks(files, splittable=kind == "jsonl")
     table = pa.table(
         {
@@ -67,14 +71,15 @@ def read_lines(
     root = files.root
     names = _column_names(work, root, kind)
     schema = pa.schema(
-        [pa.field(name, _type_of(name, columns)) for name in names]
+        [pa.field(name, type_of(name, columns)) for name in names]
         + [pa.field(BAD, pa.string()), pa.field(LINE, pa.string())]
     )
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         for piece in _pieces(batches):
-            for part in _parse(root, kind, piece, names):
-                yield _typed(part, schema)
+            with _readable(piece[0]):
+                for part in _parse(root, kind, piece, names):
+                    yield typed(part, schema)
 
     return map_arrow(work, read, schema, batch_rows=1), names
 
@@ -85,13 +90,26 @@ def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, int, int]]
             yield row["path"], row["start"], row["stop"]
 
 
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Turn what a broken file raises (half an archive, another format) into one clear error."""
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"Cannot read {path}: {error}. Is the file whole, and of the kind that its name or "
+            "the setting format says?"
+        ) from error
+
+
 def _column_names(work: DataFrame, root: str, kind: str) -> list[str]:
     def keys(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
         seen: set[str] = set()
         for piece in _pieces(batches):
-            if kind == "csv":
-                seen.update(_header(root, piece[0]))
-            else:
+            with _readable(piece[0]):
+                if kind == "csv":
+                    seen.update(_header(root, piece[0]))
+                    continue
                 for values, _, _ in _json_rows(root, piece):
                     seen.update(values)
         yield {"name": sorted(seen)}
@@ -99,7 +117,12 @@ def _column_names(work: DataFrame, root: str, kind: str) -> list[str]:
     found = map_arrow(work, keys, "name string", batch_rows=1).distinct()
     names = sorted(bounded(found, _MAX_COLUMNS, f"column names in {root}")["name"].to_pylist())
     if not names:
-        raise InputError(f"No columns found in {root}: is it {kind}?")
+        raise InputError(
+            f"No columns found in {root}: is it {kind}? A line of JSONL is one object, "
+            '{"id": ..., "text": ...}; one JSON array over the whole file is no JSONL.'
+            if kind == "jsonl"
+            else f"No columns found in {root}: is it {kind}?"
+        )
     clash = [n for n in names if n in (BAD, LINE)]
     if clash:
         raise InputError(f"{root} has a column named {clash[0]!r}, which is reserved.")
@@ -142,7 +165,7 @@ def _json_lines(root: str, piece: tuple[str, int, int]) -> Iterator[bytes]:
         else:
             skipping = False
         while True:
-            block = stream.read(4 << 20)
+            block = stream.read(_BLOCK)
             if not block:
                 break
             pieces = (rest + block).split(b"\n")
@@ -219,14 +242,15 @@ def _delimiter(path: str) -> str:
 
 
 def _header(root: str, path: str) -> list[str]:
-    options = pacsv.ReadOptions(block_size=4 << 20)
+    options = pacsv.ReadOptions(block_size=_BLOCK)
     parse = pacsv.ParseOptions(
         delimiter=_delimiter(path), newlines_in_values=True, invalid_row_handler=lambda _: "skip"
     )
     try:
         with (
             _open(root, path) as stream,
-            pacsv.open_csv(stream, read_options=options, parse_options=parse) as reader,
+            io.BufferedReader(_Recoded(stream)) as readable,
+            pacsv.open_csv(readable, read_options=options, parse_options=parse) as reader,
         ):
             names = list(reader.schema.names)
     except pa.ArrowInvalid as error:
@@ -234,6 +258,42 @@ def _header(root: str, path: str) -> list[str]:
     if len(set(names)) != len(names):
         raise InputError(f"The header of {path} names a column twice: {names}")
     return names
+
+
+class _Recoded(io.RawIOBase):
+    """A stream whose bytes that are not UTF-8 read as U+FFFD."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._held:
+            block = self._stream.read(_BLOCK)
+            self._held = self._decoder.decode(block, final=not block).encode()
+            if not block:
+                break
+        count = min(len(buffer), len(self._held))
+        buffer[:count], self._held = self._held[:count], self._held[count:]
+        return count
+
+
+def _is_utf8(root: str, path: str) -> bool:
+    """Tell whether a whole file is UTF-8: Arrow's parser dies on a bad row that is not."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with _open(root, path) as stream:
+        try:
+            while block := stream.read(_BLOCK):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
 def _csv_tables(root: str, piece: tuple[str, int, int], names: list[str]) -> Iterator[pa.Table]:
@@ -246,10 +306,12 @@ def _csv_tables(root: str, piece: tuple[str, int, int], names: list[str]) -> Ite
         return "skip"
 
     header = _header(root, path)
+    clean = _is_utf8(root, path)
+    stream = _open(root, path)
     reader = pacsv.open_csv(
-        _open(root, path),
+        stream if clean else io.BufferedReader(_Recoded(stream)),
         # One thread: the order of blocks does not matter, oversubscribed cores would.
-        read_options=pacsv.ReadOptions(block_size=4 << 20, use_threads=False),
+        read_options=pacsv.ReadOptions(block_size=_BLOCK, use_threads=False),
         parse_options=pacsv.ParseOptions(
             delimiter=_delimiter(path), newlines_in_values=True, invalid_row_handler=set_aside
         ),
@@ -259,7 +321,7 @@ def _csv_tables(root: str, piece: tuple[str, int, int], names: list[str]) -> Ite
     )
     with reader:
         for batch in reader:
-            yield _decoded(pa.Table.from_batches([batch]), names)
+            yield _decoded(pa.Table.from_batches([batch]), names, clean=clean)
     if bad:
         blank = pa.nulls(len(bad), pa.string())
         columns: dict[str, Any] = dict.fromkeys(names, blank)
@@ -268,108 +330,21 @@ def _csv_tables(root: str, piece: tuple[str, int, int], names: list[str]) -> Ite
         yield pa.table(columns)
 
 
-def _decoded(table: pa.Table, names: list[str]) -> pa.Table:
+def _decoded(table: pa.Table, names: list[str], *, clean: bool) -> pa.Table:
+    """Return text columns, with a reason where the line held bytes that are not UTF-8."""
     columns: dict[str, Any] = {}
-    broken: set[int] = set()
+    broken = np.zeros(table.num_rows, bool)
     for name in names:
         if name not in table.column_names:
             columns[name] = pa.nulls(table.num_rows, pa.string())
             continue
-        try:
-            columns[name] = table[name].cast(pa.string())
-        except pa.ArrowInvalid:
-            texts = []
-            for i, value in enumerate(table[name].to_pylist()):
-                try:
-                    texts.append(value.decode("utf-8"))
-                except UnicodeDecodeError:
-                    broken.add(i)
-                    texts.append(value.decode("utf-8", "replace"))
-            columns[name] = pa.array(texts, pa.string())
-    reasons = (
-        [("malformed line: not UTF-8" if i in broken else None) for i in range(table.num_rows)]
-        if broken
-        else [None] * table.num_rows
-    )
-    columns[BAD] = pa.array(reasons, pa.string())
+        columns[name] = table[name].cast(pa.string())
+        if not clean:
+            broken |= np.asarray(pc.match_substring(columns[name], "\ufffd"), dtype=bool)
+    reason = pa.scalar("malformed line: not UTF-8", pa.string())
+    columns[BAD] = pc.if_else(pa.array(broken), reason, pa.scalar(None, pa.string()))
     columns[LINE] = pa.nulls(table.num_rows, pa.string())
     return pa.table(columns)
-
-
-# ---- roles -------------------------------------------------------------------------------------
-
-
-def _type_of(name: str, columns: Columns) -> pa.DataType:
-    if name in columns.numeric or name == columns.quality:
-        return pa.float64()
-    if name == columns.tokens:
-        return pa.int64()
-    if name in (columns.event_time, columns.ingest_time):
-        return pa.timestamp("us", tz="UTC")
-    if name == columns.vector:
-        return pa.list_(pa.float32())
-    return pa.string()
-
-
-def _typed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast text by role; a value that cannot be cast makes its row malformed."""
-    columns = {}
-    reasons = table[BAD].to_pylist()
-    for field in schema:
-        column = table[field.name]
-        if field.type != pa.string():
-            column, failed = _cast(column, field.type)
-            for i in failed:
-                reasons[i] = reasons[i] or f"malformed value in column {field.name!r}"
-        columns[field.name] = column
-    lines = table[LINE].to_pylist()
-    own = [n for n in schema.names if n not in (BAD, LINE)]
-    for i, reason in enumerate(reasons):
-        if reason is not None and lines[i] is None:
-            row = {n: table[n][i].as_py() for n in own}
-            lines[i] = json.dumps(row, ensure_ascii=False)
-    columns[BAD] = pa.array(reasons, pa.string())
-    columns[LINE] = pa.array([x if x is None else x[:_SHOWN] for x in lines], pa.string())
-    return pa.table(columns, schema=schema)
-
-
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
-    stripped = pc.utf8_trim_whitespace(column)
-    stripped = pc.if_else(pc.equal(stripped, ""), pa.scalar(None, pa.string()), stripped)
-    if not pa.types.is_list(kind) and not pa.types.is_timestamp(kind):
-        try:
-            return stripped.cast(kind).combine_chunks(), []
-        except pa.ArrowInvalid:
-            pass  # at least one value does not cast: find which below
-    values: list[Any] = []
-    failed = []
-    for i, text in enumerate(stripped.to_pylist()):
-        try:
-            values.append(None if text is None else _scalar(text, kind))
-        except (ValueError, TypeError, OverflowError, pa.ArrowInvalid):
-            values.append(None)
-            failed.append(i)
-    return pa.array(values, kind), failed
-
-
-def _scalar(text: str, kind: pa.DataType) -> Any:
-    if pa.types.is_list(kind):
-        value = json.loads(text)
-        if not isinstance(value, list):
-            raise ValueError("not a list")
-        return [float(x) for x in value]
-    if pa.types.is_timestamp(kind):
-        import pandas as pd
-
-        moment = pd.Timestamp(text)
-        moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
-        return moment.to_pydatetime()
-    if pa.types.is_integer(kind):
-        number = float(text)
-        if not number.is_integer():
-            raise ValueError("not a whole number")
-        return int(number)
-    return float(text)
 
 
 def line_ids(lines: pa.Array) -> pa.Array:

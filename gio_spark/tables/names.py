@@ -32,6 +32,11 @@ def kind_of(location: str) -> Literal["path", "table"]:
     return "table"
 
 
+def is_schema(location: str) -> bool:
+    """Tell whether a workspace is a schema: a dotted plain name; a bare word is a folder."""
+    return "." in location.strip(".") and kind_of(location) == "table"
+
+
 def parts(name: str) -> list[str]:
     """Split a table or schema name into its checked parts.
 

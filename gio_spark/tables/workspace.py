@@ -13,12 +13,13 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded, capabilities
+from gio_spark.engine.told import worker_errors
 from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError, WorkspaceError
 from gio_spark.tables import delta
 from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.chunks import CHUNK, WHOLE, Chunk
 from gio_spark.tables.files import check_writable
-from gio_spark.tables.names import absolute, is_remote_path, kind_of, parts
+from gio_spark.tables.names import absolute, is_remote_path, is_schema, parts
 from gio_spark.tables.records import Record, from_table, newest_per_stage, to_table
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Workspace:
 
     def __init__(self, spark: SparkSession, location: str) -> None:
         self.spark = spark
-        self.in_catalog = _is_schema(location)
+        self.in_catalog = is_schema(location)
         if self.in_catalog and not capabilities(spark).persistent_catalog:
             raise EngineError(
                 f"The workspace {location!r} is a schema, and names of tables end with the "
@@ -240,10 +241,11 @@ class Workspace:
 
     def _save(self, writer: Any, table: str) -> None:
         try:
-            if self.in_catalog:
-                writer.saveAsTable(delta.sql_name(self.spark, self.place(table)))
-            else:
-                writer.save(engine_path(self.spark, self.place(table)))
+            with worker_errors():
+                if self.in_catalog:
+                    writer.saveAsTable(delta.sql_name(self.spark, self.place(table)))
+                else:
+                    writer.save(engine_path(self.spark, self.place(table)))
         except Exception as error:
             text = str(error)
             if "Concurrent" in text or "concurrent" in text:
@@ -393,8 +395,3 @@ class Workspace:
 
 def _types(df: DataFrame) -> set[tuple[str, str]]:
     return {(f.name, f.dataType.simpleString()) for f in df.schema.fields}
-
-
-def _is_schema(location: str) -> bool:
-    """A workspace is a schema when it is a dotted plain name; a bare word is a folder."""
-    return "." in location.strip(".") and kind_of(location) == "table"

@@ -127,3 +127,23 @@ def test_a_target_without_any_usable_row_stops_the_run_with_its_reasons(make):
         "target.parquet (columns.vector 'vector') can be used: 79 NaN or infinite value, "
         "1 wrong length: 1 instead of 6. See"
     ) in said
+
+
+def test_a_pool_that_is_a_selection_of_an_earlier_run_is_refused_before_any_work(make):
+    made = make()
+    pool = jobs.vector_pool(300).append_column("GIO_Run", pa.array(["r"] * 300))
+    jobs.write(pool, made.folder / "pool.parquet")
+    assert "has columns named GIO_Run, which a selection adds itself" in refused(made)
+
+
+def test_more_clusters_than_usable_rows_are_refused_before_the_fit(make):
+    made = make()
+    rows = jobs.vector_pool(300).to_pylist()
+    for row in rows[:50]:
+        row["vector"] = None
+    pool = pa.Table.from_pylist(rows, schema=jobs.vector_pool().schema)
+    jobs.write(pool, made.folder / "pool.parquet")
+    done = made("run", "clusters=270")
+    assert done.exit_code == 2
+    assert "270 clusters are more than the 250 rows of the pool that can be used" in done.stderr
+    assert not (made.folder / "ws" / "assignments").exists()

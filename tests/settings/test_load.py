@@ -224,6 +224,19 @@ def test_overrides_that_cannot_be_read_are_clear(folder, override, message):
 # ---- files -------------------------------------------------------------------------------------
 
 
+def test_a_key_that_stands_twice_in_a_block_is_refused(tmp_path):
+    file = tmp_path / "c.yml"
+    file.write_text("pool: a/b\ntarget: c/d\nquantize:\n  clusters: 5\n  clusters: 6\n")
+    with pytest.raises(
+        ConfigError, match=r"c.yml .*'clusters' stands there twice, again in line 5"
+    ):
+        load(file)
+    file.write_text(
+        "pool: &p\n  location: a/b\ntarget:\n  <<: *p\n  share: 2\nembed: {seed: 1}\nselect: {}\n"
+    )
+    assert load(file).target[0].location == "a/b"
+
+
 def test_files_that_cannot_be_read_are_clear(folder):
     with pytest.raises(ConfigError, match=r"Cannot read the configuration .*gio-spark init"):
         load(folder / "none.yml")

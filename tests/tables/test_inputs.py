@@ -115,6 +115,55 @@ def test_csv_with_quoted_newlines_bad_rows_and_gzip(spark, folder):
     assert made.bad.toArrow()["reason"].to_pylist() == ["malformed line: 3 values for 2 columns"]
 
 
+def test_bytes_that_are_not_utf8_spoil_their_line_only(spark, folder):
+    lines = ["id,text", "1,good", "2,café", "3,tea,with,more", "4,crème,extra", "5,fine"]
+    (folder / "a.csv").write_bytes("\n".join(lines).encode("latin-1"))
+    made = opened(spark, folder)
+    assert ids(made) == ["1", "5"]
+    reasons = sorted(made.bad.toArrow()["reason"].to_pylist())
+    assert reasons == [
+        "malformed line: 3 values for 2 columns",
+        "malformed line: 4 values for 2 columns",
+        "malformed line: not UTF-8",
+    ]
+
+
+def test_pixels_in_jsonl_are_an_array_of_numbers(spark, folder):
+    (folder / "a.jsonl").write_text('{"id": 1, "img": [0, 128, 255]}\n{"id": 2, "img": "x"}\n')
+    made = opened(spark, folder, Columns(id="id", image="img"))
+    assert made.rows.toArrow()["img"].to_pylist() == [[0.0, 128.0, 255.0]]
+    assert made.bad.toArrow()["reason"].to_pylist() == ["malformed value in column 'img'"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"", "pool: .*a.csv is empty: no line in it"),
+        ("a.jsonl", b"", "pool: .*a.jsonl is empty: no line in it"),
+        ("a.csv", b"id,text\n", r"pool: .*a.csv holds no rows\."),
+        (
+            "a.csv",
+            b"id,text\n1,\xe9\n2,\xe9\n",
+            r"no rows that can be read \(2 malformed line: not",
+        ),
+        ("a.json", b'[{"id": 1, "text": "x"}]', "pool: No columns found in .*one JSON array over"),
+        (
+            "a.jsonl.gz",
+            b"no gzip",
+            "pool: Cannot read .*a.jsonl.gz: .* Is the file whole, and of the",
+        ),
+        ("a.csv.gz", b"no gzip", "pool: Cannot read .*a.csv.gz: .* Is the file whole, and of the"),
+        ("a.txt", b"x", "pool: Cannot tell the format of"),
+    ],
+)
+def test_text_files_that_hold_nothing_usable_are_one_clear_error(
+    spark, folder, name, content, message
+):
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        opened(spark, folder / name)
+
+
 def test_delta_is_pinned_at_its_version(spark, folder):
     path = str(folder / "t")
     df = spark.createDataFrame(pa.table({"id": ["a"], "text": ["x"]}))
@@ -175,6 +224,10 @@ def test_wrong_types_empty_tables_and_broken_files_are_clear(spark, folder):
     (folder / "a.parquet").write_bytes(b"nonsense")
     with pytest.raises(InputError, match="cannot read Parquet files"):
         opened(spark, folder)
+    pq.write_table(pa.table({"id": ["a"], "text": ["x"]}), folder / "0.parquet")
+    with pytest.raises(InputError, match=r"pool: cannot read .*arquet"):
+        opened(spark, folder)
+    (folder / "0.parquet").unlink()
     (folder / "b.jsonl").write_text("{}")
     with pytest.raises(InputError, match="Cannot tell the format"):
         opened(spark, folder)

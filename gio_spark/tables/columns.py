@@ -1,0 +1,104 @@
+"""Columns of an input against their roles: missing ones and wrong types, told before any work."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from pyspark.sql import types as T
+
+from gio_spark.errors import InputError
+
+if TYPE_CHECKING:
+    from gio_spark.settings.columns import Columns
+
+
+def check_names(name: str, location: str, present: list[str], columns: Columns) -> None:
+    """Raise one error that names every missing column and the nearest present one.
+
+    Raises:
+        InputError: A column is missing, or no column holds content.
+    """
+    wanted = {**{f"columns.{r}": c for r, c in columns.named().items()}}
+    wanted |= {f"columns.numeric[{i}]": c for i, c in enumerate(columns.numeric)}
+    wanted |= {f"columns.categorical[{i}]": c for i, c in enumerate(columns.categorical)}
+    problems = []
+    for role, column in wanted.items():
+        if column in present:
+            continue
+        near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        problems.append(f"{role} = {column!r}{hint}")
+    if problems:
+        shown = ", ".join(present[:20]) + (", ..." if len(present) > 20 else "")
+        raise InputError(
+            f"{name}: {location} lacks the column(s) {'; '.join(problems)}. It has: {shown}."
+        )
+    if not columns.content():
+        raise InputError(
+            f"{name}: no content column is set. Set one of columns.text, columns.vector, "
+            f"columns.image, columns.numeric or columns.categorical. It has: {', '.join(present)}."
+        )
+
+
+_NUMBERS = (
+    T.ByteType,
+    T.ShortType,
+    T.IntegerType,
+    T.LongType,
+    T.FloatType,
+    T.DoubleType,
+    T.DecimalType,
+)
+_WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
+
+
+def check_types(name: str, location: str, schema: T.StructType, columns: Columns) -> None:
+    """Raise where a column's type cannot play its role.
+
+    Raises:
+        InputError: With the type that is there and those that would do.
+    """
+    types = {f.name: f.dataType for f in schema.fields}
+
+    def need(role: str, column: str | None, ok: bool, wanted: str) -> None:
+        if column is not None and not ok:
+            raise InputError(
+                f"{name}: column {column!r} of {location} is {types[column].simpleString()}, "
+                f"but columns.{role} must be {wanted}."
+            )
+
+    def of(column: str | None, kinds: tuple[type, ...]) -> bool:
+        return column is None or isinstance(types[column], kinds)
+
+    need(
+        "id",
+        columns.id,
+        of(columns.id, (T.StringType, *_WHOLE)),
+        "a string or an integer (engines print floats and decimals differently)",
+    )
+    need("text", columns.text, of(columns.text, (T.StringType,)), "a string")
+    for role in ("event_time", "ingest_time"):
+        column = getattr(columns, role)
+        need(
+            role,
+            column,
+            of(column, (T.TimestampType, T.TimestampNTZType, T.DateType)),
+            "a timestamp or a date",
+        )
+    for role in ("quality", "tokens"):
+        column = getattr(columns, role)
+        need(role, column, of(column, _NUMBERS), "a number")
+    for column in columns.numeric:
+        need("numeric", column, of(column, (*_NUMBERS, T.BooleanType)), "a number")
+    for role in ("vector", "image"):
+        column = getattr(columns, role)
+        ok = (
+            column is None
+            or isinstance(types[column], T.BinaryType)
+            or (
+                isinstance(types[column], T.ArrayType)
+                and isinstance(types[column].elementType, _NUMBERS)  # type: ignore[attr-defined]
+            )
+        )
+        need(role, column, ok, "binary or an array of numbers")
