@@ -44,6 +44,7 @@ class Capabilities:
         persistent_catalog: Saved tables keep their names after the session.
         cluster_by: Tables with liquid clustering, deletion vectors and row tracking can be made.
         python_processes: Every Python worker is a process of its own (no shared GIL).
+        any_column_names: Tables may have columns named with blanks, commas, brackets or '='.
         file_times: Input files can be listed by the engine (needed for remote paths).
     """
 
@@ -54,11 +55,12 @@ class Capabilities:
     persistent_catalog: bool
     cluster_by: bool
     python_processes: bool
+    any_column_names: bool
     file_times: bool
 
 
-_SPARK = Capabilities(True, True, True, True, True, True, True, True)
-_SAIL = Capabilities(False, False, False, False, False, False, False, False)
+_SPARK = Capabilities(True, True, True, True, True, True, True, False, True)
+_SAIL = Capabilities(False, False, False, False, False, False, False, True, False)
 
 _embedded_sessions: set[str] = set()
 _infos: dict[int, EngineInfo] = {}

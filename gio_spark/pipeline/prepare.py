@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from gio_spark.engine import bounded
+from gio_spark.engine import bounded, capabilities
 from gio_spark.engine.info import is_connect
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gio import objectives
@@ -34,6 +34,7 @@ _OUTSIDE = {"tracking", "report", "engine", "workspace", "evaluate", "chunk_rows
 _ADDED = frozenset(
     ("gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_run", "gio_input_version")
 )
+_ODD = frozenset(" ,;{}()\n\t=")
 # Vectors whose length is looked at before a run.
 _LOOKED_AT = 100
 
@@ -75,6 +76,8 @@ def open_all(spark: SparkSession, settings: RunSettings, pins: dict[str, Pin]) -
     for name, one in names(settings).items():
         opened[name] = open_input(spark, one, one.columns or settings.columns, name, pins[name])
     check_own_columns(opened["pool"])
+    if settings.explode.output == "copy" and not capabilities(spark).any_column_names:
+        check_plain_names(opened["pool"])
     check_sizes(settings, opened["pool"].count)
     if settings.embed.name in ("auto", "vectors"):
         check_dimensions(opened)
@@ -118,6 +121,21 @@ def check_own_columns(pool: Input) -> None:
         raise InputError(
             f"{pool.name}: {pool.location} has columns named {', '.join(taken)}, which a selection "
             "adds itself (is it the selection of an earlier run?). Rename them or leave them out."
+        )
+
+
+def check_plain_names(pool: Input) -> None:
+    """Refuse a pool with columns that Delta on Spark would not write into the selection.
+
+    Raises:
+        InputError: With the columns; otherwise they would be found out after all the work.
+    """
+    odd = [c for c in pool.own_columns if set(c) & _ODD]
+    if odd:
+        raise InputError(
+            f"{pool.name}: Delta tables on Spark take no blank, comma, semicolon, bracket or '=' "
+            f"in the name of a column, and {pool.location} has {', '.join(map(repr, odd))}. Rename "
+            "them, or set explode.output: ids, which leaves the pool's own columns out."
         )
 
 

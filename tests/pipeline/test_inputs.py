@@ -13,6 +13,8 @@ from deltalake import write_deltalake
 
 from gio_spark import curate
 from gio_spark.errors import InputError, TooManyBadRowsError
+from gio_spark.pipeline.prepare import check_plain_names
+from gio_spark.tables import open_input
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -281,3 +283,15 @@ def test_integer_ids_are_kept_as_the_pools_own_column(place):
     rows = jobs.picked(made, jobs.select(made))
     assert rows.schema.field("Key").type == pa.int64()
     assert [str(k) for k in rows["Key"].to_pylist()] == rows["gio_id"].to_pylist()
+
+
+def test_columns_of_any_name_are_kept_here_and_told_before_the_work_on_spark(spark, place):
+    pool = jobs.vector_pool().append_column("my text, (odd)", pa.array(["x"] * 600))
+    made = jobs.settings(place, pool=jobs.write(pool, place / "odd.parquet"))
+    rows = jobs.picked(made, jobs.select(made))
+    assert set(rows["my text, (odd)"].to_pylist()) == {"x"}
+    opened = open_input(spark, made.pool, made.columns, "pool")
+    with pytest.raises(
+        InputError, match=r"pool: Delta tables on Spark .*'my text, \(odd\)'. Rename"
+    ):
+        check_plain_names(opened)
