@@ -18,7 +18,7 @@ from gio_spark.engine.sampling import (
     row_hash,
 )
 from gio_spark.engine.session import session
-from gio_spark.engine.ship import Shipped, ship
+from gio_spark.engine.ship import Shipped, keep_newest, ship
 
 __all__ = [
     "HASH_RANGE",
@@ -35,6 +35,7 @@ __all__ = [
     "hash_sample",
     "hash_samples",
     "hash_share",
+    "keep_newest",
     "map_arrow",
     "output_schema",
     "row_hash",

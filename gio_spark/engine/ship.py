@@ -8,7 +8,7 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from gio_spark.engine.info import describe
 from gio_spark.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
     from pyspark.sql import SparkSession
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 # A closure travels with every task, so only small arrays go there; a Connect client refuses
 # messages above 128 MB altogether.
 INLINE_BYTES = 8 << 20
+
+KEPT_BYTES = 64 << 20
+"""Arrays that a process keeps beside the ones it loaded last."""
+
+T = TypeVar("T")
 
 _loaded: dict[str, dict[str, NDArray[Any]]] = {}
 _lock = threading.Lock()
@@ -51,9 +56,20 @@ class Shipped:
         with _lock:
             if self.digest not in _loaded:
                 _loaded[self.digest] = self._open()
-                while len(_loaded) > 16:  # a long driver process must not collect every codebook
-                    _loaded.pop(next(iter(_loaded)))
+                # A long fit must not collect the codebook of every pass.
+                keep_newest(_loaded, lambda arrays: sum(a.nbytes for a in arrays.values()))
             return _loaded[self.digest]
+
+    def release(self) -> None:
+        """Let go of the arrays when no task will ask for them again.
+
+        Files on the way to other machines stay: there is no call to take them back, and a worker
+        may yet come for them.
+        """
+        with _lock:
+            _loaded.pop(self.digest, None)
+            for file in self.files.values() if self.local else ():
+                Path(file).unlink(missing_ok=True)
 
     def _open(self) -> dict[str, NDArray[Any]]:
         arrays = {
@@ -71,6 +87,13 @@ class Shipped:
             if array.flags.writeable:
                 array.flags.writeable = False
         return arrays
+
+
+def keep_newest(held: dict[str, T], size: Callable[[T], int]) -> None:
+    """Drop the oldest entries: at most 16 stay, and `KEPT_BYTES` beside the newest."""
+    total = sum(size(entry) for entry in list(held.values())[:-1])
+    while len(held) > 1 and (len(held) > 16 or total > KEPT_BYTES):
+        total -= size(held.pop(next(iter(held))))
 
 
 def ship(spark: SparkSession, arrays: Mapping[str, NDArray[Any]]) -> Shipped:

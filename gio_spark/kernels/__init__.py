@@ -2,6 +2,7 @@
 
 from gio_spark.kernels.search import (
     Codebook,
+    largest_values,
     nearest,
     nearest_many,
     nearest_two,
@@ -28,6 +29,7 @@ __all__ = [
     "find",
     "find_two",
     "group_centroids",
+    "largest_values",
     "nearest",
     "nearest_many",
     "nearest_two",

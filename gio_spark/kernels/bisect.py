@@ -51,7 +51,11 @@ def _projection(matrix: FloatMatrix, members: npt.NDArray[np.intp]) -> npt.NDArr
     few = members[:: max(1, len(members) // _DIRECTION_ROWS)][:_DIRECTION_ROWS]
     sample = matrix[few]
     bits = (51 - int(max(sample.shape)).bit_length()) // 2 - 1
-    largest = float(np.abs(matrix[members]).max(initial=0.0))
+    # Block by block, as below: copies of all rows would be the largest thing in memory.
+    largest = max(
+        float(np.abs(matrix[members[start : start + _BLOCK]]).max())
+        for start in range(0, len(members), _BLOCK)
+    )
     step = float(np.ldexp(1.0, int(np.frexp(largest)[1]) - bits))
     middle = np.rint(np.rint(sample.astype(np.float64) / step).mean(axis=0))
     whole = np.rint(sample.astype(np.float64) / step) - middle

@@ -99,6 +99,12 @@ def row_squares(matrix: FloatMatrix, *, block: int = 4096) -> npt.NDArray[np.flo
     return out
 
 
+def largest_values(vectors: FloatMatrix) -> npt.NDArray[np.float64]:
+    """Return the largest absolute value per dimension, without a matrix of absolute values."""
+    above, below = vectors.max(axis=0, initial=0.0), vectors.min(axis=0, initial=0.0)
+    return np.maximum(above, -below).astype(np.float64)
+
+
 def paired_distances(
     vectors: FloatMatrix, centroids: FloatMatrix, cluster: npt.NDArray[np.integer]
 ) -> FloatMatrix:

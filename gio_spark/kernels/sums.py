@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 _SIGNIFICANT = 52
+_BLOCK = 32_768
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,24 @@ def sums_by_cluster(
         (np.ones(len(order)), order, starts), shape=(clusters, len(order))
     )
     return np.asarray(indicator @ values)
+
+
+def rounded_sums(
+    matrix: npt.NDArray[np.float32], cluster: npt.NDArray[np.integer], clusters: int, grid: Grid
+) -> npt.NDArray[np.float64]:
+    """Add the rows of each cluster, rounded to a grid some rows at a time.
+
+    Args:
+        matrix: (n, d) float32; no float64 copy of it is made.
+        cluster: (n,) index of each row's cluster.
+        clusters: K.
+        grid: One that covers n rows.
+
+    Returns:
+        (K, d) float64, exact.
+    """
+    out = np.zeros((clusters, matrix.shape[1]))
+    for start in range(0, len(matrix), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        out += sums_by_cluster(grid.round(matrix[part]), cluster[part], clusters)
+    return out

@@ -26,11 +26,12 @@ from gio_spark.kernels.search import (
     FloatMatrix,
     IntVector,
     as_matrix,
+    largest_values,
     nearest,
     nearest_many,
     nearest_two,
 )
-from gio_spark.kernels.sums import Grid, sums_by_cluster
+from gio_spark.kernels.sums import Grid, rounded_sums
 
 PROBES = 4
 """Cells that a search looks into unless told otherwise."""
@@ -96,13 +97,12 @@ def group_centroids(
     if not len(matrix):
         raise InputError("there are no centroids to group: give at least one")
     wanted = min(len(matrix), cells or max(1, math.isqrt(len(matrix))))
-    grid = Grid.covering(np.abs(matrix).max(axis=0), len(matrix))
-    rounded = grid.round(matrix)
+    grid = Grid.covering(largest_values(matrix), len(matrix))
     cell = halved(matrix, wanted)
     for _ in range(_LLOYD_STEPS + 1):
         count = np.bincount(cell, minlength=wanted)
         seen = np.flatnonzero(count)
-        sums = sums_by_cluster(rounded, cell, wanted)
+        sums = rounded_sums(matrix, cell, wanted, grid)
         coarse = (sums[seen] / count[seen, None]).astype(np.float32)
         wanted = len(coarse)
         cell, _ = nearest(matrix, coarse)

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gio_spark.engine import Shipped, ship
+from gio_spark.engine import Shipped, keep_newest, ship
 from gio_spark.kernels import PROBES, Codebook, TwoLevel, group_centroids
 from gio_spark.kernels.search import FloatMatrix
 
@@ -19,7 +19,6 @@ TWO_LEVEL_ABOVE = 8192
 BATCH, LARGE_BATCH = 8192, 32_768
 """Rows of an Arrow batch; large ones for two levels, where rows are spread over many cells."""
 
-_KEPT = 2
 _loaded: dict[str, Codebook | TwoLevel] = {}
 _lock = threading.Lock()
 
@@ -42,9 +41,15 @@ class ShippedBook:
                     if "coarse" in arrays
                     else Codebook(arrays["centroids"])
                 )
-                while len(_loaded) > _KEPT:
-                    _loaded.pop(next(iter(_loaded)))
+                # A two-level book copies each centroid into its two cells.
+                keep_newest(_loaded, lambda book: 2 * book.centroids.nbytes)
             return _loaded[key]
+
+    def release(self) -> None:
+        """Let go of the codebook when no task will ask for it again."""
+        with _lock:
+            _loaded.pop(f"{self.shipped.digest}-{self.probes}", None)
+        self.shipped.release()
 
 
 def ship_book(

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from gio_spark.kernels.search import as_matrix, nearest
 from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE
-from gio_spark.quantize.passes import DENSE_BYTES
 from gio_spark.quantize.seeding import lloyd, plus_plus, sample_bytes
 
 MOST_CLUSTERS = 65_536
@@ -51,8 +50,7 @@ def forecast(clusters: int, dimension: int, *, two_level: bool | None = None) ->
     width = 4 * math.isqrt(clusters) if two_level else clusters
     scores = 3 * _BLOCK_ROWS * width * 4
     batch = batch_rows * dimension * (4 + 8 + 8)
-    # Dense sums are held once and copied once into the message; above the bound only one batch is.
-    held = 2 * sums if sums <= DENSE_BYTES else 2 * batch
+    held = 2 * sums
     return MemoryForecast(
         codebook=codebook,
         worker=codebook + scores + held + batch,

@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from gio_spark.engine import decode_vectors, hash_sample
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.kernels import PROBES, agreement, group_centroids
+from gio_spark.kernels import PROBES, agreement, group_centroids, largest_values
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize import together
 from gio_spark.quantize.book import TWO_LEVEL_ABOVE
 from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
+from gio_spark.quantize.move import means, reseeded, unit_or
 from gio_spark.quantize.partial import PassResult
 from gio_spark.quantize.passes import bucket_filter, run_pass, unit_rows
-from gio_spark.quantize.reseed import reseeded
 from gio_spark.quantize.seeding import first_centres, sample_rows
 from gio_spark.quantize.state import KMeansState
 
@@ -219,7 +219,7 @@ class MiniBatchKMeans:
         sample = self._sample(df, rows, dimension)
         if on_sample is not None:
             on_sample(sample)
-        largest = np.abs(sample).max(axis=0).astype(np.float64)
+        largest = largest_values(sample)
         if initial is not None:
             centres = initial.centroids if isinstance(initial, KMeansState) else initial
             centres = np.ascontiguousarray(centres, dtype=np.float32)
@@ -294,11 +294,7 @@ class MiniBatchKMeans:
         memory = self.decay * state.passes / self.max_iter
         old = memory * state.weights * (found.rows < state.rows)
         weights = old + found.counts
-        moved = found.counts > 0
-        centres = state.centroids.copy()
-        mean = state.centroids.astype(np.float64) * old[:, None] + found.sums
-        mean[moved] /= weights[moved, None]
-        centres[moved] = mean[moved].astype(np.float32)
+        centres = means(state.centroids, old, found)
         last = state.passes + 1 >= self.max_iter
         placed = 0
         # Late passes only refine: a centre placed there would not settle.
@@ -307,7 +303,7 @@ class MiniBatchKMeans:
                 centres, weights, found, starved_share=self.starved_share
             )
         if self.spherical:
-            centres = _unit_or(centres, state.centroids)
+            centres = unit_or(centres, state.centroids)
         inertia = found.inertia / found.rows
         smoothed = (
             inertia
@@ -337,8 +333,3 @@ class MiniBatchKMeans:
         )
 
 
-def _unit_or(centres: FloatMatrix, fallback: FloatMatrix) -> FloatMatrix:
-    """Scale centres to length one; one whose rows cancel out stays where it was."""
-    gone = ~centres.any(axis=1)
-    centres[gone] = fallback[gone]
-    return unit_rows(centres)

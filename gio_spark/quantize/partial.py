@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gio_spark.engine import decode_vectors, encode_vectors
 from gio_spark.kernels.search import FloatMatrix
-from gio_spark.kernels.sums import sums_by_cluster
+from gio_spark.kernels.sums import Grid, sums_by_cluster
 from gio_spark.quantize.wire import decode_doubles, encode_doubles
 
 FAR, EXTENT = -1, -2
 """Buckets of the farthest rows and of the largest values; sums have 0 and above."""
+
+ADDED_ROWS = 8192
+"""Rows that are rounded and added at a time."""
+
+SENT_BYTES = 16 << 20
+"""Sums that a worker sends in one batch, about."""
 
 SCHEMA = (
     "bucket int, cluster int, rows bigint, inertia double, sums binary, id string, distance float"
@@ -49,39 +57,41 @@ class PassResult:
 
 
 class Partial:
-    """Sums per cluster of one worker: dense over all clusters, or over those of one batch."""
+    """Sums per cluster of one worker, all its batches together."""
 
-    def __init__(
-        self,
-        clusters: int,
-        dimension: int,
-        buckets: int,
-        touched: npt.NDArray[np.int32] | None = None,
-    ) -> None:
-        self.names = np.arange(clusters, dtype=np.int32) if touched is None else np.unique(touched)
-        self.sparse = touched is not None
+    def __init__(self, clusters: int, dimension: int, buckets: int) -> None:
         self.buckets = buckets
-        self.sums = np.zeros((len(self.names), dimension))
-        self.inertia = np.zeros(len(self.names))
-        self.counts = np.zeros(len(self.names), dtype=np.int64)
+        self.sums = np.zeros((clusters, dimension))
+        self.inertia = np.zeros(clusters)
+        self.counts = np.zeros(clusters, dtype=np.int64)
 
     def add(
         self,
-        vectors: npt.NDArray[np.float64],
-        distance: npt.NDArray[np.float64],
+        vectors: FloatMatrix,
+        distance: npt.NDArray[np.float32],
         cluster: npt.NDArray[np.int32],
+        grids: tuple[Grid, Grid],
     ) -> None:
-        present, local = np.unique(cluster, return_inverse=True)
-        where = np.searchsorted(self.names, present) if self.sparse else present
-        self.sums[where] += sums_by_cluster(vectors, local, len(present))
-        self.inertia[where] += sums_by_cluster(distance, local, len(present))[:, 0]
-        self.counts[where] += np.bincount(local, minlength=len(present))
+        """Add rows, rounded to the grids of sums and of inertia."""
+        # Block by block: the rounded rows take twice the memory of the rows.
+        for start in range(0, len(cluster), ADDED_ROWS):
+            block = slice(start, start + ADDED_ROWS)
+            present, local = np.unique(cluster[block], return_inverse=True)
+            rounded = grids[0].round(vectors[block])
+            gaps = grids[1].round(distance[block, None])
+            self.sums[present] += sums_by_cluster(rounded, local, len(present))
+            self.inertia[present] += sums_by_cluster(gaps, local, len(present))[:, 0]
+            self.counts[present] += np.bincount(local, minlength=len(present))
 
-    def table(self) -> pa.Table:
+    def tables(self) -> Iterator[pa.Table]:
+        """Give the clusters that got rows, some at a time: no second copy of all sums."""
         seen = np.flatnonzero(self.counts)
-        return _sums_table(
-            self.names[seen], self.counts[seen], self.inertia[seen], self.sums[seen], self.buckets
-        )
+        step = max(1, SENT_BYTES // (8 * self.sums.shape[1]))
+        for start in range(0, len(seen), step):
+            part = seen[start : start + step]
+            yield _sums_table(
+                part, self.counts[part], self.inertia[part], self.sums[part], self.buckets
+            )
 
 
 class Farthest:
@@ -118,7 +128,7 @@ def _far_order(distances: npt.NDArray[np.float32], ids: list[str]) -> list[int]:
 
 
 def _sums_table(
-    names: npt.NDArray[np.int32],
+    names: npt.NDArray[np.integer],
     counts: npt.NDArray[np.int64],
     inertia: npt.NDArray[np.float64],
     sums: npt.NDArray[np.float64],
@@ -185,7 +195,7 @@ def combine_sums(table: pa.Table, dimension: int, buckets: int) -> pa.Table:
     inertia = sums_by_cluster(table["inertia"].to_numpy()[:, None], local, len(names))[:, 0]
     counts = np.zeros(len(names), dtype=np.int64)
     np.add.at(counts, local, table["rows"].to_numpy())
-    return _sums_table(names.astype(np.int32), counts, inertia, sums, buckets)
+    return _sums_table(names, counts, inertia, sums, buckets)
 
 
 def largest_seen(table: pa.Table, dimension: int) -> npt.NDArray[np.float64]:
@@ -197,14 +207,16 @@ def collect(
     table: pa.Table, clusters: int, dimension: int, largest: npt.NDArray[np.float64]
 ) -> PassResult:
     bucket = table["bucket"].to_numpy()
-    body = table.filter(pa.array(bucket >= 0))
-    names = body["cluster"].to_numpy()
     sums = np.zeros((clusters, dimension))
     counts = np.zeros(clusters, dtype=np.int64)
     inertia = np.zeros(clusters)
-    sums[names] = decode_doubles(body["sums"], dimension)
-    counts[names] = body["rows"].to_numpy()
-    inertia[names] = body["inertia"].to_numpy()
+    for batch in table.to_batches():
+        # One batch at a time: all sums, filtered and decoded, would be in memory four times.
+        body = batch.filter(pc.greater_equal(batch["bucket"], 0))
+        names = body["cluster"].to_numpy()
+        sums[names] = decode_doubles(body["sums"], dimension)
+        counts[names] = body["rows"].to_numpy()
+        inertia[names] = body["inertia"].to_numpy()
     far = table.filter(pa.array(bucket == FAR))
     ids, distances = far["id"].to_pylist(), far["distance"].to_numpy()
     order = _far_order(distances, ids)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gio_spark.engine import (
     HASH_RANGE,
@@ -23,7 +24,7 @@ from gio_spark.engine import (
     map_arrow,
 )
 from gio_spark.errors import InputError
-from gio_spark.kernels import PROBES, Codebook, find, group_centroids, row_squares
+from gio_spark.kernels import PROBES, Codebook, find, group_centroids, largest_values, row_squares
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.kernels.sums import Grid
 from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE, ship_book
@@ -44,9 +45,6 @@ from gio_spark.quantize.wire import decode_doubles
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
-
-DENSE_BYTES = 64 << 20
-"""Partial sums above this size are emitted batch by batch instead of kept in the worker."""
 
 _GROUP_BYTES = 32 << 20
 
@@ -138,7 +136,7 @@ def run_pass(
     )
     extent = largest_seen(table, dimension)
     grid, _ = _grids(largest, batch_rows)
-    rows = sum(table["rows"].drop_null().to_pylist())
+    rows = pc.sum(table["rows"]).as_py() or 0
     if grid.covers(extent, max(rows, batch_rows)):
         return collect(table, clusters, dimension, largest)
     # Outliers that the sample did not show: once more on a grid that holds them. Which batch it
@@ -179,18 +177,18 @@ def pass_of_arrays(
         probes: Cells that such a search looks into.
     """
     clusters, dimension = centroids.shape
-    extent = np.abs(vectors).max(axis=0, initial=0.0).astype(np.float64)
-    grid, inertia_grid = _grids(largest, batch_rows)
-    if not grid.covers(extent, max(len(vectors), batch_rows)):
+    extent = largest_values(vectors)
+    grids = _grids(largest, batch_rows)
+    if not grids[0].covers(extent, max(len(vectors), batch_rows)):
         largest = np.maximum(largest, extent)
-        grid, inertia_grid = _grids(largest, max(len(vectors), batch_rows))
+        grids = _grids(largest, max(len(vectors), batch_rows))
     book = group_centroids(centroids, probes=probes) if two_level else Codebook(centroids)
     total, best = Partial(clusters, dimension, 1), Farthest(far, dimension)
     size = LARGE_BATCH if two_level else BATCH
     for start in range(0, len(vectors), size):
         part = vectors[start : start + size]
         cluster, distance = find(part, book)
-        total.add(grid.round(part), inertia_grid.round(distance[:, None]), cluster)
+        total.add(part, distance, cluster, grids)
         best.add(ids.slice(start, size), distance, part)
     return PassResult(
         total.sums, total.counts, float(total.inertia.sum()), best.vectors, best.distances, largest
@@ -210,29 +208,23 @@ def _partial_sums(
 ) -> pa.Table:
     """Bring back sums per cluster, the farthest rows and the largest values of a batch."""
     clusters, dimension = centroids.shape
-    grid, inertia_grid = _grids(largest, batch_rows)
+    grids = _grids(largest, batch_rows)
     shipped = ship_book(df.sparkSession, centroids, two_level=two_level, probes=probes)
     buckets = max(1, min(clusters, -(-clusters * dimension * 8 * 16 // _GROUP_BYTES)))
-    keep_dense = clusters * dimension * 8 <= DENSE_BYTES
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         book = shipped.load()
-        total = Partial(clusters, dimension, buckets) if keep_dense else None
-        best = Farthest(far, dimension)
+        total, best = Partial(clusters, dimension, buckets), Farthest(far, dimension)
         extent = np.zeros(dimension)
         for batch in batches:
             vectors = decode_vectors(batch.column("vector"), dimension)
             if spherical:
                 vectors = unit_rows(vectors)
             cluster, distance = find(vectors, book)
-            np.maximum(extent, np.abs(vectors).max(axis=0, initial=0.0), out=extent)
-            part = total or Partial(clusters, dimension, buckets, touched=cluster)
-            part.add(grid.round(vectors), inertia_grid.round(distance[:, None]), cluster)
+            np.maximum(extent, largest_values(vectors), out=extent)
+            total.add(vectors, distance, cluster, grids)
             best.add(batch.column("id"), distance, vectors)
-            if total is None:
-                yield part.table()
-        if total is not None:
-            yield total.table()
+        yield from total.tables()
         yield best.table()
         yield extent_table(extent)
 
@@ -247,7 +239,9 @@ def _partial_sums(
     rows = LARGE_BATCH if clusters > TWO_LEVEL_ABOVE else BATCH
     partial = map_arrow(df.select("id", "vector"), work, SCHEMA, batch_rows=rows)
     joined = group_arrow(partial, "bucket", combine, SCHEMA)
-    return bounded(joined, clusters + far + 1, "sums per cluster")
+    found = bounded(joined, clusters + far + 1, "sums per cluster")
+    shipped.release()
+    return found
 
 
 def _grids(largest: npt.NDArray[np.float64], rows: int) -> tuple[Grid, Grid]:

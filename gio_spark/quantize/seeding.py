@@ -15,8 +15,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from gio_spark.kernels.search import FloatMatrix, as_matrix, nearest
-from gio_spark.kernels.sums import Grid, sums_by_cluster
+from gio_spark.kernels.search import FloatMatrix, as_matrix, largest_values, nearest
+from gio_spark.kernels.sums import Grid, rounded_sums
 from gio_spark.kernels.two_level import group_centroids
 
 _MOST_PER_BLOCK = 512
@@ -196,11 +196,10 @@ def lloyd(matrix: FloatMatrix, centres: FloatMatrix, *, steps: int) -> FloatMatr
         centres: (K, d) float32 to start from; one without rows stays where it is.
         steps: How often.
     """
-    grid = Grid.covering(np.abs(matrix).max(axis=0, initial=0.0), len(matrix))
-    rounded = grid.round(matrix)
+    grid = Grid.covering(largest_values(matrix), len(matrix))
     for _ in range(steps):
         cluster, _ = nearest(matrix, centres)
-        sums = sums_by_cluster(rounded, cluster, len(centres))
+        sums = rounded_sums(matrix, cluster, len(centres), grid)
         count = np.bincount(cluster, minlength=len(centres))
         seen = count > 0
         centres = centres.copy()

@@ -28,7 +28,7 @@ def encode_doubles(matrix: npt.NDArray[np.float64]) -> pa.BinaryArray:
 
 
 def decode_doubles(column: pa.ChunkedArray | pa.Array, dimension: int) -> npt.NDArray[np.float64]:
-    """Decode what `encode_doubles` wrote, (n, d) float64.
+    """Decode what `encode_doubles` wrote, (n, d) float64, read-only and without a copy.
 
     Raises:
         InputError: When a value has another length.
@@ -48,4 +48,4 @@ def decode_doubles(column: pa.ChunkedArray | pa.Array, dimension: int) -> npt.ND
     if not (np.diff(offsets) == 8 * dimension).all():
         raise InputError(f"partial sums are not rows of {dimension} doubles")
     data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    return np.frombuffer(data.tobytes(), "<f8").reshape(rows, dimension)
+    return data.view("<f8").reshape(rows, dimension)

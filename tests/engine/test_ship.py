@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gio_spark.engine import map_arrow, ship
+from gio_spark.engine import keep_newest, map_arrow, ship
 
 pytestmark = pytest.mark.embedded
 
@@ -25,3 +25,25 @@ def test_arrays_arrive_on_workers_inline_or_as_files(spark, size):
 def test_nothing_is_pickled(spark):
     with pytest.raises(ValueError, match="Object arrays cannot be saved"):
         ship(spark, {"a": np.array([{}], dtype=object)})
+
+
+def test_arrays_that_were_released_can_be_shipped_again(spark):
+    shipped = ship(spark, {"a": np.arange(3_000_000, dtype=np.float32)})
+    assert shipped.load()["a"][7] == 7
+    shipped.release()
+    with pytest.raises(FileNotFoundError):
+        shipped.load()
+    again = ship(spark, {"a": np.arange(3_000_000, dtype=np.float32)})
+    assert again.load()["a"][7] == 7
+
+
+def test_a_process_keeps_a_few_large_arrays_or_many_small_ones():
+    small = {str(i): 10 for i in range(20)}
+    keep_newest(small, lambda size: size)
+    assert list(small) == [str(i) for i in range(4, 20)]
+    large = {"old": 40 << 20, "older": 40 << 20, "newest": 100 << 20}
+    keep_newest(large, lambda size: size)
+    assert list(large) == ["older", "newest"]
+    huge = {"one": 1 << 30}
+    keep_newest(huge, lambda size: size)
+    assert list(huge) == ["one"]

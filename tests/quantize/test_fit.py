@@ -101,7 +101,7 @@ def test_large_codebooks_emit_batch_by_batch_with_the_same_bits(spark, monkeypat
     x, _ = planted(seed=4, spread=1.5)
     fit = MiniBatchKMeans(k=20, seed=5, batch_rows=500, max_iter=4)
     dense = fit.fit(frame(spark, x))
-    monkeypatch.setattr("gio_spark.quantize.passes.DENSE_BYTES", 0)
+    monkeypatch.setattr("gio_spark.quantize.partial.SENT_BYTES", 1)
     np.testing.assert_array_equal(fit.fit(frame(spark, x)).centroids, dense.centroids)
 
 

@@ -1,4 +1,4 @@
-"""Starved centres move to the rows that lie farthest from theirs."""
+"""How centres move after a pass: to means, and starved ones to the rows farthest from theirs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ import numpy.typing as npt
 
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.partial import PassResult
+from gio_spark.quantize.passes import unit_rows
+
+
+def means(centroids: FloatMatrix, old: npt.NDArray[np.float64], found: PassResult) -> FloatMatrix:
+    """Return centres moved to the weighted mean of where they were and the rows they got.
+
+    Args:
+        centroids: (K, d) float32.
+        old: (K,) weight of where they were.
+        found: What the pass found; centres without rows stay.
+    """
+    centres = centroids.copy()
+    moved = np.flatnonzero(found.counts)
+    # Some at a time: float64 copies of very many centres take more than all else here.
+    for start in range(0, len(moved), 8192):
+        part = moved[start : start + 8192]
+        mean = centroids[part].astype(np.float64) * old[part, None] + found.sums[part]
+        centres[part] = mean / (old[part] + found.counts[part])[:, None]
+    return centres
 
 
 def reseeded(
@@ -43,3 +62,10 @@ def reseeded(
         weights[spot] = 0.0
         placed.append(spot)
     return centres, weights, len(placed)
+
+
+def unit_or(centres: FloatMatrix, fallback: FloatMatrix) -> FloatMatrix:
+    """Scale centres to length one; one whose rows cancel out stays where it was."""
+    gone = ~centres.any(axis=1)
+    centres[gone] = fallback[gone]
+    return unit_rows(centres)
