@@ -56,8 +56,11 @@ def print_forecast(
         cost.add_row(f"core-seconds: {name}", f"{seconds:,.0f}")
     cost.add_row("core-hours in all", f"{made.core_hours:.3g}")
     cost.add_row("written", _size(made.bytes_written))
-    cost.add_row("driver memory", _size(made.driver_bytes))
-    cost.add_row("memory per Python worker", _size(made.worker_bytes))
+    if made.worker_bytes:
+        cost.add_row("driver memory", _size(made.driver_bytes))
+        cost.add_row("memory per Python worker", _size(made.worker_bytes))
+    else:
+        cost.add_row("memory of the process", _size(made.driver_bytes))
     out.print(cost)
     out.print("The configuration is valid.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,6 @@ _FLOPS = 50e9
 _SCORED_PER_SECOND = 10_000.0
 # What a session, a write and the small stages take whatever the data (seconds).
 _FIXED = {"embedded": 10.0, "local": 90.0}
-# A Python worker with numpy, Arrow and this package, before any data.
-_PYTHON_BYTES = 150 << 20
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,9 @@ class Forecast:
         dimension: Length of a vector.
         bytes_written: Bytes of all stage tables, about.
         core_seconds: Stage -> seconds of one core.
-        driver_bytes: Memory of the driver beside Spark's own.
-        worker_bytes: Memory of one Python worker.
+        driver_bytes: Memory of the driver beside Spark's own; on the embedded engine, of the one
+            process that is driver, workers and engine.
+        worker_bytes: Memory of one Python worker; 0 on the embedded engine.
         budget: What will be selected, in words.
     """
 
@@ -107,8 +107,9 @@ def forecast(
         "fixed": _FIXED.get(engine, 120.0),
     }
     memory = quantize.forecast(
-        clusters, dimension, two_level=clusters > settings.quantize.two_level_above
+        clusters, dimension, two_level=clusters > settings.quantize.two_level_above, rows=pool
     )
+    cores = os.cpu_count() or 1
     vectors_bytes = rows * (4 * dimension + 120)
     copies = int(min(share, 1.0) * (content_bytes or pool * 500))
     return Forecast(
@@ -117,8 +118,8 @@ def forecast(
         dimension=dimension,
         bytes_written=int(vectors_bytes + rows * 40 + pool * (30 if density else 0) + copies),
         core_seconds=seconds,
-        driver_bytes=memory.driver,
-        worker_bytes=_PYTHON_BYTES + memory.worker,
+        driver_bytes=memory.together(cores) if engine == "embedded" else memory.driver,
+        worker_bytes=0 if engine == "embedded" else memory.worker,
         budget={
             "rows": f"{amount:,.0f} rows",
             "share": f"about {amount * pool:,.0f} rows ({amount:.1%} of the pool)",

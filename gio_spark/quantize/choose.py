@@ -11,9 +11,17 @@ import numpy.typing as npt
 
 from gio_spark.kernels.search import as_matrix, nearest
 from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE
+from gio_spark.quantize.partial import ADDED_ROWS, SENT_BYTES
+from gio_spark.quantize.passes import GROUP_BYTES
 from gio_spark.quantize.seeding import lloyd, plus_plus, sample_bytes
 
 MOST_CLUSTERS = 65_536
+PYTHON_BYTES = 200 << 20
+"""A Python process with numpy, scipy, Arrow and this package, before any data."""
+
+ENGINE_BYTES = 250 << 20
+"""The embedded engine with the pages of Parquet files that it is reading."""
+
 _ROWS_PER_CLUSTER = 20
 _BLOCK_ROWS = 512
 _GREEDY = 64
@@ -21,40 +29,63 @@ _GREEDY = 64
 
 @dataclass(frozen=True)
 class MemoryForecast:
-    """Bytes that a fit or an assignment needs at most.
+    """Bytes that a fit and an assignment need at most.
 
     Attributes:
-        codebook: Centroids on a worker, shared between the processes of a machine by a memory map.
-        worker: Codebook, score block, partial sums and one batch in one worker process.
-        driver: Sums, centroids and first-centre sample on the driver.
+        worker: One Python worker: interpreter, codebook, sums, batches and scores.
+        driver: The driver's Python: interpreter, first-centre sample, sums and centroids. Spark's
+            own memory is not in it.
+        shared: Part of `worker` that a process has once, however many tasks it runs.
+        between: What one task leaves with the engine for the next stage.
     """
 
-    codebook: int
     worker: int
     driver: int
+    shared: int
+    between: int
+
+    def together(self, tasks: int) -> int:
+        """Return the bytes of one process that is driver, workers and engine (the embedded one).
+
+        Args:
+            tasks: Tasks that run at once, one per core.
+        """
+        own = self.worker - self.shared
+        return ENGINE_BYTES + self.driver + self.shared + tasks * (own + self.between)
 
 
-def forecast(clusters: int, dimension: int, *, two_level: bool | None = None) -> MemoryForecast:
+def forecast(
+    clusters: int, dimension: int, *, two_level: bool | None = None, rows: int | None = None
+) -> MemoryForecast:
     """Forecast the memory of a fit with `clusters` centroids of `dimension` numbers.
 
     Args:
         clusters: K.
         dimension: d.
         two_level: Search through two levels; None: above 8,192 clusters.
+        rows: Rows of the table, where known: a sample is no larger.
     """
     if two_level is None:
         two_level = clusters > TWO_LEVEL_ABOVE
-    batch_rows = LARGE_BATCH if clusters > TWO_LEVEL_ABOVE else BATCH
     codebook = clusters * dimension * 4
     sums = clusters * dimension * 8
+    # Two levels hold each centroid once more in either of its two cells.
+    book = 3 * codebook if two_level else codebook
     width = 4 * math.isqrt(clusters) if two_level else clusters
     scores = 3 * _BLOCK_ROWS * width * 4
-    batch = batch_rows * dimension * (4 + 8 + 8)
-    held = 2 * sums
+    # A batch as it comes, joined to the size wanted, and as it is read.
+    batch = 3 * (LARGE_BATCH if clusters > TWO_LEVEL_ABOVE else BATCH) * dimension * 4
+    added = 3 * ADDED_ROWS * dimension * 8
+    combined = 4 * min(16 * sums, GROUP_BYTES)
+    sample = sample_bytes(clusters, dimension)
+    if rows is not None:
+        sample = min(sample, rows * dimension * 4)
+    shared = PYTHON_BYTES + book
     return MemoryForecast(
-        codebook=codebook,
-        worker=codebook + scores + held + batch,
-        driver=3 * sums + 2 * codebook + 3 * sample_bytes(clusters, dimension),
+        worker=shared + max(sums + scores + batch + added + 2 * SENT_BYTES, combined),
+        driver=PYTHON_BYTES + 3 * sample + 3 * sums + 3 * codebook,
+        shared=shared,
+        between=sums,
     )
 
 

@@ -46,7 +46,8 @@ from gio_spark.quantize.wire import decode_doubles
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-_GROUP_BYTES = 32 << 20
+GROUP_BYTES = 32 << 20
+"""Sums that one group of the workers which combine them is made for."""
 
 
 def bucket_filter(share: float, number: int, salt: str, id_column: str = "id") -> Column:
@@ -210,7 +211,7 @@ def _partial_sums(
     clusters, dimension = centroids.shape
     grids = _grids(largest, batch_rows)
     shipped = ship_book(df.sparkSession, centroids, two_level=two_level, probes=probes)
-    buckets = max(1, min(clusters, -(-clusters * dimension * 8 * 16 // _GROUP_BYTES)))
+    buckets = max(1, min(clusters, -(-clusters * dimension * 8 * 16 // GROUP_BYTES)))
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         book = shipped.load()
