@@ -15,7 +15,7 @@ from gio_spark.engine import decode_vectors, encode_vectors
 from gio_spark.errors import InputError
 from gio_spark.gio import TargetMass
 from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
+from gio_spark.pipeline.fits import centroid_rows, fitted_state, load_state, save_state
 from gio_spark.pipeline.vectors import CARRIED, Side, vectors_of
 from gio_spark.quantize import ClusterStats, KMeansState, MiniBatchKMeans
 from gio_spark.tables import Chunk
@@ -35,9 +35,10 @@ _FIT_SETTINGS = {
 _TARGET_ROWS_PER_CLUSTER = 5
 _TARGET_CLUSTERS = 1_000
 _CURVE_ROWS = 4_000
+# Where the state of a fit is kept, and how.
+_FIT_FORMAT = 2
 
-
-# Work that a killed fit may lose.
+# Work that a killed fit may lose: a commit takes a second or two, passes over small tables less.
 COMMIT_SECONDS = 20.0
 
 
@@ -86,20 +87,18 @@ def fit(
     """Fit a codebook on a side's vectors; a fit that was killed goes on from its last pass."""
     settings = ctx.settings.quantize
     used = settings.model_dump(mode="json", include=_FIT_SETTINGS)
-    key = fingerprint("fit", used, clusters, ctx.settings.seed, side.key)
+    key = fingerprint("fit", _FIT_FORMAT, used, clusters, ctx.settings.seed, side.key)
     ws = ctx.workspace
 
     def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-        initial = _load_state(ctx, key)
-        saved, written = time.monotonic(), len(load_arrays(ws, key)) if initial else 0
+        initial = load_state(ws, key)
+        saved, written = time.monotonic(), len(initial.centroids) if initial else 0
 
         def commit(state: KMeansState) -> None:
             nonlocal saved, written
             shown.say(_pass_note(state, settings.max_passes))
-            # Passes over a small table take less time than a commit: what is lost when such a fit
-            # is killed is a few seconds of work.
             if state.finished or time.monotonic() - saved >= COMMIT_SECONDS:
-                written = _save_state(ctx, state, key)
+                written = save_state(ctx, state, key)
                 saved = time.monotonic()
 
         curve: list[dict[str, float]] = []
@@ -127,39 +126,15 @@ def fit(
             }
         return written, detail
 
-    record = ctx.stage(f"fit {side.name}", key, "models", make, fitted_on=side.usable)
+    record = ctx.stage(f"fit {side.name}", key, "centroids", make, fitted_on=side.usable)
     curve = tuple(record.detail.get("error_curve", ()))
-    return np.array(load_arrays(ws, key)["centroids"]), key, curve
+    return fitted_state(ws, key).centroids, key, curve
 
 
 def _pass_note(state: KMeansState, most: int) -> str:
     if not state.history:
         return f"{len(state.centroids):,} first centres"
     return f"pass {state.passes} of at most {most}, inertia {state.history[-1]['inertia']:.5g}"
-
-
-def _save_state(ctx: Context, state: KMeansState, key: str) -> int:
-    arrays: dict[str, NDArray] = {
-        "centroids": state.centroids,
-        "weights": state.weights,
-        "info": text_array(state.info()),
-    }
-    return save_arrays(ctx.workspace, "kmeans", arrays, fingerprint=key, run=ctx.run)
-
-
-def _load_state(ctx: Context, key: str) -> KMeansState | None:
-    # A fit that was never begun left nothing to look for.
-    arrays = load_arrays(ctx.workspace, key) if ctx.workspace.may_hold("models", key) else None
-    if not arrays:
-        return None
-    table = pa.table(
-        {
-            "cluster": pa.array(np.arange(len(arrays["centroids"]), dtype=np.int32)),
-            "vector": encode_vectors(arrays["centroids"]),
-            "weight": pa.array(arrays["weights"]),
-        }
-    )
-    return KMeansState.from_table(table, array_text(arrays["info"]))
 
 
 def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: str) -> str:
@@ -270,18 +245,16 @@ def _own_codebook(ctx: Context, side: Side, dimension: int) -> NDArray[np.float3
 
 def _rows_of(side: str, centroids: NDArray[np.float32], stats: ClusterStats) -> pa.Table:
     count = len(centroids)
-    return pa.table(
-        {
-            "side": pa.array([side] * count),
-            "cluster": pa.array(np.arange(count, dtype=np.int32)),
-            "vector": encode_vectors(centroids),
-            "rows": pa.array(stats.rows),
-            "tokens": pa.array(stats.tokens),
-            "inertia": pa.array(stats.inertia),
-            "radius": pa.array(stats.radius),
-            "far": pa.array(stats.far),
-        }
-    )
+    columns = {
+        "cluster": pa.array(np.arange(count, dtype=np.int32)),
+        "vector": encode_vectors(centroids),
+        "rows": pa.array(stats.rows),
+        "tokens": pa.array(stats.tokens),
+        "inertia": pa.array(stats.inertia),
+        "radius": pa.array(stats.radius),
+        "far": pa.array(stats.far),
+    }
+    return centroid_rows(side, columns)
 
 
 def centroids_of(ctx: Context, key: str, side: str) -> tuple[NDArray[np.float32], NDArray]:

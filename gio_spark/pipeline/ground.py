@@ -11,7 +11,7 @@ import numpy as np
 from pyspark.sql import functions as F
 
 from gio_spark import gime
-from gio_spark.pipeline.store import load_arrays
+from gio_spark.pipeline.fits import fitted_state
 from gio_spark.tables import Input, Workspace, quoted_column
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Ground:
     @cached_property
     def centroids(self) -> NDArray[np.float32]:
         """The codebook, (K, d)."""
-        return np.array(load_arrays(self.workspace, self.fit)["centroids"])
+        return fitted_state(self.workspace, self.fit).centroids
 
     @property
     def profile(self) -> gime.Profile:

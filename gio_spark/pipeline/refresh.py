@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pyspark.sql import functions as F
 
 from gio_spark import embed, explode, quantize
@@ -19,6 +18,7 @@ from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError, TooManyBadRowsError
 from gio_spark.pipeline import prepare, vectors
 from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.fits import fitted_state
 from gio_spark.pipeline.series import in_series, measure_refresh
 from gio_spark.pipeline.store import load_arrays
 from gio_spark.pipeline.strata import kept_by_source
@@ -157,7 +157,7 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
     new_rows = ws.write("embeddings", out, fingerprint=key, run=ctx.run, stage="refresh")
     written = ws.read("embeddings", key)
     bad_rows = _judge(ctx, pool, written, new_rows)
-    book = np.array(load_arrays(ws, keys["fit"])["centroids"])
+    book = fitted_state(ws, keys["fit"]).centroids
     assigned = quantize.assign(
         written.where(F.col("reason").isNull()).select("id", "vector", *vectors.CARRIED),
         book,

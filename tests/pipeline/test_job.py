@@ -90,7 +90,7 @@ def test_figures_of_clusters_agree_with_the_assignments(job):
     assigned = jobs.table(job.workspace, "assignments").to_pandas()
     pool = assigned[assigned["id"].str.startswith("p")]
     centroids = jobs.table(job.workspace, "centroids").to_pandas()
-    assert set(centroids["side"]) == {"pool", "target"}
+    assert set(centroids["side"]) == {"fit", "pool", "target"}
     own = centroids[centroids["side"] == "pool"].sort_values("cluster")
     counted = pool.groupby("cluster").agg(
         rows=("id", "size"), tokens=("tokens", "sum"), inertia=("distance", "sum")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
+import pyarrow.compute as pc
 import pytest
+from deltalake import DeltaTable
 
 from gio_spark.errors import EngineError
 from gio_spark.pipeline import choose, clusters
@@ -76,7 +80,7 @@ def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
     monkeypatch.setattr(clusters, "COMMIT_SECONDS", 0.0)
     changes = {"quantize": {"max_passes": 6, "patience": 6, "tolerance": 0.0, "batch_rows": 200}}
     whole = jobs.settings(place, workspace=str(place / "whole"), **changes)
-    save = clusters._save_state
+    save = clusters.save_state
     passes = []
 
     def save_and_die(ctx, state, key):
@@ -87,19 +91,42 @@ def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
 
     cut = jobs.settings(place, **changes)
     with monkeypatch.context() as broken:
-        broken.setattr(clusters, "_save_state", save_and_die)
+        broken.setattr(clusters, "save_state", save_and_die)
         broken.setattr("gio_spark.quantize.together.VALUES", 0)  # a job for each pass
         with pytest.raises(EngineError, match="killed"):
             jobs.select(cut)
     with monkeypatch.context() as watched:
         watched.setattr(
             clusters,
-            "_save_state",
+            "save_state",
             lambda ctx, state, key: (passes.append(state.passes), save(ctx, state, key))[1],
         )
         resumed = jobs.select(cut)
     assert min(passes[passes.index(3) + 1 :]) > 3
     assert jobs.picked(cut, resumed)["gio_id"].to_pylist() == jobs.picked_ids(whole)
+
+
+def test_every_pass_is_a_version_of_the_centroids_that_no_reader_of_a_run_meets(place, monkeypatch):
+    monkeypatch.setattr(clusters, "COMMIT_SECONDS", 0.0)
+    changes = {"quantize": {"max_passes": 3, "tolerance": 0.0, "batch_rows": 200}}
+    jobs.select(jobs.settings(place, **changes))
+    path = str(place / "ws" / "centroids")
+    passes = []
+    for version in range(DeltaTable(path).version() + 1):
+        rows = DeltaTable(path, version=version).to_pyarrow_table()
+        fit = rows.filter(pc.field("side") == "fit")
+        (info,) = map(json.loads, fit["state"].drop_null().to_pylist())
+        passes.append((info["passes"], sorted(set(rows["side"].to_pylist()))))
+    alone, published = ["fit"], ["fit", "pool", "target"]
+    assert passes == [(0, alone), (1, alone), (2, alone), (3, alone), (3, published)]
+    now = jobs.table(place / "ws", "centroids")
+    runs = jobs.table(place / "ws", "runs")
+    (key,) = runs.filter(pc.field("stage") == "centroids")["fingerprint"].to_pylist()
+    mine = now.filter(pc.field("fingerprint") == key)
+    assert set(mine["side"].to_pylist()) == {"pool", "target"}
+    state = now.filter(pc.field("side") == "fit").sort_by("cluster")
+    pool = mine.filter(pc.field("side") == "pool").sort_by("cluster")
+    assert state["vector"].equals(pool["vector"])
 
 
 def test_rows_that_were_deleted_from_a_stage_table_are_made_again(place, spark):

@@ -69,6 +69,7 @@ def test_several_targets_count_by_their_shares(place):
     assert found["site-0"] == pytest.approx(0.75, abs=0.05)
     assert found["site-1"] == pytest.approx(0.25, abs=0.05)
     assert set(jobs.table(place / "ws", "centroids")["side"].to_pylist()) == {
+        "fit",
         "pool",
         "target-1",
         "target-2",

@@ -1,0 +1,85 @@
+"""Passes of a fit as versions of the centroids table.
+
+A state is the rows of side `fit` under the fit's own fingerprint: a commit replaces them, so that
+the table's history holds the passes, and a reader that goes by a run's record (the fingerprint of
+the published clusters) never meets a half-fitted one. A fit that was killed goes on from there; so
+does an update on new data.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from gio_spark.errors import WorkspaceError
+from gio_spark.quantize import KMeansState
+
+if TYPE_CHECKING:
+    from gio_spark.pipeline.context import Context
+    from gio_spark.tables import Workspace
+
+SIDE = "fit"
+"""What stands in `side` where a row belongs to a state and to neither pool nor target."""
+
+_MOST = 1 << 20
+_COLUMNS = {
+    "side": pa.string(),
+    "cluster": pa.int32(),
+    "vector": pa.binary(),
+    "rows": pa.int64(),
+    "tokens": pa.int64(),
+    "inertia": pa.float64(),
+    "radius": pa.float64(),
+    "far": pa.float64(),
+    "weight": pa.float64(),
+    "state": pa.string(),
+}
+
+
+def centroid_rows(side: str, columns: dict[str, pa.Array]) -> pa.Table:
+    """Return rows of the centroids table; columns that are not given are null."""
+    count = len(columns["cluster"])
+    given = {**columns, "side": pa.array([side] * count, pa.string())}
+    return pa.table(
+        {name: given.get(name, pa.nulls(count, kind)) for name, kind in _COLUMNS.items()}
+    )
+
+
+def save_state(ctx: Context, state: KMeansState, key: str) -> int:
+    """Commit a pass; returns the rows written."""
+    table = state.to_table()
+    # One row carries what belongs to none: the counters and the history of the passes.
+    text = pa.array([json.dumps(state.info()), *[None] * (table.num_rows - 1)], pa.string())
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    rows = centroid_rows(SIDE, {**columns, "state": text})
+    stage = f"fit, pass {state.passes}"
+    return ctx.workspace.write_arrow("centroids", rows, fingerprint=key, run=ctx.run, stage=stage)
+
+
+def load_state(workspace: Workspace, key: str) -> KMeansState | None:
+    """Return the last pass that a fit committed, None where there is none."""
+    # A fit that was never begun left nothing to look for.
+    if not workspace.may_hold("centroids", key):
+        return None
+    rows = workspace.read_arrow("centroids", key, _MOST, "centroids of a fit")
+    if not rows.num_rows:
+        return None
+    (info,) = rows["state"].drop_null().to_pylist()
+    return KMeansState.from_table(rows, json.loads(info))
+
+
+def fitted_state(workspace: Workspace, key: str) -> KMeansState:
+    """Return the state of a fit that is complete.
+
+    Raises:
+        WorkspaceError: It is not in the workspace.
+    """
+    state = load_state(workspace, key)
+    if state is None:
+        raise WorkspaceError(
+            f"{workspace.place('centroids')} lacks the fit {key}, which a run's record names. "
+            "Run again."
+        )
+    return state
