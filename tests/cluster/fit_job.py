@@ -23,7 +23,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from gio_spark.engine import encode_vectors, map_arrow
 from gio_spark.engine.local import local_conf
-from gio_spark.quantize import KMeansState, MiniBatchKMeans
+from gio_spark.quantize import KMeansState, MiniBatchKMeans, together
 
 ROOT = Path(__file__).parent.parent.parent
 ROWS, FILES, DIMENSION = 6000, 4, 8
@@ -78,6 +78,7 @@ def digest(state: KMeansState) -> str:
 
 
 def main(folder: Path) -> None:
+    together.VALUES = 0  # a job for each pass, however few the rows
     # Without Delta, which executors would fetch and nothing here uses.
     plain = {
         k: v for k, v in local_conf().items() if not re.search("jars|extensions|delta|catalog", k)
