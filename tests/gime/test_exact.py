@@ -74,3 +74,15 @@ def test_gram_is_the_integer_product():
 
 def test_a_zero_vector_stays_zero():
     assert not exact.on_grid(np.zeros((2, 5))).any()
+
+
+@given(st.lists(st.integers(-(10**6), 10**6), max_size=60), st.booleans())
+def test_keys_close_together_and_far_apart_are_counted_alike(keys, far):
+    values = np.array(keys, np.int64) * (10**11 if far else 1)
+    found, counts = np.unique(values, return_counts=True)
+    np.testing.assert_array_equal(exact.histogram(values), np.stack([found, counts]))
+
+
+def test_keys_at_both_ends_of_the_range_are_counted():
+    ends = np.array([np.iinfo(np.int64).min, np.iinfo(np.int64).max])
+    assert exact.histogram(ends).tolist() == [ends.tolist(), [1, 1]]
