@@ -1,6 +1,10 @@
 """Metrics: cost of one pass, and what selection by metrics is worth on tables, weather and text.
 
-python benchmarks/bench_gime.py --data ../shared/data [--only cost,adult,bank,weather,text]
+    python benchmarks/bench_gime.py --data ../shared/data [--only cost,adult,bank,weather,text]
+        [--seeds 10] [--store FOLDER] [--minutes 60] [--show]
+
+Each seed of a task is kept under --store as it finishes, and a rerun does what is missing. Prints
+tables and figures, and puts each part into benchmarks/results/gime.json beside the others.
 """
 
 from __future__ import annotations
@@ -15,29 +19,30 @@ from pathlib import Path
 
 import gime_tasks
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from gime_figures import figure, summarise
+from gime_study import folder_of, plain, study
 from tasks import data_folder
 
 from gio_spark import gime
 from gio_spark.engine import decode_vectors, encode_vectors, map_arrow, session, ship
-from gio_spark.gime.select import bounded_kl, select
-from gio_spark.gime.thresholds import pursued
 from gio_spark.kernels import nearest
 from gio_spark.settings.gime import GimeSettings
 
 OUT = Path(__file__).parent / "results" / "gime.json"
+MAKERS = {
+    "adult": lambda data, limit: gime_tasks.tabular(data, "adult", limit=limit),
+    "bank": lambda data, limit: gime_tasks.tabular(data, "bank", limit=limit),
+    "weather": lambda data, limit: gime_tasks.weather(data, blocks=limit or 1000),
+    "text": lambda data, limit: gime_tasks.text(data, limit=limit),
+}
 
 
-def figure(name, value, unit, bar=None, *, anchor=None, most=True):
-    """Return one line of the results; `bar` is the largest (or smallest) value that holds."""
-    holds = None if bar is None else bool(value <= bar if most else value >= bar)
-    ratio = None if not anchor else value / anchor
-    line = f"{name}: {value:.4g} {unit}"
-    print(line if holds is None else f"{line}  ({'holds' if holds else 'MISSED'}: {bar})")
-    return {"figure": name, "value": value, "unit": unit, "anchor": anchor, "ratio": ratio,
-            "bar": bar, "holds": holds}  # fmt: skip
+def default_store() -> Path:
+    """Return the user's cache folder for finished seeds: never inside the project."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "gio-spark" / "gime"
 
 
 def cost(rows: int) -> list[dict]:
@@ -98,188 +103,63 @@ def cost(rows: int) -> list[dict]:
     ]
 
 
-def ways(case, found, thresholds, signs, sizes, seeds) -> dict:
-    """Subsets of every way of selecting, per size and seed."""
-    n, cells = case.sample.rows.count, case.cells
-    counts = np.bincount(cells)
-    counted = case.sample.target["cells"]["cells"]
-    target = np.zeros(len(counts))
-    target[counted[0]] = counted[1]
-    target /= target.sum()
-    wanted = pursued(found.table, signs)
-    order = np.argsort(cells, kind="stable")
-    ends = np.cumsum(counts)
-    result = {w: [] for w in ("random", "stratified", "gio", "gime", "gime+gio")}
-    verdicts = []
-    for size in sizes:
-        for seed in seeds:
-            rng = np.random.default_rng([size, seed])
-            result["random"].append(np.sort(rng.choice(n, size, replace=False)))
-
-            def drawn(quota, rng=rng):
-                parts = [
-                    rng.choice(order[e - c : e], q, replace=False)
-                    for e, c, q in zip(ends, counts, quota, strict=True)
-                ]
-                return np.sort(np.concatenate(parts))
-
-            none = np.zeros_like(counts)
-            result["stratified"].append(drawn(bounded_kl(counts / n, none, counts, size)))
-            result["gio"].append(drawn(bounded_kl(target, none, counts, size)))
-            for name, mass in (("gime", None), ("gime+gio", target)):
-                chosen = select(case.sample, cells, size, thresholds, wanted, signs,
-                                target_mass=mass, seed=seed)  # fmt: skip
-                result[name].append(chosen.rows)
-                verdicts.append((name, size, chosen.verdict.passed, chosen.verdict.tries))
-    return result | {"_verdicts": verdicts, "_wanted": wanted}
-
-
-def learn(case, size_share, shares, seeds, settings) -> tuple[list[dict], dict]:
-    """Sensitivity, thresholds, and every way of selecting compared, on one task."""
-    spark = session("embedded")
-    n = case.sample.rows.count
-    start = time.perf_counter()
-    found = gime.sensitivity(
-        spark, case.sample, case.task, size=round(size_share * n), settings=settings
-    )
-    took = time.perf_counter() - start
-    signs = case.sample.directions()
-    thresholds, reached = gime.automatic(found, signs, level=0.95)
-    print(f"\n== {case.name}: {n:,} rows, sensitivity {took:.0f} s, {found.models} models")
-    columns = ["metrics", "class", "change", "low", "high", "spearman", "vif", "turning_point"]
-    print(found.table[columns].to_string(index=False, float_format="%.4g"))
-    for note in found.notes:
-        print("note:", note)
-    for t in thresholds:
-        print(f"threshold {t.metric}: {t.direction} {t.bound:.4g} (best {t.best:.4g}, {t.kind})")
-    sizes = [round(s * n) for s in shares]
-    chosen = ways(case, found, thresholds, signs, sizes, range(seeds))
-    verdicts, wanted = chosen.pop("_verdicts"), chosen.pop("_wanted")
-    print("pursued:", wanted or "none")
-    curve = gime.efficiency(spark, case.task, chosen)
-    table = curve.groupby(["way", "rows"]).agg(
-        score=("score", "mean"), spread=("score", "std"), seconds=("seconds", "mean"),
-        of_full=("of_full", "mean"),
-    )  # fmt: skip
-    print(table.reset_index().sort_values(["rows", "way"]).to_string(
-        index=False, float_format="%.4f"))  # fmt: skip
-    figures = []
-    for way in ("gime", "gio", "gime+gio"):
-        paired = curve[curve["way"].isin([way, "random"])]
-        for share, size in zip(shares, sizes, strict=True):
-            both = paired[paired["rows"] == size]
-            mine, random = (both[both["way"] == w]["score"].to_numpy() for w in (way, "random"))
-            gain = mine - random
-            half = 2.262 if len(gain) == 10 else 2.776
-            half *= gain.std(ddof=1) / np.sqrt(len(gain))
-            figures.append(figure(
-                f"{case.name}, {way} over random at {share:.0%}", float(gain.mean()),
-                f"{case.task.measure} (+- {half:.4f}, {len(gain)} seeds)"))  # fmt: skip
-        closed = gime.gap_closed(curve, way).set_index("rows")["closed"]
-        for share, size in zip(shares, sizes, strict=True):
-            if np.isfinite(closed[size]):
-                figures.append(figure(
-                    f"{case.name}, {way}: gap random to full closed at {share:.0%}",
-                    float(closed[size]), "share"))  # fmt: skip
-    figures += saved(case.name, curve, found.seconds)
-    full = float(curve.loc[curve["way"] == "full", "seconds"].mean())
-    figures.append(figure(f"{case.name}, sensitivity runs", found.seconds, "training s",
-                          anchor=full))  # fmt: skip
-    passed = np.mean([v[2] for v in verdicts])
-    figures.append(figure(f"{case.name}, gate passed", float(passed), "share of selections"))
-    tables = {
-        "sensitivity": found.table.to_dict("records"),
-        "thresholds": reached.to_dict("records"),
-        "curve": table.reset_index().to_dict("records"),
-        "notes": list(found.notes),
-        "pursued": wanted,
-        "random_score": found.random_score,
-        "full_score": found.full_score,
-    }
-    return figures, tables
-
-
-def saved(name, curve, sensitivity_seconds) -> list[dict]:
-    """Training time saved by selection on metrics, both ways of counting the sensitivity runs.
-
-    Against the full pool at 99 % of its score (the published margin), and at every size against
-    the random subset of equal score, read off the random subsets' curve.
-    """
-    mean = curve.groupby(["way", "rows"])[["score", "seconds"]].mean().reset_index()
-    full = mean[mean["way"] == "full"].iloc[0]
-    mine = mean[mean["way"] == "gime"].sort_values("rows")
-    random = mean[mean["way"].isin(["random", "full"])].sort_values("rows")
-    rising = np.maximum.accumulate(random["score"])
-    figures = []
-    for _, pick in mine.iterrows():
-        if not rising.iloc[0] <= pick["score"] <= rising.iloc[-1]:
-            continue
-        equal = float(np.interp(pick["score"], rising, random["seconds"]))
-        rows = float(np.interp(pick["score"], rising, random["rows"]))
-        base = f"{name}, {int(pick['rows']):,} rows by gime, random subset of equal score"
-        figures.append(figure(f"{base}: rows that it needs", rows, "rows",
-                              anchor=float(pick["rows"])))  # fmt: skip
-        figures.append(figure(f"{base}: training time saved",
-                              1 - pick["seconds"] / max(equal, 1e-9), "share"))  # fmt: skip
-    good = mine[mine["score"] >= 0.99 * full["score"]]
-    if good.empty:
-        print(f"{name}: no size tried reaches 99 % of the full pool's score")
-        return figures
-    pick = good.iloc[0]
-    base = f"{name}, {int(pick['rows']):,} rows by gime at 99 % of full"
-    whole = float(full["seconds"])
-    return [
-        *figures,
-        figure(f"{base}: training time saved", 1 - pick["seconds"] / whole, "share"),
-        figure(f"{base}: the same, sensitivity runs counted once",
-               1 - (pick["seconds"] + sensitivity_seconds) / whole, "share"),
-    ]  # fmt: skip
-
-
 def main() -> None:
+    """Do what is missing, print, and put the parts into the results file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=None)
     parser.add_argument("--only", default="cost,adult,bank,weather,text")
     parser.add_argument("--rows", type=int, default=240_000, help="rows of the cost measurement")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--store", type=Path, default=default_store())
+    parser.add_argument("--minutes", type=float, default=1e9, help="start nothing after so many")
+    parser.add_argument("--limit", type=int, default=None, help="rows (or blocks) of a task's pool")
+    parser.add_argument("--show", action="store_true", help="compute nothing")
+    parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
-    kept = json.loads(OUT.read_text()) if OUT.exists() else {"parts": {}}
+    wanted = given.only.split(",")
+    unknown = sorted(set(wanted) - {"cost", *MAKERS})
+    if unknown:
+        raise SystemExit(f"Unknown part(s) {', '.join(unknown)}; known: cost, {', '.join(MAKERS)}.")
     settings = GimeSettings(screen=36, levels=5, seeds=3)
-    makers = {
-        "adult": lambda d: gime_tasks.tabular(d, "adult"),
-        "bank": lambda d: gime_tasks.tabular(d, "bank"),
-        "weather": gime_tasks.weather,
-        "text": gime_tasks.text,
-    }
-    for part in given.only.split(","):
+    stop = time.monotonic() + (0 if given.show else 60 * given.minutes)
+    for part in wanted:
+        began = time.perf_counter()
         if part == "cost":
-            kept["parts"][part] = {"figures": cost(given.rows)}
-        else:
-            case = makers[part](data_folder(given.data))
-            shares = (0.05, 0.1, 0.25) if part in ("weather", "bank") else (0.05, 0.1, 0.25, 0.5)
-            figures, tables = learn(case, 0.05, shares, given.seeds, settings)
-            kept["parts"][part] = {"figures": figures, "tables": tables}
-        kept["machine"] = {
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        }
-        kept["figures"] = [f for p in kept["parts"].values() for f in p["figures"]]
-        OUT.parent.mkdir(exist_ok=True)
-        OUT.write_text(json.dumps(_plain(kept), indent=1) + "\n")
-    print(f"written {OUT}")
+            if time.monotonic() < stop:
+                merge(given.out, part, {"figures": cost(given.rows)})
+            continue
+        folder = folder_of(given.store, part, settings, given.limit)
+        learnt, lines = study(
+            session("embedded"),
+            lambda part=part: MAKERS[part](data_folder(given.data), given.limit),
+            part, folder, given.seeds, settings, stop,
+        )  # fmt: skip
+        if learnt is None or lines.empty:
+            print(f"{part}: nothing is there yet")
+            continue
+        figures, tables = summarise(part, learnt, lines)
+        seeds = int(lines["seed"].nunique())
+        merge(given.out, part, {"figures": figures, "tables": tables, "seeds": seeds})
+        print(f"{part}: {seeds} seeds, {(time.perf_counter() - began) / 60:.1f} min", flush=True)
 
 
-def _plain(value):
-    """Make values fit for JSON: numbers of numpy, NaN as null."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and pd.isna(value) else value
+def merge(out: Path, part: str, found: dict) -> None:
+    """Put a part into the results file, in place of what it held of that part alone."""
+    kept = json.loads(out.read_text()) if out.exists() else {"parts": {}}
+    machine = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    kept["parts"][part] = {**plain(found), "machine": machine}
+    kept["machine"] = machine
+    kept["figures"] = [f for p in kept["parts"].values() for f in p["figures"]]
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(kept, indent=1) + "\n")
+    print(f"written {out} ({part})", flush=True)
 
 
 if __name__ == "__main__":

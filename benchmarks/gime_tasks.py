@@ -58,7 +58,7 @@ def _roles(frame: pd.DataFrame, numeric: list[str], categorical: list[str]) -> d
     return columns
 
 
-def tabular(data: Path, which: str, seed: int = 0, k: int = 64) -> Case:
+def tabular(data: Path, which: str, seed: int = 0, k: int = 64, limit: int | None = None) -> Case:
     """Adult income or bank marketing as a stand-in for click-through: AUC on held-out rows."""
     if which == "adult":
         frame = pd.read_csv(data / "tabular/income_evaluation.csv.gz", skipinitialspace=True)
@@ -76,7 +76,7 @@ def tabular(data: Path, which: str, seed: int = 0, k: int = 64) -> Case:
     numbers, hot = _mixed(frame, numeric, categorical)
     features = np.hstack([numbers, hot])
     order = np.random.default_rng(seed).permutation(len(frame))
-    held, pool = order[: len(order) // 4], order[len(order) // 4 :]
+    held, pool = order[: len(order) // 4], order[len(order) // 4 :][:limit]
     cells, _, other = grouped(features[pool], features[held], k)
     constants = Constants(
         {
@@ -163,7 +163,9 @@ def weather(data: Path, seed: int = 0, k: int = 64, blocks: int = 1000) -> Case:
     return Case("weather", joined, day_cells, task)
 
 
-def text(data: Path, seed: int = 0, k: int = 128, others: int = 9000) -> Case:
+def text(
+    data: Path, seed: int = 0, k: int = 128, others: int = 9000, limit: int | None = None
+) -> Case:
     """CLINC150 intents of three domains, to be learnt from a mixed pool of 14,000 texts."""
     file = next((data / "text_pool").glob("*.tsv.gz"))
     frame = pd.read_csv(file, sep="\t", quoting=3, keep_default_na=False)
@@ -173,7 +175,7 @@ def text(data: Path, seed: int = 0, k: int = 128, others: int = 9000) -> Case:
     own = rng.permutation(np.flatnonzero(frame["domain"].isin(wanted).to_numpy()))
     rest = rng.permutation(np.flatnonzero(~frame["domain"].str.startswith("clinc").to_numpy()))
     held, target = own[:1200], own[1200:1700]
-    pool = rng.permutation(np.r_[own[1700:], rest[:others]])
+    pool = rng.permutation(np.r_[own[1700:], rest[:others]])[:limit]
     texts = frame["text"]
     words = TfidfVectorizer(min_df=2, sublinear_tf=True, ngram_range=(1, 2), max_features=40_000)
     words.fit(texts.iloc[pool])
