@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 def print_gate(out: Console, settings: RunSettings, run_id: str | None, *, compare: bool) -> bool:
     """Judge a run's selection, print the verdict; tells whether it passed."""
     from gio_spark.pipeline.gating import gate
-    from gio_spark.report.gate import check_table, way_table
+    from gio_spark.report.gate import check_table, score_table, way_table
 
     found = gate(settings, run_id=run_id, compare=compare)
     best = ["best seen"] if "best" in found.checks else []
     columns = ["metric", "selection", "asked for", *best, "verdict"]
     print_text_table(out, check_table(found.checks), columns)
     if found.ways is not None:
-        shown = way_table(found.ways, found.checks, found.passes or {})
+        shown = way_table(found.ways, found.checks, found.passes or {}, found.scores)
         print_text_table(out, shown, [c for c in shown.columns if c not in ("unit", "asked for")])
+    if found.scores is not None:
+        print_text_table(out, score_table(found.scores))
     out.print(
         f"gate of {found.run_id}: {'passed' if found.passed else 'FAILED'}",
         style="green" if found.passed else "red",

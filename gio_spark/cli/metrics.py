@@ -101,7 +101,7 @@ def metrics_of_table(
 ) -> None:
     """Measure a table, print its metrics and write its page."""
     from gio_spark.engine import session
-    from gio_spark.pipeline.table_metrics import load_modules, measure_table
+    from gio_spark.pipeline.table_metrics import measure_table
     from gio_spark.report.metrics import render_metrics
     from gio_spark.settings.inputs import InputSettings
     from gio_spark.settings.tracking import TrackingSettings
@@ -109,7 +109,6 @@ def metrics_of_table(
 
     settings = gime_settings(by, profile, words)
     roles = parse_columns(columns)
-    load_modules(settings.modules)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -196,10 +195,11 @@ def print_text_table(out: Console, shown: TableText, columns: Sequence[str] = ()
         title=escape(shown.title), title_justify="left", box=None, pad_edge=False,
         title_style="bold",
     )  # fmt: skip
+    longest = max((len(row[kept[0]]) for row in shown.rows), default=0) if kept else 0
     for i in kept:
         table.add_column(
             escape(shown.columns[i]), justify="right" if shown.numeric[i] else "left",
-            no_wrap=i > 0, min_width=13 if i == 0 else None, overflow="fold",
+            no_wrap=i > 0, min_width=min(28, max(13, longest)) if i == 0 else None, overflow="fold",
         )  # fmt: skip
     for row in shown.rows:
         table.add_row(*(escape(row[i].replace(" + ", " +\n")) for i in kept))

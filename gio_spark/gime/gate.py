@@ -7,7 +7,7 @@ over the codebook, never by row scores; additive and mean ones by the cells' own
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gio_spark.gime.thresholds import Threshold
 
 SET_LIKE = ("scope", "variety", "coverage")
+# Share of the budget that is moved at once at most.
+_WIDEST = 0.3
 
 
 @dataclass(frozen=True)
@@ -182,21 +184,41 @@ class Cells:
         target: The target's mass per cell, (K,), sum 1; None without a target.
         means: Metric -> mean of the row's contribution per cell, (K,), for additive and mean ones.
         limits: What moved quota must keep; None: the number of rows.
+        parts: Source -> the same of its rows alone, for metrics `source/metric`; their sizes may
+            be those of a sample.
     """
 
     sizes: NDArray[np.int64]
     target: NDArray[np.float64] | None = None
     means: Mapping[str, NDArray[np.float64]] | None = None
     limits: Limits | None = None
+    parts: Mapping[str, Cells] = field(default_factory=dict)
+
+    def of(
+        self, metric: str, take: NDArray[np.int64]
+    ) -> tuple[Cells, str, NDArray[Any], NDArray[np.float64]]:
+        """Return the cells that a metric reads, its plain name, and rows taken of them.
+
+        The last array is how many rows of the whole pool stand for one row of those cells.
+        """
+        source, _, name = metric.rpartition("/")
+        mine = self.parts.get(source)
+        if mine is None:
+            return self, metric, take, np.ones(self.sizes.size)
+        share = mine.sizes / max(float(mine.sizes.sum()), 1.0)
+        whole = self.sizes / max(float(self.sizes.sum()), 1.0)
+        held = np.divide(share, whole, out=np.zeros(share.size), where=whole > 0)
+        times = np.divide(1.0, held, out=np.zeros(share.size), where=held > 0)
+        return mine, name, take * held, times
 
 
-def urgency(metric: str, direction: str, take: NDArray[np.int64], cells: Cells) -> NDArray[Any]:
+def urgency(metric: str, direction: str, take: NDArray[Any], cells: Cells) -> NDArray[Any]:
     """Return per cell how much a further row there would help a metric (higher: take more there).
 
     Scope and variety: cells with the fewest rows taken against what they hold. Coverage and
     mismatch: cells where the target has more mass than the selection. Others: the cell's mean.
     """
-    budget = max(int(take.sum()), 1)
+    budget = max(float(take.sum()), 1.0)
     means = (cells.means or {}).get(metric)
     if metric in ("coverage", "mismatch") and cells.target is not None:
         return cells.target - take / budget
@@ -232,19 +254,20 @@ def move_quota(
     take = np.asarray(take, np.int64)
     counts = take if take.ndim == 1 else take.sum(axis=1)
     limits = cells.limits or Limits.of_rows(cells.sizes, int(take.sum()))
-    need = urgency(metric, direction, counts, cells)
-    target_like = metric in ("coverage", "mismatch") and cells.target is not None
-    evening = metric in ("scope", "variety") and (cells.means or {}).get(metric) is None
+    mine, name, own, times = cells.of(metric, counts)
+    need = np.where(mine.sizes > 0, urgency(name, direction, own, mine), -np.inf)
+    target_like = name in ("coverage", "mismatch") and mine.target is not None
+    evening = name in ("scope", "variety") and (mine.means or {}).get(name) is None
     most = None
     if target_like or evening:
         # No cell is filled beyond the share that it lacks.
-        most = np.ceil(np.maximum(need, 0) * counts.sum()).astype(np.int64)
+        most = np.ceil(np.maximum(need, 0) * own.sum() * times).astype(np.int64)
     rows = take.reshape(len(take), -1)
     # In tokens a row given up makes room for another only if that is no longer: at least two go.
     least = float(limits.cost.max()) * (1 if (limits.cost == 1).all() else 2)
     amount = max(share * float(limits.spent(rows).sum()), least)
     # A set-like metric would lose what it wins if whole cells were emptied.
-    keep_one = keep_one or metric in SET_LIKE
+    keep_one = keep_one or name in SET_LIKE
     moved = shift(rows, need, amount, limits, most=most, keep_one=keep_one)
     return moved.reshape(take.shape)
 
@@ -277,7 +300,7 @@ def meet(
     verdict = judge(values, thresholds)
     done = 0
     # A cell emptied for one metric is a cell lost to another.
-    held = any(t.metric in SET_LIKE for t in thresholds)
+    held = any(t.metric.rpartition("/")[2] in SET_LIKE for t in thresholds)
     stuck: set[str] = set()
     step = dict.fromkeys((t.metric for t in thresholds), share)
     while not verdict.passed and done < tries:
@@ -290,12 +313,14 @@ def meet(
         )
         done += 1
         after = measure(moved)
-        if not np.array_equal(moved, best) and move_distance(after, thresholds) < move_distance(
-            values, thresholds
-        ):
+        before, now = move_distance(values, thresholds), move_distance(after, thresholds)
+        if not np.array_equal(moved, best) and now < before:
             best, values = moved, after
             verdict = judge(values, thresholds)
-        elif step[worst.metric] < share / 4:
+        elif now == before and step[worst.metric] < _WIDEST:
+            # So small a move that it does not show, on a sample or on one source of several.
+            step[worst.metric] *= 2
+        elif step[worst.metric] < share / 4 or now == before:
             stuck.add(worst.metric)
         else:
             step[worst.metric] /= 2

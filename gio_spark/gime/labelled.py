@@ -39,7 +39,8 @@ def labelled(
     rows: int = 20_000,
     measure: str = "auto",
     proxy: str = "linear",
-) -> tuple[Sample, Task]:
+    keep: tuple[str, ...] = (),
+) -> tuple[Sample, Task, pa.Table]:
     """Bring a hash sample of labelled rows to the driver, as a sample and a task.
 
     Args:
@@ -54,6 +55,10 @@ def labelled(
         measure: "accuracy", "auc", "average_precision", "skill"; "auto": skill for labels with
             fractions, auc for two classes, else accuracy.
         proxy: "linear" or "boosting".
+        keep: Further columns of the pool.
+
+    Returns:
+        The sample, the task, and the further columns with `id`, in the order of the sample.
 
     Raises:
         InputError: The label is missing, no row has one, or there is nothing to learn from.
@@ -63,7 +68,9 @@ def labelled(
     for name, df in (("pool", pool), ("held-out rows", held_out)):
         if label not in df.columns or "id" not in df.columns:
             raise InputError(f"The {name} need the columns 'id' and {label!r}; got {df.columns}.")
-        roles, _ = as_roles(df, chosen, columns=columns, keep=("id", df[label].alias("_label")))
+        more = keep if name == "pool" else ()
+        carried = ("id", df[label].alias("_label"), *more)
+        roles, _ = as_roles(df, chosen, columns=columns, keep=carried)
         usable = roles.where("_label IS NOT NULL")
         total = usable.count()
         if total == 0:
@@ -80,7 +87,7 @@ def labelled(
         here, there = (t.filter(pc.is_valid(t.column("vector"))) for t in (here, there))
     y, y_held, measure = _labels(here.column("_label"), there.column("_label"), measure)
     x, x_held = _features(here, there, fields)
-    skip = ("_label", "id", *_AROUND)
+    skip = ("_label", "id", *keep, *_AROUND)
     sample = Sample.from_arrow(
         here.drop_columns([c for c in here.column_names if c in skip]),
         chosen,
@@ -92,7 +99,7 @@ def labelled(
     if target is not None:
         known = target_states(target, chosen, constants=constants, columns=columns)
         sample = replace(sample, target=known)
-    return sample, Task(x, y, x_held, y_held, measure, proxy)
+    return sample, Task(x, y, x_held, y_held, measure, proxy), here.select(["id", *keep])
 
 
 def unlabelled(

@@ -182,6 +182,11 @@ def by_hand(
 ADDITIVE = ("volume",)
 
 
+def additive(metric: str) -> bool:
+    """Say whether a metric (of all rows, or `source/metric`) grows with the number of rows."""
+    return metric.rpartition("/")[2] in ADDITIVE
+
+
 def rescaled(
     thresholds: Sequence[Threshold], here: Mapping[str, float], there: Mapping[str, float]
 ) -> list[Threshold]:
@@ -201,7 +206,7 @@ def rescaled(
     def moved(metric: str, value: float) -> float:
         if metric not in here or metric not in there:
             return value
-        if metric in ADDITIVE:
+        if additive(metric):
             return value * there[metric] / here[metric] if here[metric] else value
         return value + there[metric] - here[metric]
 

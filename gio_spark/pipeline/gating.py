@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark import explode, gime, gio
-from gio_spark.engine import bounded, hash_share, session
+from gio_spark.engine import bounded, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.gate import SET_LIKE
@@ -21,8 +22,9 @@ from gio_spark.pipeline import prepare
 from gio_spark.pipeline.context import fingerprint
 from gio_spark.pipeline.gate import as_facts, checks_table, gate_facts
 from gio_spark.pipeline.ground import Ground
-from gio_spark.pipeline.measure import measured
+from gio_spark.pipeline.measure import beside, counted, measured
 from gio_spark.pipeline.places import local_folder, report_folder
+from gio_spark.pipeline.proxy import proxy_scores, told
 from gio_spark.pipeline.refresh import _newest_run as newest_run
 from gio_spark.pipeline.steer import judge, thresholds_for
 from gio_spark.report.gate import render_gate
@@ -31,7 +33,7 @@ from gio_spark.tracking import tracker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from gio_spark.settings.run import RunSettings
 
@@ -52,6 +54,7 @@ class Gated:
             where only the stored verdict was asked for.
         passes: Way -> whether it would pass.
         page: Path of the HTML page, or None.
+        scores: What a proxy model learns from each way (`proxy_scores`), where there are labels.
     """
 
     run_id: str
@@ -61,6 +64,7 @@ class Gated:
     ways: pd.DataFrame | None = None
     passes: Mapping[str, bool] | None = None
     page: Path | None = None
+    scores: pd.DataFrame | None = None
 
 
 def gate(
@@ -103,8 +107,8 @@ def gate(
             raise InputError(f"The run {record.run} has left no verdict; run without --stored.")
         return Gated(record.run, bool(stored["passed"]), stored, checks)
     with progress.stage("gate", spark=spark) as shown:
-        figures, takes = _measure_ways(spark, workspace, settings, record, facts)
-        shown.done(rows=takes)
+        figures, count, scores = _measure_ways(spark, workspace, settings, record, facts)
+        shown.done(rows=count)
     groups = {name: gime.robust(figures, name) for name in set(figures["group"])}
     random = groups["random"]
     verdict = judge(facts, {"selected": groups["both"], "random": random})
@@ -123,22 +127,23 @@ def gate(
     ways = _wide(figures)
     page = render_gate(
         checks, ways, report_folder(workspace, record.run) / "gate",
-        verdict=plain, passes=passes,
+        verdict=plain, passes=passes, scores=scores,
         facts={
             "run": record.run,
             "judged (UTC)": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S}",
             "thresholds": _source(facts),
-            "rows selected": f"{takes:,}",
+            "rows selected": f"{count:,}",
             "workspace": workspace.location,
         },
     )  # fmt: skip
-    key = fingerprint("gate", record.run, settings.gime.model_dump(mode="json"), takes)
+    key = fingerprint("gate", record.run, settings.gime.model_dump(mode="json"), count)
+    learnt = {} if scores is None else told(scores)
     workspace.record(
-        run=record.run, stage="gate", fingerprint=key, table="", rows=takes, seconds=0.0,
-        detail={**plain, "passes": passes},
+        run=record.run, stage="gate", fingerprint=key, table="", rows=count, seconds=0.0,
+        detail={**plain, "passes": passes, "scores": learnt},
     )  # fmt: skip
-    _track(settings, workspace, record.run, plain, ways, page)
-    return Gated(record.run, verdict.passed, plain, checks, ways, passes, page)
+    _track(settings, workspace, record.run, plain, ways, page, learnt)
+    return Gated(record.run, verdict.passed, plain, checks, ways, passes, page, scores)
 
 
 def _record(workspace: Workspace, settings: RunSettings, run_id: str | None) -> Record:
@@ -182,14 +187,14 @@ def _measure_ways(
     settings: RunSettings,
     record: Record,
     facts: Mapping[str, Any],
-) -> tuple[pd.DataFrame, int]:
+) -> tuple[pd.DataFrame, int, pd.DataFrame | None]:
     """Measure the selection, and other ways of selecting as many rows, in one pass.
 
     The other ways choose inside cells by hash alone.
     """
     refreshes = tuple(r.fingerprint for r in workspace.records(record.run) if r.stage == "refresh")
     ground = Ground.of_record(workspace, settings, record, refreshes)
-    if refreshes or any(role.endswith("*") for role in ground.profile.roles):
+    if refreshes or ground.owns:
         resolved = prepare.pin_views(spark, workspace, settings)
         inputs = prepare.open_all(spark, resolved, prepare.pin_all(spark, resolved))
         ground = ground.with_inputs(inputs)
@@ -200,31 +205,34 @@ def _measure_ways(
     count = int(ids.count())
     if count == 0:
         raise InputError(f"The run {record.run} has no selected rows left to judge.")
-    vectors = "vector" in ground.profile.roles
-    whole = ground.rows("pool", vectors=vectors)
     sizes = _sizes(ground)
     rows = ground.rows("pool").select("id", "cluster")
-    frames = {
-        "both": whole.join(ids, "id", "left_semi"),
-        "random": whole.where(
-            hash_share("id", count / max(1, int(sizes.sum())), f"metrics-random-{settings.seed}")
-        ),
-    }
-    for name, take in _takes(workspace, ground, record, facts, sizes, count).items():
+    others = {}
+    takes = _takes(workspace, ground, record, facts, sizes, count)
+    for name, take in takes.items():
         by_hash = settings.explode.model_copy(update={"within_cluster": "hash_share"})
         table = pd.DataFrame({"cluster": np.arange(len(sizes)), "rows": sizes, "take": take})
         table = explode.with_thresholds(rows, table, settings=by_hash, seed=settings.seed)
-        kept = explode.kept(rows, table, settings=by_hash, seed=settings.seed).select("id")
-        frames[name] = whole.join(kept, "id", "left_semi")
-    frozen = ground.constants(vectors=vectors)
-    target = gime.target_states(ground.targets(vectors=vectors), ground.profile, constants=frozen)
-    found = measured(ground, frames, constants=frozen, target=target, by=False).to_pandas()
+        others[name] = explode.kept(rows, table, settings=by_hash, seed=settings.seed).select("id")
+    found = [_of_part(part, ids, others) for part in ground.parts()]
+    scores = proxy_scores(spark, ground, ids, takes, sizes)
+    return pd.concat(found, ignore_index=True), count, scores
+
+
+def _of_part(ground: Ground, selected: DataFrame, others: Mapping[str, DataFrame]) -> pd.DataFrame:
+    """Measure all ways on the rows of a part of the pool; the pool itself without vectors."""
+    whole = ground.rows("pool", vectors=ground.vectors)
+    drawn = beside(ground, whole, selected, *counted(ground, selected))
+    frames = {"both": drawn["selected"], "random": drawn["random"]}
+    frames |= {name: whole.join(kept, "id", "left_semi") for name, kept in others.items()}
+    frozen = ground.constants(vectors=ground.vectors)
+    target = ground.target_states(frozen, vectors=ground.vectors)
+    found = measured(ground, frames, constants=frozen, target=target, by=False)
     skinny = ground.constants(vectors=False)
-    known = gime.target_states(ground.targets(), ground.profile, constants=skinny)
-    pool = measured(
-        ground, {"pool": ground.rows("pool")}, constants=skinny, target=known, by=False
-    ).to_pandas()
-    return pd.concat([pool, found], ignore_index=True), count
+    known = ground.target_states(skinny, vectors=False)
+    pool = {"pool": ground.rows("pool")}
+    first = measured(ground, pool, constants=skinny, target=known, by=False)
+    return pa.concat_tables([first, found]).to_pandas()
 
 
 def _sizes(ground: Ground) -> NDArray[np.int64]:
@@ -296,6 +304,7 @@ def _track(
     verdict: Mapping[str, Any],
     ways: pd.DataFrame,
     page: Path,
+    scores: Mapping[str, float],
 ) -> None:
     watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
     watch.check()
@@ -306,6 +315,7 @@ def _track(
             value = row.get(way)
             if value is not None and np.isfinite(value):
                 numbers[f"gime/{way}/{row['metric']}"] = float(value)
+    numbers |= {f"gate/score/{way}": score for way, score in scores.items() if np.isfinite(score)}
     watch.metrics(numbers)
     watch.tags({"gio.gate": "passed" if verdict["passed"] else "failed",
                 "gio.gate.why": str(verdict["why"])})  # fmt: skip

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pyspark.sql import functions as F
 
 from gio_spark import gime
+from gio_spark.errors import InputError
 from gio_spark.pipeline.fits import fitted_state
+from gio_spark.pipeline.prepare import check_profiles, names
 from gio_spark.tables import Input, Workspace, quoted_column
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Ground:
         fit: Fingerprint of the codebook.
         inputs: Side -> its opened input, for profiles that read the user's own columns.
         present: Ids of the pool as it is now, after refreshes; None: all that were assigned.
+        source: Only the rows of this source, measured by its own profile; None: all rows.
     """
 
     workspace: Workspace
@@ -46,6 +49,7 @@ class Ground:
     fit: str
     inputs: Mapping[str, Input] = field(default_factory=dict)
     present: DataFrame | None = None
+    source: str | None = None
 
     @classmethod
     def of(cls, ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Ground:
@@ -70,6 +74,7 @@ class Ground:
         present: DataFrame | None = None,
     ) -> Ground:
         """Return that of a finished run, with the rows that refreshes brought to its pool."""
+        check_profiles(settings.gime, settings.pool_columns().source)
         keys = record.detail["keys"]
 
         def grown(found: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -92,12 +97,31 @@ class Ground:
     @property
     def profile(self) -> gime.Profile:
         """The profile of the metrics."""
-        return gime.get_profile(self.settings.gime.profile)
+        gime_settings = self.settings.gime
+        if self.source is None:
+            return gime.get_profile(gime_settings.profile)
+        return gime.get_profile(gime_settings.profiles[self.source])
 
     @property
-    def columns(self) -> Any:
-        """Roles for the metrics: those of the tables here, never the user's own names."""
-        return None
+    def vectors(self) -> bool:
+        """Whether the profile reads vectors."""
+        return "vector" in self.profile.roles
+
+    @property
+    def owns(self) -> bool:
+        """Whether any profile of the run reads the user's own columns."""
+        used = self.settings.gime
+        names = {used.profile, *used.profiles.values()}
+        roles = {r for n in names for r in gime.get_profile(n).roles}
+        return bool(used.columns) or any(role.endswith("*") for role in roles)
+
+    def parts(self) -> list[Ground]:
+        """Return this and, for each source that has a profile of its own, its rows alone."""
+        return [self, *(replace(self, source=name) for name in self.settings.gime.profiles)]
+
+    def named(self, metric: str) -> str:
+        """Return what a metric of these rows is called: `source/metric` for those of a source."""
+        return metric if self.source is None else f"{self.source}/{metric}"
 
     def rows(
         self, side: str, *, vectors: bool = False, keep_fingerprint: bool = False
@@ -134,22 +158,40 @@ class Ground:
 
     def _assigned(self, side: str) -> DataFrame:
         keys = list(self.assignments[side])
-        return self.workspace.read_all("assignments").where(F.col("fingerprint").isin(keys))
+        rows = self.workspace.read_all("assignments").where(F.col("fingerprint").isin(keys))
+        if self.source is None or not self._tells_sources(side):
+            return rows
+        return rows.where(F.coalesce("source", F.lit("")) == F.lit(self.source))
+
+    def _tells_sources(self, side: str) -> bool:
+        """Say whether a side has a column of sources; one without is that of every source."""
+        inputs = names(self.settings)
+        return (inputs[side].columns or self.settings.columns).source is not None
+
+    def target_states(
+        self, constants: gime.Constants, *, vectors: bool
+    ) -> Mapping[str, gime.State] | None:
+        """Return the states of the targets; None where they have no row of this source."""
+        rows = self.targets(vectors=vectors)
+        if self.source is not None and rows.limit(1).count() == 0:
+            return None
+        return gime.target_states(rows, self.profile, constants=constants)
 
     def targets(self, *, vectors: bool = False) -> DataFrame:
         """Return the rows of all targets."""
-        names = [n for n in self.assignments if n.startswith("target")]
-        target = self.rows(names[0], vectors=vectors)
-        for name in names[1:]:
+        sides = [n for n in self.assignments if n.startswith("target")]
+        target = self.rows(sides[0], vectors=vectors)
+        for name in sides[1:]:
             target = target.unionByName(self.rows(name, vectors=vectors))
         return target
 
     def _own(self, side: str) -> DataFrame | None:
-        """Return the user's numeric and categorical columns under the names of their roles."""
+        """Return the user's own columns that the profile reads, under the names of their roles."""
         source = self.inputs.get(side)
-        stems = {role[:-1] for role in self.profile.roles if role.endswith("*")}
-        if source is None or not stems:
+        if source is None:
             return None
+        roles = self.profile.roles
+        stems = {role[:-1] for role in roles if role.endswith("*")}
         named = {"numeric": source.columns.numeric, "categorical": source.columns.categorical}
         found = [
             F.col(quoted_column(column)).alias(f"{stem}:{column}")
@@ -157,6 +199,15 @@ class Ground:
             for column in columns
             if stem in stems
         ]
+        for role, column in self.settings.gime.columns.items():
+            if role not in roles:
+                continue
+            if column not in source.own_columns:
+                raise InputError(
+                    f"gime.columns: {source.name} has no column {column!r} (role {role!r}); it has "
+                    f"{', '.join(source.own_columns[:20])}."
+                )
+            found.append(F.col(quoted_column(column)).alias(role))
         return source.rows.select("id", *found) if found else None
 
     def constants(self, *, vectors: bool) -> gime.Constants:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 STAGE = "sensitivity"
 # Settings of the metrics that the runs depend on; thresholds and the like are read afterwards.
 _USED = {
-    "profile", "tau", "probes", "directions", "sketch_log_size", "bucket_hours", "levels", "screen",
-    "seeds", "sample", "proxy", "measure", "scorer",
+    "profile", "columns", "tau", "probes", "directions", "sketch_log_size", "bucket_hours",
+    "levels", "screen", "seeds", "sample", "proxy", "measure", "scorer",
 }  # fmt: skip
 # Shares of the sample at which the efficiency curve is drawn.
 CURVE_SHARES = (0.05, 0.1, 0.25, 0.5)
@@ -194,7 +194,7 @@ def _task(
         score.resolve()
         return sample, score
     held = _held_out(ground, sides, vectors=vectors)
-    return labelled(
+    sample, task, _ = labelled(
         pool,
         held,
         "label",
@@ -205,6 +205,7 @@ def _task(
         measure=settings.measure,
         proxy=settings.proxy,
     )
+    return sample, task
 
 
 def _held_out(ground: Ground, sides: Mapping[str, Side], *, vectors: bool) -> Any:

@@ -33,7 +33,7 @@ def thresholds_of(settings: RunSettings, learnt: Learnt) -> pd.DataFrame:
         learnt.found,
         learnt.directions,
         level=shown_level(settings),
-        by_hand=settings.gime.thresholds,
+        by_hand=settings.gime.held(),
     )
     table = pd.DataFrame(
         [vars(t) for t in found],

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.settings.gime import GimeSettings
     from gio_spark.settings.run import RunSettings
 
 MAX_FIGURES = 200_000
@@ -45,13 +46,17 @@ def measure(
     ground = Ground.of(ctx, sides, book)
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        table = group_figures(
-            ground,
-            selected,
-            rows,
-            pool_rows=sides["pool"].usable,
-            vectors=settings.steers and "vector" in ground.profile.roles,
-        )
+        sizes = (rows, sides["pool"].usable)
+        parts = [
+            group_figures(
+                part,
+                selected,
+                sizes=sizes if part.source is None else None,
+                vectors=settings.steers and part.vectors,
+            )
+            for part in ground.parts()
+        ]
+        table = pa.concat_tables(parts)
         written = ctx.workspace.write_arrow(
             "metrics", table, fingerprint=key, run=ctx.run, stage="metrics"
         )
@@ -65,9 +70,8 @@ def measure(
 def group_figures(
     ground: Ground,
     selected: DataFrame,
-    rows: int,
     *,
-    pool_rows: int,
+    sizes: tuple[int, int] | None,
     vectors: bool,
 ) -> pa.Table:
     """Return the metrics of pool, selected and random rows, by further columns if asked for.
@@ -82,29 +86,43 @@ def group_figures(
     Args:
         ground: Tables of the run.
         selected: The selection, with `gio_id`.
-        rows: Rows selected.
-        pool_rows: Rows of the pool.
+        sizes: Rows selected and rows of the pool, where they are known.
         vectors: Whether selected and random rows are measured with their vectors.
     """
     ids = selected.select(F.col("gio_id").alias("id"))
-    salt = f"metrics-random-{ground.settings.seed}"
-    share = rows / max(1, pool_rows)
     pool = ground.rows("pool")
+    rows, pool_rows = sizes or counted(ground, ids)
     if not vectors:
-        kept, drawn = pool.join(ids, "id", "left_semi"), pool.where(hash_share("id", share, salt))
-        frames = {"pool": pool, "selected": kept, "random": drawn}
-        parts = [_measured(ground, frames, vectors=False)]
-    else:
-        whole = ground.rows("pool", vectors=True)
-        both = {
-            "selected": whole.join(ids, "id", "left_semi"),
-            "random": whole.where(hash_share("id", share, salt)),
-        }
-        parts = [
-            _measured(ground, {"pool": pool}, vectors=False),
-            _measured(ground, both, vectors=True),
-        ]
+        return _measured(ground, {"pool": pool, **beside(ground, pool, ids, rows, pool_rows)})
+    both = beside(ground, ground.rows("pool", vectors=True), ids, rows, pool_rows)
+    parts = [_measured(ground, {"pool": pool}), _measured(ground, both, vectors=True)]
     return pa.concat_tables(parts)
+
+
+def counted(ground: Ground, ids: DataFrame) -> tuple[int, int]:
+    """Return how many rows with these ids the pool (or the part of a source) has, and its rows.
+
+    Raises:
+        InputError: The pool has no row of the source.
+    """
+    pool = ground.rows("pool").select("id")
+    pool_rows = int(pool.count())
+    if pool_rows == 0 and ground.source is not None:
+        raise InputError(
+            f"gime.profiles names the source {ground.source!r}, but the pool has no row of it."
+        )
+    return int(pool.join(ids, "id", "left_semi").count()), pool_rows
+
+
+def beside(
+    ground: Ground, pool: DataFrame, ids: DataFrame, rows: int, pool_rows: int
+) -> dict[str, DataFrame]:
+    """Return the selected rows of a pool, and a random draw of about as many."""
+    share = rows / max(1, pool_rows)
+    return {
+        "selected": pool.join(ids, "id", "left_semi"),
+        "random": pool.where(hash_share("id", share, f"metrics-random-{ground.settings.seed}")),
+    }
 
 
 def measured(
@@ -112,7 +130,7 @@ def measured(
     frames: Mapping[str, DataFrame],
     *,
     constants: gime.Constants,
-    target: Mapping[str, gime.State],
+    target: Mapping[str, gime.State] | None,
     by: bool = True,
 ) -> pa.Table:
     """Return the metrics of named frames of the same columns.
@@ -138,13 +156,21 @@ def measured(
             every, ground.profile, by=groups, target=target, settings=settings, constants=constants
         )
         tables.append(bounded(found, MAX_FIGURES, "metrics (use a coarser grouping)"))
-    return pa.concat_tables(tables)
+    return under_names(pa.concat_tables(tables), ground)
 
 
-def _measured(ground: Ground, frames: Mapping[str, DataFrame], *, vectors: bool) -> pa.Table:
+def under_names(figures: pa.Table, ground: Ground) -> pa.Table:
+    """Return figures with the metrics called `source/metric` where they are those of a source."""
+    at = figures.schema.get_field_index("metric")
+    names = [ground.named(m) for m in figures.column("metric").to_pylist()]
+    return figures.set_column(at, figures.schema.field(at), pa.array(names, pa.string()))
+
+
+def _measured(
+    ground: Ground, frames: Mapping[str, DataFrame], *, vectors: bool = False
+) -> pa.Table:
     frozen = ground.constants(vectors=vectors)
-    target = ground.targets(vectors=vectors)
-    known = gime.target_states(target, ground.profile, constants=frozen)
+    known = ground.target_states(frozen, vectors=vectors)
     return measured(ground, frames, constants=frozen, target=known)
 
 
@@ -180,10 +206,16 @@ def metrics_page(settings: RunSettings, run: str, figures: pd.DataFrame) -> Path
     folder = report_folder(workspace, run) / "metrics"
     facts = {
         "run": run,
-        "profile": settings.gime.profile,
+        "profile": profiles_line(settings.gime),
         "grouped by": ", ".join(("pool, selected, random", *settings.gime.by)),
         "budget": str(settings.budget),
     }
     return render_metrics(
         figures, folder, title="Information metrics of pool and selection", facts=facts
     )
+
+
+def profiles_line(settings: GimeSettings) -> str:
+    """Return the profiles in force in one line."""
+    own = [f"{source}: {profile}" for source, profile in settings.profiles.items()]
+    return "; ".join([settings.profile, *own])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
+from gio_spark import gime
 from gio_spark.engine import bounded, capabilities
 from gio_spark.engine.info import is_connect
 from gio_spark.errors import ConfigError, InputError
@@ -27,6 +29,8 @@ from gio_spark.tables.delta import is_readable_otherwise
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+    from gio_spark.settings.gime import GimeSettings
 
 # Settings that change how a run is done, shown or recorded, not what it selects.
 _OUTSIDE = {"tracking", "report", "engine", "workspace", "evaluate", "chunk_rows"}
@@ -84,6 +88,18 @@ def open_all(spark: SparkSession, settings: RunSettings, pins: dict[str, Pin]) -
     return opened
 
 
+def open_targets(
+    spark: SparkSession, workspace: Workspace, settings: RunSettings
+) -> dict[str, Input]:
+    """Open the targets as they are now, by name."""
+    resolved = pin_views(spark, workspace, settings)
+    found = {n: one for n, one in names(resolved).items() if n.startswith("target")}
+    return {
+        n: open_input(spark, one, one.columns or settings.columns, n, pin_input(spark, one, n))
+        for n, one in found.items()
+    }
+
+
 def check_choices(settings: RunSettings) -> None:
     """Refuse an unknown objective, and budgets and caps that lack their column.
 
@@ -107,6 +123,36 @@ def check_choices(settings: RunSettings) -> None:
         raise ConfigError(
             "select.source_caps and select.source_floors need columns.source, the pool's column "
             "with the source of a row."
+        )
+    check_profiles(settings.gime, columns.source)
+
+
+def check_profiles(settings: GimeSettings, source: str | None) -> None:
+    """Load what registers profiles, and refuse unknown ones and sources that no column tells.
+
+    Args:
+        settings: Of the metrics.
+        source: The column of sources, where there is one.
+
+    Raises:
+        ConfigError: With what to set.
+    """
+    for name in settings.modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"gime.modules: cannot import {name!r} ({error}).") from error
+    used = (settings.profile, *settings.profiles.values())
+    roles = {role for profile in used for role in gime.get_profile(profile).roles}
+    unknown = sorted(set(settings.columns) - {r for r in roles if not r.endswith("*")})
+    if unknown:
+        raise ConfigError(
+            f"gime.columns: no profile of this run has the role {unknown[0]!r}. Roles are "
+            f"{', '.join(sorted(roles))}."
+        )
+    if settings.profiles and source is None:
+        raise ConfigError(
+            "gime.profiles needs columns.source, the column with the source of a row."
         )
 
 

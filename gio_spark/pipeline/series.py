@@ -10,11 +10,20 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark import gime
-from gio_spark.engine import bounded, hash_share
-from gio_spark.pipeline.context import Context
+from gio_spark.engine import bounded
+from gio_spark.pipeline import prepare
+from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.gate import as_facts, gate_facts, verdict_of
 from gio_spark.pipeline.ground import Ground
-from gio_spark.pipeline.measure import MAX_FIGURES, measured, named_values, stored
+from gio_spark.pipeline.measure import (
+    MAX_FIGURES,
+    beside,
+    counted,
+    measured,
+    named_values,
+    stored,
+    under_names,
+)
 from gio_spark.pipeline.places import local_folder
 from gio_spark.tracking import tracker
 
@@ -72,13 +81,17 @@ def measure_refresh(ctx: Context, base: Record, pool: Input, key: str) -> Judged
     """
     ws = ctx.workspace
     done = [r.fingerprint for r in ws.records(base.run) if r.stage == "refresh"]
-    ground = Ground.of_record(
-        ws, ctx.settings, base, tuple(done), present=pool.rows.select("id")
-    ).with_inputs({"pool": pool})
+    ground = Ground.of_record(ws, ctx.settings, base, tuple(done), present=pool.rows.select("id"))
+    others = prepare.open_targets(ctx.spark, ws, ctx.settings) if ground.owns else {}
+    ground = ground.with_inputs({"pool": pool, **others})
     gate = gate_facts(ws, base)
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        figures, touched = _figures(ctx, ground, base, done, key, steered=gate is not None)
+        found = [
+            _figures(ctx, part, base, done, key, steered=gate is not None)
+            for part in ground.parts()
+        ]
+        figures, touched = pa.concat_tables([f for f, _ in found]), found[0][1]
         rows = ws.write_arrow("metrics", figures, fingerprint=key, run=ctx.run, stage=STAGE)
         verdict = as_facts(verdict_of(gate, figures.to_pandas()))
         return rows, {"gate": verdict, "touched": touched, "version": pool.version}
@@ -96,7 +109,7 @@ def _figures(
     ctx: Context, ground: Ground, base: Record, done: Sequence[str], key: str, *, steered: bool
 ) -> tuple[pa.Table, list[str]]:
     skinny = ground.constants(vectors=False)
-    target = gime.target_states(ground.targets(), ground.profile, constants=skinny)
+    target = ground.target_states(skinny, vectors=False)
     states, touched = _pool_states(ctx, ground, base, done, key, skinny)
     values = gime.values(states, ground.profile, target=target, constants=skinny)
     pool = bounded(values, MAX_FIGURES, "metrics")
@@ -104,20 +117,15 @@ def _figures(
     pool = pool.set_column(pool.schema.get_field_index("group"), "group", names)
     selected = ground.workspace.read("selected", base.run, key="gio_run")
     ids = selected.select(F.col("gio_id").alias("id"))
-    vectors = steered and "vector" in ground.profile.roles
+    vectors = steered and ground.vectors
     whole = ground.rows("pool", vectors=vectors)
-    rows = pool.to_pandas().query("metric == 'volume'")["rows"].max()
-    share = int(ids.count()) / max(1, int(rows))
-    salt = f"metrics-random-{ctx.settings.seed}"
-    frames = {
-        "selected": whole.join(ids, "id", "left_semi"),
-        "random": whole.where(hash_share("id", share, salt)),
-    }
+    rows, pool_rows = counted(ground, ids)
     frozen = ground.constants(vectors=True) if vectors else skinny
     if vectors:
-        target = gime.target_states(ground.targets(vectors=True), ground.profile, constants=frozen)
+        target = ground.target_states(frozen, vectors=True)
+    frames = beside(ground, whole, ids, rows, pool_rows)
     both = measured(ground, frames, constants=frozen, target=target, by=False)
-    return pa.concat_tables([pool, both]), touched
+    return pa.concat_tables([under_names(pool, ground), both]), touched
 
 
 def _pool_states(
@@ -138,36 +146,42 @@ def _pool_states(
             constants=constants, batch=batch, only=only, settings=settings,
         )  # fmt: skip
 
+    def key_of(refresh: str) -> str:
+        """States of a source stand under a key of their own."""
+        return refresh if ground.source is None else fingerprint(refresh, ground.source)
+
     every = ground.rows("pool", keep_fingerprint=True)
+    mine = key_of(key)
     earlier = [r for r in ws.records(base.run) if r.stage == STAGE and r.fingerprint != key]
     known = earlier[-1] if earlier and earlier[-1].fingerprint in done else None
-    if known is None or not _same_version(ws, known, ground, constants):
-        ws.write("metric_states", states(every), fingerprint=key, run=ctx.run, stage=STAGE)
-        return ws.read("metric_states", key).drop("fingerprint"), []
+    stored_key = "" if known is None else key_of(known.fingerprint)
+    if known is None or not _same_version(ws, stored_key, ground, constants):
+        ws.write("metric_states", states(every), fingerprint=mine, run=ctx.run, stage=STAGE)
+        return ws.read("metric_states", mine).drop("fingerprint"), []
     seen = done[: done.index(known.fingerprint) + 1]
     fresh = every.where(~F.col("fingerprint").isin([*_first(ground), *seen]))
     gone = ground.missing(keep_fingerprint=True).withColumn(batch, F.substring("fingerprint", 1, 8))
     now = gime.partitions_of(gone, batch=batch, settings=settings)
     # Rows that were away at the refresh before may have come back.
     touched = sorted({*now, *known.detail["touched"]})
-    old = ws.read("metric_states", known.fingerprint).drop("fingerprint")
+    old = ws.read("metric_states", stored_key).drop("fingerprint")
     if touched:
         old = gime.replace_partitions(old, states(every, touched), touched)
     new = states(fresh)
     if touched:
         # A new row in a touched partition was counted with it.
         new = new.where(~F.col("partition").isin(touched))
-    ws.write("metric_states", old.unionByName(new), fingerprint=key, run=ctx.run, stage=STAGE)
-    return ws.read("metric_states", key).drop("fingerprint"), now
+    ws.write("metric_states", old.unionByName(new), fingerprint=mine, run=ctx.run, stage=STAGE)
+    return ws.read("metric_states", mine).drop("fingerprint"), now
 
 
 def _first(ground: Ground) -> tuple[str, ...]:
     return ground.assignments["pool"][:1]
 
 
-def _same_version(ws: Workspace, known: Record, ground: Ground, constants: gime.Constants) -> bool:
+def _same_version(ws: Workspace, key: str, ground: Ground, constants: gime.Constants) -> bool:
     """Say whether stored states were made with these constants; others never merge."""
-    found = ws.read("metric_states", known.fingerprint).select("metric", "version").distinct()
+    found = ws.read("metric_states", key).select("metric", "version").distinct()
     wanted = ground.profile.versions(constants)
     rows = bounded(found, 1000, "versions of states").to_pylist()
     return bool(rows) and all(wanted.get(r["metric"]) == r["version"] for r in rows)

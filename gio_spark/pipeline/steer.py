@@ -16,15 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gio_spark import gime, gio
-from gio_spark.engine import hash_share
 from gio_spark.gime.gate import move_distance
-from gio_spark.gime.labelled import unlabelled
-from gio_spark.gime.select import cell_means
-from gio_spark.gime.thresholds import ADDITIVE
+from gio_spark.gime.thresholds import additive
 from gio_spark.pipeline import learn
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.ground import Ground
-from gio_spark.pipeline.measure import measured
+from gio_spark.pipeline.views import View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,59 +57,58 @@ class Steering:
     key: str
 
     @cached_property
-    def constants(self) -> gime.Constants:
-        """Constants of the metrics, with vectors where the profile reads them."""
-        return self.ground.constants(vectors=self.vectors)
+    def views(self) -> dict[str | None, View]:
+        """The whole pool (None), and each source that has thresholds of its own."""
+        held = {n.rpartition("/")[0] for n in self.ctx.settings.gime.thresholds}
+        parts = [p for p in self.ground.parts() if p.source is None or p.source in held]
+        return {part.source: View(part) for part in parts}
 
-    @cached_property
-    def target(self) -> Mapping[str, gime.State]:
-        """States of the target."""
-        rows = self.ground.targets(vectors=self.vectors)
-        return gime.target_states(rows, self.ground.profile, constants=self.constants)
-
-    @property
-    def vectors(self) -> bool:
-        """Whether the profile reads vectors."""
-        return "vector" in self.ground.profile.roles
-
-    @cached_property
-    def sample(self) -> gime.Sample:
-        """A hash sample of the pool, with the target's states."""
-        found, _ = unlabelled(
-            self.ground.rows("pool", vectors=self.vectors),
-            constants=self.constants,
-            profile=self.ground.profile,
-            rows=self.ctx.settings.gime.sample,
-        )
-        return replace(found, target=self.target)
-
-    @property
-    def size(self) -> int:
-        """Rows of the sample that stand for the budget."""
-        return learn.subset_size(self.ctx.settings, self.sample.rows.count, self.pool_rows)
-
-    @cached_property
-    def found(self) -> tuple[list[gime.Threshold], dict[str, float], int, int]:
-        """Thresholds for subsets, metrics of random ones, rows of the sample and of a subset."""
-        settings = self.ctx.settings.gime
+    def same_size(self, rows: int) -> bool:
+        """Say whether thresholds were found on subsets as large as a plan of so many rows."""
+        if len(self.views) > 1:
+            return False
         if self.learnt is not None:
-            level = settings.wanted_level or 1.0
+            return int(self.learnt.facts["size"]) == rows
+        sample = self.views[None].sample.rows.count
+        return learn.subset_size(self.ctx.settings, sample, self.pool_rows) == rows
+
+    @cached_property
+    def found(self) -> tuple[list[gime.Threshold], dict[str, float]]:
+        """Thresholds for subsets, and metrics of random subsets of that size."""
+        thresholds: list[gime.Threshold] = []
+        here: dict[str, float] = {}
+        if self.learnt is not None:
+            held = self.ctx.settings.gime
+            level = held.wanted_level or 1.0
             thresholds, _ = gime.automatic(
-                self.learnt.found, self.learnt.directions, level=level, by_hand=settings.thresholds
+                self.learnt.found,
+                self.learnt.directions,
+                level=level,
+                by_hand=held.held(),
             )
-            facts = self.learnt.facts
-            return thresholds, dict(facts["random_metrics"]), facts["sample"], facts["size"]
-        directions = self.sample.directions()
+            here |= self.learnt.facts["random_metrics"]
+        for source, view in self.views.items():
+            shares = self.ctx.settings.gime.held(source)
+            if not shares or (source is None and self.learnt is not None):
+                continue
+            named, random = self._reached(view, shares)
+            thresholds += named
+            here |= random
+        return thresholds, here
+
+    def _reached(
+        self, view: View, shares: Mapping[str, float]
+    ) -> tuple[list[gime.Threshold], dict[str, float]]:
+        """Return thresholds by hand of one view, from what random tilts reach there."""
+        settings, named = self.ctx.settings, view.ground.named
+        directions = view.sample.directions()
+        size = learn.subset_size(settings, view.sample.rows.count, self.pool_rows)
         ranges = gime.reach(
-            self.sample,
-            directions,
-            size=self.size,
-            subsets=settings.screen,
-            seed=self.ctx.settings.seed,
+            view.sample, directions, size=size, subsets=settings.gime.screen, seed=settings.seed
         )
-        thresholds = gime.by_hand(ranges, directions, settings.thresholds)
-        here = {r["metric"]: float(r["random"]) for r in ranges.to_dict("records")}
-        return thresholds, here, self.sample.rows.count, self.size
+        found = gime.by_hand(ranges, directions, shares)
+        random = {named(r["metric"]): float(r["random"]) for r in ranges.to_dict("records")}
+        return [replace(t, metric=named(t.metric)) for t in found], random
 
 
 def in_force(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Steering | None:
@@ -134,6 +130,8 @@ def in_force(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Steerin
         settings.sample,
         settings.screen,
         settings.profile,
+        settings.profiles,
+        settings.columns,
         learnt.key if learnt else learn.sensitivity_key(ctx, book),
     )
     return Steering(ctx, Ground.of(ctx, sides, book), sides["pool"].usable, learnt, key)
@@ -174,7 +172,7 @@ def steer(
         The plan that holds them as far as can be, and the facts of the gate.
     """
     settings = steering.ctx.settings
-    thresholds, here, _, size = steering.found
+    thresholds, here = steering.found
     take = np.asarray(result.take, np.int64)
     if result.take_by_source is not None:
         take = np.asarray(result.take_by_source, np.int64)
@@ -183,29 +181,30 @@ def steer(
         "thresholds": [_plain(asdict(t)) for t in thresholds],
         "here": _plain(here),
         # A subset as large as the selection needs no other bound.
-        "rescale": size != budget,
+        "rescale": not steering.same_size(budget),
         "level": settings.gime.wanted_level,
         "moved": 0,
         "notes": list(steering.learnt.found.notes) if steering.learnt else [],
     }
     if not thresholds:
         return result, gate
-    if learn.cells_of(steering.sample) is None:
+    blind = [v for v in steering.views.values() if v.cells is None]
+    if blind:
         steering.ctx.caution(
             "thresholds are only judged",
-            f"The profile {steering.ground.profile.name} knows no cells to move quota between.",
+            f"The profile {blind[0].ground.profile.name} knows no cells to move quota between.",
             "Judge the gate's verdict.",
         )
         return result, gate
     sizes = np.asarray(problem.sizes, np.int64)
-    pair = _Pair(steering, keep, sizes, budget)
+    pair = _Pair(steering, keep, sizes)
     figures = pair.measure(take)
     bounds = thresholds_for(gate, figures["random"])
     rows, cost, floor, cap = gio.strata(problem, result)
     # A plan may have fewer rows than its budget (duplicates of picks): it keeps their number.
     amount = float(budget) if problem.unit == "rows" else float(np.floor(result.budget))
     limits = gime.Limits(rows, cost, amount, floor, cap)
-    cells = gime.Cells(sizes, _law(result), pair.means(), limits)
+    cells = pair.cells(_law(result), limits)
     # The KL is solved within the thresholds for a budget in rows alone; under prices of tokens and
     # bounds on sources, quota moves from its optimum.
     free = take.ndim == 1 and problem.unit == "rows"
@@ -262,7 +261,7 @@ def _within(
         if means is None or value is None:
             continue
         met = met and one.met(value)
-        scale = budget if one.metric in ADDITIVE else 1
+        scale = budget if additive(one.metric) else 1
         away = value / scale - float(take @ means) / budget
         ends = [(one.bound, one.direction)]
         if one.upper is not None:
@@ -282,30 +281,22 @@ class _Pair:
         steering: Steering,
         keep: Callable[[NDArray[np.int64]], DataFrame],
         sizes: NDArray[np.int64],
-        budget: int,
     ) -> None:
-        self._steering = steering
+        self._views = list(steering.views.values())
         self._sizes = sizes
         self._keep = keep
-        self._budget = budget
-        self._random: dict[str, float] | None = None
+        self._random: dict[str, float] = {}
 
     def measure(self, take: NDArray[np.int64]) -> dict[str, dict[str, float]]:
         """Measure the rows that a plan keeps, and (once) a random draw as large."""
-        steering = self._steering
-        whole = steering.ground.rows("pool", vectors=steering.vectors)
         ids = self._keep(take).select("id")
-        frames = {"selected": whole.join(ids, "id", "left_semi")}
-        if self._random is None:
-            share = self._budget / max(1, steering.pool_rows)
-            salt = f"metrics-random-{steering.ctx.settings.seed}"
-            frames["random"] = whole.where(hash_share("id", share, salt))
-        found = measured(
-            steering.ground, frames, constants=steering.constants, target=steering.target, by=False
-        ).to_pandas()
-        if self._random is None:
-            self._random = gime.robust(found, "random")
-        return {"selected": gime.robust(found, "selected"), "random": self._random}
+        first = not self._random
+        selected: dict[str, float] = {}
+        for view in self._views:
+            found = view.measure(ids, random=first)
+            selected |= found["selected"]
+            self._random |= found.get("random", {})
+        return {"selected": selected, "random": self._random}
 
     def forecast(
         self, take: NDArray[np.int64], figures: Mapping[str, Mapping[str, float]]
@@ -318,7 +309,7 @@ class _Pair:
             for name, value in self._sampled(quota).items():
                 if name not in real or name not in seen:
                     continue
-                if name in ADDITIVE:
+                if additive(name):
                     found[name] = value * real[name] / seen[name] if seen[name] else real[name]
                 else:
                     found[name] = value + real[name] - seen[name]
@@ -326,31 +317,20 @@ class _Pair:
 
         return forecast
 
-    @cached_property
-    def _laid(self) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """The sample's rows in order of cell, and rows per cell."""
-        cells = learn.cells_of(self._steering.sample)
-        return np.argsort(cells, kind="stable"), np.bincount(cells, minlength=len(self._sizes))
-
-    def means(self) -> dict[str, NDArray[np.float64]]:
-        """Return the means per cell of metrics that are sums or means over rows."""
-        sample = self._steering.sample
-        return cell_means(sample, learn.cells_of(sample), len(self._sizes))
+    def cells(self, law: NDArray[np.float64] | None, limits: gime.Limits) -> gime.Cells:
+        """Return what is known of each cell, by source where sources have thresholds."""
+        count = self._sizes.size
+        seen = {view.ground.source: view.of_cells(count) for view in self._views}
+        parts = {source: known for source, known in seen.items() if source is not None}
+        return gime.Cells(self._sizes, law, seen[None].means, limits, parts)
 
     def _sampled(self, take: NDArray[np.int64]) -> dict[str, float]:
         # Sources of a cell count as alike here; what was measured corrects it.
         take = take if take.ndim == 1 else take.sum(axis=1)
-        order, held = self._laid
-        sizes = np.maximum(self._sizes, 1)
-        exact = held * take / sizes
-        quota = np.floor(exact).astype(np.int64)
-        size = round(float(exact.sum()))
-        for cell in np.argsort(-(exact - quota), kind="stable")[: max(0, size - int(quota.sum()))]:
-            quota[cell] += quota[cell] < held[cell]
-        starts = np.r_[0, np.cumsum(held)[:-1]]
-        parts = [order[s : s + q] for s, q in zip(starts, quota, strict=True)]
-        rows = np.sort(np.concatenate(parts))
-        return self._steering.sample.metrics(rows) if rows.size else {}
+        found: dict[str, float] = {}
+        for view in self._views:
+            found |= view.what_if(take, self._sizes)
+        return found
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,62 +2,44 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from pyspark.sql import functions as F
-from pyspark.sql import types as T
+import pyarrow as pa
 
-from gio_spark import gime, quantize
+from gio_spark import gime
 from gio_spark.engine import bounded, describe
 from gio_spark.engine.progress import Progress
-from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.scan import group_expression, role_columns
 from gio_spark.pipeline.context import fingerprint
-from gio_spark.settings.columns import Columns
+from gio_spark.pipeline.measure import profiles_line
+from gio_spark.pipeline.prepare import check_profiles
+from gio_spark.pipeline.table_rows import (
+    EXTRA,
+    Part,
+    check_roles,
+    fit_codebook,
+    open_table,
+    parts_of,
+    pin_of,
+)
 from gio_spark.settings.gime import GimeSettings
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.tracking import TrackingSettings
-from gio_spark.tables import Pin, Workspace, pin_input, quoted, quoted_column
-from gio_spark.tables.aliases import engine_path
-from gio_spark.tables.casts import BAD, LINE
-from gio_spark.tables.delta import is_readable_otherwise, read
-from gio_spark.tables.lines import read_lines
+from gio_spark.tables import Workspace
 from gio_spark.tracking import NullTracker, TrackedInput, tracker
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
     from gio_spark.gime.profile import Profile
 
 MAX_FIGURES = 500_000
 _MOST_LOGGED = 2_000
-_NUMBERS = (
-    T.ByteType,
-    T.ShortType,
-    T.IntegerType,
-    T.LongType,
-    T.FloatType,
-    T.DoubleType,
-    T.DecimalType,
-    T.BooleanType,
-)
-_TIMES = (T.TimestampType, T.TimestampNTZType, T.DateType)
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "whole": (_NUMBERS, "a number"),
-    "real": (_NUMBERS, "a number"),
-    "time": (_TIMES, "a timestamp or a date"),
-    "vector": ((T.BinaryType, T.ArrayType), "binary or an array of numbers"),
-}
-# Roles of raw content: they give other roles where a profile does not know them itself.
-_EXTRA = ("id", "text")
 
 
 @dataclass(frozen=True)
@@ -77,19 +59,6 @@ class Measured:
     tables: dict[str, str] = field(default_factory=dict)
     skipped: bool = False
     problem: str = ""
-
-
-def load_modules(names: Sequence[str]) -> None:
-    """Import the modules that register profiles.
-
-    Raises:
-        ConfigError: One cannot be imported.
-    """
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"gime.modules: cannot import {name!r} ({error}).") from error
 
 
 def measure_table(
@@ -129,14 +98,14 @@ def measure_table(
         ConfigError: An unknown profile or role.
     """
     progress = progress or Progress()
-    load_modules(settings.modules)
-    profile = gime.get_profile(settings.profile)
-    roles = dict(columns or {})
-    _check_roles(roles, profile)
+    roles = {**settings.columns, **(columns or {})}
+    check_profiles(settings, roles.get("source", "source"))
+    used = (settings.profile, *settings.profiles.values())
+    check_roles(roles, [gime.get_profile(name) for name in used])
     watch = NullTracker() if tracking is None else tracker(tracking, folder or Path("tracking"))
     watch.check()
-    pin = _pin(spark, table, "table")
-    other = None if target is None else _pin(spark, target, "target")
+    pin = pin_of(spark, table, "table")
+    other = None if target is None else pin_of(spark, target, "target")
     key = fingerprint(
         "metrics of a table",
         settings.model_dump(mode="json"),
@@ -148,7 +117,7 @@ def measure_table(
     facts = {
         "table": table.location,
         "version": str(pin.version)[:32] if pin else "a view, as it is now",
-        "profile": profile.name,
+        "profile": profiles_line(settings),
         "grouped by": ", ".join(settings.by) or "all rows in one group",
         "compared with": target.location if target else "no target",
         "engine": describe(spark).line().removeprefix("engine: "),
@@ -158,23 +127,30 @@ def measure_table(
     if workspace is not None and done is not None:
         found = _stored(workspace, key)
         return Measured(found, {**facts, **done.detail["facts"]}, _places(workspace), skipped=True)
-    df = _usable(_open(spark, table, pin, roles, "table"), roles, profile, table.location)
-    theirs = None
-    if target is not None:
-        theirs = _usable(
-            _open(spark, target, other, roles, "target"), roles, profile, target.location
-        )
-    check_grouping(df, profile, roles, settings)
+    df = open_table(spark, table, pin, roles, "table")
+    theirs = None if target is None else open_table(spark, target, other, roles, "target")
+    where = (table.location, target.location if target else "")
+    parts = parts_of(df, theirs, roles, settings, where)
+    for part in parts:
+        check_grouping(part.rows, part.profile, part.roles, settings)
     watch.start(f"metrics of {Path(table.location).name}", {"gio.command": "metrics"})
     status = "FAILED"
     began = time.monotonic()
     try:
         with progress.stage("metrics", spark=spark) as shown:
-            book, told = _codebook(df, profile, roles, clusters, seed)
+            tables: list[pa.Table] = []
+            told: dict[str, str] = {}
+            for part in parts:
+                made, about = _figures(part, settings, clusters, seed, workspace, key)
+                tables.append(made)
+                told |= {part.named(name): text for name, text in about.items()}
+            whole = pa.concat_tables(tables)
+            if workspace is not None:
+                workspace.write_arrow(
+                    "metrics", whole, fingerprint=key, run=key[:12], stage="metrics"
+                )
             facts |= told
-            figures = _figures(
-                df, theirs, profile, roles, settings, book, workspace=workspace, key=key
-            )
+            figures = _sorted(whole.to_pandas())
             shown.done(rows=_rows(figures))
         seconds = time.monotonic() - began
         facts |= {"rows": f"{_rows(figures):,}", "groups": f"{figures['group'].nunique():,}"}
@@ -223,105 +199,6 @@ def _stored(workspace: Workspace, key: str) -> pd.DataFrame:
     return table.drop(columns="fingerprint").sort_values(["group"], kind="stable")
 
 
-# ---- opening -----------------------------------------------------------------------------------
-
-
-def _check_roles(roles: Mapping[str, Any], profile: Profile) -> None:
-    """Refuse roles that the profile does not have."""
-    known = sorted({role.rstrip("*") for role in profile.roles} | set(_EXTRA))
-    for role in roles:
-        if role not in known:
-            near = difflib.get_close_matches(role, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known)}."
-            raise ConfigError(f"The profile {profile.name!r} has no role {role!r}: {hint}")
-
-
-def _pin(spark: SparkSession, one: InputSettings, name: str) -> Pin | None:
-    """Find an input and its version; None for a view, which has none."""
-    if is_readable_otherwise(spark, one.location):
-        return None
-    return pin_input(spark, one, name)
-
-
-def _open(
-    spark: SparkSession,
-    one: InputSettings,
-    pin: Pin | None,
-    roles: Mapping[str, Any],
-    name: str,
-) -> DataFrame:
-    if pin is None:
-        return spark.read.table(quoted(one.location))
-    if pin.format == "delta":
-        return read(spark, one.location, int(pin.version))
-    if pin.format == "parquet":
-        try:
-            df = spark.read.parquet(engine_path(spark, one.location))
-            _ = df.schema
-        except Exception as error:
-            first = str(error).splitlines()[0][:200]
-            raise InputError(f"{name}: cannot read Parquet files at {one.location}: {first}") from (
-                error
-            )
-        return df
-    if pin.files is None:
-        raise InputError(f"{name}: the pin of {one.location} has no list of files.")
-    typed = Columns.model_validate({k: v for k, v in roles.items() if k in Columns.model_fields})
-    df, _names = read_lines(spark, pin.files, pin.format, typed)
-    return df.where(F.col(BAD).isNull()).drop(BAD, LINE)
-
-
-def _usable(df: DataFrame, roles: Mapping[str, Any], profile: Profile, where: str) -> DataFrame:
-    """Check columns and types, and add what the profile reads but no column gives."""
-    present = {f.name: f.dataType for f in df.schema.fields}
-    for role, named in roles.items():
-        for column in [named] if isinstance(named, str) else named:
-            if column not in present:
-                near = difflib.get_close_matches(str(column), list(present), n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                shown = ", ".join(list(present)[:20]) + (", ..." if len(present) > 20 else "")
-                raise InputError(
-                    f"{where} lacks the column {column!r} (role {role}): {hint}It has: {shown}."
-                )
-            _check_type(role, str(column), present[column], profile, where)
-    text = roles.get("text")
-    added = {}
-    if text is not None:
-        content = F.col(quoted_column(text))
-        made = {
-            "content": content,
-            "bytes": F.octet_length(content).cast("bigint"),
-            "tokens": F.size(F.split(F.trim(content), r"\s+")).cast("bigint"),
-        }
-        added = {
-            r: c
-            for r, c in made.items()
-            if r in profile.roles and r not in roles and r not in present
-        }
-    identity = roles.get("id")
-    if identity is not None and identity != "id":
-        added["id"] = F.col(quoted_column(identity)).cast("string")
-    elif "id" in present:
-        added["id"] = F.col("id").cast("string")
-    return df.withColumns(added) if added else df
-
-
-def _check_type(role: str, column: str, kind: T.DataType, profile: Profile, where: str) -> None:
-    wanted: tuple[type, ...]
-    if role == "id":
-        wanted, words = (T.StringType, *_NUMBERS[:4]), "a string or an integer"
-    elif role == "text":
-        wanted, words = (T.StringType,), "a string"
-    else:
-        stem = role if role in profile.roles else f"{role}*"
-        wanted, words = _KINDS.get(profile.roles[stem], ((), ""))
-    if wanted and not isinstance(kind, wanted):
-        raise InputError(
-            f"{where}: column {column!r} is {kind.simpleString()}, but the role {role} of the "
-            f"profile {profile.name!r} must be {words}."
-        )
-
-
 def check_grouping(
     df: DataFrame, profile: Profile, roles: Mapping[str, Any], settings: GimeSettings
 ) -> None:
@@ -330,70 +207,45 @@ def check_grouping(
     Raises:
         InputError: With the columns that are.
     """
-    named = {k: v for k, v in roles.items() if k not in _EXTRA}
+    named = {k: v for k, v in roles.items() if k not in EXTRA}
     found = role_columns(profile, df.columns, named)
     group_expression(list(settings.by), df.columns, found.get("event_time"))
 
 
-def _codebook(
-    df: DataFrame,
-    profile: Profile,
-    roles: Mapping[str, Any],
+def _figures(
+    part: Part,
+    settings: GimeSettings,
     clusters: int | None,
     seed: int,
-) -> tuple[NDArray[Any] | None, dict[str, str]]:
-    """Fit cells for vectors that have none."""
-    vector = roles.get("vector", "vector")
-    has_cells = "cluster" in roles or "cluster" in df.columns
-    if "vector" not in profile.roles or vector not in df.columns or has_cells or clusters == 0:
-        return None, {}
-    if "id" not in df.columns:
-        return None, {"cells": "none: vectors are put into cells where there is an id"}
-    rows = df.select("id", F.col(quoted_column(vector)).alias("vector"))
-    rows = rows.where(F.col("vector").isNotNull())
-    count = rows.count()
-    if count == 0:
-        return None, {"cells": "none: no row has a vector"}
-    if clusters is None:
-        clusters = max(1, min(1_000, count // 20))
-    model = quantize.MiniBatchKMeans(k=min(clusters, count), seed=seed).fit(rows, rows=count)
-    return model.centroids, {"cells": f"{len(model.centroids):,}, fitted on this table"}
-
-
-# ---- figures -----------------------------------------------------------------------------------
-
-
-def _figures(
-    df: DataFrame,
-    target: DataFrame | None,
-    profile: Profile,
-    roles: Mapping[str, Any],
-    settings: GimeSettings,
-    book: NDArray[Any] | None,
-    *,
     workspace: Workspace | None,
     key: str,
-) -> pd.DataFrame:
-    named = {k: v for k, v in roles.items() if k not in _EXTRA}
+) -> tuple[pa.Table, dict[str, str]]:
+    """Measure a part of a table; its states are kept where there is a workspace."""
+    df, profile, target = part.rows, part.profile, part.target
+    book, told = fit_codebook(df, profile, part.roles, clusters, seed)
+    named = {k: v for k, v in part.roles.items() if k not in EXTRA}
     by = list(settings.by) or None
     if workspace is None:
         found = gime.metrics(
             df, profile, by=by, target=target, columns=named, codebook=book, settings=settings
         )
-        table = bounded(found, MAX_FIGURES, "metrics (use a coarser grouping)")
-        return _sorted(table.to_pandas())
-    chunks = settings if "id" in df.columns else settings.model_copy(update={"partitions": 1})
-    frozen = gime.freeze(df, profile, target=target, columns=named, codebook=book, settings=chunks)
-    known = None
-    if target is not None:
-        known = gime.target_states(target, profile, constants=frozen, columns=named)
-    states = gime.states(df, profile, by=by, columns=named, constants=frozen, settings=chunks)
-    workspace.write("metric_states", states, fingerprint=key, run=key[:12], stage="metrics")
-    kept = workspace.read("metric_states", key).drop("fingerprint")
-    found = gime.values(kept, profile, target=known, constants=frozen)
+    else:
+        chunks = settings if "id" in df.columns else settings.model_copy(update={"partitions": 1})
+        frozen = gime.freeze(
+            df, profile, target=target, columns=named, codebook=book, settings=chunks
+        )
+        known = None
+        if target is not None:
+            known = gime.target_states(target, profile, constants=frozen, columns=named)
+        states = gime.states(df, profile, by=by, columns=named, constants=frozen, settings=chunks)
+        mine = key if part.source is None else fingerprint(key, part.source)
+        workspace.write("metric_states", states, fingerprint=mine, run=key[:12], stage="metrics")
+        kept = workspace.read("metric_states", mine).drop("fingerprint")
+        found = gime.values(kept, profile, target=known, constants=frozen)
     table = bounded(found, MAX_FIGURES, "metrics (use a coarser grouping)")
-    workspace.write_arrow("metrics", table, fingerprint=key, run=key[:12], stage="metrics")
-    return _sorted(table.to_pandas())
+    names = pa.array([part.named(m) for m in table.column("metric").to_pylist()], pa.string())
+    at = table.schema.get_field_index("metric")
+    return table.set_column(at, table.schema.field(at), names), told
 
 
 def _sorted(figures: pd.DataFrame) -> pd.DataFrame:

@@ -331,5 +331,3 @@ class MiniBatchKMeans:
             finished=last or stale >= self.patience,
             history=(*state.history, record),
         )
-
-

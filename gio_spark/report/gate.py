@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from scipy import stats
 
 from gio_spark.report.draw import INK, POOL, RANDOM, SELECTION, TARGET, Drawn, draw
 from gio_spark.report.render import inline, save_figures, save_page, write
 from gio_spark.report.tables import TableText
-from gio_spark.report.text import clean, place, real
+from gio_spark.report.text import clean, place, real, whole
 
 PAGE = "gate.html"
 WAYS = {
@@ -37,6 +38,7 @@ def render_gate(
     *,
     verdict: Mapping[str, Any],
     passes: Mapping[str, bool],
+    scores: pd.DataFrame | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the page of a verdict, its figure as PNG and its tables as CSV.
@@ -47,6 +49,7 @@ def render_gate(
         folder: local folder.
         verdict: passed, why, notes, tries.
         passes: way -> whether it would pass.
+        scores: way, rows, score, spread, draws, measure, proxy, where there are labels.
         facts: lines for the head of the page.
 
     Returns:
@@ -60,6 +63,8 @@ def render_gate(
     save_figures(drawn, folder)
     write(folder / "gate.csv", checks.to_csv(index=False).encode())
     write(folder / "ways.csv", ways.to_csv(index=False).encode())
+    if scores is not None:
+        write(folder / "scores.csv", scores.to_csv(index=False).encode())
     passed = bool(verdict["passed"])
     return save_page(
         folder / PAGE,
@@ -69,7 +74,15 @@ def render_gate(
         summary=[clean(line, 600) for line in str(verdict["why"]).splitlines()],
         cautions=[("seen by the gate", clean(n, 600), "") for n in verdict["notes"]],
         figures=inline(drawn),
-        tables=[t for t in (check_table(checks), way_table(ways, checks, passes)) if t.rows],
+        tables=[
+            t
+            for t in (
+                check_table(checks),
+                way_table(ways, checks, passes, scores),
+                *([] if scores is None else [score_table(scores)]),
+            )
+            if t.rows
+        ],
     )
 
 
@@ -152,7 +165,12 @@ def check_table(checks: pd.DataFrame) -> TableText:
     )  # fmt: skip
 
 
-def way_table(ways: pd.DataFrame, checks: pd.DataFrame, passes: Mapping[str, bool]) -> TableText:
+def way_table(
+    ways: pd.DataFrame,
+    checks: pd.DataFrame,
+    passes: Mapping[str, bool],
+    scores: pd.DataFrame | None = None,
+) -> TableText:
     """Return one line a metric and one column a way of selecting as many rows."""
     names = [w for w in WAYS if w in ways.columns]
     asked = {c["metric"]: _wanted(c) for c in checks.to_dict("records")}
@@ -162,6 +180,10 @@ def way_table(ways: pd.DataFrame, checks: pd.DataFrame, passes: Mapping[str, boo
         for r in ways.to_dict("records")
     ]  # fmt: skip
     last = ["gate", "", "", *_marks(names, passes), ""]
+    if scores is not None and len(scores):
+        one = dict(zip(scores["way"], scores["score"], strict=True))
+        rows.append(["proxy score", clean(scores["measure"].iloc[0], 24), "more",
+                     *(real(one.get(w)) for w in names), ""])  # fmt: skip
     return TableText(
         "Ways of selecting as many rows",
         ["metric", "unit", "better", *(WAYS[w] for w in names), "asked for"],
@@ -170,6 +192,43 @@ def way_table(ways: pd.DataFrame, checks: pd.DataFrame, passes: Mapping[str, boo
         "each cell in proportion, GIME follows the thresholds alone, GIO the budgeted KL alone.",
         id="ways",
     )  # fmt: skip
+
+
+def score_table(scores: pd.DataFrame) -> TableText:
+    """Return what a proxy model learns from each way, with the scatter of its draws."""
+    found = {str(r["way"]): r for r in scores.to_dict("records")}
+    rows = [
+        [WAYS[w], real(r["score"]), real(r["spread"], 2) if r["draws"] > 1 else "",
+         whole(r["draws"]), whole(r["rows"])]
+        for w, r in ((w, found[w]) for w in WAYS if w in found)
+    ]  # fmt: skip
+    measure = clean(scores["measure"].iloc[0], 24).replace("_", " ")
+    return TableText(
+        "Proxy score of each way", ["way", measure, "±", "draws", "rows"], rows,
+        [False, True, True, True, True], _scored(scores), id="scores",
+    )  # fmt: skip
+
+
+def _scored(scores: pd.DataFrame) -> str:
+    """Return what the scores were made of, and how the selection stands beside random rows."""
+    found = {str(r["way"]): r for r in scores.to_dict("records")}
+    both, random = found["both"], found["random"]
+    draws = int(random["draws"])
+    text = (
+        f"{clean(both['proxy'], 20).capitalize()} models trained on the "
+        f"{whole(both['rows'])} labelled rows that each way has in a sample of "
+        f"{whole(found['pool']['rows'])} (the pool's own is all of them); ± is the standard "
+        f"deviation over {draws} draws, the selection is one set of rows."
+    )
+    gap = float(both["score"]) - float(random["score"])
+    spread = float(random["spread"])
+    if np.isfinite(gap) and np.isfinite(spread) and draws > 1:
+        half = float(stats.t.ppf(0.975, draws - 1)) * spread * float(np.sqrt(1 + 1 / draws))
+        text += (
+            f" It is {real(abs(gap))} {'above' if gap >= 0 else 'below'} the mean of random rows; "
+            f"19 of 20 random draws are to be expected within {real(half)} of that mean."
+        )
+    return text
 
 
 def _marks(names: list[str], passes: Mapping[str, bool]) -> list[str]:

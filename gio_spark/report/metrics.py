@@ -147,7 +147,7 @@ def _plot(metric: str, values: pd.Series, first: pd.Series, over_time: bool, gro
     if len(values) < groups:
         caption += f" The {len(values)} largest of {groups:,} groups."
     height = 2.6 if over_time else 1.1 + 0.24 * len(values)
-    return draw(f"metric_{metric}", caption, paint, height=height)
+    return draw(f"metric_{metric.replace('/', '_')}", caption, paint, height=height)
 
 
 def _short(value: float) -> str:

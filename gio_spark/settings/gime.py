@@ -16,6 +16,16 @@ class GimeSettings(StageSettings):
         default="text",
         description="Metric profile: text, tabular, spatiotemporal, or one you registered.",
     )
+    profiles: dict[str, str] = Field(
+        default_factory=dict,
+        description="Source -> profile, where the pool holds several kinds of data: each such "
+        "source is then measured by its own profile too, as metrics `source/metric`.",
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further roles of the profiles -> columns of pool and target (station, user, "
+        "item, latitude, ...).",
+    )
     by: tuple[str, ...] = Field(
         default=(),
         description="Columns to group by (cluster, source, month, ...); none: one group.",
@@ -108,7 +118,7 @@ class GimeSettings(StageSettings):
     thresholds: dict[str, float] = Field(
         default_factory=dict,
         description="Metric -> least acceptable share of the best attainable value (0 to 1), set "
-        "by hand; these go before automatic ones.",
+        "by hand; these go before automatic ones. `source/metric` holds one source of `profiles`.",
     )
     moves: int = Field(
         default=3,
@@ -126,12 +136,21 @@ class GimeSettings(StageSettings):
     def _one_level(self) -> GimeSettings:
         if self.level is not None and self.accepted_loss is not None:
             raise ValueError("level and accepted_loss say the same; keep one of them")
+        for name in self.thresholds:
+            source, slash, _ = name.rpartition("/")
+            if slash and source not in self.profiles:
+                raise ValueError(f"the threshold of {name!r} needs {source!r} in gime.profiles")
         return self
 
     @property
     def wanted_level(self) -> float | None:
         """The fraction of full performance to hold, where automatic thresholds are asked for."""
         return self.level if self.accepted_loss is None else 1.0 - self.accepted_loss
+
+    def held(self, source: str | None = None) -> dict[str, float]:
+        """Return metric -> share set by hand for all rows, or for those of a source."""
+        split = {name: name.rpartition("/") for name in self.thresholds}
+        return {m: self.thresholds[n] for n, (s, _, m) in split.items() if s == (source or "")}
 
     @property
     def steers(self) -> bool:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
@@ -269,6 +270,15 @@ def test_automatic_thresholds_hold_the_plan_and_the_gate_judges_it(learnt):
         assert way in judged.stdout
     (page,) = re.findall(r"page: (\S+)", judged.stdout)
     assert "Gate:" in Path(page).read_text()
+    # Pool and target have labels: each way's proxy score stands in the same table.
+    assert re.search(r"proxy score\s+more", judged.stdout)
+    assert "Proxy score of each way" in judged.stdout and "±" in judged.stdout
+    scores = pd.read_csv(Path(page).with_name("scores.csv")).set_index("way")
+    assert set(scores.index) == {"pool", "random", "stratified", "gime", "gio", "both"}
+    assert scores.loc["pool", "rows"] == 400
+    assert set(scores.drop("pool")["rows"]) == {60}
+    assert set(scores.drop(["pool", "both"])["draws"]) == {QUICK["seeds"]}
+    assert scores["score"].between(0.5, 1).all()
 
 
 def test_thresholds_by_hand_that_cannot_be_met_fail_the_gate_with_the_best_that_can(make):

@@ -42,7 +42,7 @@ BOOK = np.random.default_rng(3).standard_normal((8, 4)).astype(np.float32)
 def test_vectors_and_two_classes_make_a_task_that_runs_end_to_end(spark, tables):
     pool, held = tables
     constants = gime.freeze(pool, target=held, codebook=BOOK)
-    sample, task = labelled(pool, held, "label", constants=constants)
+    sample, task, _ = labelled(pool, held, "label", constants=constants)
     assert task.measure == "auc"
     assert task.features.shape == (300, 4)
     assert sample.metrics()["mismatch"] >= 0
@@ -54,7 +54,7 @@ def test_features_and_numbers_make_a_regression(tables):
     pool, held = tables
     columns = {"numeric": ["age"], "categorical": ["job"]}
     constants = gime.freeze(pool, "tabular", columns=columns)
-    sample, task = labelled(
+    sample, task, _ = labelled(
         pool, held, "amount", constants=constants, profile="tabular", columns=columns
     )
     assert task.measure == "skill"

@@ -1,0 +1,134 @@
+"""What models learn from each way of selecting, where pool and target have labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import functions as F
+
+from gio_spark import gime
+from gio_spark.pipeline.learn import cells_of
+from gio_spark.pipeline.prepare import names
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame, SparkSession
+
+    from gio_spark.pipeline.ground import Ground
+
+_TAKEN = "_taken"
+# Fewer labelled rows of a selection say nothing of what a model learns from it.
+_LEAST = 20
+
+
+def labelled_sides(ground: Ground) -> list[str]:
+    """Return the sides whose labels a model is scored by: targets, else held-out sets."""
+    inputs = names(ground.settings)
+    for kind in ("target", "held-out"):
+        found = [
+            n
+            for n, one in inputs.items()
+            if n.startswith(kind) and (one.columns or ground.settings.columns).label is not None
+        ]
+        if found:
+            return found
+    return []
+
+
+def proxy_scores(
+    spark: SparkSession,
+    ground: Ground,
+    selected: DataFrame,
+    takes: Mapping[str, NDArray[np.int64]],
+    sizes: NDArray[np.int64],
+) -> pd.DataFrame | None:
+    """Train the proxy on the part of each way that lies in a bounded labelled sample of the pool.
+
+    Ways that draw are drawn anew for each seed; the selection judged is what it is, one set of
+    rows. All are as large, so their scores can be compared; the pool is the whole sample.
+
+    Args:
+        spark: Session; models are trained side by side on executors.
+        ground: Tables of the run.
+        selected: Ids of the selection judged.
+        takes: Way -> rows per cell, (K,).
+        sizes: Rows of the pool per cell, (K,).
+
+    Returns:
+        One row per way: way, rows, score, spread (standard deviation over the draws), draws,
+        measure, proxy. None where there are no labels, or too few of them.
+    """
+    settings, sides = ground.settings, labelled_sides(ground)
+    if settings.pool_columns().label is None or not sides:
+        return None
+    vectors = ground.vectors
+    held = ground.rows(sides[0], vectors=vectors)
+    for name in sides[1:]:
+        held = held.unionByName(ground.rows(name, vectors=vectors))
+    marked = selected.select("id").withColumn(_TAKEN, F.lit(True))
+    sample, task, kept = gime.labelled(
+        ground.rows("pool", vectors=vectors).join(marked, "id", "left"),
+        held,
+        "label",
+        constants=ground.constants(vectors=vectors),
+        profile=ground.profile,
+        rows=settings.gime.sample,
+        measure=settings.gime.measure,
+        proxy=settings.gime.proxy,
+        keep=(_TAKEN,),
+    )
+    cells = cells_of(sample)
+    taken = kept.column(_TAKEN).fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
+    count = int(taken.sum())
+    if cells is None or not _LEAST <= count < taken.size:
+        return None
+    draws = {"pool": [np.arange(taken.size)], "both": [np.flatnonzero(taken)]}
+    for seed in range(settings.gime.seeds):
+        rng = np.random.default_rng([settings.seed, seed])
+        draws.setdefault("random", []).append(np.sort(rng.choice(taken.size, count, replace=False)))
+        for way, take in takes.items():
+            draws.setdefault(way, []).append(drawn(cells, take / np.maximum(sizes, 1), count, rng))
+    found = gime.train_many(spark, task, [rows for several in draws.values() for rows in several])
+    found["way"] = [way for way, several in draws.items() for _ in several]
+    table = found.groupby("way", sort=False).agg(
+        rows=("rows", "first"), score=("score", "mean"), spread=("score", "std"),
+        draws=("score", "size"),
+    )  # fmt: skip
+    return table.reset_index().assign(measure=task.measure, proxy=task.proxy)
+
+
+def drawn(
+    cells: NDArray[np.int64], share: NDArray[np.float64], count: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Draw rows of a sample so that each cell gives its share, and all together `count` rows.
+
+    Args:
+        cells: Cell per row, (n,).
+        share: Share of each cell's rows to take, (K,).
+        count: Rows to draw; where the shares come to more or less, they are scaled.
+        rng: What draws.
+    """
+    # Rows in random order inside cells, the cells' quotas by largest remainder.
+    held = np.bincount(cells, minlength=share.size)
+    exact = held * share
+    exact *= count / max(float(exact.sum()), 1e-12)
+    exact = np.minimum(exact, held)
+    quota = np.floor(exact).astype(np.int64)
+    missing = count - int(quota.sum())
+    for cell in np.argsort(-(exact - quota), kind="stable"):
+        if missing <= 0:
+            break
+        room = int(min(held[cell] - quota[cell], 1))
+        quota[cell] += room
+        missing -= room
+    order = np.lexsort((rng.random(cells.size), cells))
+    place = np.arange(cells.size) - np.repeat(np.r_[0, np.cumsum(held)[:-1]], held)
+    return np.sort(order[place < quota[cells[order]]])
+
+
+def told(scores: pd.DataFrame) -> dict[str, Any]:
+    """Return way -> score as plain values, for records and trackers."""
+    return {w: float(s) for w, s in zip(scores["way"], scores["score"], strict=True)}

@@ -1,0 +1,113 @@
+"""Rows of a run seen by one profile: the whole pool, or one source of it, with a bounded sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gio_spark import gime
+from gio_spark.gime.labelled import unlabelled
+from gio_spark.gime.select import cell_means
+from gio_spark.pipeline import learn
+from gio_spark.pipeline.ground import Ground
+from gio_spark.pipeline.measure import beside, counted, measured
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One profile's view of a run.
+
+    Attributes:
+        ground: Its tables, of all rows or of one source.
+    """
+
+    ground: Ground
+
+    @cached_property
+    def constants(self) -> gime.Constants:
+        """Constants of the metrics, with vectors where the profile reads them."""
+        return self.ground.constants(vectors=self.ground.vectors)
+
+    @cached_property
+    def target(self) -> Mapping[str, gime.State] | None:
+        """States of the target; None where it has no row of this source."""
+        return self.ground.target_states(self.constants, vectors=self.ground.vectors)
+
+    @cached_property
+    def sample(self) -> gime.Sample:
+        """A hash sample of the pool, with the target's states."""
+        found, _ = unlabelled(
+            self.ground.rows("pool", vectors=self.ground.vectors),
+            constants=self.constants,
+            profile=self.ground.profile,
+            rows=self.ground.settings.gime.sample,
+        )
+        return replace(found, target=self.target)
+
+    @cached_property
+    def cells(self) -> NDArray[np.int64] | None:
+        """Cell of each row of the sample; None where the profile knows no cells."""
+        found = learn.cells_of(self.sample)
+        return None if found is None else np.asarray(found, np.int64)
+
+    def measure(self, ids: DataFrame, *, random: bool) -> dict[str, dict[str, float]]:
+        """Measure the rows with these ids and, if asked for, a random draw of as many.
+
+        Returns:
+            "selected" (and "random") -> metric -> value; metrics are named as those of the source.
+        """
+        pool = self.ground.rows("pool", vectors=self.ground.vectors)
+        if random:
+            frames = beside(self.ground, pool, ids, *counted(self.ground, ids))
+        else:
+            frames = {"selected": pool.join(ids, "id", "left_semi")}
+        table = measured(
+            self.ground, frames, constants=self.constants, target=self.target, by=False
+        ).to_pandas()
+        seen = set(table["group"])
+        return {name: gime.robust(table, name) if name in seen else {} for name in frames}
+
+    def what_if(self, take: NDArray[np.int64], sizes: NDArray[np.int64]) -> dict[str, float]:
+        """Return the metrics of the sample's rows, as many of each cell as a plan would take.
+
+        Args:
+            take: Rows per cell of the whole pool, (K,).
+            sizes: Rows of each cell, (K,).
+        """
+        order, held = self._laid(sizes.size)
+        exact = held * take / np.maximum(sizes, 1)
+        quota = np.floor(exact).astype(np.int64)
+        size = round(float(exact.sum()))
+        for cell in np.argsort(-(exact - quota), kind="stable")[: max(0, size - int(quota.sum()))]:
+            quota[cell] += quota[cell] < held[cell]
+        starts = np.r_[0, np.cumsum(held)[:-1]]
+        parts = [order[s : s + q] for s, q in zip(starts, quota, strict=True)]
+        rows = np.sort(np.concatenate(parts))
+        values = self.sample.metrics(rows) if rows.size else {}
+        return {self.ground.named(m): v for m, v in values.items()}
+
+    def _laid(self, count: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Return the sample's rows in order of cell, and rows per cell."""
+        cells = np.zeros(0, np.int64) if self.cells is None else self.cells
+        return np.argsort(cells, kind="stable"), np.bincount(cells, minlength=count)
+
+    def of_cells(self, count: int) -> gime.Cells:
+        """Return what the sample knows of each cell: rows, the target's mass, means."""
+        cells = np.zeros(0, np.int64) if self.cells is None else self.cells
+        law = None
+        if self.target is not None and "cells" in self.target:
+            law = np.zeros(count)
+            known = self.target["cells"]["cells"]
+            law[known[0]] = known[1]
+            law = law / law.sum() if law.sum() > 0 else None
+        return gime.Cells(
+            np.bincount(cells, minlength=count), law, cell_means(self.sample, cells, count)
+        )

@@ -1,0 +1,32 @@
+"""Rows of a labelled sample drawn as a plan would take them."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gio_spark.pipeline.proxy import drawn
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_cells_give_their_shares_and_all_rows_are_distinct(seed):
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(0, 6, 300)
+    share = rng.random(6) * (rng.random(6) < 0.8)
+    share[0] = 0.9
+    held = np.bincount(cells, minlength=6)
+    count = int((held * share).sum())
+    rows = drawn(cells, share, count, rng)
+    assert len(set(rows.tolist())) == rows.size == count
+    taken = np.bincount(cells[rows], minlength=6)
+    assert np.all(np.abs(taken - held * share) < 1.5)
+    assert not taken[share == 0].any()
+
+
+def test_draws_differ_by_their_generator_alone():
+    cells = np.arange(200) % 5
+    share = np.full(5, 0.3)
+    one, same, other = (drawn(cells, share, 60, np.random.default_rng(s)) for s in (1, 1, 2))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
