@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 GRID = 4000.0
 # So many grid rows add up in float32 without rounding: 4096 * (GRID + 14) < 2^24.
 _EXACT_ROWS = 4096
+_CACHED_ROWS = 256
 _LIMB = 27
 _EXACT_LIMBS = 1 << 25
 # Keys are counted in an array where it is at most so many times as long as there are keys.
@@ -152,8 +153,14 @@ def on_grid(
     wide = np.asarray(vectors, np.float32)
     norms = np.sqrt(row_squares(wide) if squares is None else squares)
     scale = np.divide(GRID, norms, out=np.zeros_like(norms), where=norms > 0)
-    grid = wide * scale.astype(np.float32)[:, None]
-    return np.rint(grid, out=grid)
+    grid = np.empty_like(wide)
+    factor = scale.astype(np.float32)[:, None]
+    # Block by block, so that the second pass finds the rows in the cache.
+    for start in range(0, len(wide), _CACHED_ROWS):
+        part = slice(start, start + _CACHED_ROWS)
+        np.multiply(wide[part], factor[part], out=grid[part])
+        np.rint(grid[part], out=grid[part])
+    return grid
 
 
 def grid_sums(grid: NDArray[np.float32]) -> tuple[NDArray[np.int64], int]:
