@@ -332,7 +332,7 @@ def part_big(a: argparse.Namespace, engine: str) -> dict:
     model.transform(df).write.mode("overwrite").parquet(to)
     took = time.perf_counter() - began
     stats = cluster_stats(spark.read.parquet(to), len(model.centroids))
-    need = forecast(a.big_clusters, a.dimension, two_level=True)
+    need = forecast(a.big_clusters, a.dimension, two_level=True, rows=a.big_rows)
     return {
         "clusters": len(model.centroids),
         "fit_seconds": fitted,

@@ -10,7 +10,7 @@ from gio_spark.kernels.search import (
     row_squares,
     squared_distances,
 )
-from gio_spark.kernels.sums import Grid, sums_by_cluster
+from gio_spark.kernels.sums import Grid, rounded_sums, sums_by_cluster
 from gio_spark.kernels.two_level import (
     PROBES,
     TwoLevel,
@@ -34,6 +34,7 @@ __all__ = [
     "nearest_many",
     "nearest_two",
     "paired_distances",
+    "rounded_sums",
     "row_squares",
     "squared_distances",
     "sums_by_cluster",

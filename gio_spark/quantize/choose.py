@@ -16,7 +16,7 @@ from gio_spark.quantize.passes import GROUP_BYTES
 from gio_spark.quantize.seeding import lloyd, plus_plus, sample_bytes
 
 MOST_CLUSTERS = 65_536
-PYTHON_BYTES = 200 << 20
+PYTHON_BYTES = 220 << 20
 """A Python process with numpy, scipy, Arrow and this package, before any data."""
 
 ENGINE_BYTES = 250 << 20

@@ -43,8 +43,7 @@ def test_validate_prints_plan_and_forecast_and_runs_nothing(make):
         "vectors",
         "budgeted_kl",
         "core-hours",
-        "driver memory",
-        "memory per Python worker",
+        "memory of the process",
         "about 60 rows",
         "The configuration is valid",
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gio_spark.kernels import Grid, sums_by_cluster
+from gio_spark.kernels import Grid, rounded_sums, sums_by_cluster
 
 
 def test_sums_have_the_same_bits_in_any_order_and_cut():
@@ -37,3 +37,14 @@ def test_values_far_above_the_scale_are_noticed():
 def test_clusters_without_rows_have_zero_sums():
     sums = sums_by_cluster(np.ones((3, 2)), np.array([0, 2, 2]), 4)
     np.testing.assert_array_equal(sums, [[1, 1], [0, 0], [2, 2], [0, 0]])
+
+
+def test_sums_of_rounded_rows_have_the_same_bits_in_blocks(monkeypatch):
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((500, 7)).astype(np.float32)
+    cluster = rng.integers(0, 5, 500)
+    grid = Grid.covering(np.abs(x).max(axis=0), 500)
+    whole = sums_by_cluster(grid.round(x), cluster, 5)
+    np.testing.assert_array_equal(rounded_sums(x, cluster, 5, grid), whole)
+    monkeypatch.setattr("gio_spark.kernels.sums._BLOCK", 64)
+    np.testing.assert_array_equal(rounded_sums(x, cluster, 5, grid), whole)

@@ -97,7 +97,7 @@ def test_one_task_does_the_passes_of_many_with_the_same_bits(spark, monkeypatch,
     assert together.summary == one_by_one.summary
 
 
-def test_large_codebooks_emit_batch_by_batch_with_the_same_bits(spark, monkeypatch, pass_by_pass):
+def test_sums_sent_in_pieces_have_the_same_bits(spark, monkeypatch, pass_by_pass):
     x, _ = planted(seed=4, spread=1.5)
     fit = MiniBatchKMeans(k=20, seed=5, batch_rows=500, max_iter=4)
     dense = fit.fit(frame(spark, x))
