@@ -76,17 +76,20 @@ def refresh(
     pool_now = prepare.pin_views(spark, workspace, settings).pool
     pin = pin_input(spark, pool_now, "pool")
     ctx = Context(spark, settings, workspace, base.run, progress, NullTracker())
-    key = fingerprint("refresh", base.run, pin.table_id, pin.version)
-    done = workspace.complete("refresh", key)
-    if base.detail["versions"]["pool"] == pin.version and _last(workspace, base.run) is None:
+    newest = _last(workspace, base.run)
+    if newest is None and base.detail["versions"]["pool"] == pin.version:
         count = base.rows
         return Refreshed(base.run, 0, 0, 0, count, 0, 0, count, did_work=False)
-    newest = _last(workspace, base.run)
-    nothing_new = done is not None and newest is not None and newest.fingerprint == key
-    # A refresh that died between its rows and its metrics left the series without its entry.
-    whole = not settings.gime.on_refresh or in_series(workspace, base, key)
-    if done is not None and nothing_new and whole:
-        return Refreshed(**{**done.detail["counts"], "did_work": False})
+    nothing_new = newest is not None and newest.detail["version"] == pin.version
+    if newest is not None and nothing_new:
+        key = newest.fingerprint
+        # A refresh that died between its rows and its metrics left the series without its entry.
+        if not settings.gime.on_refresh or in_series(workspace, base, key):
+            return Refreshed(**{**newest.detail["counts"], "did_work": False})
+    else:
+        # The refresh before is part of the key: a pool may go back to files it had once.
+        before = "" if newest is None else newest.fingerprint
+        key = fingerprint("refresh", base.run, pin.table_id, pin.version, before)
     pool = open_input(spark, pool_now, settings.pool_columns(), "pool", pin)
     refreshed: dict[str, Any] = {}
 

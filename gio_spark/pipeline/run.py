@@ -225,7 +225,7 @@ def _finish(
     started: datetime,
     embedder: Embedder,
 ) -> Curation:
-    """Render the report, record the run, prune what no recent run uses."""
+    """Render the report, record the run, prune row tables that no recent run uses."""
     began = datetime.now(timezone.utc)
     verdict = gate.verdict_of(chosen.facts.get("gate"), metrics)
     gate.tell(ctx, verdict)
@@ -289,9 +289,10 @@ def _finish(
         seconds=(datetime.now(timezone.utc) - began).total_seconds(),
         detail=summary,
     )
-    used = [*summary["keys"]["embeddings"].values(), *book.assignments.values(), book.key]
-    for table in ("embeddings", "assignments", "scores", "plan", "metrics", "selected"):
-        ctx.workspace.prune(table, [*used, chosen.key, summary["keys"]["scores"], ctx.run])
+    # What can be computed again goes with time; what a run has chosen is its user's.
+    used = [*summary["keys"]["embeddings"].values(), *book.assignments.values()]
+    for table in ("embeddings", "assignments", "scores"):
+        ctx.workspace.prune(table, [*used, summary["keys"]["scores"]])
     return _load(ctx.workspace, record, did_work=any(not s.skipped for s in ctx.stages))
 
 

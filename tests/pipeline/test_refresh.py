@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -60,6 +62,32 @@ def test_new_rows_are_judged_by_the_frozen_plan_and_gone_rows_are_dropped(place,
     again = refresh(made)
     assert not again.did_work
     assert set(jobs.picked(made, run)["gio_id"].to_pylist()) == after
+
+
+def test_a_pool_that_goes_back_to_files_it_had_is_followed(place):
+    made = jobs.settings(place)
+    run = jobs.go(made)
+    path = place / "pool.parquet"
+    chosen = {"first": set(jobs.ids(run.selected))}
+    shutil.copy2(path, place / "first.kept")
+    for name, pool in [("more", grown(jobs.vector_pool(), 0, 100)),
+                       ("less", jobs.vector_pool().slice(50))]:  # fmt: skip
+        jobs.write(pool, path)
+        shutil.copy2(path, place / f"{name}.kept")
+        assert refresh(made).did_work
+        chosen[name] = set(jobs.picked(made, run)["gio_id"].to_pylist())
+    assert chosen["more"] != chosen["less"]
+    for name in ("more", "first"):
+        shutil.copy2(place / f"{name}.kept", path)
+        assert refresh(made).did_work
+        assert set(jobs.picked(made, run)["gio_id"].to_pylist()) == chosen[name]
+
+
+def test_selections_of_earlier_runs_stay(place):
+    made = [jobs.settings(place, seed=seed) for seed in range(5)]
+    runs = [jobs.go(one) for one in made]
+    for one, run in zip(made, runs, strict=True):
+        assert len(jobs.picked(one, run)) == run.summary["selected_rows"]
 
 
 def test_a_pool_may_change_again_and_again(place):

@@ -15,8 +15,8 @@ def test_more_rows_never_mean_fewer_clusters():
 
 
 def test_clusters_fit_the_memory_given():
-    small = auto_clusters(10**9, 1024, memory_bytes=600 << 20)
-    assert forecast(small, 1024).worker <= 600 << 20
+    small = auto_clusters(10**9, 1024, memory_bytes=700 << 20)
+    assert forecast(small, 1024).worker <= 700 << 20
     assert 1 < small < auto_clusters(10**9, 1024)
 
 
