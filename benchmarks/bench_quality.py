@@ -165,7 +165,10 @@ def main() -> None:
     if given.what == "ablate":
         import quality_ablation
 
-        results = quality_ablation.run(given.seeds, bench, known)
+        text, results = quality_ablation.run(given.seeds, bench, known)
+        print(text)
+        if given.docs:
+            tables.renew(DOCS, text, "ablation")
         write(given.out.with_name("quality_ablation.json"), results)
         return
     cells = fill(given, bench, known)

@@ -24,10 +24,12 @@ FACTORS = {
     "width": (("images_faint", "text_a_static"), (1.0, 0.0, 0.3, 3.0, 10.0)),
     "noise": (("images_faint", "adult"), (-1.0, 0.0, 1 / 3, 0.9)),
 }
+# How the table calls values that stand for a task's own choice.
+USUAL = {("clusters", "0"): "auto", ("noise", "-1"): "its own"}
 
 
-def run(seeds: int, bench: Bench, tasks: dict[str, QualityTask]) -> dict[str, list]:
-    """Compute what is missing and print one table per setting."""
+def run(seeds: int, bench: Bench, tasks: dict[str, QualityTask]) -> tuple[str, dict[str, list]]:
+    """Compute what is missing; return the gains over random as Markdown and as plain values."""
     found = []
     for seed in range(seeds):
         for factor, (names, values) in FACTORS.items():
@@ -36,34 +38,38 @@ def run(seeds: int, bench: Bench, tasks: dict[str, QualityTask]) -> dict[str, li
                 for value in values:
                     # The default spelt out is the task's own arena, whose cells are kept.
                     usual = value == values[0]
-                    label = name if usual else f"{name} {factor}={value}"
+                    setting = f"{value:.3g}" if isinstance(value, float) else str(value)
+                    label = name if usual else f"{name} {factor}={setting}"
                     options = Options() if usual else Options(**{factor: value})
                     these = wanted(label, task.version, METHODS, [BUDGET], seed,
                                    (task.score, "jsd"))  # fmt: skip
                     bench.fill(task, label, seed, options, these)
                     cells = bench.cells.of(these)
                     cells = cells[cells["measure"] == task.score]
-                    found.append(cells.assign(task=name, factor=factor, setting=str(value)))
-    return {"rows": _print(pd.concat(found, ignore_index=True))}
+                    found.append(cells.assign(task=name, factor=factor, setting=setting))
+    return _table(pd.concat(found, ignore_index=True))
 
 
-def _print(cells: pd.DataFrame) -> list[dict]:
+def _table(cells: pd.DataFrame) -> tuple[str, dict[str, list]]:
+    names = [m for m in METHODS if m != "random"]
+    lines = [
+        f"| setting | task | value | seeds | {' | '.join(f'{n} over random' for n in names)} |",
+        "|---" * (4 + len(names)) + "|",
+    ]
     rows = []
     for (factor, task, setting), part in cells.groupby(["factor", "task", "setting"], sort=False):
-        gains = scores.against(scores.checked(part), "random")
-        row = {"factor": factor, "task": task, "setting": setting,
-               "seeds": int(part["seed"].nunique())}  # fmt: skip
-        for _, line in gains.iterrows():
-            row[line["method"]] = [float(f"{line['gain']:.4g}"),
-                                   float(f"{line['error']:.4g}") if np.isfinite(line["error"])
-                                   else None]  # fmt: skip
+        gains = scores.against(scores.checked(part), "random").set_index("method")
+        seeds = int(part["seed"].nunique())
+        row: dict = {"factor": factor, "task": task, "setting": setting, "seeds": seeds}
+        shown = []
+        for name in names:
+            if name not in gains.index:
+                shown.append("")
+                continue
+            gain, error = (float(gains.at[name, column]) for column in ("gain", "error"))
+            row[name] = [float(f"{v:.4g}") if np.isfinite(v) else None for v in (gain, error)]
+            shown.append(f"{gain:+.4f}" + (f" ± {error:.4f}" if np.isfinite(error) else ""))
         rows.append(row)
-    names = [m for m in METHODS if m != "random"]
-    print(f"| setting | task | value | seeds | {' | '.join(f'{n} over random' for n in names)} |")
-    print("|---" * (4 + len(names)) + "|")
-    for row in rows:
-        shown = [f"{row[n][0]:+.4f}" + (f" ± {row[n][1]:.4f}" if row[n][1] else "")
-                 if n in row else "" for n in names]  # fmt: skip
-        print(f"| {row['factor']} | {row['task']} | {row['setting']} | {row['seeds']} | "
-              f"{' | '.join(shown)} |")  # fmt: skip
-    return rows
+        value = USUAL.get((factor, setting), setting)
+        lines.append(f"| {factor} | {task} | {value} | {seeds} | {' | '.join(shown)} |")
+    return "\n".join(lines), {"rows": rows}

@@ -18,7 +18,6 @@ _CORRELATION = (
     "Spearman's rank correlation over methods between less divergence to held-out target rows and "
     "a better score, mean over budgets (published for KL and BLEU: 0.83)."
 )
-START, END = "<!-- tables -->", "<!-- end of tables -->"
 
 
 def hours(cells: pd.DataFrame) -> float:
@@ -335,9 +334,10 @@ def _compact(cells: pd.DataFrame, tasks: dict) -> dict:
     return kept
 
 
-def renew(page: Path, text: str) -> None:
-    """Put the tables between their marks in the page."""
+def renew(page: Path, text: str, part: str = "tables") -> None:
+    """Put tables between the marks of a part of the page."""
     whole = page.read_text(encoding="utf-8")
-    before, rest = whole.split(START, 1)
-    after = rest.split(END, 1)[1]
-    page.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    start, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
+    before, rest = whole.split(start, 1)
+    after = rest.split(end, 1)[1]
+    page.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}", encoding="utf-8")
