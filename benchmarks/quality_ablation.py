@@ -18,10 +18,10 @@ METHODS = ("random", "kl_hash", "kl_ratio_t025", "published_exact")
 BUDGET = 0.1
 # Setting -> (tasks, values); the first value of each is the task as it is.
 FACTORS = {
-    "clusters": (("images_faint", "text_a_static"), (0, 50, 150, 1000, 3000)),
+    "clusters": (("images_faint", "text_a_static"), (0, 50, 150, 1500)),
     "embedder": (("text_a_static",), ("wordllama", "ngrams")),
     "target": (("text_a_static", "weather"), (1650, 50, 200, 500, 5000)),
-    "width": (("images_faint", "text_a_static"), (1.0, 0.0, 0.3, 3.0, 10.0)),
+    "width": (("images_faint", "text_a_static"), (1.0, 0.0, 0.3, 3.0)),
     "noise": (("images_faint", "adult"), (-1.0, 0.0, 1 / 3, 0.9)),
 }
 # How the table calls values that stand for a task's own choice.

@@ -257,7 +257,8 @@ def _task_lines(cells: pd.DataFrame, mine: pd.DataFrame, task: object, weak: set
             f"{task.about} Score: {it.title}, {'higher' if it.higher_is_better else 'lower'} is "
             f"better; {int(seeds.min())} to {int(seeds.max())} seeds; mean ± half of the 95 % "
             f"interval; + better and − worse than random. AUC: two-sample, at {100 * beside:g} %, "
-            "on features that no method sees; .5 is best."
+            f"on {'features that no method sees' if task.apart else 'the rows themselves'}; .5 is "
+            "best."
         ),
         "",
         "| method | " + " | ".join(heads) + " | AUC |",
