@@ -4,7 +4,8 @@ A row is kept when its key reaches its cluster's threshold, so the rule is a map
 serves rows that come later unchanged. Two kinds of key share that form:
 
 - hash key: `2^53 - 1 - hash`, so that `key >= 2^53 - share * 2^53` is `hash < share * 2^53`;
-- ratio key: fixed point of `log ratio + T * Gumbel(hash)` in the upper 33 bits, hash bits below.
+- ratio key: fixed point of `log ratio + T * Gumbel(hash) + pull` in the upper 33 bits, hash bits
+  below; the pull, 0 unless metrics are held by it, moves a row up or down in its cell.
   Adding Gumbel noise and keeping the largest draws without replacement in proportion to
   `exp(log ratio / T)` (Yellott 1977; Kool, van Hoof, Welling 2019); T = 0 is strict ranking.
 
@@ -28,6 +29,12 @@ KEY_LIMIT = 1 << 62
 
 LOG_RATIO_LIMIT = 30.0
 """Log ratios beyond this are cut: exp(30) already is more than any pool has rows."""
+
+PULL_LIMIT = 100.0
+"""Pulls beyond this are cut, so that keys stay within their range."""
+
+PINNED = KEY_LIMIT - 1
+"""Key of a row that comes first in its cluster whatever its score."""
 
 _FRACTION_BITS = 20
 _LOW_BITS = 31
@@ -62,7 +69,13 @@ def hash_keys(hashes: npt.ArrayLike) -> IntArray:
     return np.asarray(HASH_RANGE - 1 - np.asarray(hashes, dtype=np.int64))
 
 
-def ratio_keys(log_ratio: npt.ArrayLike, hashes: npt.ArrayLike, *, temperature: float) -> IntArray:
+def ratio_keys(
+    log_ratio: npt.ArrayLike,
+    hashes: npt.ArrayLike,
+    *,
+    temperature: float,
+    pull: npt.ArrayLike | None = None,
+) -> IntArray:
     """Return keys that rank rows by noisy log density ratio, shape (n,).
 
     Args:
@@ -70,6 +83,7 @@ def ratio_keys(log_ratio: npt.ArrayLike, hashes: npt.ArrayLike, *, temperature: 
             0, the pool's average.
         hashes: 53-bit hash of each id, shape (n,).
         temperature: Scale T of the Gumbel noise, 0 to 50.
+        pull: Added to the score of each row, shape (n,); a missing one (NaN) counts as 0.
 
     Raises:
         ConfigError: If the temperature is outside its range.
@@ -88,6 +102,9 @@ def ratio_keys(log_ratio: npt.ArrayLike, hashes: npt.ArrayLike, *, temperature: 
     score = np.clip(score, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     if temperature > 0:
         score = score + temperature * gumbel(h)
+    if pull is not None:
+        added = np.nan_to_num(np.asarray(pull, dtype=np.float64), nan=0.0)
+        score = score + np.clip(added, -PULL_LIMIT, PULL_LIMIT)
     fixed = np.floor(score * (1 << _FRACTION_BITS)).astype(np.int64)
     low = (HASH_RANGE - 1 - h) >> (HASH_BITS - _LOW_BITS)
     return np.asarray((fixed << _LOW_BITS) | low)
@@ -99,6 +116,7 @@ def rank_keys(
     log_ratio: npt.ArrayLike | None,
     *,
     temperature: float,
+    pull: npt.ArrayLike | None = None,
 ) -> IntArray:
     """Return the keys of a within-cluster rule.
 
@@ -107,12 +125,18 @@ def rank_keys(
         hashes: 53-bit hash of each id, shape (n,).
         log_ratio: Log density ratios, shape (n,); needed by `density_ratio` only.
         temperature: Scale of the Gumbel noise for `density_ratio`.
+        pull: Pull of each row, shape (n,); None: there is none. Rules that draw by hash then draw
+            with odds exp(pull).
 
     Raises:
         ConfigError: If the rule is unknown or its log ratios are missing.
     """
     if rule in ("hash_share", "exact_count"):
-        return hash_keys(hashes)
+        if pull is None:
+            return hash_keys(hashes)
+        # The smallest hashes stay first where pulls are alike, so a small pull changes few rows.
+        turned = hash_keys(hashes)
+        return ratio_keys(np.zeros(turned.size), turned, temperature=1.0, pull=pull)
     if rule != "density_ratio":
         raise ConfigError(
             f"Unknown within_cluster rule '{rule}': use hash_share, exact_count or density_ratio."
@@ -122,7 +146,7 @@ def rank_keys(
             "within_cluster is density_ratio but the assignments carry no log_ratio: score the "
             "rows first (gio_spark.explode.score), or use exact_count."
         )
-    return ratio_keys(log_ratio, hashes, temperature=temperature)
+    return ratio_keys(log_ratio, hashes, temperature=temperature, pull=pull)
 
 
 def share_thresholds(take: npt.ArrayLike, rows: npt.ArrayLike) -> IntArray:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from gio_spark.engine import bounded, hash53, map_arrow, ship
 from gio_spark.errors import InputError
 from gio_spark.explode.keys import (
+    PINNED,
     TAKE_ALL,
     TAKE_NONE,
     TIE_ALL,
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _BATCH_ROWS = 65_536
 _MERGE_EVERY = 64
+PINNED_REASON = "holds an extreme of the pool's times, always kept"
 _KEPT_SCHEMA = "id string, cluster int, reason string, log_ratio float"
 _HISTOGRAM_SCHEMA = "cluster bigint, bin bigint, rows bigint, low bigint, high bigint"
 _CANDIDATE_SCHEMA = "cluster bigint, key bigint, tie bigint"
@@ -62,6 +64,8 @@ class _Rule:
 
     name: str
     temperature: float
+    pulled: bool = False
+    pinned: bool = False
 
     def keys(self, batch: pa.RecordBatch) -> tuple[IntArray, IntArray, IntArray]:
         """Return cluster, key and tie of a batch, each int64 (n,)."""
@@ -72,7 +76,13 @@ class _Rule:
         if self.name == "density_ratio":
             column = batch.column("log_ratio").cast(pa.float64())
             ratio = column.to_numpy(zero_copy_only=False)
-        keys = rank_keys(self.name, hashes, ratio, temperature=self.temperature)
+        pull = None
+        if self.pulled:
+            pull = batch.column("pull").cast(pa.float64()).to_numpy(zero_copy_only=False)
+        keys = rank_keys(self.name, hashes, ratio, temperature=self.temperature, pull=pull)
+        if self.pinned:
+            pinned = batch.column("pinned").to_numpy(zero_copy_only=False)
+            keys = np.where(pinned, PINNED, keys)
         return cluster, keys, ties
 
 
@@ -82,13 +92,14 @@ def _rule(assignments: DataFrame, settings: ExplodeSettings) -> _Rule:
             "within_cluster is density_ratio but the assignments carry no column log_ratio: score "
             "the rows first (gio_spark.explode.score), or use within_cluster: exact_count."
         )
-    return _Rule(settings.within_cluster, settings.temperature)
+    names = assignments.columns
+    return _Rule(settings.within_cluster, settings.temperature, "pull" in names, "pinned" in names)
 
 
 def _hashed(assignments: DataFrame, seed: int, *more: str) -> DataFrame:
     from pyspark.sql import functions as F
 
-    extra = [c for c in (*more, "log_ratio") if c in assignments.columns]
+    extra = [c for c in (*more, "log_ratio", "pull", "pinned") if c in assignments.columns]
     # Rows without a cluster were unusable; they are no candidates.
     return assignments.where(F.col("cluster").isNotNull()).select(
         "cluster",
@@ -104,12 +115,14 @@ def with_thresholds(
     """Return the plan with columns `threshold` and `tie`, which settle every row's fate.
 
     A row of cluster c is kept when its key is above `threshold`, or equal to it and its tie hash
-    at least `tie`. With `hash_share` the threshold follows from take / rows and the count is met
-    on average; otherwise a few passes over the assignments find the one that keeps exactly
-    `take` rows (all rows, where the cluster has fewer).
+    at least `tie`. With `hash_share` and no pull the threshold follows from take / rows and the
+    count is met on average; otherwise a few passes over the assignments find the one that keeps
+    exactly `take` rows (all rows, where the cluster has fewer).
 
     Args:
-        assignments: id, cluster and, for `density_ratio`, log_ratio; only rows of the pool.
+        assignments: id, cluster and, for `density_ratio`, log_ratio; only rows of the pool. A
+            column `pull` (double) is added to each row's score; rows where a column `pinned`
+            (boolean) is true come first in their cluster.
         plan: cluster, rows, take (whole numbers unless `hash_share`).
         settings: Of the explode stage.
         seed: Seed of the run.
@@ -121,7 +134,7 @@ def with_thresholds(
     rule = _rule(assignments, settings)
     cluster = plan["cluster"].to_numpy(np.int64)
     take = plan["take"].to_numpy(np.float64)
-    if rule.name == "hash_share":
+    if rule.name == "hash_share" and not rule.pulled:
         found = share_thresholds(take, plan["rows"].to_numpy(np.float64))
         return plan.assign(threshold=found, tie=np.full(len(plan), TIE_ALL, dtype=np.int64))
     dense = np.zeros(int(cluster.max()) + 1 if cluster.size else 1)
@@ -217,7 +230,8 @@ def kept(
     call with a stored plan serves rows that came later (frozen thresholds).
 
     Args:
-        assignments: id, cluster and, for `density_ratio`, log_ratio.
+        assignments: id, cluster and, for `density_ratio`, log_ratio; `pull` and `pinned`, if the
+            thresholds were made with them.
         plan: With `threshold` and `tie` from `with_thresholds`; `target_mass` is used in the
             reason when it is there.
         settings: The settings that the thresholds were made with.
@@ -240,7 +254,7 @@ def kept(
     tie[at] = plan["tie"].to_numpy(np.int64)
     text = np.zeros(size, dtype=object)
     text[:] = ""
-    text[at] = reasons(plan, settings)
+    text[at] = reasons(plan, settings, pulled=rule.pulled)
     blob = np.frombuffer("\n".join(text).encode(), dtype=np.uint8).copy()
     handle = ship(assignments.sparkSession, {"threshold": threshold, "tie": tie, "reasons": blob})
     return map_arrow(
@@ -274,6 +288,9 @@ def _keeping(
             reason = texts.take(pa.array(cluster[at]))
             if rule.name == "density_ratio":
                 reason = _with_ratio(reason, ratio)
+            if rule.pinned:
+                pinned = pa.array(keys[at] == PINNED)
+                reason = pc.if_else(pinned, PINNED_REASON, reason)
             yield {
                 "id": rows.column("id"),
                 "cluster": cluster[at].astype(np.int32),
@@ -291,15 +308,17 @@ def _with_ratio(reason: pa.Array, ratio: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(reason, pa.scalar("; log density ratio "), shown, "")
 
 
-def reasons(plan: pd.DataFrame, settings: ExplodeSettings) -> list[str]:
+def reasons(plan: pd.DataFrame, settings: ExplodeSettings, *, pulled: bool = False) -> list[str]:
     """Return one sentence per cluster of the plan that says why its rows are taken."""
     how = {
-        "hash_share": "drawn at random (about this many)",
+        "hash_share": "drawn at random" if pulled else "drawn at random (about this many)",
         "exact_count": "drawn at random",
         "density_ratio": "those most like the target"
         if settings.temperature == 0
         else "mostly those most like the target",
     }[settings.within_cluster]
+    if pulled:
+        how += ", pulled towards the metrics that are held"
     has_mass = "target_mass" in plan and float(plan["target_mass"].sum()) > 0
     total = float(plan["target_mass"].sum()) if has_mass else 1.0
     mass = plan["target_mass"].to_numpy(np.float64) / total if has_mass else np.zeros(len(plan))

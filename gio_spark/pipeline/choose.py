@@ -18,6 +18,7 @@ from gio_spark.gio.checks import failure_signs
 from gio_spark.pipeline.auto import auto_options
 from gio_spark.pipeline.clusters import Codebook, centroids_of, mass_of
 from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.pull import Order, to_choose_from
 from gio_spark.pipeline.ratio import Ratio
 from gio_spark.pipeline.steer import Steering, steer
 from gio_spark.pipeline.strata import in_strata, kept_by_source, save_strata
@@ -87,9 +88,8 @@ def plan(
         if int(result.take.sum()) == 0:
             told = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
             raise EmptySelectionError(told or "The plan takes no row of any cluster.")
-        rows = _rows_to_choose_from(ctx, book, ratio)
 
-        def strata_of(take: np.ndarray) -> tuple[DataFrame, pd.DataFrame]:
+        def strata_of(rows: DataFrame, take: np.ndarray) -> tuple[DataFrame, pd.DataFrame]:
             sources = ws.read("assignments", book.assignments["pool"])
             counts, names = problem.source_counts, problem.source_names
             return in_strata(ctx, rows, sources, counts=np.asarray(counts), take=take, names=names)
@@ -97,9 +97,10 @@ def plan(
         gate = None
         if steering is not None:
 
-            def keep(take: np.ndarray) -> DataFrame:
+            def keep(take: np.ndarray, order: Order) -> DataFrame:
+                rows = _rows_to_choose_from(ctx, book, ratio, order)
                 if take.ndim > 1:
-                    chosen_from, table = strata_of(take)
+                    chosen_from, table = strata_of(rows, take)
                     return explode.kept(
                         chosen_from, table, settings=settings.explode, seed=settings.seed
                     )
@@ -112,6 +113,7 @@ def plan(
                 return explode.kept(rows, table, settings=settings.explode, seed=settings.seed)
 
             result, gate = steer(steering, result, problem, keep)
+        rows = _rows_to_choose_from(ctx, book, ratio, Order.stored(gate))
         target_rows = sum(s.usable for s in targets_of(sides))
         signs = failure_signs(
             result,
@@ -123,7 +125,8 @@ def plan(
         table = _plan_table(result, problem)
         table = explode.with_thresholds(rows, table, settings=settings.explode, seed=settings.seed)
         if result.take_by_source is not None:
-            save_strata(ctx, key, strata_of(result.take_by_source)[1], problem.source_names)
+            found = strata_of(rows, result.take_by_source)[1]
+            save_strata(ctx, key, found, problem.source_names)
         written = ws.write_arrow(
             "plan",
             pa.Table.from_pandas(table, preserve_index=False),
@@ -141,11 +144,15 @@ def plan(
     return Chosen(table, key, record.detail, ratio)
 
 
-def _rows_to_choose_from(ctx: Context, book: Codebook, ratio: Ratio | None) -> DataFrame:
+def _rows_to_choose_from(
+    ctx: Context, book: Codebook, ratio: Ratio | None, order: Order
+) -> DataFrame:
+    scores = None
     if ratio is not None and ctx.settings.explode.within_cluster == "density_ratio":
-        return ctx.workspace.read("scores", ratio.key).select("id", "cluster", "log_ratio")
-    rows = ctx.workspace.read("assignments", book.assignments["pool"])
-    return rows.select("id", "cluster")
+        scores = ctx.workspace.read("scores", ratio.key)
+    return to_choose_from(
+        ctx.workspace.read("assignments", book.assignments["pool"]), scores, order
+    )
 
 
 def _problem(
@@ -360,7 +367,7 @@ def select_rows(
 
 def kept_ids(ctx: Context, book: Codebook, chosen: Chosen) -> DataFrame:
     """Return id, cluster, reason and log_ratio of the rows that the plan keeps."""
-    rows = _rows_to_choose_from(ctx, book, chosen.ratio)
+    rows = _rows_to_choose_from(ctx, book, chosen.ratio, Order.stored(chosen.facts.get("gate")))
     if not (ctx.settings.select.source_caps or ctx.settings.select.source_floors):
         return explode.kept(
             rows, chosen.plan, settings=ctx.settings.explode, seed=ctx.settings.seed

@@ -19,6 +19,8 @@ from gio_spark.errors import InputError, TooManyBadRowsError
 from gio_spark.pipeline import prepare, vectors
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.fits import fitted_state
+from gio_spark.pipeline.gate import gate_facts
+from gio_spark.pipeline.pull import Order, to_choose_from
 from gio_spark.pipeline.series import in_series, measure_refresh
 from gio_spark.pipeline.store import load_arrays
 from gio_spark.pipeline.strata import kept_by_source
@@ -262,15 +264,15 @@ def _kept(ctx: Context, base: Record, refreshes: list[str]) -> DataFrame:
     ws = ctx.workspace
     keys = base.detail["keys"]
     plan = bounded(ws.read("plan", base.detail["plan_key"]), 1 << 20, "clusters").to_pandas()
-    table, names = "assignments", ["id", "cluster"]
-    first = keys["assignments"]["pool"]
-    if keys["ratio"]:
-        table, names, first = "scores", [*names, "log_ratio"], keys["scores"]
-    rows = ws.read_all(table).where(F.col("fingerprint").isin([first, *refreshes])).select(*names)
-    sources = ws.read_all("assignments").where(
-        F.col("fingerprint").isin([keys["assignments"]["pool"], *refreshes])
-    )
-    kept = kept_by_source(ctx, base.detail["plan_key"], rows, sources)
+
+    def ever(table: str, first: str) -> DataFrame:
+        return ws.read_all(table).where(F.col("fingerprint").isin([first, *refreshes]))
+
+    assigned = ever("assignments", keys["assignments"]["pool"])
+    scores = ever("scores", keys["scores"]) if keys["ratio"] else None
+    # The order inside cells is the plan's own, with the means and weights of its day.
+    rows = to_choose_from(assigned, scores, Order.stored(gate_facts(ws, base)))
+    kept = kept_by_source(ctx, base.detail["plan_key"], rows, assigned)
     if kept is not None:
         return kept
     return explode.kept(rows, plan, settings=ctx.settings.explode, seed=ctx.settings.seed)

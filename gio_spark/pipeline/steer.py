@@ -1,8 +1,10 @@
-"""Thresholds of the metrics held by the plan: least and most rows per cell, then moved quota.
+"""Thresholds of the metrics held by the plan: the order inside cells, then quotas.
 
-The budgeted KL is solved within the limits that the thresholds give; its rows are measured, all
-eleven metrics; while a threshold fails, quota moves to the cells that help it most. How a move
-changes the metrics is read off a bounded sample, corrected by what the rows themselves gave.
+The plan's rows are measured, all eleven metrics. Where a sum or mean over rows misses its
+threshold, rows inside cells are pulled towards it. What still fails is held by quotas: the budgeted
+KL is solved within the limits that the thresholds give, then quota moves to the cells that help
+most. How a move changes the metrics is read off a bounded sample, corrected by what the rows
+themselves gave.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from gio_spark.gime.thresholds import additive
 from gio_spark.pipeline import learn
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.ground import Ground
+from gio_spark.pipeline.pin import extremes, room_for
+from gio_spark.pipeline.pull import READS, Order, pulled
 from gio_spark.pipeline.views import View
 
 if TYPE_CHECKING:
@@ -158,7 +162,7 @@ def steer(
     steering: Steering,
     result: gio.SelectionResult,
     problem: gio.SelectionProblem,
-    keep: Callable[[NDArray[np.int64]], DataFrame],
+    keep: Callable[[NDArray[np.int64], Order], DataFrame],
 ) -> tuple[gio.SelectionResult, dict[str, Any]]:
     """Hold a plan to the thresholds.
 
@@ -166,7 +170,8 @@ def steer(
         steering: Thresholds in force.
         result: The plan without them.
         problem: What it solves.
-        keep: Rows per cell (and source, where the plan has them) -> ids of the rows kept.
+        keep: Rows per cell (and source, where the plan has them) and their order inside cells ->
+            ids of the rows kept.
 
     Returns:
         The plan that holds them as far as can be, and the facts of the gate.
@@ -184,6 +189,8 @@ def steer(
         "rescale": not steering.same_size(budget),
         "level": settings.gime.wanted_level,
         "moved": 0,
+        "pulls": [],
+        "pins": [],
         "notes": list(steering.learnt.found.notes) if steering.learnt else [],
     }
     if not thresholds:
@@ -198,9 +205,17 @@ def steer(
         return result, gate
     sizes = np.asarray(problem.sizes, np.int64)
     pair = _Pair(steering, keep, sizes)
+    rows, cost, floor, cap = gio.strata(problem, result)
+    if settings.gime.moves:
+        pins = extremes(thresholds, {s: view.ground for s, view in steering.views.items()})
+        pair.order = Order(pins=pins)
+
+    def with_pins(plan: NDArray[np.int64]) -> NDArray[np.int64]:
+        return room_for(pair.order.pins, plan, cost, problem.source_names)
+
+    planned, take = take, with_pins(take)
     figures = pair.measure(take)
     bounds = thresholds_for(gate, figures["random"])
-    rows, cost, floor, cap = gio.strata(problem, result)
     # A plan may have fewer rows than its budget (duplicates of picks): it keeps their number.
     amount = float(budget) if problem.unit == "rows" else float(np.floor(result.budget))
     limits = gime.Limits(rows, cost, amount, floor, cap)
@@ -208,14 +223,30 @@ def steer(
     # The KL is solved within the thresholds for a budget in rows alone; under prices of tokens and
     # bounds on sources, quota moves from its optimum.
     free = take.ndim == 1 and problem.unit == "rows"
+    if settings.gime.moves:
+        # Columns of the user's own that profiles read are not in the assignments.
+        fixed = {m for m, roles in READS.items() if set(roles) & set(settings.gime.columns)}
+        if problem.unit != "rows":
+            # A plan knows the mean tokens of cells alone: longer rows would pass its budget.
+            fixed.add("volume")
+        samples = {source: view.sample for source, view in steering.views.items()}
+        pulls, figures = pulled(
+            bounds,
+            figures,
+            samples,
+            lambda p: pair.measure(take, replace(pair.order, pulls=p)),
+            fixed=fixed,
+        )
+        pair.order = replace(pair.order, pulls=pulls)
+        gate |= _plain(asdict(pair.order))
     best, best_short = (take, figures), move_distance(figures["selected"], bounds)
     margin = _MARGIN
-    for _ in range(1 + settings.gime.moves):
+    for _ in range(settings.gime.moves if best_short > 0 else 0):
         # A forecast that just meets a bound misses it half of the time.
         inside = [t.tightened(margin) for t in bounds]
         moved = _within(inside, cells, *best, result) if free else best[0]
-        if best_short > 0:
-            moved, _verdict = gime.meet(moved, cells, inside, pair.forecast(*best), tries=_TRIES)
+        moved, _verdict = gime.meet(moved, cells, inside, pair.forecast(*best), tries=_TRIES)
+        moved = with_pins(moved)
         margin *= 2
         if np.array_equal(moved, best[0]):
             break
@@ -227,8 +258,13 @@ def steer(
         if best_short == 0:
             break
     held = "thresholds of the metrics moved {} rows between clusters"
-    gate["rows_moved"] = int(np.maximum(best[0] - take, 0).sum())
-    return gio.with_take(problem, result, best[0], held), gate
+    gate["rows_moved"] = int(np.maximum(best[0] - planned, 0).sum())
+    result = gio.with_take(problem, result, best[0], held)
+    if pair.order.pulls:
+        to = ", ".join(f"{one.metric} (weight {one.weight:g})" for one in pair.order.pulls)
+        told = f"thresholds of the metrics pulled rows inside clusters towards {to}"
+        result = replace(result, binding=(*result.binding, told))
+    return result, gate
 
 
 def _law(result: gio.SelectionResult) -> NDArray[np.float64] | None:
@@ -274,22 +310,29 @@ def _within(
 
 
 class _Pair:
-    """Measures selected and random rows, and forecasts on a sample what a plan would give."""
+    """Measures selected and random rows, and forecasts on a sample what a plan would give.
+
+    Attributes:
+        order: Of the rows inside cells, once that is found.
+    """
 
     def __init__(
         self,
         steering: Steering,
-        keep: Callable[[NDArray[np.int64]], DataFrame],
+        keep: Callable[[NDArray[np.int64], Order], DataFrame],
         sizes: NDArray[np.int64],
     ) -> None:
         self._views = list(steering.views.values())
         self._sizes = sizes
         self._keep = keep
         self._random: dict[str, float] = {}
+        self.order = Order()
 
-    def measure(self, take: NDArray[np.int64]) -> dict[str, dict[str, float]]:
+    def measure(
+        self, take: NDArray[np.int64], order: Order | None = None
+    ) -> dict[str, dict[str, float]]:
         """Measure the rows that a plan keeps, and (once) a random draw as large."""
-        ids = self._keep(take).select("id")
+        ids = self._keep(take, order or self.order).select("id")
         first = not self._random
         selected: dict[str, float] = {}
         for view in self._views:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark import explode
-from gio_spark.explode.rows import reasons
+from gio_spark.explode.rows import PINNED_REASON, reasons
 from gio_spark.pipeline.context import Context
 from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
 
@@ -39,7 +39,7 @@ def in_strata(
 
     Args:
         ctx: The run.
-        rows: Rows to choose from: id, cluster and, for the density ratio, log_ratio.
+        rows: Rows to choose from: id, cluster and, for the density ratio, log_ratio; pull, pinned.
         sources: id, source of the same rows.
         counts: (K, S) rows.
         take: (K, S) rows to take.
@@ -87,7 +87,11 @@ def kept_by_source(ctx: Context, key: str, rows: DataFrame, sources: DataFrame) 
         settings=ctx.settings.explode,
         seed=ctx.settings.seed,
     )
-    told = reasons(plan.assign(cluster=plan["cluster"] // len(names)), ctx.settings.explode)
+    told = reasons(
+        plan.assign(cluster=plan["cluster"] // len(names)),
+        ctx.settings.explode,
+        pulled="pull" in rows.columns,
+    )
     text = [f"{reason} (source {names[i % len(names)]!r})" for i, reason in enumerate(told)]
     small = ctx.workspace.frame(
         pa.table({"stratum": pa.array(np.arange(len(text), dtype=np.int32)), "told": text})
@@ -96,7 +100,9 @@ def kept_by_source(ctx: Context, key: str, rows: DataFrame, sources: DataFrame) 
     return joined.select(
         "id",
         F.floor(F.col("stratum") / F.lit(len(names))).cast("int").alias("cluster"),
-        F.col("told").alias("reason"),
+        F.when(F.col("reason") == F.lit(PINNED_REASON), F.col("reason"))
+        .otherwise(F.col("told"))
+        .alias("reason"),
         "log_ratio",
     )
 

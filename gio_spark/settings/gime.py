@@ -124,8 +124,8 @@ class GimeSettings(StageSettings):
         default=3,
         ge=0,
         le=20,
-        description="Times that the plan is corrected after its rows were measured and missed a "
-        "threshold.",
+        description="Times that quotas are corrected after the plan's rows were measured and "
+        "missed a threshold; 0: the plan is only judged.",
     )
     on_refresh: bool = Field(
         default=True,

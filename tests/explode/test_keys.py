@@ -38,6 +38,14 @@ def test_keys_stay_inside_their_range_at_the_extremes():
         for temperature in (0.0, 0.25, 50.0):
             keys = ratio_keys(np.full(EXTREME.size, ratio), EXTREME, temperature=temperature)
             assert (np.abs(keys) < KEY_LIMIT).all()
+            for pull in (-np.inf, 1e9, np.inf, np.nan):
+                pulled = ratio_keys(
+                    np.full(EXTREME.size, ratio),
+                    EXTREME,
+                    temperature=temperature,
+                    pull=np.full(EXTREME.size, pull),
+                )
+                assert (np.abs(pulled) < KEY_LIMIT).all()
 
 
 def test_at_temperature_zero_a_larger_ratio_always_ranks_higher():
@@ -80,6 +88,25 @@ def test_a_hash_share_keeps_exactly_the_hashes_below_it():
         kept = keep(hash_keys(h), h, threshold.repeat(h.size), np.zeros(h.size, dtype=np.int64))
         share = min(take / rows, 1.0) if rows else 0.0
         np.testing.assert_array_equal(kept, h < round(share * HASH_RANGE))
+
+
+@pytest.mark.parametrize("rule", ["exact_count", "density_ratio"])
+def test_what_the_rows_taken_add_up_to_rises_with_the_weight_of_its_pull(rule):
+    h, random = hashes(20_000), np.random.default_rng(4)
+    value, ratio = random.normal(size=(2, h.size))
+    sums = []
+    for weight in (0.0, 0.5, 1.0, 2.0, 4.0, 16.0):
+        keys = rank_keys(rule, h, ratio, temperature=0.25, pull=weight * value)
+        sums.append(value[np.argsort(-keys)[:2_000]].sum())
+    assert (np.diff(sums) > 0).all()
+    # Nearly the best 2,000 that there are.
+    assert sums[-1] > 0.98 * np.sort(value)[-2_000:].sum()
+
+
+def test_a_pull_of_zero_draws_by_hash_as_before():
+    h = hashes(10_000)
+    drawn = rank_keys("exact_count", h, None, temperature=0.25, pull=np.zeros(h.size))
+    assert set(np.argsort(-drawn)[:500]) == set(np.argsort(-hash_keys(h))[:500])
 
 
 def test_wrong_rules_and_temperatures_are_refused():

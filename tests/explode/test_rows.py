@@ -87,6 +87,27 @@ def test_rows_are_the_same_at_any_partitioning(spark, table, plan, rule):
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize("rule", ["hash_share", "exact_count", "density_ratio"])
+def test_pulled_rows_are_exact_in_number_and_the_same_at_any_partitioning(spark, table, plan, rule):
+    chosen = settings(rule)
+    value = np.random.default_rng(3).normal(size=ROWS)
+    worth = dict(zip(table["id"].to_pylist(), value, strict=True))
+    whole = table.append_column("pull", pa.array(2 * value))
+    found = []
+    for partitions in (1, 7, 64):
+        assignments = spark.createDataFrame(whole).repartition(partitions)
+        full = with_thresholds(assignments, plan, settings=chosen, seed=3)
+        rows = kept(assignments, full, settings=chosen, seed=3).toArrow()
+        counts = np.bincount(rows["cluster"].to_numpy(), minlength=CLUSTERS)
+        np.testing.assert_array_equal(counts, plan["take"])
+        found.append((full["threshold"].tolist(), set(rows["id"].to_pylist())))
+    assert found[0] == found[1] == found[2]
+    plain = spark.createDataFrame(table)
+    full = with_thresholds(plain, plan, settings=chosen, seed=3)
+    before = ids(kept(plain, full, settings=chosen, seed=3))
+    assert np.mean([worth[i] for i in found[0][1]]) > np.mean([worth[i] for i in before]) + 0.2
+
+
 def test_a_stored_plan_decides_new_rows_and_leaves_old_ones_alone(spark, table, plan):
     chosen = settings("density_ratio")
     old = spark.createDataFrame(table.slice(0, 3_000))

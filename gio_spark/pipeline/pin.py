@@ -1,0 +1,108 @@
+"""Rows that hold the extremes of the pool's times, kept whatever their key.
+
+OIT's literal duration and delay are differences of extremes, which one row each decides: no order
+and no quota holds them, but a handful of rows does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pyspark.sql import functions as F
+
+from gio_spark.engine import bounded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gio_spark.gime.thresholds import Threshold
+    from gio_spark.pipeline.ground import Ground
+
+# Metric -> what its literal form is made of: a role, and whether its largest value is meant.
+_ENDS = {
+    "duration": (("event_time", False), ("event_time", True)),
+    "delay": (("event_time", True), ("ingest_time", True)),
+}
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A row that is always kept; stored with the plan.
+
+    Attributes:
+        id: Its id.
+        cluster: Its cell.
+        source: Its source, "" without one.
+    """
+
+    id: str
+    cluster: int
+    source: str
+
+
+def extremes(bounds: Sequence[Threshold], grounds: Mapping[str | None, Ground]) -> tuple[Pin, ...]:
+    """Return the rows that hold the extremes which thresholds in force are about.
+
+    Of rows with the same time it is the one of the smallest id. One job for each extreme.
+
+    Args:
+        bounds: Thresholds; only those of duration and delay pin rows.
+        grounds: Source (None: all rows) -> its tables.
+    """
+    wanted = {
+        (source, *end)
+        for source, _, metric in (t.metric.rpartition("/") for t in bounds)
+        for end in _ENDS.get(metric, ())
+    }
+    found: dict[str, Pin] = {}
+    for source, role, largest in sorted(wanted):
+        ground = grounds[source or None]
+        # Columns of the user's own under these roles are not in the assignments.
+        if role in ground.settings.gime.columns:
+            continue
+        time = F.col(role)
+        rows = ground.rows("pool").where(time.isNotNull())
+        first = rows.orderBy(time.desc() if largest else time.asc(), F.col("id").asc()).limit(1)
+        named = F.coalesce("source", F.lit("")).alias("source")
+        table = bounded(first.select("id", "cluster", named), 1, f"an extreme of {role}")
+        found |= {row["id"]: Pin(**row) for row in table.to_pylist()}
+    return tuple(found.values())
+
+
+def room_for(
+    pins: Sequence[Pin],
+    take: NDArray[np.int64],
+    cost: NDArray[np.float64],
+    names: Sequence[str],
+) -> NDArray[np.int64]:
+    """Return rows per cell with room for the pins: others give it up, the fullest cells first.
+
+    A source keeps what it may spend: only its own cells give, at least as much as the pin costs.
+    A pin for which there is nothing to give is left out.
+
+    Args:
+        pins: Rows to be kept.
+        take: Rows per cell, (K,), or per cell and source, (K, S).
+        cost: Amount of a row of each stratum, (K, S), in the budget's unit.
+        names: The S sources, where the plan has them.
+    """
+    rows = take.reshape(len(take), -1).copy()
+    need = np.zeros_like(rows)
+    for pin in pins:
+        need[pin.cluster, names.index(pin.source) if take.ndim > 1 else 0] += 1
+    for cell, source in np.argwhere(need > rows):
+        lack = int(need[cell, source] - rows[cell, source])
+        mine, freed = rows[:, source].copy(), 0.0
+        free = mine - need[:, source]
+        while freed < lack * cost[cell, source] and free.max() > 0:
+            giver = int(free.argmax())
+            mine[giver] -= 1
+            free[giver] -= 1
+            freed += cost[giver, source]
+        if freed >= lack * cost[cell, source]:
+            mine[cell] += lack
+            rows[:, source] = mine
+    return rows.reshape(take.shape)

@@ -1,0 +1,233 @@
+"""Rows inside cells, pulled towards metrics that a plan would miss.
+
+Sums and means over rows (volume, delay, granularity, distortion) depend on which rows of a cell are
+taken. So they are held there first, and the plan's rows per cell, its divergence with them, stay as
+they are. A row's key gets weight * z: z is its standardised value in the direction that helps. With
+the quotas as they are, what the rows taken add up to never gets worse as the weight rises.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pyspark.sql import functions as F
+
+from gio_spark.gime.accumulators import DAY
+from gio_spark.gime.gate import move_distance
+from gio_spark.gime.thresholds import additive
+from gio_spark.pipeline.pin import Pin
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark.sql import Column, DataFrame
+
+    from gio_spark.gime.subsets import Sample
+    from gio_spark.gime.thresholds import Threshold
+
+    Figures = dict[str, dict[str, float]]
+
+# First and largest weight; every weight tried is measured, so they are few.
+_FIRST, _LAST, _RAISES = 0.5, 16.0, 6
+# Metrics of rows, and the roles that they are read from; all stand in the assignments.
+READS = {
+    "volume": ("tokens",),
+    "delay": ("event_time", "ingest_time"),
+    "granularity": ("distance",),
+    "distortion": ("quality",),
+}
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A metric that rows are pulled towards; stored with the plan, and so the same at a refresh.
+
+    Attributes:
+        metric: Its name; `source/metric` pulls the rows of that source alone.
+        sign: 1 where the metric must rise, -1 where it must fall.
+        mean: Mean of what a row adds to the metric, over a sample of the pool; 0 for a sum over
+            the rows of a source.
+        scale: Standard deviation of what a row adds.
+        weight: Weight of the standardised value in the key.
+    """
+
+    metric: str
+    sign: int
+    mean: float
+    scale: float
+    weight: float
+
+    @property
+    def column(self) -> Column:
+        """What a row's key gets, from columns of the assignments; 0 where the value is unknown."""
+        source, _, metric = self.metric.rpartition("/")
+        value = _value(metric, {role: _number(role) for role in READS[metric]})
+        found = (value - F.lit(self.mean)) / F.lit(self.scale) * F.lit(self.sign * self.weight)
+        if source:
+            found = F.when(F.coalesce("source", F.lit("")) == F.lit(source), found)
+        return F.coalesce(found, F.lit(0.0))
+
+
+@dataclass(frozen=True)
+class Order:
+    """What decides between the rows of a cell beside the rule of the settings.
+
+    Attributes:
+        pulls: Metrics that rows are pulled towards.
+        pins: Rows that are always kept.
+    """
+
+    pulls: tuple[Pull, ...] = ()
+    pins: tuple[Pin, ...] = ()
+
+    @classmethod
+    def stored(cls, gate: Mapping[str, Any] | None) -> Order:
+        """Return that of a plan, from the `gate` of its facts."""
+        pulls, pins = ((gate or {}).get(name, ()) for name in ("pulls", "pins"))
+        return cls(tuple(Pull(**one) for one in pulls), tuple(Pin(**one) for one in pins))
+
+    @property
+    def columns(self) -> list[Column]:
+        """Columns `pull` and `pinned` of the assignments, where there is anything to say."""
+        found = []
+        if self.pulls:
+            found.append(reduce(lambda a, b: a + b, [p.column for p in self.pulls]).alias("pull"))
+        if self.pins:
+            found.append(F.col("id").isin([pin.id for pin in self.pins]).alias("pinned"))
+        return found
+
+
+def to_choose_from(assigned: DataFrame, scores: DataFrame | None, order: Order) -> DataFrame:
+    """Return the rows that a plan chooses from: id, cluster; log_ratio, pull, pinned if there are.
+
+    Args:
+        assigned: Assignments of the pool.
+        scores: id, cluster, log_ratio of the same rows; None where the rule uses none.
+        order: Pulls and pins; without any there are no such columns, and no join.
+    """
+    added = order.columns
+    if scores is None:
+        return assigned.select("id", "cluster", *added)
+    rows = scores.select("id", "cluster", "log_ratio")
+    return rows.join(assigned.select("id", *added), "id") if added else rows
+
+
+def pulled(
+    bounds: Sequence[Threshold],
+    figures: Figures,
+    samples: Mapping[str | None, Sample],
+    measure: Callable[[tuple[Pull, ...]], Figures],
+    *,
+    fixed: Collection[str] = (),
+) -> tuple[tuple[Pull, ...], Figures]:
+    """Raise the weights of metrics that are missed until all are met, or weights are at their end.
+
+    Args:
+        bounds: Thresholds for selections of this size.
+        figures: Metrics of the plan's rows ("selected") without pulls.
+        samples: Source (None: all rows) -> a sample of its rows.
+        measure: Pulls -> metrics of the rows that the same plan keeps with them.
+        fixed: Plain names of metrics that must not be pulled.
+
+    Returns:
+        The pulls nearest to the thresholds, and their metrics; none where no metric of rows is
+        missed: nothing is computed then.
+    """
+    held = {
+        t.metric: t
+        for t in bounds
+        if (name := t.metric.rpartition("/")[2]) in READS and name not in fixed
+    }
+    now = figures["selected"]
+    if all(t.met(now.get(m)) or now.get(m) is None for m, t in held.items()):
+        return (), figures
+    searches = {m: s for m in held if (s := _search(m, samples)) is not None}
+    best: tuple[tuple[Pull, ...], Figures] = ((), figures)
+    short = move_distance(now, bounds)
+    for _ in range(_RAISES):
+        raised = {m: s.step(held[m], now.get(m)) for m, s in searches.items()}
+        if raised == searches:
+            break
+        searches = raised
+        pulls = tuple(s.pull for s in searches.values() if s.pull.weight > 0)
+        found = measure(pulls)
+        now = found["selected"]
+        away = move_distance(now, bounds)
+        if away < short:
+            best, short = (pulls, found), away
+        if short == 0:
+            break
+    return best
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The weight of one pull: doubled while it is too small, halved into where it was too large."""
+
+    pull: Pull
+    low: float = 0.0
+    high: float = math.inf
+
+    def step(self, threshold: Threshold, value: float | None) -> _Search:
+        """Return the next weight for what was measured; the same one where that is enough."""
+        if value is None or threshold.met(value):
+            return self
+        sign = -1 if threshold.direction == "less" else 1
+        if threshold.upper is not None:
+            sign = 1 if value < threshold.bound else -1
+        weight = self.pull.weight
+        pull = self.pull if weight else replace(self.pull, sign=sign)
+        # Only a band is ever passed by.
+        low, high = (weight, self.high) if sign == pull.sign else (self.low, weight)
+        after = min(max(_FIRST, 2 * low), _LAST) if math.isinf(high) else (low + high) / 2
+        return _Search(replace(pull, weight=after), low, high)
+
+
+def _search(name: str, samples: Mapping[str | None, Sample]) -> _Search | None:
+    """Return where to start; None where the metric is not a sum or mean of a column of rows."""
+    source, _, metric = name.rpartition("/")
+    values = _of_sample(samples[source or None], metric)
+    if values is None:
+        return None
+    # What a source's rows add up to depends on their number too: rows of others add nothing.
+    mean = 0.0 if source and additive(metric) else float(values.mean())
+    return _Search(Pull(name, 1, mean, float(values.std()), 0.0))
+
+
+def _of_sample(sample: Sample, metric: str) -> NDArray[np.float64] | None:
+    """Return what each row of the sample adds to a metric, (n,); None where it is no such metric.
+
+    Profiles define metrics as they like: the sample's own value must be the sum or mean of these.
+    """
+    rows, reads = sample.rows, READS[metric]
+    if any(role not in rows for role in reads):
+        return None
+    valid = np.all([rows[r].valid for r in reads], axis=0)
+    values = np.asarray(_value(metric, {r: rows[r].values for r in reads}), np.float64)
+    values = np.where(valid, values, 0.0) if additive(metric) else values[valid]
+    whole = sample.metrics().get(metric)
+    if whole is None or values.size == 0 or values.std() == 0:
+        return None
+    mine = values.sum() if additive(metric) else values.mean()
+    return values if math.isclose(mine, whole, rel_tol=1e-6, abs_tol=1e-9) else None
+
+
+def _value(metric: str, columns: Mapping[str, Any]) -> Any:
+    """Return what a row adds to a metric, from numpy columns or from Spark's."""
+    if metric == "volume":
+        return columns["tokens"]
+    if metric == "delay":
+        return (columns["ingest_time"] - columns["event_time"]) / float(DAY)
+    return columns["distance"] if metric == "granularity" else 1.0 - columns["quality"]
+
+
+def _number(role: str) -> Column:
+    if role.endswith("_time"):
+        return F.unix_micros(F.col(role).cast("timestamp"))
+    value = F.col(role).cast("double")
+    # A row without tokens adds none to the volume; other missing values count as the mean.
+    return F.coalesce(value, F.lit(0.0)) if role == "tokens" else value

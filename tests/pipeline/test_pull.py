@@ -1,0 +1,246 @@
+"""Rows pulled inside cells towards metrics of rows that the plan would miss."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gio_spark import explode
+from gio_spark.engine.progress import Progress
+from gio_spark.explode import rank_keys, thresholds_of_arrays
+from gio_spark.explode.keys import HASH_RANGE, keep
+from gio_spark.gime import Constants, Threshold
+from gio_spark.gime.subsets import Sample
+from gio_spark.pipeline.pin import Pin, room_for
+from gio_spark.pipeline.pull import pulled
+from gio_spark.pipeline.refresh import refresh
+from tests.pipeline import jobs
+
+pytestmark = pytest.mark.embedded
+
+CELLS, ROWS, TAKEN = 6, 3_000, 100
+
+
+class World:
+    """Rows in arrays, of which a plan keeps 100 of each cell by the keys of `exact_count`."""
+
+    def __init__(self, profile: str = "text", seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.tokens = rng.integers(5, 50, ROWS)
+        self.quality = rng.random(ROWS)
+        self.cluster = rng.integers(0, CELLS, ROWS)
+        self.hashes, self.ties = rng.integers(0, HASH_RANGE, (2, ROWS))
+        columns = {"cluster": self.cluster, "tokens": self.tokens, "quality": self.quality}
+        if profile == "tabular":
+            columns["numeric:age"] = rng.normal(40, 9, ROWS)
+        self.sample = Sample.from_arrow(pa.table(columns), profile, Constants({"clusters": CELLS}))
+        self.measured = 0
+
+    def figures(self, pulls=()):
+        """Measure the rows that the plan keeps."""
+        self.measured += 1
+        values = {"volume": self.tokens, "distortion": 1 - self.quality}
+        pull = sum(
+            (p.sign * p.weight * (values[p.metric] - p.mean) / p.scale for p in pulls),
+            np.zeros(ROWS),
+        )
+        keys = rank_keys(
+            "exact_count", self.hashes, None, temperature=0.25, pull=pull if pulls else None
+        )
+        found = thresholds_of_arrays(self.cluster, keys, self.ties, np.full(CELLS, TAKEN))
+        own = self.cluster
+        inside = keep(keys, self.ties, found.threshold[own], found.tie[own])
+        assert np.bincount(own[inside]).tolist() == [TAKEN] * CELLS
+        return {"selected": self.sample.metrics(np.flatnonzero(inside))}
+
+    def held(self, *bounds, **more):
+        first = self.figures()
+        self.measured = 0
+        return first["selected"], *pulled(bounds, first, {None: self.sample}, self.figures, **more)
+
+
+def volume(bound: float) -> Threshold:
+    return Threshold("volume", bound, "more", "by hand", 0.9, 12_000.0, 26_000.0)
+
+
+def distortion(bound: float, upper: float | None = None) -> Threshold:
+    return Threshold("distortion", bound, "less", "by hand", 0.9, 0.8, 0.1, upper)
+
+
+def test_two_metrics_that_a_plan_misses_are_met_by_the_order_inside_cells():
+    world = World()
+    before, pulls, figures = world.held(volume(18_500), distortion(0.42))
+    assert before["volume"] < 18_500 and before["distortion"] > 0.42
+    after = figures["selected"]
+    assert after["volume"] >= 18_500 and after["distortion"] <= 0.42
+    assert {p.metric: p.sign for p in pulls} == {"volume": 1, "distortion": -1}
+    # No more than is needed: the first weights are enough here.
+    assert all(p.weight <= 1 for p in pulls)
+    assert world.measured <= 3
+
+
+def test_nothing_is_measured_where_no_metric_of_rows_is_missed():
+    world = World()
+    scope = Threshold("scope", 2.0, "more", "by hand", 1.0, 0.0, 1.0)
+    before, pulls, figures = world.held(volume(10_000), distortion(0.9), scope)
+    assert pulls == () and figures["selected"] == before and world.measured == 0
+
+
+def test_what_cannot_be_met_is_brought_as_far_as_it_can_in_a_few_steps():
+    world = World()
+    _, pulls, figures = world.held(volume(10**6))
+    best = sum(np.sort(world.tokens[world.cluster == c])[-TAKEN:].sum() for c in range(CELLS))
+    assert world.measured == 6 and pulls[0].weight == 16.0
+    assert 0.99 * best <= figures["selected"]["volume"] <= best
+
+
+def test_a_band_is_not_passed_by():
+    world = World()
+    before, pulls, figures = world.held(distortion(0.40, upper=0.42))
+    assert before["distortion"] > 0.42
+    assert 0.40 <= figures["selected"]["distortion"] <= 0.42
+    assert 0 < pulls[0].weight < 0.5
+
+
+def test_metrics_that_are_fixed_or_no_sum_of_their_column_are_left_alone():
+    world = World()
+    assert world.held(volume(10**6), fixed={"volume"})[1] == ()
+    # A table's volume is in bits of its fields, its distortion in missing cells.
+    table = World("tabular")
+    assert table.held(volume(10**6), distortion(-1.0))[1] == () and table.measured == 0
+
+
+def test_pins_get_room_from_the_fullest_cells_of_their_source_within_the_budget():
+    one = np.ones((3, 1))
+    pins = [Pin("a", 1, ""), Pin("b", 1, "")]
+    assert room_for(pins, np.array([5, 0, 3]), one, ()).tolist() == [3, 2, 3]
+    assert room_for(pins, np.array([5, 2, 3]), one, ()).tolist() == [5, 2, 3]
+    assert room_for(pins, np.array([1, 0, 0]), one, ()).tolist() == [1, 0, 0]
+    take, flat = np.array([[4, 3], [0, 0]]), np.ones((2, 2))
+    mine = [Pin("a", 1, "y")]
+    assert room_for(mine, take, flat, ("x", "y")).tolist() == [[4, 2], [0, 1]]
+    # In tokens as many rows go as the pinned one costs.
+    dear = np.array([[1.0, 2.0], [1.0, 3.0]])
+    assert room_for(mine, take, dear, ("x", "y")).tolist() == [[4, 1], [0, 1]]
+
+
+# ---- whole runs --------------------------------------------------------------------------------
+
+HELD = {"thresholds": {"volume": 0.6, "distortion": 0.8}, "screen": 20, "sample": 600}
+
+
+def with_quality(table: pa.Table, seed: int) -> pa.Table:
+    quality = np.random.default_rng(seed).random(table.num_rows)
+    return table.append_column("score", pa.array(quality))
+
+
+def made_in(folder, files=1, **changes):
+    pool = folder / ("pool" if files > 1 else "pool.parquet")
+    if not pool.exists():
+        jobs.write(with_quality(jobs.vector_pool(), 5), pool, files)
+    jobs.write(with_quality(jobs.vector_target(), 6), folder / "target.parquet")
+    given = {
+        "pool": str(pool), "budget": 60, "gime": HELD, "within_cluster": "density_ratio",
+        "columns": {"quality": "score"}, **changes,
+    }  # fmt: skip
+    return jobs.settings(folder, **given)
+
+
+def gate_of(folder):
+    """The gate's facts of the newest plan in a folder's workspace."""
+    records = jobs.table(folder / "ws", "runs").to_pylist()
+    plans = sorted((r for r in records if r["stage"] == "plan"), key=lambda r: r["finished"])
+    return json.loads(plans[-1]["detail"])["gate"]
+
+
+@pytest.fixture(scope="module")
+def held(spark, tmp_path_factory):
+    """A run that may not correct its plan, and one that may."""
+    folder = tmp_path_factory.mktemp("pull")
+    free, made = made_in(folder, gime={**HELD, "moves": 0}), made_in(folder)
+    first = jobs.go(free)
+    judged = gate_of(folder)
+    run = jobs.go(made)
+    return folder, (free, first, judged), (made, run, gate_of(folder))
+
+
+def test_a_run_meets_by_order_inside_cells_what_its_plan_misses(held):
+    _, (free, first, judged), (made, run, gate) = held
+    failed = {c["metric"] for c in first.summary["gate"]["checks"] if not c["passed"]}
+    assert failed == {"volume", "distortion"}
+    assert run.summary["gate"]["passed"], run.summary["gate"]["why"]
+    # No quota moved, and none is moved without corrections.
+    assert run.plan["take"].tolist() == first.plan["take"].tolist()
+    assert judged["moved"] == gate["moved"] == 0 and judged["pulls"] == []
+    assert [p["metric"] for p in gate["pulls"]] == ["volume", "distortion"]
+    rows = jobs.picked(made, run)
+    assert rows.num_rows == 60
+    assert rows["gio_id"].to_pylist() != jobs.picked(free, first)["gio_id"].to_pylist()
+    assert "pulled towards the metrics" in rows["gio_reason"][0].as_py()
+    assert any("towards volume" in told for told in run.summary["binding"])
+
+
+def test_pulled_rows_are_the_same_from_seven_files(held, tmp_path):
+    _, _, (made, run, gate) = held
+    ids = jobs.picked(made, run)["gio_id"].to_pylist()
+    assert jobs.picked_ids(made_in(tmp_path, files=7)) == ids
+    assert gate_of(tmp_path)["pulls"] == gate["pulls"]
+
+
+def test_new_rows_are_pulled_by_the_means_and_weights_of_the_plan(held, spark):
+    folder, _, (made, run, gate) = held
+    new = with_quality(jobs.vector_pool(300, seed=11, name="n"), 7)
+    jobs.write(
+        pa.concat_tables([with_quality(jobs.vector_pool(), 5), new]), folder / "pool.parquet"
+    )
+    done = refresh(made, progress=Progress("silent"))
+    rows = jobs.picked(made, run)["gio_id"].to_pylist()
+    added = sorted(i for i in rows if i.startswith("n"))
+    assert done.new_rows == 300 and len(added) == done.added > 0
+    # The same by hand, from what stands in the tables.
+    scores = jobs.table(folder / "ws", "scores").to_pandas()
+    mine = scores[scores["id"].str.startswith("n")][["id", "cluster", "log_ratio"]]
+    mine = mine.merge(new.select(["id", "words", "score"]).to_pandas(), on="id")
+    values = {"volume": mine["words"], "distortion": 1 - mine["score"]}
+    mine["pull"] = sum(
+        p["sign"] * p["weight"] * (values[p["metric"]] - p["mean"]) / p["scale"]
+        for p in gate["pulls"]
+    )
+    frame = spark.createDataFrame(
+        pa.Table.from_pandas(mine[["id", "cluster", "log_ratio", "pull"]], preserve_index=False)
+    )
+    wanted = explode.kept(frame, run.plan, settings=made.explode, seed=made.seed)
+    assert sorted(wanted.toArrow()["id"].to_pylist()) == added
+    bare = explode.kept(frame.drop("pull"), run.plan, settings=made.explode, seed=made.seed)
+    assert sorted(bare.toArrow()["id"].to_pylist()) != added
+
+
+def test_rows_that_hold_the_extremes_of_a_held_duration_are_always_kept(spark, tmp_path):
+    pool = jobs.vector_pool(300)
+    hours = np.random.default_rng(3).integers(0, 24 * 300, 300)
+    at = np.datetime64("2024-01-01", "us") + hours.astype("timedelta64[h]")
+    # The target is of blob 0 alone; these are of blobs 3, 1 and 2.
+    at[[7, 9]] = np.datetime64("2020-01-01", "us")
+    at[6] = np.datetime64("2026-01-01", "us")
+    jobs.write(pool.append_column("at", pa.array(at)), tmp_path / "pool.parquet")
+    target = jobs.vector_target()
+    jobs.write(
+        target.append_column("at", pa.array(at[: target.num_rows])), tmp_path / "target.parquet"
+    )
+    given = {"thresholds": {"duration": 0.0}, "screen": 20, "sample": 300}
+    made = jobs.settings(tmp_path, budget=60, columns={"event_time": "at"}, gime=given)
+    run = jobs.go(made)
+    rows = jobs.picked(made, run).to_pandas().set_index("gio_id")
+    assert len(rows) == 60 == run.plan["take"].sum()
+    pinned = rows[rows["gio_reason"].str.contains("an extreme of the pool's times")]
+    # Of two rows with the first time, that of the smaller id.
+    assert sorted(pinned.index) == ["p00006", "p00007"]
+    figures = jobs.table(tmp_path / "ws", "metrics").to_pandas()
+    literal = figures[(figures["metric"] == "duration") & (figures["form"] == "literal")]
+    values = literal.set_index(literal["group"].str.removeprefix("group="))["value"]
+    assert values["selected"] == values["pool"]
+    free = made.model_copy(update={"gime": made.gime.model_copy(update={"moves": 0})})
+    assert not {"p00006", "p00007"} & set(jobs.picked_ids(free))
