@@ -100,7 +100,9 @@ def versions(names: tuple[str, ...] = SCIENTIFIC + OTHERS) -> dict[str, str]:
 
 
 def _of_package(name: str, package: Distribution, limit: int) -> Iterator[Paragraph]:
-    description = package.metadata.get_payload()  # type: ignore[attr-defined]
+    # As a header: the backport of this module, which some library may have put in its place by
+    # now, empties the body of the message.
+    description = package.metadata.get("Description")  # type: ignore[attr-defined]
     if isinstance(description, str):
         yield from _cut(name, "readme", "README", description)
     sources = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,21 @@ def test_files_that_are_there_are_left_alone(tmp_path: Path):
     build("images", tmp_path)
     assert before != {name: path.stat().st_mtime_ns for name, path in paths.items()}
     assert pq.read_table(paths["target"]).num_rows == 120
+
+
+def test_paragraphs_are_the_same_with_the_backport_of_importlib_metadata():
+    code = (
+        "import sys, json; {}from gio_spark.demo.paragraphs import read_paragraphs as r;"
+        "print(json.dumps([[p.key, p.text] for p in r(('joblib', 'packaging'))]))"
+    )
+    plain, ported = (
+        subprocess.run(
+            [sys.executable, "-c", code.format(first)], capture_output=True, text=True, check=True
+        ).stdout
+        for first in ("", "import importlib_metadata; ")
+    )
+    assert "README#" in plain
+    assert plain == ported
 
 
 def test_paragraphs_are_prose_and_each_text_comes_once():
