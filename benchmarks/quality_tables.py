@@ -76,7 +76,11 @@ def _ranks(told: pd.DataFrame, weak: set) -> scores.Ranks:
     fair = told[~told["method"].isin([ORACLE, FULL])]
     keep = [k not in weak for k in
             fair[["task", "measure", "budget"]].itertuples(index=False, name=None)]  # fmt: skip
-    return scores.ranks(fair[keep])
+    fair = fair[keep]
+    # A mean over one seed is no match for one over five.
+    cells = fair[np.isfinite(fair["value"])].groupby("method").size()
+    enough = cells.index[2 * cells >= cells.max()]
+    return scores.ranks(fair[fair["method"].isin(enough)])
 
 
 def _rank_lines(ranked: scores.Ranks, told: pd.DataFrame) -> list[str]:
@@ -87,7 +91,7 @@ def _rank_lines(ranked: scores.Ranks, told: pd.DataFrame) -> list[str]:
         (
             f"Over {ranked.blocks} comparisons (task and budget) in which knowing the truth helps; "
             f"two methods {ranked.critical:.2f} apart differ (Nemenyi, 5 %). A method with few "
-            "budgets or tasks is not ranked."
+            "tasks or seeds is not ranked."
         ),
         "",
         "| method | mean rank | seconds | memory, MB | failed |",
@@ -109,18 +113,21 @@ def _headroom(told: pd.DataFrame, weak: set, default: str) -> tuple[list[str], l
     """Return the share of the oracle's gain over random that each method reaches."""
     good = told[np.isfinite(told["value"]) & (told["method"] != FULL)].copy()
     good["value"] *= np.where(good["higher_is_better"].astype(bool), 1.0, -1.0)
-    means = good.groupby(["task", "measure", "budget", "method"])["value"].mean()
-    wide = means.unstack("method")
-    wide = wide[[key not in weak for key in wide.index]]
+    wide = good.pivot_table(
+        index=["task", "measure", "budget", "seed"], columns="method", values="value"
+    )
+    wide = wide[[key[:3] not in weak for key in wide.index]]
     if wide.empty or BASELINE not in wide or ORACLE not in wide:
         return [], []
-    room = wide[ORACLE] - wide[BASELINE]
     gain = wide.sub(wide[BASELINE], axis=0)
+    # What there was to gain on the same seeds: a method with few of them has other samples.
+    room = gain.notna().mul(gain[ORACLE], axis=0).where(gain.notna())
+    at = ["task", "budget"]
+    mean, most = gain.groupby(at).mean(), room.groupby(at).mean()
     # Medians: one task with little headroom would drown the others in its noise.
-    by_budget = gain.div(room, axis=0).groupby("budget").median()
+    by_budget = (mean / most).groupby("budget").median()
     # Sums over budgets in a task's own unit; only budgets at which a method has a value.
-    known = gain.notna().mul(room, axis=0).groupby("task").sum()
-    by_task = gain.groupby("task").sum(min_count=1) / known
+    by_task = _by_task(mean) / _by_task(most)
     # Methods with most of the tasks first: a mean over one task says little beside one over all.
     few = by_task.notna().sum() * 2 < len(by_task)
     order = by_task.mean().to_frame("share").assign(few=few)
@@ -146,7 +153,11 @@ def _headroom(told: pd.DataFrame, weak: set, default: str) -> tuple[list[str], l
             continue
         cells = [f"{by_budget.at[b, method]:.2f}" for b in budgets]
         cells.append(f"{by_task[method].mean():.2f}")
-        apart = (by_task[method] - by_task[default]).dropna() if default in by_task else None
+        apart = None
+        if default in gain:
+            rival = gain[[default]].where(gain[[method]].notna().to_numpy())
+            same = _by_task(rival.groupby(at).mean()).div(_by_task(most[[method]]).to_numpy())
+            apart = (by_task[method] - same[default]).dropna()
         told_apart, tasks = "", by_task[method].notna().sum()
         if apart is not None and len(apart) and method != default:
             told_apart = f"{apart.mean():+.2f}"
@@ -155,6 +166,10 @@ def _headroom(told: pd.DataFrame, weak: set, default: str) -> tuple[list[str], l
         lines.append(f"| {method} | {' | '.join(cells)} | {tasks} | {told_apart} |")
         figures.append(_figure(f"share of the headroom: {method}", by_task[method].mean(), "share"))
     return [*lines, ""], figures
+
+
+def _by_task(values: pd.DataFrame) -> pd.DataFrame:
+    return values.groupby("task").sum(min_count=1)
 
 
 def _against(told: pd.DataFrame, method: str, others: tuple[str, ...]) -> pd.DataFrame:
