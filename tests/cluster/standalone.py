@@ -38,8 +38,10 @@ def wait_for(what: str, ready: Callable[[], bool], seconds: float = 90) -> None:
 
 def environment() -> dict[str, str]:
     """Return the environment of every process of the cluster: this interpreter, this host."""
+    # An embedded session marks this process as a Connect client, which a submitted job is not.
+    inherited = {k: v for k, v in os.environ.items() if "CONNECT" not in k and "REMOTE" not in k}
     return {
-        **os.environ,
+        **inherited,
         "SPARK_HOME": str(SPARK_HOME),
         "SPARK_LOCAL_IP": HOST,
         "PYSPARK_PYTHON": sys.executable,
