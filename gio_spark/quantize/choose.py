@@ -14,6 +14,7 @@ from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE
 from gio_spark.quantize.partial import ADDED_ROWS, SENT_BYTES
 from gio_spark.quantize.passes import GROUP_BYTES
 from gio_spark.quantize.seeding import lloyd, plus_plus, sample_bytes
+from gio_spark.quantize.together import held_bytes
 
 MOST_CLUSTERS = 65_536
 PYTHON_BYTES = 260 << 20
@@ -33,17 +34,20 @@ class MemoryForecast:
     """Bytes that a fit and an assignment need at most.
 
     Attributes:
-        worker: One Python worker: interpreter, codebook, sums, batches and scores.
+        worker: One Python worker: interpreter, codebook, sums, batches and scores; where the table
+            is small, also the rows of all passes.
         driver: The driver's Python: interpreter, first-centre sample, sums and centroids. Spark's
             own memory is not in it.
         shared: Part of `worker` that a process has once, however many tasks it runs.
         between: What one task leaves with the engine for the next stage.
+        task: Part of `worker` that each task has, where passes are jobs.
     """
 
     worker: int
     driver: int
     shared: int
     between: int
+    task: int
 
     def together(self, tasks: int) -> int:
         """Return the bytes of one process that is driver, workers and engine (the embedded one).
@@ -51,8 +55,7 @@ class MemoryForecast:
         Args:
             tasks: Tasks that run at once, one per core.
         """
-        own = self.worker - self.shared
-        return ENGINE_BYTES + self.driver + self.shared + tasks * (own + self.between)
+        return ENGINE_BYTES + self.driver + self.shared + tasks * (self.task + self.between)
 
 
 def forecast(
@@ -83,11 +86,14 @@ def forecast(
     if rows is not None:
         sample = min(sample, rows * dimension * 4)
     shared = PYTHON_BYTES + book
+    task = max(sums + scores + batch + added + 2 * SENT_BYTES, combined)
+    held = 0 if rows is None else held_bytes(rows, dimension, clusters)
     return MemoryForecast(
-        worker=shared + max(sums + scores + batch + added + 2 * SENT_BYTES, combined),
+        worker=shared + max(task, held + sums + scores + batch + added if held else 0),
         driver=PYTHON_BYTES + 3 * sample + 3 * sums + 3 * codebook,
         shared=shared,
         between=sums,
+        task=task,
     )
 
 

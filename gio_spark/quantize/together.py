@@ -64,14 +64,14 @@ def all_passes(fit: MiniBatchKMeans, df: DataFrame, state: KMeansState) -> KMean
     used = min(1.0, share * passes)
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-        rows = _Rows(dimension)
+        rows = _Rows(math.ceil(used * info["rows"]), dimension, unit=fit.spherical)
         for batch in batches:
             rows.add(batch)
         if used >= 1.0 and rows.count != info["rows"]:
             return
         begun = start.load()
         first = KMeansState.of(begun["centroids"], begun["weights"], info)
-        yield _run(fit, rows.joined(unit=fit.spherical), first, share)
+        yield _run(fit, rows.joined(), first, share)
 
     wanted = df.select(
         F.col("id").cast("string").alias("id"), "vector", hash53("id", salt).alias("position")
@@ -90,30 +90,56 @@ def all_passes(fit: MiniBatchKMeans, df: DataFrame, state: KMeansState) -> KMean
     return KMeansState.from_table(done, json.loads(done["info"].drop_null()[0].as_py()))
 
 
-class _Rows:
-    """Rows of a task as they come, without a second copy of the vectors."""
+def held_bytes(
+    rows: int, dimension: int, clusters: int, *, batch_rows: int | None = None, passes: int = 20
+) -> int:
+    """Return the bytes of rows that one worker holds where it does all passes; 0 where none does.
 
-    def __init__(self, dimension: int) -> None:
-        self.dimension = dimension
+    Args:
+        rows: Rows of the table.
+        dimension: Length of the vectors.
+        clusters: K.
+        batch_rows: Rows per pass; None: as many as a fit takes by itself.
+        passes: Passes at most.
+    """
+    share = min(1.0, (batch_rows or max(64 * clusters, 16_384)) / max(rows, 1))
+    values = min(1.0, share * passes) * rows * dimension
+    if values > VALUES:
+        return 0
+    # The rows, and those of a pass besides where a pass does not take all.
+    return int(4 * (values + (share * rows * dimension if share < 1.0 else 0)))
+
+
+class _Rows:
+    """Rows of a task as they come: each vector is copied once, to where it stays."""
+
+    def __init__(self, expected: int, dimension: int, *, unit: bool) -> None:
         self.count = 0
-        self._parts: list[tuple[pa.Array, FloatMatrix, npt.NDArray[np.int64]]] = []
+        self._unit = unit
+        # Hash shares are met up to some square roots; memory that is not written costs nothing.
+        room = expected + 8 * math.isqrt(expected) + 64
+        self._vectors = np.empty((room, dimension), np.float32)
+        self._ids: list[pa.Array] = []
+        self._positions: list[npt.NDArray[np.int64]] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
-        vectors = decode_vectors(batch.column("vector"), self.dimension)
-        self._parts.append((batch.column("id"), vectors, batch.column("position").to_numpy()))
-        self.count += len(vectors)
+        vectors = decode_vectors(batch.column("vector"), self._vectors.shape[1])
+        end = self.count + len(vectors)
+        if end > len(self._vectors):
+            more = np.empty((2 * end, self._vectors.shape[1]), np.float32)
+            more[: self.count] = self._vectors[: self.count]
+            self._vectors = more
+        self._vectors[self.count : end] = unit_rows(vectors) if self._unit else vectors
+        # Slices of a batch would keep all of it, vectors as well.
+        self._ids.append(pa.concat_arrays([batch.column("id")]))
+        self._positions.append(np.array(batch.column("position").to_numpy()))
+        self.count = end
 
-    def joined(self, *, unit: bool) -> tuple[pa.Array, FloatMatrix, npt.NDArray[np.int64]]:
+    def joined(self) -> tuple[pa.Array, FloatMatrix, npt.NDArray[np.int64]]:
         """Return ids, vectors (n, d) and positions, in the order they came."""
-        vectors = np.empty((self.count, self.dimension), np.float32)
-        ids, positions, at = [], [], 0
-        for own, part, where in self._parts:
-            vectors[at : at + len(part)] = unit_rows(part) if unit else part
-            ids.append(own)
-            positions.append(where)
-            at += len(part)
-        self._parts = []
-        return pa.concat_arrays(ids), vectors, np.concatenate(positions)
+        positions = np.concatenate(self._positions) if self._positions else np.empty(0, np.int64)
+        ids = pa.concat_arrays(self._ids) if self._ids else pa.array([], pa.string())
+        return ids, self._vectors[: self.count], positions
 
 
 def _run(

@@ -20,6 +20,14 @@ def test_clusters_fit_the_memory_given():
     assert 1 < small < auto_clusters(10**9, 1024)
 
 
+def test_a_worker_that_does_all_passes_is_forecast_to_hold_their_rows():
+    small, large = (forecast(1_500, 256, rows=n) for n in (200_000, 10**8))
+    assert small.worker - large.worker > 200_000 * 256 * 4 * 0.9
+    assert large.worker == forecast(1_500, 256).worker
+    # The embedded engine does such fits pass by pass, unless they are tiny.
+    assert small.task == large.task
+
+
 def test_error_falls_and_has_its_elbow_at_the_planted_clusters():
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((16, 10)) * 10
