@@ -31,7 +31,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of faiss and assignment")
-    parser.add_argument("--mllib-rows", type=int, default=200_000, help="a size MLlib can finish")
+    parser.add_argument("--mllib-rows", type=int, default=1_000_000, help="a size MLlib can finish")
     parser.add_argument("--end-rows", type=int, default=500_000, help="rows of one core to two")
     parser.add_argument("--score-rows", type=int, default=200_000, help="rows of the curves")
     parser.add_argument("--dimension", type=int, default=384)

@@ -197,7 +197,12 @@ def part_mllib(a: argparse.Namespace, engine: str) -> dict:
     from gio_spark.engine import session
 
     # MLlib computes in the JVM: it gets the optimising compiler, which our own runs do without.
-    spark = session("spark", **{"spark.driver.extraJavaOptions": "-XX:+UseParallelGC"})
+    # Its cached blocks are float64: 3 GB at a million rows of 384.
+    conf = {
+        "spark.driver.extraJavaOptions": "-XX:+UseParallelGC",
+        "spark.driver.memory": "12g",
+    }
+    spark = session("spark", **conf)
     x = matrix(paths(a, a.mllib_rows))
     lists = Path(a.data) / f"lists-{a.mllib_rows}-{a.dimension}"
     if not lists.exists():
@@ -220,7 +225,8 @@ def part_mllib(a: argparse.Namespace, engine: str) -> dict:
         model = fit.fit(df)
         took = time.perf_counter() - began
         centres = np.array(model.clusterCenters(), dtype=np.float32)
-        found = inertia(x, centres, a.cores)
+        # Over the same rows as ours.
+        found = inertia(x[: a.score_rows], centres, a.cores)
         curve.append({"pass": steps, "seconds": took, "inertia": found})
     return {"curve": curve}
 
