@@ -5,11 +5,11 @@
 
 Every run is a process of its own, start of the engine included. The published way is: MLlib's
 K-means of pool and of target, each with its 20 iterations, its own start (k-means||) and the
-published K = 1,500 (start and three iterations measured on a sample, iterations scaled by rows), the
-published gradient loop on 1,500 x 1,500 centroids of the task's dimension (two picks measured at the
-start and two after 1,000 picks, for each pick costs more than the one before), and an explosion that
-compares each row's centroid with the selected ones by float equality (measured on a sample, scaled
-by rows). Embedding is not in it.
+published K = 1,500 (start and three iterations measured on a sample, iterations scaled by rows),
+the published gradient loop on 1,500 x 1,500 centroids of the task's dimension (two picks measured
+at the start and two after 1,000 picks, for each pick costs more than the one before), and an
+explosion that compares each row's centroid with the selected ones by float equality (measured on a
+sample, scaled by rows). Embedding is not in it.
 Prints a table and writes benchmarks/results/pipeline.json.
 """
 
