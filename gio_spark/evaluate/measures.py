@@ -142,7 +142,9 @@ _ALL = (
     Measure("cross_entropy", "cross-entropy, nats per word", False, 1, _cross_entropy, "texts"),
     Measure("proxy_linear", "linear model", True, 1, proxies.linear, "labels"),
     Measure("proxy_boosting", "boosted trees", True, 2, proxies.boosting, "labels", default=False),
-    Measure("proxy_cnn", "small CNN", True, 1, proxies.cnn, "labels", default=False),
+    Measure(
+        "proxy_cnn", "small convolutional network", True, 2, proxies.cnn, "labels", default=False
+    ),
 )
 MEASURES = {m.name: m for m in _ALL}
 

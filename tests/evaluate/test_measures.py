@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -148,3 +150,22 @@ def test_the_cnn_says_what_it_needs(arena, ruler):
     error = InputError if proxies.has_torch() else MissingExtraError
     with pytest.raises(error, match="proxy_cnn"):
         MEASURES["proxy_cnn"].judge(arena, ruler, np.arange(50), 0)
+
+
+def test_the_cnn_learns_shapes_and_gives_the_same_score_beside_others():
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 500)
+    images = rng.random((500, 10, 10), dtype=np.float32)
+    for image, label in zip(images, labels, strict=True):
+        row, column = rng.integers(0, 7, 2)  # a bar anywhere: up, along, or none
+        image[row : row + (4 if label == 0 else 1), column : column + (4 if label == 1 else 1)] += 2
+    seen = images.reshape(500, 100)
+    arena = small_arena(400, labels=labels[:400], held_labels=labels[400:], features=seen[:400],
+                        held_features=seen[400:])  # fmt: skip
+    judge = MEASURES["proxy_cnn"].judge
+    rows = np.arange(300)
+    first = judge(arena, None, rows, 0)
+    assert first > 0.75
+    with ThreadPoolExecutor(2) as beside:
+        assert set(beside.map(lambda _: judge(arena, None, rows, 0), range(2))) == {first}
