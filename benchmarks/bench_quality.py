@@ -8,7 +8,8 @@ Finished cells (task, method, budget, seed) are kept in benchmarks/results/quali
 rerun computes what is missing or changed, by names and versions. What a run that died had computed
 of an arena is in a Delta table under --store. Each seed draws damage, split, sample and clusters
 anew. Prints one table, says how long the whole took, writes benchmarks/results/quality.json and,
-with --docs, the tables of docs/evaluation.md.
+with --docs, the tables of docs/evaluation.md. Cells of a task that cannot be built here (MiniLM
+without --vectors) are shown all the same, and so are those of the CNN without --cnn.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import json
 import os
 import platform
 import time
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import quality_tables as tables
 from quality_cells import Cells, plans, wanted
-from quality_tasks import Options, QualityTask, all_tasks
+from quality_tasks import Options, QualityTask, all_tasks, kept_vectors
 from tasks import data_folder
 from threadpoolctl import threadpool_limits
 
@@ -33,6 +37,7 @@ from gio_spark.engine import session
 from gio_spark.evaluate.arena import Arena
 from gio_spark.evaluate.cells import run_cells
 from gio_spark.evaluate.pack import pack, unpack
+from gio_spark.evaluate.proxies import has_torch
 from gio_spark.evaluate.run import titled
 from gio_spark.report import render_evaluation
 from gio_spark.tables import Workspace
@@ -56,8 +61,15 @@ def place_of(task: QualityTask, seed: int, options: Options, store: Path) -> Pat
     label = f"{task.name}-v{task.version}-{seed}"
     varied = {k: v for k, v in vars(options).items() if v != getattr(Options(), k)}
     for name, value in varied.items():
+        value = _content(value) if name == "vectors" else value
         label += f"-{name}-{str(value).replace('/', '_')}"
     return store / "arenas" / f"{label}.npz"
+
+
+@cache
+def _content(file: str) -> str:
+    """Return a checksum, so that other vectors under the same name make another arena."""
+    return f"{zlib.crc32(Path(file).read_bytes()):08x}"
 
 
 def arena_of(task: QualityTask, data: Path, seed: int, options: Options, store: Path) -> Arena:
@@ -112,27 +124,46 @@ class Bench:
                             run="bench-quality", slots=self.slots, stop_at=self.stop)  # fmt: skip
             self.computed += out.computed
             self.cells.add(out.table, missing)
-        print(f"  {label}, seed {seed}: {missing['method'].nunique()} methods, "
+        by = missing["measure"].unique()
+        judges = by[0] if len(by) == 1 else f"{len(by)} measures"
+        print(f"  {label}, seed {seed}: {missing['method'].nunique()} methods by {judges}, "
               f"{built:.0f} + {time.monotonic() - began - built:.0f} s", flush=True)  # fmt: skip
+
+
+def parts(task: QualityTask, given: argparse.Namespace) -> Iterator[tuple[tuple, Options]]:
+    """Yield which measures of a task are computed here, and on what arena.
+
+    The CNN sees more pixels than the other judges of the same rows, whose cells stay as they are.
+    """
+    if task.needs and not getattr(given, task.needs):
+        return
+    own = {task.needs: getattr(given, task.needs)} if task.needs else {}
+    yield task.measures, Options(**own)
+    if given.cnn and "proxy_cnn" in task.extra:
+        yield ("proxy_cnn",), Options(pixels=14, **own)
 
 
 def fill(given: argparse.Namespace, bench: Bench, known: dict[str, QualityTask]) -> pd.DataFrame:
     """Compute what is missing, seed by seed, and return all cells of these tasks."""
     budgets = [float(b) for b in given.budgets.split(",")]
-    options = Options(model=given.model, pixels=14 if given.cnn else 7)
     wanted_tasks = given.tasks.split(",") if given.tasks else list(known)
     unknown = sorted(set(wanted_tasks) - set(known))
     if unknown:
         raise SystemExit(f"Unknown task(s) {', '.join(unknown)}; known: {', '.join(known)}.")
+    lacking = [n for n in wanted_tasks if not any(parts(known[n], given))]
+    if lacking and bench.stop is not None:
+        print(f"  not computed without --{known[lacking[0]].needs}: {', '.join(lacking)}")
     found = []
     for seed in range(given.seeds):
         for name in wanted_tasks:
             task = known[name]
             asked = given.methods.split(",") if given.methods else task.methods()
             names = [m for m in asked if m in task.methods()]
-            these = wanted(name, task.version, names, budgets, seed, task.measures)
-            bench.fill(task, name, seed, options, these)
-            found.append(bench.cells.of(these))
+            for measures, options in parts(task, given):
+                these = wanted(name, task.version, names, budgets, seed, measures)
+                bench.fill(task, name, seed, options, these)
+            every = (*task.measures, *task.extra)
+            found.append(bench.cells.of(wanted(name, task.version, names, budgets, seed, every)))
     return pd.concat(found, ignore_index=True)
 
 
@@ -148,7 +179,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="start nothing after so many")
     parser.add_argument("--store", type=Path, default=default_store())
     parser.add_argument("--slots", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--model", default="", help="local folder of a MiniLM model")
+    parser.add_argument("--vectors", default="", help="MiniLM vectors, from minilm_vectors.py")
     parser.add_argument("--cnn", action="store_true", help="a small CNN as well (needs torch)")
     parser.add_argument("--cells", type=Path, default=CELLS, help="file of finished cells")
     parser.add_argument("--show", action="store_true", help="compute nothing")
@@ -157,9 +188,14 @@ def main() -> None:
     given = parser.parse_args()
     given.store.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    known = all_tasks(model=given.model, cnn=given.cnn)
+    known = all_tasks()
+    data = Path() if given.show else data_folder(given.data)
+    if given.cnn and not given.show and not has_torch():
+        raise SystemExit("--cnn needs torch: pip install torch")
+    if given.vectors and not given.show:
+        kept_vectors(data, given.vectors)
     bench = Bench(
-        Path() if given.show else data_folder(given.data), given.store, Cells(given.cells),
+        data, given.store, Cells(given.cells),
         None if given.show else began + 60 * given.minutes, given.slots,
     )  # fmt: skip
     if given.what == "ablate":

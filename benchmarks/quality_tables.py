@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,9 +52,10 @@ def summarise(cells: pd.DataFrame, tasks: dict, default: str) -> tuple[str, dict
         lines += part
         figures += found
     for name, task in tasks.items():
-        mine = told[told["task"] == name]
-        if not mine.empty:
-            lines += _task_lines(cells, mine, task, weak, ranked)
+        for score in (task.score, *task.extra):
+            mine = cells[(cells["task"] == name) & (cells["measure"] == score)]
+            if not mine.empty:
+                lines += _task_lines(cells, mine, task, score, ranked)
     part, found = _correlation(cells, tasks)
     lines += part
     figures += found
@@ -249,28 +251,30 @@ def _cell(table: pd.DataFrame, task: str, budget: float) -> tuple | None:
     return text, float(gain), float(error), str(verdict)
 
 
-def _task_lines(cells: pd.DataFrame, mine: pd.DataFrame, task: object, weak: set,
+def _task_lines(cells: pd.DataFrame, mine: pd.DataFrame, task: Any, score: str,
                 ranked: scores.Ranks) -> list[str]:  # fmt: skip
-    """Return a table of the score and, beside it, the two-sample AUC at the middle budget."""
-    it = MEASURES[task.score]
+    """Return a table of a score and, beside it, the two-sample AUC at the middle budget."""
+    it = MEASURES[score]
+    weak = set(scores.unrankable(mine, ORACLE, BASELINE))
     middle = scores.means(mine).set_index(["method", "budget"])
     means, halves = middle["mean"].to_dict(), middle["half"].to_dict()
     signs = scores.against(mine, BASELINE).set_index(["method", "budget"])["verdict"].to_dict()
     budgets = sorted({b for m, b in means if m != FULL})
+    if not budgets:
+        return []
     auc = cells[(cells["task"] == task.name) & (cells["measure"] == "two_sample_auc")]
     aucs = scores.means(auc).set_index(["method", "budget"])["mean"].to_dict()
     beside = budgets[len(budgets) // 2]
-    marks = ["(0)" if (task.name, task.score, b) in weak else "" for b in budgets]
+    marks = ["(0)" if (task.name, score, b) in weak else "" for b in budgets]
     heads = [f"{100 * b:g} % {m}".strip() for b, m in zip(budgets, marks, strict=True)]
     order = [ORACLE, *ranked.methods]
     order += [m for m in dict.fromkeys(mine["method"]) if m not in order]
-    seeds = mine.groupby("method")["seed"].nunique()
     lines = [
-        f"### {task.name}",
+        f"### {task.name}" + ("" if score == task.score else f": {it.title}"),
         "",
         (
             f"{task.about} Score: {it.title}, {'higher' if it.higher_is_better else 'lower'} is "
-            f"better; {int(seeds.min())} to {int(seeds.max())} seeds; mean ± half of the 95 % "
+            f"better; {_span(middle['seeds'])}; mean ± half of the 95 % "
             f"interval; + better and − worse than random. AUC: two-sample, at {100 * beside:g} %, "
             f"on {'features that no method sees' if task.apart else 'the rows themselves'}; .5 is "
             "best."
@@ -293,6 +297,14 @@ def _task_lines(cells: pd.DataFrame, mine: pd.DataFrame, task: object, weak: set
             at = aucs.get((method, 1.0 if method == FULL else beside), np.nan)
             lines.append(f"| {method} | " + " | ".join(row) + f" | {at:.3f} |")
     return [*lines, ""]
+
+
+def _span(seeds: pd.Series) -> str:
+    """Return how many seeds the means of a table are of."""
+    least, most = int(seeds.min()), int(seeds.max())
+    if least < most:
+        return f"{least} to {most} seeds"
+    return f"{most} seed{'s' if most > 1 else ''}"
 
 
 def _correlation(cells: pd.DataFrame, tasks: dict) -> tuple[list[str], list[dict]]:
@@ -337,7 +349,7 @@ def _correlation(cells: pd.DataFrame, tasks: dict) -> tuple[list[str], list[dict
 def _compact(cells: pd.DataFrame, tasks: dict) -> dict:
     """Return mean, standard error and seeds per task, measure, method and budget."""
     kept: dict = {}
-    wanted = {n: {t.score, "two_sample_auc", "jsd"} for n, t in tasks.items()}
+    wanted = {n: {t.score, *t.extra, "two_sample_auc", "jsd"} for n, t in tasks.items()}
     good = cells[np.isfinite(cells["value"])]
     for (task, measure, method, budget), part in good.groupby(
         ["task", "measure", "method", "budget"], sort=False

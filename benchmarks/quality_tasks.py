@@ -7,11 +7,11 @@ A seed draws everything anew: damage, split, sample and clusters. The rows that 
 from __future__ import annotations
 
 import gzip
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,8 @@ class QualityTask:
         about: One line for people.
         apart: Whether the two-sample test has features of its own, which no method is fitted on.
         version: Raised when the task gives other arenas, so that stored cells lapse.
+        extra: Measures on top, computed only where asked for and shown where they are there.
+        needs: The field of `Options` without which no arena can be built; its cells can be shown.
     """
 
     name: str
@@ -55,6 +57,8 @@ class QualityTask:
     about: str
     apart: bool = True
     version: int = 2
+    extra: tuple[str, ...] = ()
+    needs: str = ""
 
     def methods(self) -> list[str]:
         """Return the methods that the task's arenas allow, without building one."""
@@ -74,7 +78,7 @@ class Options:
         width: Factor on the kernel's width.
         noise: Share of damaged rows, where a task has them; below 0: its own.
         embedder: Instead of the task's own.
-        model: Local folder of a sentence-transformers model.
+        vectors: File of vectors of all texts, as minilm_vectors.py makes it.
         pixels: Images are seen by proxies as so many pixels squared: 7, or 14 for a CNN.
     """
 
@@ -83,7 +87,7 @@ class Options:
     width: float = 1.0
     noise: float = -1.0
     embedder: str = ""
-    model: str = ""
+    vectors: str = ""
     pixels: int = 7
 
 
@@ -238,6 +242,7 @@ MIXTURES = {
     "c": {"novel_trollope": 0.1, "novel_eliot": 0.1, "novel_hardy": 0.1, "novel_james": 0.1,
           "wikidump": 0.3, "banking77": 0.3},
 }  # fmt: skip
+_MINILM = "minilm"
 _TEXT_POOL, _TEXT_ROWS, _TEXT_HELD = 60_000, 13_000, 8_000
 
 
@@ -249,12 +254,32 @@ def _texts(data: Path) -> tuple[np.ndarray, np.ndarray]:
     return rows["domain"].to_numpy(str), rows["text"].to_numpy(object)
 
 
+def pool_texts(data: Path) -> np.ndarray:
+    """Return all texts, in the order of the rows of a file of vectors."""
+    return _texts(data)[1]
+
+
 @cache
-def _embedded(data: Path, name: str, model: str) -> np.ndarray:
+def kept_vectors(data: Path, file: str) -> np.ndarray:
+    """Open a file of vectors, one row per text, or stop with one line that says what is wrong."""
+    try:
+        found = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise SystemExit(f"--vectors {file}: {error}") from error
+    rows = len(pool_texts(data))
+    if found.ndim != 2 or len(found) != rows:
+        raise SystemExit(
+            f"--vectors {file}: its shape is {found.shape}, but there are {rows:,} texts; make it "
+            "with minilm_vectors.py of the same data."
+        )
+    return found
+
+
+@cache
+def _embedded(data: Path, name: str) -> np.ndarray:
     """Embed all texts at once: every seed and mixture takes its rows of the same vectors."""
-    texts = _texts(data)[1]
-    settings = EmbedSettings(name=name, model=model or None)
-    maker = embed.make_embedder(settings, Columns(text="text")).prepare()
+    texts = pool_texts(data)
+    maker = embed.make_embedder(EmbedSettings(name=name), Columns(text="text")).prepare()
     parts = np.array_split(np.arange(len(texts)), max(1, len(texts) // 4096))
     return np.concatenate(
         [maker.embed(pa.table({"text": pa.array(texts[p], pa.string())}))[0] for p in parts]
@@ -281,7 +306,7 @@ def _style(texts: np.ndarray) -> np.ndarray:
 @cache
 def _judged(data: Path) -> np.ndarray:
     """Return what the two-sample test sees of all texts: topics of TF-IDF words, and style."""
-    texts = _texts(data)[1]
+    texts = pool_texts(data)
     words = TfidfVectorizer(min_df=3, sublinear_tf=True, max_features=30_000)
     topics = TruncatedSVD(32, random_state=0).fit_transform(words.fit_transform(texts))
     return np.hstack([topics, _style(texts)]).astype(np.float32)
@@ -300,8 +325,10 @@ def _text_task(mixture: str, embedder: str) -> Callable[[Path, int, Options], Ar
         pool = rng.permutation(np.setdiff1d(np.arange(len(texts)), aside))[:_TEXT_POOL]
         target, held = aside[_TEXT_HELD:][: max(options.target, TARGET)], aside[:_TEXT_HELD]
         name = options.embedder or embedder
-        whole, judged = _embedded(data, name, options.model), _judged(data)
-        vectors = [whole[p] for p in (pool, target, held)]
+        kept = name == _MINILM
+        whole = kept_vectors(data, options.vectors) if kept else _embedded(data, name)
+        judged = _judged(data)
+        vectors = [np.asarray(whole[p], np.float32) for p in (pool, target, held)]
         return _arena(
             *vectors, seed, options,
             texts=pa.array(texts[pool], pa.string()),
@@ -436,37 +463,27 @@ _TEXT = (*_COMMON, "cross_entropy")
 
 
 def _task(name: str, build: Callable, score: str, measures: tuple[str, ...], about: str = "",
-          *, apart: bool = True) -> QualityTask:  # fmt: skip
+          **more: Any) -> QualityTask:  # fmt: skip
     told = about or (build.__doc__ or "").split("\n")[0]
-    return QualityTask(name, build, score, measures, told, apart)
+    return QualityTask(name, build, score, measures, told, **more)
 
 
-def all_tasks(*, model: str = "", cnn: bool = False) -> dict[str, QualityTask]:
-    """Return the tasks by name; MiniLM only with a local model, the CNN only where wanted."""
-    images = (*_IMAGES, "proxy_cnn") if cnn else _IMAGES
+def all_tasks() -> dict[str, QualityTask]:
+    """Return the tasks by name, those that cannot be built here too: their cells can be shown."""
     found = [
-        _task("images_damaged", images_damaged, "proxy_linear", images),
-        _task("images_faint", images_faint, "proxy_linear", images),
-        _task("images_skewed", images_skewed, "proxy_linear", images),
+        _task(build.__name__, build, "proxy_linear", _IMAGES, extra=("proxy_cnn",))
+        for build in (images_damaged, images_faint, images_skewed)
     ]
-    embedders = ["wordllama", "ngrams"]
-    if model and importlib.util.find_spec("sentence_transformers") is not None:
-        embedders.append("sentence-transformers")
-    short = {"wordllama": "static", "ngrams": "hashed", "sentence-transformers": "minilm"}
-    for embedder in embedders:
+    for embedder, short in (("wordllama", "static"), ("ngrams", "hashed"), (_MINILM, "minilm")):
         for mixture, shares in MIXTURES.items():
-            about = (
-                f"{short[embedder]} vectors; target: "
-                + ", ".join(f"{k} {v:.0%}" for k, v in shares.items())
-                + "."
-            )
+            mix = ", ".join(f"{k} {v:.0%}" for k, v in shares.items())
             found.append(
-                _task(f"text_{mixture}_{short[embedder]}", _text_task(mixture, embedder),
-                      "cross_entropy", _TEXT, about)
+                _task(f"text_{mixture}_{short}", _text_task(mixture, embedder), "cross_entropy",
+                      _TEXT, f"{short} vectors; target: {mix}.",
+                      needs="vectors" if embedder == _MINILM else "")
             )  # fmt: skip
     found += [
-        _task("weather", weather, "proxy_boosting", _TABLES, apart=False),
-        _task("adult", adult, "proxy_boosting", _TABLES, apart=False),
-        _task("bank", bank, "proxy_boosting", _TABLES, apart=False),
+        _task(build.__name__, build, "proxy_boosting", _TABLES, apart=False)
+        for build in (weather, adult, bank)
     ]
     return {t.name: t for t in found}
