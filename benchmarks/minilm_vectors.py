@@ -100,16 +100,19 @@ def fill(texts: Sequence[str], encode: Encode, vectors: np.ndarray, *, batch: in
     batches = np.split(order, range(batch, len(order), batch))
     left = [part for part in batches if not finished(vectors[part])]
     to_do, whole = sum(map(len, left)), sum(int(letters[part].sum()) for part in left)
-    began = told = time.monotonic()
+    told, began = time.monotonic(), time.process_time()  # a paused run is no slow one
     rows = work = 0
     for part in left:
         vectors[part] = encode([texts[i] for i in part])
         rows, work = rows + len(part), work + int(letters[part].sum())
         now = time.monotonic()
         if now - told >= _EVERY_S:
-            told, took = now, now - began
-            print(f"  {len(texts) - to_do + rows:,} of {len(texts):,} texts, {rows / took:.0f} a "
-                  f"second, {took * (whole / work - 1) / 60:.1f} min left", flush=True)  # fmt: skip
+            told, took = now, time.process_time() - began
+            print(
+                f"  {len(texts) - to_do + rows:,} of {len(texts):,} texts, {rows / took:.0f} per "
+                f"CPU second, {took * (whole / work - 1) / 60:.1f} CPU minutes left",
+                flush=True,
+            )
     return to_do
 
 
