@@ -40,7 +40,8 @@ def summarise(cells: pd.DataFrame, tasks: dict, default: str) -> tuple[str, dict
     weak = set(scores.unrankable(told, ORACLE, BASELINE))
     lines, figures = [], []
     ranked = _ranks(told, weak)
-    lines += _rank_lines(ranked, told)
+    on_text = told[told["measure"] == "cross_entropy"]
+    lines += _rank_lines(ranked, _ranks(on_text, weak) if len(on_text) else ranked, told)
     figures += [_figure(f"mean rank: {m}", r, "rank") for m, r in
                 zip(ranked.methods, ranked.mean, strict=True)]  # fmt: skip
     part, found = _headroom(told, weak, default)
@@ -75,35 +76,40 @@ def _round(value: float) -> float | None:
 
 
 def _ranks(told: pd.DataFrame, weak: set) -> scores.Ranks:
+    """Rank the methods that every task of these cells allows."""
     fair = told[~told["method"].isin([ORACLE, FULL])]
     keep = [k not in weak for k in
             fair[["task", "measure", "budget"]].itertuples(index=False, name=None)]  # fmt: skip
     fair = fair[keep]
+    good = fair[np.isfinite(fair["value"])].groupby("method")
+    tasks, cells = good["task"].nunique(), good.size()
+    everywhere = tasks == tasks.max()
     # A mean over one seed is no match for one over five.
-    cells = fair[np.isfinite(fair["value"])].groupby("method").size()
-    enough = cells.index[2 * cells >= cells.max()]
-    return scores.ranks(fair[fair["method"].isin(enough)])
+    enough = everywhere & (2 * cells >= cells[everywhere].max())
+    return scores.ranks(fair[fair["method"].isin(enough.index[enough])])
 
 
-def _rank_lines(ranked: scores.Ranks, told: pd.DataFrame) -> list[str]:
+def _rank_lines(ranked: scores.Ranks, texts: scores.Ranks, told: pd.DataFrame) -> list[str]:
     cost = scores.costs(told).set_index("method")
     lines = [
         "### Mean ranks and costs",
         "",
         (
-            f"Over {ranked.blocks} comparisons (task and budget) in which knowing the truth helps; "
-            f"two methods {ranked.critical:.2f} apart differ (Nemenyi, 5 %). A method with few "
-            "tasks or seeds is not ranked."
+            f"Over {ranked.blocks} comparisons (task and budget) in which knowing the truth helps, "
+            f"of the {len(ranked.methods)} methods that all tasks allow: two methods "
+            f"{ranked.critical:.2f} apart differ (Nemenyi, 5 %). Beside it, over the "
+            f"{texts.blocks} on text, of all {len(texts.methods)} methods: {texts.critical:.2f}."
         ),
         "",
-        "| method | mean rank | seconds | memory, MB | failed |",
-        "|---|---|---|---|---|",
+        "| method | mean rank | on text | seconds | memory, MB | failed |",
+        "|---|---|---|---|---|---|",
     ]
-    rank = dict(zip(ranked.methods, ranked.mean, strict=True))
-    order = [*ranked.methods, *[m for m in cost.index if m not in rank]]
+    rank, beside = (dict(zip(r.methods, r.mean, strict=True)) for r in (ranked, texts))
+    order = [*ranked.methods, *[m for m in texts.methods if m not in rank]]
+    order += [m for m in cost.index if m not in order]
     for m in order:
         line = cost.loc[m]
-        shown = f"{rank[m]:.2f}" if m in rank else "–"
+        shown = " | ".join(f"{r[m]:.2f}" if m in r else "–" for r in (rank, beside))
         lines.append(
             f"| {m} | {shown} | {line['seconds']:.2g} | {line['memory_mb']:.0f} | "
             f"{int(line['failed']) or ''} |"
