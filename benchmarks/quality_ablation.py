@@ -19,11 +19,13 @@ BUDGET = 0.1
 # Setting -> (tasks, values); the first value of each is the task as it is.
 FACTORS = {
     "clusters": (("images_faint", "text_a_static"), (0, 50, 150, 1500)),
-    "embedder": (("text_a_static",), ("wordllama", "ngrams")),
+    "embedder": (("text_a_static",), ("wordllama", "ngrams", "minilm")),
     "target": (("text_a_static", "weather"), (1650, 50, 200, 500, 5000)),
     "width": (("images_faint", "text_a_static"), (1.0, 0.0, 0.3, 3.0)),
     "noise": (("images_faint", "adult"), (-1.0, 0.0, 1 / 3, 0.9)),
 }
+# Values that are tasks of the table themselves: their cells are taken from there, if there are any.
+TASKS = {("embedder", "ngrams"): "text_a_hashed", ("embedder", "minilm"): "text_a_minilm"}
 # How the table calls values that stand for a task's own choice.
 USUAL = {("clusters", "0"): "auto", ("noise", "-1"): "its own"}
 
@@ -39,11 +41,13 @@ def run(seeds: int, bench: Bench, tasks: dict[str, QualityTask]) -> tuple[str, d
                     # The default spelt out is the task's own arena, whose cells are kept.
                     usual = value == values[0]
                     setting = f"{value:.3g}" if isinstance(value, float) else str(value)
-                    label = name if usual else f"{name} {factor}={setting}"
-                    options = Options() if usual else Options(**{factor: value})
+                    there = name if usual else TASKS.get((factor, setting))
+                    label = there or f"{name} {factor}={setting}"
                     these = wanted(label, task.version, METHODS, [BUDGET], seed,
                                    (task.score, "jsd"))  # fmt: skip
-                    bench.fill(task, label, seed, options, these)
+                    if usual or there is None:
+                        options = Options() if usual else Options(**{factor: value})
+                        bench.fill(task, label, seed, options, these)
                     cells = bench.cells.of(these)
                     cells = cells[cells["measure"] == task.score]
                     found.append(cells.assign(task=name, factor=factor, setting=setting))

@@ -77,7 +77,6 @@ class Options:
         target: Rows of the target that methods see.
         width: Factor on the kernel's width.
         noise: Share of damaged rows, where a task has them; below 0: its own.
-        embedder: Instead of the task's own.
         vectors: File of vectors of all texts, as minilm_vectors.py makes it.
         pixels: Images are seen by proxies as so many pixels squared: 7, or 14 for a CNN.
     """
@@ -86,7 +85,6 @@ class Options:
     target: int = TARGET
     width: float = 1.0
     noise: float = -1.0
-    embedder: str = ""
     vectors: str = ""
     pixels: int = 7
 
@@ -324,9 +322,8 @@ def _text_task(mixture: str, embedder: str) -> Callable[[Path, int, Options], Ar
         aside = rng.permutation(np.concatenate(apart))
         pool = rng.permutation(np.setdiff1d(np.arange(len(texts)), aside))[:_TEXT_POOL]
         target, held = aside[_TEXT_HELD:][: max(options.target, TARGET)], aside[:_TEXT_HELD]
-        name = options.embedder or embedder
-        kept = name == _MINILM
-        whole = kept_vectors(data, options.vectors) if kept else _embedded(data, name)
+        kept = embedder == _MINILM
+        whole = kept_vectors(data, options.vectors) if kept else _embedded(data, embedder)
         judged = _judged(data)
         vectors = [np.asarray(whole[p], np.float32) for p in (pool, target, held)]
         return _arena(
