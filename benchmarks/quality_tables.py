@@ -76,17 +76,15 @@ def _round(value: float) -> float | None:
 
 
 def _ranks(told: pd.DataFrame, weak: set) -> scores.Ranks:
-    """Rank the methods that every task of these cells allows."""
     fair = told[~told["method"].isin([ORACLE, FULL])]
     keep = [k not in weak for k in
             fair[["task", "measure", "budget"]].itertuples(index=False, name=None)]  # fmt: skip
     fair = fair[keep]
-    good = fair[np.isfinite(fair["value"])].groupby("method")
-    tasks, cells = good["task"].nunique(), good.size()
-    everywhere = tasks == tasks.max()
     # A mean over one seed is no match for one over five.
-    enough = everywhere & (2 * cells >= cells[everywhere].max())
-    return scores.ranks(fair[fair["method"].isin(enough.index[enough])])
+    cells = fair[np.isfinite(fair["value"])].groupby(["method", "task"]).size()
+    most = cells.groupby("task").max()
+    few = cells[2 * cells < most.reindex(cells.index, level="task")]
+    return scores.ranks(fair[~fair["method"].isin(few.index.get_level_values("method"))])
 
 
 def _rank_lines(ranked: scores.Ranks, texts: scores.Ranks, told: pd.DataFrame) -> list[str]:

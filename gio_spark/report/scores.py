@@ -77,8 +77,9 @@ def ranks(cells: pd.DataFrame) -> Ranks:
 
     A block is one (task, measure, budget): the seeds are averaged first, since draws of one task
     are no independent tasks, and would make the critical difference look smaller than it is. A
-    method that is missing in more than half of the blocks of the most complete one is left out;
-    of the rest, blocks where one is missing are.
+    method that has no value in a whole task (which does not allow it, as a method for texts on
+    images), or in half of the blocks of the most complete one, is left out; of the rest, blocks
+    where one is missing are.
     """
     good = cells[np.isfinite(cells["value"])].copy()
     good["score"] = np.where(good["higher_is_better"].astype(bool), good["value"], -good["value"])
@@ -87,7 +88,8 @@ def ranks(cells: pd.DataFrame) -> Ranks:
     )
     all_methods = list(dict.fromkeys(cells["method"]))
     filled = wide.notna().sum()
-    kept = [m for m in wide.columns if filled[m] * 2 > filled.max()]
+    tasks = wide.notna().groupby(level="task").any().sum()
+    kept = [m for m in wide if filled[m] * 2 > filled.max() and tasks[m] == tasks.max()]
     wide = wide[kept].dropna()
     left_out = [str(m) for m in all_methods if m not in kept]
     if wide.empty or len(kept) < 2:

@@ -66,6 +66,17 @@ def test_a_method_that_mostly_failed_is_left_out_and_the_rest_is_ranked():
     assert found.blocks == 6
 
 
+def test_a_method_that_some_tasks_do_not_allow_takes_no_task_out_of_the_ranks():
+    rows = [(f"t{t}", m, 0.1, 0, "acc", 1.0 if m == "a" else 0.5, True)
+            for t in range(6) for m in "ab"]  # fmt: skip
+    rows += [(f"t{t}", "for_texts", 0.1, 0, "acc", 2.0, True) for t in range(4)]
+    found = scores.ranks(cells(rows))
+    assert found.methods == ["a", "b"]
+    assert found.left_out == ["for_texts"]
+    assert found.blocks == 6
+    assert scores.ranks(cells(rows).query("task < 't4'")).methods == ["for_texts", "a", "b"]
+
+
 def test_comparison_with_the_baseline_is_paired_by_seed():
     rng = np.random.default_rng(3)
     rows = []
