@@ -254,6 +254,8 @@ def as_location(
         try:
             frame = spark.createDataFrame(value)
         except Exception as error:
+            if hasattr(value, "__len__") and len(value) == 0:
+                raise InputError(f"{name}: the {type(value).__name__} has no rows.") from error
             raise InputError(
                 f"{name}: cannot read a {type(value).__name__}. Give a path, a table's name, a "
                 "Spark or pandas DataFrame or an Arrow table."

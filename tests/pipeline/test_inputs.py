@@ -106,6 +106,12 @@ def test_frames_of_spark_pandas_and_arrow_are_curated_like_tables(spark, place, 
     assert jobs.ids(as_pandas.selected) == expected
 
 
+def test_a_pandas_frame_without_rows_is_told_to_have_none(spark, place):
+    empty = pd.DataFrame({"id": [], "text": []})
+    with pytest.raises(InputError, match="target: the DataFrame has no rows"):
+        curate(str(place / "pool.parquet"), empty, 5, spark=spark, workspace=place / "ws")
+
+
 def test_what_is_no_frame_is_refused_by_name(spark, place):
     with pytest.raises(InputError, match="pool: cannot read a object"):
         curate(object(), str(place / "target.parquet"), 5, spark=spark, workspace=place / "ws")
