@@ -62,7 +62,7 @@ def local_conf() -> dict[str, str]:
         # code that runs but a few times takes a core from them: 200,000 texts take 64 s on two idle
         # cores instead of 66 s, and 59 s of JVM time instead of 81 s. The collector is the one of
         # throughput: with the serial one a pass over a million vectors takes half as long again.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
     }
