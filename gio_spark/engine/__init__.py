@@ -7,7 +7,7 @@ from gio_spark.engine.arrow import (
     map_arrow,
     output_schema,
 )
-from gio_spark.engine.info import Capabilities, EngineInfo, capabilities, describe
+from gio_spark.engine.info import Capabilities, EngineInfo, capabilities, describe, slots
 from gio_spark.engine.sampling import (
     HASH_RANGE,
     bounded,
@@ -41,4 +41,5 @@ __all__ = [
     "row_hash",
     "session",
     "ship",
+    "slots",
 ]

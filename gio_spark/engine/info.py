@@ -102,6 +102,19 @@ def _describe(spark: SparkSession) -> EngineInfo:
     return EngineInfo("local" if master.startswith("local[") else "cluster", version, str(master))
 
 
+def slots(spark: SparkSession) -> int:
+    """Return how many tasks run at once on this machine; 1 where others run the tasks.
+
+    A cluster does not say it through what Spark Connect offers, and a task there has the right to
+    one core only.
+    """
+    info = describe(spark)
+    if info.kind != "local":
+        return 1
+    count = info.detail.removeprefix("local[").split(",")[0].rstrip("]")
+    return int(count) if count.isdigit() else os.cpu_count() or 1
+
+
 def _speaks_sail(spark: SparkSession) -> bool:
     """Recognise a Sail server that the user started: it answers version() with its own number."""
     if not is_connect(spark):

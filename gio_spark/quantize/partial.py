@@ -83,6 +83,12 @@ class Partial:
             self.inertia[present] += sums_by_cluster(gaps, local, len(present))[:, 0]
             self.counts[present] += np.bincount(local, minlength=len(present))
 
+    def merge(self, other: Partial) -> None:
+        """Add what another worker or thread has summed up on the same grids."""
+        self.sums += other.sums
+        self.inertia += other.inertia
+        self.counts += other.counts
+
     def tables(self) -> Iterator[pa.Table]:
         """Give the clusters that got rows, some at a time: no second copy of all sums."""
         seen = np.flatnonzero(self.counts)
@@ -113,10 +119,20 @@ class Farthest:
             rows = rows[distance[rows] >= edge]
         if not len(rows):
             return
-        names = self.ids + ids.take(pa.array(rows)).cast(pa.string()).to_pylist()
-        gaps = np.concatenate([self.distances, distance[rows]])
+        names = ids.take(pa.array(rows)).cast(pa.string()).to_pylist()
+        self._keep(names, distance[rows], vectors[rows])
+
+    def merge(self, other: Farthest) -> None:
+        """Take in the rows that another worker or thread has found."""
+        self._keep(other.ids, other.distances, other.vectors)
+
+    def _keep(
+        self, ids: list[str], distance: npt.NDArray[np.float32], vectors: FloatMatrix
+    ) -> None:
+        names = self.ids + ids
+        gaps = np.concatenate([self.distances, distance])
         order = _far_order(gaps, names)[: self.most]
-        self.vectors = np.concatenate([self.vectors, vectors[rows]])[order]
+        self.vectors = np.concatenate([self.vectors, vectors])[order]
         self.ids, self.distances = [names[i] for i in order], gaps[order]
 
     def table(self) -> pa.Table:

@@ -8,6 +8,7 @@ there are.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -164,6 +165,7 @@ def pass_of_arrays(
     far: int = 0,
     two_level: bool = False,
     probes: int = PROBES,
+    threads: int = 1,
 ) -> PassResult:
     """Do a pass over rows that are in memory; the result is that of `run_pass`, to the bit.
 
@@ -176,21 +178,36 @@ def pass_of_arrays(
         far: Farthest rows wanted.
         two_level: Search through two levels.
         probes: Cells that such a search looks into.
+        threads: That share the rows; as the sums are exact, their number changes no bit.
     """
-    clusters, dimension = centroids.shape
+    dimension = centroids.shape[1]
     extent = largest_values(vectors)
     grids = _grids(largest, batch_rows)
     if not grids[0].covers(extent, max(len(vectors), batch_rows)):
         largest = np.maximum(largest, extent)
         grids = _grids(largest, max(len(vectors), batch_rows))
     book = group_centroids(centroids, probes=probes) if two_level else Codebook(centroids)
-    total, best = Partial(clusters, dimension, 1), Farthest(far, dimension)
     size = LARGE_BATCH if two_level else BATCH
-    for start in range(0, len(vectors), size):
-        part = vectors[start : start + size]
-        cluster, distance = find(part, book)
-        total.add(part, distance, cluster, grids)
-        best.add(ids.slice(start, size), distance, part)
+
+    def share(rows: range) -> tuple[Partial, Farthest]:
+        total, best = Partial(len(centroids), dimension, 1), Farthest(far, dimension)
+        for start in rows:
+            part = vectors[start : start + size]
+            cluster, distance = find(part, book)
+            total.add(part, distance, cluster, grids)
+            best.add(ids.slice(start, size), distance, part)
+        return total, best
+
+    blocks = range(0, len(vectors), size)
+    threads = max(1, min(threads, len(blocks)))
+    if threads == 1:
+        total, best = share(blocks)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            (total, best), *others = pool.map(share, [blocks[i::threads] for i in range(threads)])
+        for sums, farthest in others:
+            total.merge(sums)
+            best.merge(farthest)
     return PassResult(
         total.sums, total.counts, float(total.inertia.sum()), best.vectors, best.distances, largest
     )

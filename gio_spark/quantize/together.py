@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gio_spark.engine import bounded, decode_vectors, describe, hash53, map_arrow, ship
+from gio_spark.engine import bounded, decode_vectors, describe, hash53, map_arrow, ship, slots
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.passes import bucket_filter, in_bucket, pass_of_arrays, unit_rows
 from gio_spark.quantize.state import KMeansState
@@ -62,6 +62,8 @@ def all_passes(fit: MiniBatchKMeans, df: DataFrame, state: KMeansState) -> KMean
     info = state.info()
     passes = fit.max_iter - state.passes
     used = min(1.0, share * passes)
+    # This one task is all that the engine does meanwhile: it may have every core of the machine.
+    threads = slots(df.sparkSession)
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         rows = _Rows(math.ceil(used * info["rows"]), dimension, unit=fit.spherical)
@@ -71,7 +73,7 @@ def all_passes(fit: MiniBatchKMeans, df: DataFrame, state: KMeansState) -> KMean
             return
         begun = start.load()
         first = KMeansState.of(begun["centroids"], begun["weights"], info)
-        yield _run(fit, rows.joined(), first, share)
+        yield _run(fit, rows.joined(), first, share, threads)
 
     wanted = df.select(
         F.col("id").cast("string").alias("id"), "vector", hash53("id", salt).alias("position")
@@ -147,6 +149,7 @@ def _run(
     rows: tuple[pa.Array, FloatMatrix, npt.NDArray[np.int64]],
     state: KMeansState,
     share: float,
+    threads: int,
 ) -> pa.Table:
     ids, vectors, positions = rows
     clusters = len(state.centroids)
@@ -165,6 +168,7 @@ def _run(
             far=fit.farthest_wanted(clusters),
             two_level=fit.searches_two_levels(clusters),
             probes=fit.probes,
+            threads=threads,
         )
         state = fit.step(state, found)
     text = pa.array([json.dumps(state.info()), *[None] * (clusters - 1)], pa.string())

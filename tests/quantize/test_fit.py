@@ -13,8 +13,9 @@ from sklearn.cluster import KMeans
 
 from gio_spark.engine import encode_vectors
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.kernels import nearest
+from gio_spark.kernels import largest_values, nearest
 from gio_spark.quantize import KMeansState, MiniBatchKMeans, MiniBatchKMeansModel
+from gio_spark.quantize.passes import pass_of_arrays
 
 pytestmark = pytest.mark.embedded
 
@@ -241,3 +242,24 @@ def test_start_of_another_dimension_is_refused(spark):
 def test_bad_parameters_are_refused(bad):
     with pytest.raises(ConfigError):
         MiniBatchKMeans(**bad)
+
+
+@pytest.mark.parametrize("two_level", [False, True])
+def test_threads_that_share_a_pass_change_no_bit(two_level):
+    rng = np.random.default_rng(5)
+    rows = rng.standard_normal((40_000, 6)).astype(np.float32)
+    rows[::5] = rows[0]  # ties among the farthest as well
+    ids = pa.array([f"r{i}" for i in range(len(rows))])
+    centres = rows[1:65].copy()
+    alone, shared = (
+        pass_of_arrays(
+            ids, rows, centres, largest=largest_values(rows), batch_rows=len(rows), far=20,
+            two_level=two_level, threads=threads,
+        )
+        for threads in (1, 3)
+    )  # fmt: skip
+    assert alone.sums.tobytes() == shared.sums.tobytes()
+    assert alone.counts.tolist() == shared.counts.tolist()
+    assert alone.inertia == shared.inertia
+    assert alone.far_vectors.tobytes() == shared.far_vectors.tobytes()
+    assert alone.far_distances.tobytes() == shared.far_distances.tobytes()
