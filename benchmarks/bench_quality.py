@@ -39,7 +39,7 @@ from gio_spark.evaluate.cells import run_cells
 from gio_spark.evaluate.pack import pack, unpack
 from gio_spark.evaluate.proxies import has_torch
 from gio_spark.evaluate.run import titled
-from gio_spark.report import render_evaluation
+from gio_spark.report.evaluation import render_evaluation
 from gio_spark.tables import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent

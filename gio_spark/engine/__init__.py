@@ -1,5 +1,6 @@
 """Where Spark comes from, what it can do, and the few ways data cross between it and numpy."""
 
+from gio_spark.engine.ahead import ahead
 from gio_spark.engine.arrow import (
     decode_vectors,
     encode_vectors,
@@ -19,12 +20,14 @@ from gio_spark.engine.sampling import (
 )
 from gio_spark.engine.session import session
 from gio_spark.engine.ship import Shipped, keep_newest, ship
+from gio_spark.engine.spread import spread
 
 __all__ = [
     "HASH_RANGE",
     "Capabilities",
     "EngineInfo",
     "Shipped",
+    "ahead",
     "bounded",
     "capabilities",
     "decode_vectors",
@@ -42,4 +45,5 @@ __all__ = [
     "session",
     "ship",
     "slots",
+    "spread",
 ]

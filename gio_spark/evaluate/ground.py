@@ -85,7 +85,8 @@ def prepared(settings: RunSettings, spark: SparkSession, progress: Progress) -> 
         name: (one, *vectors.embed_side(ctx, fitted, fit_key, one)) for name, one in inputs.items()
     }
     sides = vectors.set_aside(ctx, embedded)
-    book = clusters.quantise(ctx, sides, vectors.one_dimension(ctx, sides))
+    dimension = vectors.one_dimension(vectors.lengths_of(ctx, embedded))
+    book = clusters.quantise(ctx, sides, dimension)
     if clean.wanted(ctx):
         sides, book = clean.clean(ctx, sides, book)
     return Ground(ctx, sides, book, {name: one.version for name, one in inputs.items()})

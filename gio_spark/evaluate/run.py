@@ -22,7 +22,8 @@ from gio_spark.evaluate.ground import Ground, budgets_of, make_arena, prepared
 from gio_spark.evaluate.measures import MEASURES, wanted_measures
 from gio_spark.pipeline import prepare
 from gio_spark.pipeline.places import local_folder
-from gio_spark.report import render_evaluation, scores
+from gio_spark.report import scores
+from gio_spark.report.evaluation import render_evaluation
 from gio_spark.settings.load import build
 from gio_spark.tables import Workspace
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.isotonic import IsotonicRegression
 
 from gio_spark.explode.keys import LOG_RATIO_LIMIT
 
@@ -99,6 +98,9 @@ def fit_curve(target: FloatArray, pool: FloatArray) -> Curve:
         target: Raw scores of held-out target rows, shape (n,).
         pool: Raw scores of held-out pool rows, shape (m,).
     """
+    # Imported where it is used, for workers that only score need none of it.
+    from sklearn.isotonic import IsotonicRegression
+
     n, m = target.size, pool.size
     score = np.concatenate([target, pool])
     bins = int(np.clip(min(n, m) // ROWS_PER_KNOT, 2, MOST_KNOTS))

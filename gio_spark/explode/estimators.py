@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from gio_spark.errors import InputError
 from gio_spark.explode.ngrams import NgramSpec, ngrams
 from gio_spark.explode.scorers import WEIGHT_ONE, KnnScorer, TextScorer, VectorScorer
 from gio_spark.kernels import squared_distances
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +180,9 @@ def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _logistic(
     features: npt.NDArray | sparse.csr_matrix, label: IntArray, *, c: float, solver: str
 ) -> LogisticRegression:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     # Dual coordinate descent (liblinear) is the quickest on sparse text, and a little early stop
     # costs nothing there: 0.8 s for 28,000 texts where lbfgs to convergence is no better.
     model = LogisticRegression(

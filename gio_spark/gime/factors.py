@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,6 +106,8 @@ def turning_point(
     bends a parabola as well). The band is where the parabola stays within one standard error of
     the residuals below its top.
     """
+    from scipy import stats
+
     keep = np.isfinite(score)
     x, y = value[keep], score[keep]
     if x.size < 8 or x.std() == 0:
@@ -132,6 +133,8 @@ def turning_point(
 
 def _slope_is(x: NDArray[np.float64], y: NDArray[np.float64], sign: int) -> bool:
     """Say whether a line through points rises (1) or falls (-1) at 95 %, one-sided."""
+    from scipy import stats
+
     if x.size < 4 or np.ptp(x) == 0:
         return False
     fitted = stats.linregress(x, y, alternative="greater" if sign > 0 else "less")

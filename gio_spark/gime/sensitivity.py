@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from gio_spark.errors import InputError
 from gio_spark.gime.factors import Factor, merged_factors, turning_point
@@ -137,6 +136,8 @@ def _survivors(
     factors: Sequence[Factor], achieved: pd.DataFrame, score: NDArray[np.float64]
 ) -> list[Factor]:
     """Keep the factors whose coefficient in one joint regression is not clearly zero."""
+    from scipy import stats
+
     columns = [f.value(achieved) for f in factors]
     design = np.stack([(c - c.mean()) / c.std() for c in columns], axis=1)
     design = np.column_stack([np.ones(len(score)), design])
@@ -228,6 +229,8 @@ def _judge(
     swept: bool,
 ) -> dict[str, object]:
     """Return the table's row of one factor."""
+    from scipy import stats
+
     screened = factor.value(screen)
     low_value, high_value = np.quantile(screened, [0.1, 0.9])
     mine = sweeps[sweeps["factor"] == factor.name]
@@ -259,6 +262,8 @@ def _judge(
 
 def _half_width(changes: NDArray[np.float64]) -> float:
     """Return half the 95 % interval of a mean over seeds (Student's t, seeds as clusters)."""
+    from scipy import stats
+
     n = len(changes)
     if n < 2:
         return float("inf")

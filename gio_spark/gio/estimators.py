@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import digamma
 
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gio.distances import (
@@ -74,6 +73,8 @@ def knn_divergence(
     w = _rows("selection", selection, other)
     if form == "plain" and other != k:
         raise ConfigError("The plain form needs equal k on both sides; use form='digamma'.")
+    from scipy.special import digamma
+
     (n, d), m = x.shape, len(w)
     rho = neighbour_distances(x, x, k, skip_self=True)[:, k - 1]
     nu = neighbour_distances(x, w, other)[:, other - 1]

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln
 
 from gio_spark.errors import InputError
 from gio_spark.gio.distances import (
@@ -89,6 +88,8 @@ def published_divergence_curve(
 
     d * mean_ij log|x_i - w_j| - d * mean_i log rho_k + log k - log(n-1) + log m - log(m!)/m.
     """
+    from scipy.special import gammaln
+
     m = np.asarray(sizes, dtype=np.float64)
     tail = np.log(k) - np.log(n - 1) + np.log(m) - gammaln(m + 1.0) / m
     return d * (np.asarray(mean_log) - rho) + tail

@@ -23,7 +23,7 @@ from gio_spark.gio.checks import (
 from gio_spark.pipeline.places import report_folder
 from gio_spark.pipeline.run import Curation, run
 from gio_spark.quantize import ClusterStats
-from gio_spark.report import render_checks
+from gio_spark.report.checks import render_checks
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import Workspace
 

@@ -16,7 +16,7 @@ from gio_spark.errors import InputError
 from gio_spark.gio import TargetMass
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.fits import centroid_rows, fitted_state, load_state, save_state
-from gio_spark.pipeline.vectors import CARRIED, Side, vectors_of
+from gio_spark.pipeline.vectors import CARRIED, Side, targets_of, vectors_of
 from gio_spark.quantize import ClusterStats, KMeansState, MiniBatchKMeans
 from gio_spark.tables import Chunk
 
@@ -205,26 +205,31 @@ def publish(
         settings.reach_quantile,
         ctx.settings.seed,
     )
+
+    def rows_of_targets() -> list[pa.Table]:
+        return [_own_rows(ctx, s, centroids.shape[1]) for s in targets_of(sides)]
+
+    own = ctx.ahead("centroids", key, rows_of_targets)
     pool_rows = ws.read("assignments", keys["pool"])
     # One scan of a skinny table; cheap enough to do again when the stage itself is complete.
     stats = quantize.cluster_stats(pool_rows, len(centroids), quantile=settings.reach_quantile)
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        parts = [_rows_of("pool", centroids, stats)]
-        for name, side in sides.items():
-            if not name.startswith("target"):
-                continue
-            own = _own_codebook(ctx, side, centroids.shape[1])
-            found = quantize.assign(
-                vectors_of(ctx, side), own, carry=("tokens",), spherical=settings.spherical
-            )
-            parts.append(_rows_of(name, own, quantize.cluster_stats(found, len(own))))
-        table = pa.concat_tables(parts)
+        table = pa.concat_tables([_rows_of("pool", centroids, stats), *own()])
         rows = ws.write_arrow("centroids", table, fingerprint=key, run=ctx.run, stage="centroids")
         return rows, {"skew": stats.skew(), "reach_limit": stats.limit}
 
     ctx.stage("centroids", key, "centroids", make)
     return stats, key
+
+
+def _own_rows(ctx: Context, side: Side, dimension: int) -> pa.Table:
+    """Return the rows of the centroids table that a target's own codebook makes."""
+    own = _own_codebook(ctx, side, dimension)
+    found = quantize.assign(
+        vectors_of(ctx, side), own, carry=("tokens",), spherical=ctx.settings.quantize.spherical
+    )
+    return _rows_of(side.name, own, quantize.cluster_stats(found, len(own)))
 
 
 def _own_codebook(ctx: Context, side: Side, dimension: int) -> NDArray[np.float32]:

@@ -7,8 +7,9 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from gio_spark.engine import ahead
 from gio_spark.engine.progress import Progress
 from gio_spark.engine.progress import Stage as StageProgress
 from gio_spark.report.data import Caution, StageSummary
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # Raised when what a stage writes changes meaning, so that old rows are not taken for new ones.
 FORMAT = 1
+
+T = TypeVar("T")
 
 
 def fingerprint(stage: str, *parts: Any) -> str:
@@ -109,6 +112,14 @@ class Context:
             )
         )
         return record
+
+    def ahead(self, stage: str, key: str, work: Callable[[], T]) -> Callable[[], T]:
+        """Begin what a stage will need beside what is done before it; see `engine.ahead`.
+
+        Where a record says that the stage is complete, the work waits until it is asked for.
+        """
+        done = any(r.stage == stage and r.fingerprint == key for r in self.workspace.records())
+        return work if done else ahead(self.spark, work)
 
     def write_chunks(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import functions as F
 
-from gio_spark.engine import bounded, decode_vectors, describe, hash_sample, hash_samples
+from gio_spark.engine import ahead, bounded, decode_vectors, describe, hash_sample, hash_samples
 from gio_spark.pipeline.choose import Chosen, smoothed_path
 from gio_spark.pipeline.clusters import Codebook
 from gio_spark.pipeline.context import Context
@@ -37,12 +38,37 @@ _EXAMPLE_CLUSTERS = 6
 _TEXT_SHOWN = 400
 
 
-def report_data(
+@dataclass(frozen=True)
+class Seen:
+    """What the report shows of the rows themselves; each waits for its query."""
+
+    sources: Callable[[], pd.DataFrame | None]
+    points: Callable[[], Points]
+    examples: Callable[[], tuple[Example, ...]]
+
+
+def look(
     ctx: Context,
     sides: dict[str, Side],
     book: Codebook,
     chosen: Chosen,
     selected: DataFrame,
+    rows: int,
+) -> Seen:
+    """Begin the report's queries: small ones, which need not wait for one another."""
+    return Seen(
+        ahead(ctx.spark, lambda: _sources(ctx, sides, book, selected)),
+        ahead(ctx.spark, lambda: _points(ctx, sides, selected, rows)),
+        ahead(ctx.spark, lambda: _examples(ctx, sides, book, chosen, selected)),
+    )
+
+
+def report_data(
+    ctx: Context,
+    sides: dict[str, Side],
+    book: Codebook,
+    chosen: Chosen,
+    seen: Seen,
     rows: int,
     metrics: pd.DataFrame,
     started: datetime,
@@ -92,9 +118,9 @@ def report_data(
             ),
         ),
         plan=chosen.plan.drop(columns=["threshold", "tie"], errors="ignore"),
-        sources=_sources(ctx, sides, book, selected),
-        points=_points(ctx, sides, selected, rows),
-        examples=_examples(ctx, sides, book, chosen, selected),
+        sources=seen.sources(),
+        points=seen.points(),
+        examples=seen.examples(),
         metrics=metrics,
         calibration=_calibration(chosen),
         error_curve=book.curve,

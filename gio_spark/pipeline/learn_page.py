@@ -10,7 +10,6 @@ import pandas as pd
 
 from gio_spark import gime
 from gio_spark.pipeline.places import report_folder
-from gio_spark.report.sensitivity import PAGE, render_sensitivity
 
 if TYPE_CHECKING:
     from gio_spark.pipeline.context import Context
@@ -44,6 +43,8 @@ def thresholds_of(settings: RunSettings, learnt: Learnt) -> pd.DataFrame:
 
 def page_of(workspace: Workspace, run: str) -> Path:
     """Return the path of a run's page of its sensitivity runs."""
+    from gio_spark.report.sensitivity import PAGE
+
     return report_folder(workspace, run) / _FOLDER / PAGE
 
 
@@ -53,6 +54,8 @@ def tell(ctx: Context, learnt: Learnt) -> None:
     Done whenever a run rests on sensitivity runs, complete ones of an earlier run too: its record
     then shows by itself where its thresholds come from and what they cost.
     """
+    from gio_spark.report.sensitivity import render_sensitivity
+
     facts, level = learnt.facts, shown_level(ctx.settings)
     render_sensitivity(
         learnt.table,

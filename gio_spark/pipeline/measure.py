@@ -17,7 +17,6 @@ from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.ground import Ground
 from gio_spark.pipeline.places import report_folder
 from gio_spark.pipeline.vectors import Side
-from gio_spark.report.metrics import render_metrics
 from gio_spark.tables import Workspace, quoted_column
 
 if TYPE_CHECKING:
@@ -202,6 +201,8 @@ def metrics_of(settings: RunSettings, run: str) -> pd.DataFrame:
 
 def metrics_page(settings: RunSettings, run: str, figures: pd.DataFrame) -> Path:
     """Write the page of a run's metrics beside its report."""
+    from gio_spark.report.metrics import render_metrics
+
     workspace = Workspace(session(settings.engine), settings.workspace)
     folder = report_folder(workspace, run) / "metrics"
     facts = {

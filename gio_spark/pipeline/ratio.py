@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,21 @@ class Ratio:
     facts: dict[str, Any]
 
 
-def score(ctx: Context, sides: dict[str, Side], book: Codebook) -> Ratio:
-    """Fit the density ratio target over pool and score every usable row of the pool."""
+@dataclass(frozen=True)
+class Begun:
+    """A fit of the density ratio under way; `fitted` waits for it."""
+
+    kind: str
+    model_key: str
+    fitted: Callable[[], explode.RatioFit]
+
+
+def begin(ctx: Context, sides: dict[str, Side]) -> Begun:
+    """Begin to fit the density ratio target over pool, unless it is there already.
+
+    It needs no clusters, so that it can go on beside their making: two small samples are fitted in
+    one thread of the driver, while workers do the rest.
+    """
     settings = ctx.settings.explode
     targets = targets_of(sides)
     on_text = (
@@ -55,13 +69,12 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook) -> Ratio:
     model_key = fingerprint(
         "ratio", used, kind, ctx.settings.seed, {s.name: s.key for s in (sides["pool"], *targets)}
     )
-    ws = ctx.workspace
 
-    def fit(_: StageProgress) -> tuple[int, dict[str, Any]]:
+    def fit() -> explode.RatioFit:
         target = content_of(ctx, targets[0], kind)
         for side in targets[1:]:
             target = target.unionByName(content_of(ctx, side, kind))
-        fitted = explode.fit_ratio(
+        return explode.fit_ratio(
             target,
             content_of(ctx, sides["pool"], kind),
             content="content",
@@ -71,6 +84,16 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook) -> Ratio:
             pool_rows=sides["pool"].usable,
             seed=ctx.settings.seed,
         )
+
+    return Begun(kind, model_key, ctx.ahead("fit ratio", model_key, fit))
+
+
+def score(ctx: Context, sides: dict[str, Side], book: Codebook, begun: Begun) -> Ratio:
+    """Store the density ratio that was begun, and score every usable row of the pool."""
+    kind, model_key, ws = begun.kind, begun.model_key, ctx.workspace
+
+    def fit(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        fitted = begun.fitted()
         facts = {
             "auc": fitted.calibration.auc,
             "error": fitted.calibration.error,

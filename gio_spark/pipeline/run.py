@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gio_spark.engine import describe, session
+from gio_spark.engine import ahead, describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
 from gio_spark.pipeline import (
@@ -27,9 +27,8 @@ from gio_spark.pipeline import (
     vectors,
 )
 from gio_spark.pipeline.context import Context
-from gio_spark.pipeline.describe import report_data
+from gio_spark.pipeline.describe import Seen, look, report_data
 from gio_spark.pipeline.places import local_folder, report_folder
-from gio_spark.report import render
 from gio_spark.settings.load import build
 from gio_spark.settings.run import RunSettings, parse_budget
 from gio_spark.tables import STAGE_TABLES, Record, Workspace
@@ -44,6 +43,15 @@ log = logging.getLogger(__name__)
 
 # Stages in order; `until` names one of them.
 STAGES = ("embed", "quantize", "select", "explode", "metrics", "report")
+
+# What later stages import where they use it, seconds of work: loaded while a JVM starts.
+LATER = (
+    "sklearn.isotonic",
+    "sklearn.linear_model",
+    "gio_spark.report.render",
+    "mlflow.tracking",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ def curate(
         GioSparkError: With one clear message; see gio_spark.errors.
     """
     engine = settings.get("engine", "auto")
-    spark = spark or session(engine)
+    spark = spark or session(engine, load=LATER)
     tables = Workspace(spark, str(workspace))
     data = {
         **settings,
@@ -130,7 +138,7 @@ def run(
     """
     if until is not None and until not in (*STAGES, learn.STAGE):
         raise ConfigError(f"Unknown stage {until!r}: use one of {', '.join(STAGES)}.")
-    spark = spark or session(settings.engine)
+    spark = spark or session(settings.engine, load=LATER)
     started = datetime.now(timezone.utc)
     progress = progress or Progress()
     progress.say(describe(spark).line())
@@ -183,24 +191,28 @@ def _stages(
     embedded = {
         name: (one, *vectors.embed_side(ctx, fitted, fit_key, one)) for name, one in inputs.items()
     }
+    lengths = ahead(ctx.spark, lambda: vectors.lengths_of(ctx, embedded))
     sides = vectors.set_aside(ctx, embedded)
-    dimension = vectors.one_dimension(ctx, sides)
+    dimension = vectors.one_dimension(lengths())
     if until == "embed":
         return _partial(ctx)
+    by_ratio = ctx.settings.explode.within_cluster == "density_ratio"
+    rates = by_ratio or parse_budget(ctx.settings.budget)[0] == "auto"
+    cleans, learns = clean.wanted(ctx), until == learn.STAGE
+    begun = None
+    if rates and not (cleans or learns or until == "quantize"):
+        begun = ratio.begin(ctx, sides)
     book = clusters.quantise(ctx, sides, dimension)
     if until == "quantize":
         return _partial(ctx)
-    if clean.wanted(ctx):
+    if cleans:
         sides, book = clean.clean(ctx, sides, book)
-    if until == learn.STAGE:
+    if learns:
         learnt = learn.learn(ctx, sides, book)
         partial = _partial(ctx)
         partial.summary[learn.STAGE] = learnt.key
         return partial
-    rated = None
-    by_ratio = ctx.settings.explode.within_cluster == "density_ratio"
-    if by_ratio or parse_budget(ctx.settings.budget)[0] == "auto":
-        rated = ratio.score(ctx, sides, book)
+    rated = ratio.score(ctx, sides, book, begun or ratio.begin(ctx, sides)) if rates else None
     steering = steer.in_force(ctx, sides, book)
     chosen = choose.plan(ctx, sides, book, rated, steering)
     if until == "select":
@@ -208,10 +220,11 @@ def _stages(
     selected, rows = choose.select_rows(ctx, sides, book, chosen)
     if until == "explode":
         return _partial(ctx, chosen, selected)
+    seen = None if until == "metrics" else look(ctx, sides, book, chosen, selected, rows)
     metrics = measure.measure(ctx, sides, book, selected, rows)
-    if until == "metrics":
+    if seen is None:
         return _partial(ctx, chosen, selected)
-    return _finish(ctx, sides, book, chosen, selected, rows, metrics, started, embedder)
+    return _finish(ctx, sides, book, chosen, selected, rows, metrics, seen, started, embedder)
 
 
 def _finish(
@@ -222,17 +235,20 @@ def _finish(
     selected: DataFrame,
     rows: int,
     metrics: pd.DataFrame,
+    seen: Seen,
     started: datetime,
     embedder: Embedder,
 ) -> Curation:
     """Render the report, record the run, prune row tables that no recent run uses."""
+    from gio_spark.report.render import render
+
     began = datetime.now(timezone.utc)
     verdict = gate.verdict_of(chosen.facts.get("gate"), metrics)
     gate.tell(ctx, verdict)
     judged = gate.as_facts(verdict)
     with ctx.progress.stage("report") as shown:
         data = report_data(
-            ctx, sides, book, chosen, selected, rows, metrics, started, embedder.revision
+            ctx, sides, book, chosen, seen, rows, metrics, started, embedder.revision
         )
         if judged is not None:
             data = replace(data, verdict=judged["why"], gate=gate.checks_table(judged))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 
 from gio_spark import embed
-from gio_spark.engine import bounded
+from gio_spark.engine import bounded, spread
 from gio_spark.errors import InputError, TooManyBadRowsError
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import load_arrays, save_arrays
@@ -89,7 +89,7 @@ def embed_side(
 
     def embedded(chunk: Chunk) -> DataFrame:
         out = embed.embed(
-            chunk.rows(source.rows),
+            spread(chunk.rows(source.rows), "id", source.bytes),
             embedder,
             columns=source.columns,
             directions=bool(directed),
@@ -225,19 +225,26 @@ def held_out_of(sides: dict[str, Side]) -> list[Side]:
     return [side for name, side in sides.items() if name.startswith("held-out")]
 
 
-def one_dimension(ctx: Context, sides: dict[str, Side]) -> int:
-    """Return the common length of the vectors.
+def lengths_of(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict[str, int]:
+    """Return the length of one vector of each input; inputs without a vector are not in it."""
+    length = F.length("vector").alias("n")
+    first = [
+        ctx.workspace.read("embeddings", key)
+        .where(F.col("reason").isNull())
+        .limit(1)
+        .select(F.lit(name).alias("side"), length)
+        for name, (_, key, _) in embedded.items()
+    ]
+    rows = bounded(_joined(first), len(first), "one vector per input")
+    return {r["side"]: int(r["n"]) // 4 for r in rows.to_pylist()}
+
+
+def one_dimension(found: dict[str, int]) -> int:
+    """Return the common length of the vectors of inputs that all have some.
 
     Raises:
         InputError: Pool and target differ.
     """
-    length = F.length("vector").alias("n")
-    first = [
-        vectors_of(ctx, side).limit(1).select(F.lit(name).alias("side"), length)
-        for name, side in sides.items()
-    ]
-    rows = bounded(_joined(first), len(first), "one vector per input")
-    found = {r["side"]: int(r["n"]) // 4 for r in rows.to_pylist()}
     if len(set(found.values())) > 1:
         raise InputError(
             f"Vectors have different dimensions ({found}): pool and target must come from the "

@@ -1,6 +1,9 @@
-"""The report of a run: what was chosen, how good it is, and how it was done."""
+"""The report of a run: what was chosen, how good it is, and how it was done.
 
-from gio_spark.report.checks import render_checks
+Pages are written by `report.render`, `report.checks`, `report.evaluation` and their neighbours,
+which load the plots; whoever fills in figures needs this package alone.
+"""
+
 from gio_spark.report.data import (
     Calibration,
     Caution,
@@ -13,8 +16,6 @@ from gio_spark.report.data import (
     StageSummary,
     project,
 )
-from gio_spark.report.evaluation import render_evaluation
-from gio_spark.report.render import render
 
 __all__ = [
     "Calibration",
@@ -27,7 +28,4 @@ __all__ = [
     "ReportData",
     "StageSummary",
     "project",
-    "render",
-    "render_checks",
-    "render_evaluation",
 ]

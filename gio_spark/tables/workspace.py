@@ -51,7 +51,7 @@ CHUNKED = ("embeddings", "assignments", "scores")
 
 # Seconds of finished work that may wait for its records: a commit for each of many small stages
 # costs more than the stages.
-UNRECORDED_SECONDS = 10.0
+UNRECORDED_SECONDS = 20.0
 
 
 class Workspace:
@@ -332,7 +332,7 @@ class Workspace:
         """Write that a stage is complete, after its rows were committed.
 
         With `later`, records are gathered and written together: by the next one without it, by
-        `flush`, or once they stand for ten seconds of work. A run that is killed in between repeats
+        `flush`, or once they stand for twenty seconds of work. A run killed in between repeats
         no more than that; the caller promises to flush.
         """
         version = self.version(table) if table and self.exists(table) else -1

@@ -13,7 +13,7 @@ from gio_spark.gio.checks import (
     quantisation_consistency,
     self_consistency,
 )
-from gio_spark.report import render_checks
+from gio_spark.report.checks import render_checks
 
 from .test_render import Page
 

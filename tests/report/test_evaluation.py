@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gio_spark.report import render_evaluation
+from gio_spark.report.evaluation import render_evaluation
 
 from .samples import a_bake_off
 from .test_render import Page

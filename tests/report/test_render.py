@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from gio_spark.report import Caution, Divergence, Example, ReportData, render
+from gio_spark.report import Caution, Divergence, Example, ReportData
+from gio_spark.report.render import render
 
 from .samples import a_plan, image_run, plain_run, text_run
 

@@ -97,7 +97,7 @@ def test_gathered_records_are_written_in_one_commit_and_seen_before_it(workspace
 def test_records_of_long_stages_are_written_at_once(workspace, spark):
     n = workspace.write_arrow("plan", rows(2), fingerprint="aa", **KEYS)
     workspace.record(
-        run="r1", stage="fit", fingerprint="aa", table="plan", rows=n, seconds=11.0, later=True
+        run="r1", stage="fit", fingerprint="aa", table="plan", rows=n, seconds=21.0, later=True
     )
     assert Workspace(spark, workspace.location).complete("fit", "aa") is not None
 

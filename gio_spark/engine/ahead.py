@@ -1,0 +1,49 @@
+"""Queries side by side: an engine plans in one thread, and a small query is mostly planning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+from gio_spark.engine.info import describe
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+T = TypeVar("T")
+
+
+def ahead(spark: SparkSession, work: Callable[[], T]) -> Callable[[], T]:
+    """Begin work in a thread of its own; what is returned waits for it and gives its result.
+
+    The work must write nothing: it may be given up where the caller fails in the meantime. On the
+    embedded engine, whose queries share this process's cores, it is done when it is asked for.
+
+    Args:
+        spark: Session that the work uses; job groups and tags go along.
+        work: Called once, at most.
+
+    Returns:
+        A function that gives what the work gave, or raises what it raised, however often asked.
+    """
+    result: Future[T] = Future()
+
+    def do() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed on to whoever asks for the result
+            result.set_exception(error)
+
+    if describe(spark).kind == "embedded":
+
+        def late() -> T:
+            if not result.done():
+                do()
+            return result.result()
+
+        return late
+    from pyspark.util import InheritableThread
+
+    InheritableThread(target=do, session=spark, name="gio-spark-ahead", daemon=True).start()
+    return result.result

@@ -1,0 +1,38 @@
+"""Import modules in a thread while something else is waited for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def loading(modules: Sequence[str]) -> Iterator[None]:
+    """Import modules while the block runs; all are there when it ends.
+
+    A module that cannot be imported is left to whoever needs it, with the error that says why. The
+    block should import little itself: two threads inside one package with circular imports may
+    see half of it.
+
+    Args:
+        modules: Full names.
+    """
+
+    def work() -> None:
+        for name in modules:
+            try:
+                import_module(name)
+            except Exception:  # a broken optional package must not stop what does without it
+                log.debug("cannot import %s ahead of time", name, exc_info=True)
+
+    thread = threading.Thread(target=work, name="gio-spark-load", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
