@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gio_spark.errors import EngineError, MissingExtraError
+from gio_spark.engine.java import check_java
+from gio_spark.engine.start_cache import (
+    EXCLUDES,
+    OPTIONS,
+    PACKAGES,
+    decided_elsewhere,
+    excludes,
+    quicker,
+    remember_jars,
+    spark_home,
+)
+from gio_spark.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-JAVA_NEEDED = 17
+# The work is done in Python workers; what the JVM does is many short jobs, and optimising code
+# that runs but a few times takes a core from them: 200,000 texts take 64 s on two idle cores
+# instead of 66 s, and 59 s of JVM time instead of 81 s. The collector is the one of throughput:
+# with the serial one a pass over a million vectors takes half as long again.
+JVM_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC"
 
 
 def start_local(conf: dict[str, str]) -> SparkSession:
     """Start (or get) a classic session with Delta Lake on all cores of this machine."""
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
     from pyspark.util import is_remote_only
 
@@ -33,9 +45,28 @@ def start_local(conf: dict[str, str]) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("gio-spark")
-    for key, value in {**local_conf(), **conf}.items():
+    settings = start_settings(conf)
+    for key, value in settings.items():
         builder = builder.config(key, value)
-    return builder.getOrCreate()
+    # A JVM of an earlier session resolves nothing: what it has may be of other settings.
+    new_jvm = SparkContext._gateway is None
+    spark = builder.getOrCreate()
+    if new_jvm and EXCLUDES in settings and not decided_elsewhere(conf):
+        remember_jars(settings[PACKAGES], spark.conf.get("spark.jars", "") or "")
+    return spark
+
+
+def start_settings(conf: dict[str, str]) -> dict[str, str]:
+    """Return all settings of a local start: local_conf, the caller's, what earlier starts left.
+
+    Args:
+        conf: The caller's settings. Where they say themselves where classes come from, nothing is
+            left out of what is fetched and nothing is taken from earlier starts.
+    """
+    settings = {**local_conf(), **conf}
+    if not decided_elsewhere(conf):
+        return quicker(settings)
+    return {k: v for k, v in settings.items() if k != EXCLUDES or k in conf}
 
 
 def local_conf() -> dict[str, str]:
@@ -58,17 +89,15 @@ def local_conf() -> dict[str, str]:
         # One machine, small logs: Delta's defaults start hundreds of tasks for each commit.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
-        # The work is done in Python workers; what the JVM does is many short jobs, and optimising
-        # code that runs but a few times takes a core from them: 200,000 texts take 64 s on two idle
-        # cores instead of 66 s, and 59 s of JVM time instead of 81 s. The collector is the one of
-        # throughput: with the serial one a pass over a million vectors takes half as long again.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC",
+        OPTIONS: JVM_OPTIONS,
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
     }
     package = delta_package()
     if package is not None:
-        settings["spark.jars.packages"] = package
+        settings[PACKAGES] = package
+        jars = (file.name for file in (spark_home() / "jars").glob("*.jar"))
+        settings[EXCLUDES] = ",".join(excludes(jars))
     return settings
 
 
@@ -82,8 +111,7 @@ def delta_package() -> str | None:
     """
     import pyspark
 
-    home = Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent)
-    if any((home / "jars").glob("delta-spark_*.jar")):
+    if any((spark_home() / "jars").glob("delta-spark_*.jar")):
         return None
     try:
         delta = version("delta-spark")
@@ -93,26 +121,3 @@ def delta_package() -> str | None:
     # From 4.1 on the artefact names the line of Spark that it was built for.
     name = "delta-spark_2.13" if delta.startswith("4.0") else f"delta-spark_{line}_2.13"
     return f"io.delta:{name}:{delta}"
-
-
-def check_java() -> None:
-    """Raise a clear error where no suitable Java is found.
-
-    Raises:
-        EngineError: Java is missing or too old.
-    """
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    advice = (
-        "Install Java 17 or 21 (Debian and Ubuntu: apt-get install openjdk-17-jre-headless; "
-        "macOS: brew install openjdk@17), or use engine: embedded, which needs no Java."
-    )
-    if java is None or not Path(java).exists():
-        raise EngineError(f"Local Spark needs Java, and none was found. {advice}")
-    shown = subprocess.run(  # noqa: S603 - the path is JAVA_HOME's or the first java on the path
-        [java, "-version"], capture_output=True, text=True, timeout=60, check=False
-    ).stderr
-    match = re.search(r'version "(\d+)', shown)
-    if match is None or int(match.group(1)) < JAVA_NEEDED:
-        found = match.group(1) if match else "an unknown version"
-        raise EngineError(f"Local Spark needs Java {JAVA_NEEDED} or newer, found {found}. {advice}")

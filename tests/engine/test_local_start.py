@@ -1,0 +1,53 @@
+import sys
+
+import pytest
+
+from gio_spark.engine import java
+from gio_spark.errors import EngineError
+
+
+def fake_java(home, monkeypatch, release=None, says=""):
+    """A Java whose binary prints `says` as the real one prints its version."""
+    binary = home / "bin" / "java"
+    binary.parent.mkdir(parents=True)
+    binary.write_text(f"#!{sys.executable}\nimport sys\nsys.stderr.write({says!r})\n")
+    binary.chmod(0o755)
+    if release is not None:
+        (home / "release").write_text(release)
+    monkeypatch.setenv("JAVA_HOME", str(home))
+    return binary
+
+
+def test_the_release_file_tells_the_version_without_starting_java(tmp_path, monkeypatch):
+    release = 'IMPLEMENTOR="x"\nJAVA_RUNTIME_VERSION="9"\nJAVA_VERSION="21.0.1"\n'
+    binary = fake_java(tmp_path / "java", monkeypatch, release, says='openjdk version "11.0.2"')
+    assert java.major(java.version_text(binary)) == 21
+    java.check_java()
+
+
+def test_the_release_file_is_the_one_beside_the_java_that_a_link_leads_to(tmp_path, monkeypatch):
+    binary = fake_java(tmp_path / "java", monkeypatch, 'JAVA_VERSION="17"\n')
+    (tmp_path / "elsewhere" / "bin").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "bin" / "java").symlink_to(binary)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "elsewhere"))
+    java.check_java()
+
+
+@pytest.mark.parametrize("release", [None, "", "IMPLEMENTOR=x\n"])
+def test_without_a_release_file_that_tells_it_java_is_asked(tmp_path, monkeypatch, release):
+    fake_java(tmp_path / "java", monkeypatch, release, says='openjdk version "11.0.2" 2020\n')
+    with pytest.raises(EngineError, match="Java 17 or newer, found 11"):
+        java.check_java()
+
+
+@pytest.mark.parametrize("release", ['JAVA_VERSION="1.8.0_392"\n', None])
+def test_a_java_too_old_or_without_a_version_is_refused(tmp_path, monkeypatch, release):
+    fake_java(tmp_path / "java", monkeypatch, release)
+    with pytest.raises(EngineError, match="Local Spark needs Java 17 or newer, found"):
+        java.check_java()
+
+
+def test_no_java_is_an_error_that_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(EngineError, match="and none was found"):
+        java.check_java()
