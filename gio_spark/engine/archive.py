@@ -25,10 +25,13 @@ from gio_spark.engine.local import JVM_OPTIONS, delta_package, start_local
 from gio_spark.engine.start_cache import (
     OPTIONS,
     SWITCH,
-    archive_path,
+    archive_stem,
+    class_folders,
     decided_elsewhere,
+    finished_name,
     quoted,
     remembered_jars,
+    whole_archive,
 )
 from gio_spark.errors import EngineError, GioSparkError
 
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
 
 SECONDS = 600
 LEFT_OVER_SECONDS = 3600
-SMALLEST = 10_000_000
 
 
 def make() -> None:
@@ -52,28 +54,44 @@ def make() -> None:
         return
     check_java()
     package = delta_package()
+    if archive_stem([], JVM_OPTIONS) is None:
+        return
     if package is not None and not remembered_jars(package):
         _child("--resolve")
     jars = remembered_jars(package) if package is not None else []
-    archive = archive_path(jars, JVM_OPTIONS)
-    if archive is None or archive.is_file() or (package is not None and not jars):
+    stem = archive_stem(jars, JVM_OPTIONS)
+    if stem is None or whole_archive(stem) is not None or (package is not None and not jars):
         return
-    folder = archive.parent
-    print(  # noqa: T201 - a command of its own
-        "==> Making the class archive for local Spark (once; about 20 s, 200 MB in "
-        f"{folder}; {SWITCH}=off does without)",
-        flush=True,
+    folders = class_folders()
+    if folders:
+        _say(f"No class archive for local Spark: {folders[0]} is on Java's class path")
+        return
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    _say(
+        "Making the class archive for local Spark (once; about 30 s, 200 MB in "
+        f"{stem.parent}; {SWITCH}=off does without)"
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{archive.stem}-{os.getpid()}.part"
+    part = stem.with_name(f"{stem.name}-{os.getpid()}.part")
     try:
         _child("--into", str(part))
-        if not part.is_file() or part.stat().st_size < SMALLEST:
-            raise EngineError("The JVM has written no class archive.")
+        archive = finished_name(stem, _settled(part))
         part.replace(archive)
     finally:
         part.unlink(missing_ok=True)
     remove_others(archive)
+
+
+def _say(text: str) -> None:
+    print(f"==> {text}", flush=True)  # noqa: T201 - a command of its own
+
+
+def _settled(part: Path) -> int:
+    """Return the size of a new archive, once all of it is on the disk."""
+    if not part.is_file():
+        raise EngineError("The JVM has written no class archive.")
+    with part.open("rb") as file:
+        os.fsync(file.fileno())  # else a crash of the machine could leave holes under its name
+    return part.stat().st_size
 
 
 def remove_others(archive: Path) -> None:
@@ -99,8 +117,8 @@ def _child(*words: str) -> None:
         check=False,
     )
     if done.returncode:
-        lines = done.stdout.strip().splitlines()[-3:]
-        raise EngineError(f"Local Spark ended with code {done.returncode}: {' / '.join(lines)}")
+        last = done.stdout.strip().splitlines()[-1:]
+        raise EngineError(f"the start for it ended with code {done.returncode}: {''.join(last)}")
 
 
 def _resolve() -> None:
@@ -116,6 +134,8 @@ def _write(part: Path) -> None:
     try:
         spark = start_local(
             {
+                # Above 32 GB references are wider, and the archive would fit no usual start.
+                "spark.driver.memory": "4g",
                 OPTIONS: f"{JVM_OPTIONS} -XX:ArchiveClassesAtExit={quoted(part)}",
                 "spark.sql.warehouse.dir": str(folder / "warehouse"),
             }

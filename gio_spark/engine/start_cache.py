@@ -109,9 +109,8 @@ def decided_elsewhere(conf: dict[str, str]) -> bool:
         return True
     if any(f"{key}=" in word for word in words for key in _KEYS):
         return True
-    folder = os.environ.get("SPARK_CONF_DIR") or spark_home() / "conf"
     try:
-        lines = (Path(folder) / "spark-defaults.conf").read_text(encoding="utf-8").splitlines()
+        lines = (_conf_folder() / "spark-defaults.conf").read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return False
     return any(re.split(r"[\s=:]", line.strip(), maxsplit=1)[0] in _KEYS for line in lines)
@@ -131,8 +130,8 @@ def quicker(settings: dict[str, str]) -> dict[str, str]:
     if jars:
         found[CLASS_PATH] = os.pathsep.join(jars)
     options = found.get(OPTIONS, "")
-    archive = archive_path(jars, options)
-    if archive is not None and archive.is_file() and not _archive_named(options):
+    archive = whole_archive(archive_stem(jars, options))
+    if archive is not None and not _archive_named(options):
         found[OPTIONS] = f"{options} {_archive_options(archive)}".strip()
     return found
 
@@ -194,11 +193,11 @@ def _remembered() -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def archive_path(jars: list[str], options: str) -> Path | None:
-    """Return where the class archive of a start belongs; None where there is to be none.
+def archive_stem(jars: list[str], options: str) -> Path | None:
+    """Return how the path of a start's class archive begins; None where there is to be none.
 
-    The name is a hash of all that the archive depends on, so that one of another Java, of other
-    jars or for another collector is never taken.
+    The name holds a hash of all that the archive depends on, so that one of another Java, of
+    other jars or for another collector is never taken.
 
     Args:
         jars: Files that are put in front of the class path.
@@ -218,7 +217,44 @@ def archive_path(jars: list[str], options: str) -> Path | None:
     files = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
     state = (version_text(java), str(java.resolve()), pyspark.__version__, collector, files)
     digest = hashlib.sha256(repr(state).encode()).hexdigest()
-    return folder / f"classes-{digest[:32]}.jsa"
+    return folder / f"classes-{digest[:32]}"
+
+
+def finished_name(stem: Path, size: int) -> Path:
+    """Return the path of a whole archive, which tells its size."""
+    return stem.with_name(f"{stem.name}-{size}.jsa")
+
+
+def whole_archive(stem: Path | None) -> Path | None:
+    """Return the archive that is there, if it is of the size that its name tells.
+
+    A JVM looks at the head of the file alone, and dies by a bus error where the rest is missing.
+    """
+    for path in stem.parent.glob(f"{stem.name}-*.jsa") if stem is not None else ():
+        with contextlib.suppress(OSError):
+            if stem is not None and finished_name(stem, path.stat().st_size) == path:
+                return path
+    return None
+
+
+def class_folders() -> list[Path]:
+    """Return the folders with files in them that Spark's scripts put on the class path.
+
+    With one of them a JVM writes no archive, as it could not tell later whether it still fits.
+    """
+    named = [os.environ.get(name) for name in ("HADOOP_CONF_DIR", "YARN_CONF_DIR")]
+    return [path for path in (_conf_folder(), *map(Path, filter(None, named))) if _filled(path)]
+
+
+def _conf_folder() -> Path:
+    return Path(os.environ.get("SPARK_CONF_DIR") or spark_home() / "conf")
+
+
+def _filled(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:
+        return False
 
 
 def _archive_named(options: str) -> bool:
@@ -226,8 +262,8 @@ def _archive_named(options: str) -> bool:
 
 
 def _archive_options(archive: Path) -> str:
-    # An archive that does not fit, or is not whole, is left aside; without the last word the JVM
-    # would say so among the lines of the run.
+    # The JVM leaves an archive aside that does not fit; without the last word it would say so
+    # among the lines of the run.
     return f"-XX:SharedArchiveFile={quoted(archive)} -Xshare:auto -Xlog:cds*=off"
 
 
