@@ -68,7 +68,8 @@ def spark_home() -> Path:
     """Return the folder of the Spark that will be started."""
     import pyspark
 
-    return Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent)
+    # Links resolved, as Spark does it: the same files by two paths are one class path.
+    return Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).resolve().parent)
 
 
 def cache_folder() -> Path | None:

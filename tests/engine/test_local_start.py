@@ -240,6 +240,14 @@ def test_no_archive_is_taken_for_other_jars_another_java_or_collector(
     assert local.start_settings({})[name] == local.JVM_OPTIONS
 
 
+def test_an_environment_reached_by_a_link_is_the_same_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("SPARK_HOME", raising=False)
+    home = start_cache.spark_home()
+    (tmp_path / "link").symlink_to(home)
+    monkeypatch.setattr("pyspark.__file__", str(tmp_path / "link" / "__init__.py"))
+    assert start_cache.spark_home() == home
+
+
 def test_an_archive_that_is_not_whole_is_not_taken(delta_is_fetched, jars):
     remember(jars)
     put_archive(jars).write_bytes(b"js")
