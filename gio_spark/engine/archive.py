@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 SECONDS = 600
 LEFT_OVER_SECONDS = 3600
+KEPT = 3
+"""Archives that stay: environments side by side would else make theirs again and again."""
 
 
 def make() -> None:
@@ -95,10 +97,11 @@ def _settled(part: Path) -> int:
 
 
 def remove_others(archive: Path) -> None:
-    """Remove the archives of other versions, and parts that a maker cut short has left."""
-    for other in archive.parent.glob("classes-*.jsa"):
-        if other != archive:
-            other.unlink(missing_ok=True)
+    """Remove all but the newest archives, and parts that a maker cut short has left."""
+    others = [one for one in archive.parent.glob("classes-*.jsa") if one != archive]
+    others.sort(key=lambda one: one.stat().st_mtime, reverse=True)
+    for other in others[KEPT - 1 :]:
+        other.unlink(missing_ok=True)
     for part in archive.parent.glob("classes-*.part"):
         if time.time() - part.stat().st_mtime > LEFT_OVER_SECONDS:
             part.unlink(missing_ok=True)

@@ -272,16 +272,20 @@ def test_an_archive_that_is_there_is_not_made_again(delta_is_fetched, jars, caps
     assert capsys.readouterr().out == ""
 
 
-def test_a_new_archive_replaces_those_of_other_versions_alone(delta_is_fetched, jars, cache):
-    path, other = put_archive(jars), put_archive(jars[:1])
+def test_a_new_archive_leaves_the_newest_of_others_and_nothing_else(delta_is_fetched, jars, cache):
+    path = put_archive(jars)
+    others = [cache / f"classes-{name}-3.jsa" for name in ("oldest", "older", "newer")]
+    for age, other in enumerate(others):
+        other.write_bytes(b"jsa")
+        os.utime(other, (age, age))
     (cache / "mlflow-3.db").write_text("of others")
     old, young = cache / "classes-1-2.part", cache / "classes-3-4.part"
     for part in (old, young):
         part.write_text("x")
     os.utime(old, (0, 0))
     archive.remove_others(path)
-    assert not other.exists()
-    assert {file.name for file in cache.iterdir()} == {path.name, young.name, "mlflow-3.db"}
+    kept = {path.name, others[1].name, others[2].name, young.name, "mlflow-3.db"}
+    assert {file.name for file in cache.iterdir()} == kept
 
 
 def test_what_cannot_be_made_is_one_warning_and_no_failure(delta_is_fetched, jars, tmp_path):
