@@ -81,9 +81,7 @@ def prepared(settings: RunSettings, spark: SparkSession, progress: Progress) -> 
         for name, one in inputs.items()
     )  # fmt: skip
     fitted, fit_key = vectors.fit_embedder(ctx, embedder, inputs["pool"])
-    embedded = {
-        name: (one, *vectors.embed_side(ctx, fitted, fit_key, one)) for name, one in inputs.items()
-    }
+    embedded = vectors.embed_sides(ctx, fitted, fit_key, inputs)
     sides = vectors.set_aside(ctx, embedded)
     dimension = vectors.one_dimension(vectors.lengths_of(ctx, embedded))
     book = clusters.quantise(ctx, sides, dimension)

@@ -14,6 +14,7 @@ from gio_spark import quantize
 from gio_spark.engine import decode_vectors, encode_vectors
 from gio_spark.errors import InputError
 from gio_spark.gio import TargetMass
+from gio_spark.pipeline.commit import Part, SharedCommit
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.fits import centroid_rows, fitted_state, load_state, save_state
 from gio_spark.pipeline.vectors import CARRIED, Side, targets_of, vectors_of
@@ -137,12 +138,27 @@ def _pass_note(state: KMeansState, most: int) -> str:
     return f"pass {state.passes} of at most {most}, inertia {state.history[-1]['inertia']:.5g}"
 
 
-def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: str) -> str:
-    """Assign a side's rows to the pool's clusters; gives the fingerprint of the assignments."""
+def assign(
+    ctx: Context, sides: dict[str, Side], centroids: NDArray[np.float32], fit_key: str
+) -> dict[str, str]:
+    """Assign the rows of all sides to the pool's clusters; gives the fingerprints of each."""
+    parts = {n: _assignment(ctx, side, centroids, fit_key) for n, side in sides.items()}
+    commit = SharedCommit(ctx, "assignments", parts)
+
+    def assign_side(name: str, side: Side) -> str:
+        part = parts[name]
+
+        def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+            return commit.write(name, shown), {"side": name, "chunks": part.chunks}
+
+        ctx.stage(part.stage, part.key, "assignments", make, rows=side.usable)
+        return part.key
+
+    return {name: assign_side(name, side) for name, side in sides.items()}
+
+
+def _assignment(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: str) -> Part:
     settings = ctx.settings.quantize
-    key = fingerprint("assign", fit_key, settings.second, side.key)
-    # A stage that reads a chunked table follows its chunks: then each reads its own files alone.
-    chunks = ctx.workspace.chunks("embeddings", side.key)
 
     def assigned(chunk: Chunk) -> DataFrame:
         return quantize.assign(
@@ -155,20 +171,14 @@ def assign(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: st
             probes=settings.probes,
         )
 
-    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-        rows = ctx.write_chunks(
-            shown,
-            "assignments",
-            assigned,
-            count=chunks,
-            key=key,
-            stage=f"assign {side.name}",
-            expected=side.usable,
-        )
-        return rows, {"side": side.name, "chunks": chunks}
-
-    ctx.stage(f"assign {side.name}", key, "assignments", make, rows=side.usable)
-    return key
+    return Part(
+        stage=f"assign {side.name}",
+        key=fingerprint("assign", fit_key, settings.second, side.key),
+        make=assigned,
+        # A stage that reads a chunked table follows its chunks: each reads its own files alone.
+        chunks=ctx.workspace.chunks("embeddings", side.key),
+        expected=side.usable,
+    )
 
 
 def quantise(ctx: Context, sides: dict[str, Side], dimension: int) -> Codebook:
@@ -182,7 +192,7 @@ def quantise(ctx: Context, sides: dict[str, Side], dimension: int) -> Codebook:
             "Selection on so few rows says little; use a larger pool.",
         )
     centroids, fit_key, curve = fit(ctx, pool, clusters, dimension)
-    keys = {name: assign(ctx, side, centroids, fit_key) for name, side in sides.items()}
+    keys = assign(ctx, sides, centroids, fit_key)
     stats, published = publish(ctx, sides, centroids, fit_key, keys)
     return Codebook(centroids, fit_key, keys, stats, published, curve)
 

@@ -118,8 +118,11 @@ class Context:
 
         Where a record says that the stage is complete, the work waits until it is asked for.
         """
-        done = any(r.stage == stage and r.fingerprint == key for r in self.workspace.records())
-        return work if done else ahead(self.spark, work)
+        return work if self.recorded(stage, key) else ahead(self.spark, work)
+
+    def recorded(self, stage: str, key: str) -> bool:
+        """Tell whether a record says that a stage is complete; its rows are not looked at."""
+        return any(r.stage == stage and r.fingerprint == key for r in self.workspace.records())
 
     def write_chunks(
         self,

@@ -31,7 +31,7 @@ from gio_spark.pipeline.describe import Seen, look, report_data
 from gio_spark.pipeline.places import local_folder, report_folder
 from gio_spark.settings.load import build
 from gio_spark.settings.run import RunSettings, parse_budget
-from gio_spark.tables import STAGE_TABLES, Record, Workspace
+from gio_spark.tables import STAGE_TABLES, Record, Workspace, prune
 from gio_spark.tracking import TrackedInput, tracker
 
 if TYPE_CHECKING:
@@ -188,9 +188,7 @@ def _stages(
         for name, one in inputs.items()
     )
     fitted, fit_key = vectors.fit_embedder(ctx, embedder, inputs["pool"])
-    embedded = {
-        name: (one, *vectors.embed_side(ctx, fitted, fit_key, one)) for name, one in inputs.items()
-    }
+    embedded = vectors.embed_sides(ctx, fitted, fit_key, inputs)
     lengths = ahead(ctx.spark, lambda: vectors.lengths_of(ctx, embedded))
     sides = vectors.set_aside(ctx, embedded)
     dimension = vectors.one_dimension(lengths())
@@ -308,7 +306,7 @@ def _finish(
     # What can be computed again goes with time; what a run has chosen is its user's.
     used = [*summary["keys"]["embeddings"].values(), *book.assignments.values()]
     for table in ("embeddings", "assignments", "scores"):
-        ctx.workspace.prune(table, [*used, summary["keys"]["scores"]])
+        prune(ctx.workspace, table, [*used, summary["keys"]["scores"]])
     return _load(ctx.workspace, record, did_work=any(not s.skipped for s in ctx.stages))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from pyspark.sql import functions as F
 from gio_spark import embed
 from gio_spark.engine import bounded, spread
 from gio_spark.errors import InputError, TooManyBadRowsError
+from gio_spark.pipeline.commit import Part, SharedCommit
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import load_arrays, save_arrays
 from gio_spark.tables import WHOLE, Chunk, chunks_for
@@ -77,15 +79,29 @@ def fit_embedder(ctx: Context, embedder: embed.Embedder, pool: Input) -> tuple[e
     return embedder.with_state(load_arrays(ctx.workspace, key)), key
 
 
-def embed_side(
-    ctx: Context, embedder: embed.Embedder, fit_key: str, source: Input
-) -> tuple[str, int]:
-    """Embed one input; gives the fingerprint of its rows and their number."""
+def embed_sides(
+    ctx: Context, embedder: embed.Embedder, fit_key: str, inputs: Mapping[str, Input]
+) -> dict[str, tuple[Input, str, int]]:
+    """Embed the inputs; gives each with the fingerprint of its rows and their number."""
+    parts = {n: _embedding(ctx, embedder, fit_key, source) for n, source in inputs.items()}
+    commit = SharedCommit(ctx, "embeddings", parts)
+
+    def embed_side(name: str, source: Input) -> int:
+        part = parts[name]
+
+        def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+            rows = commit.write(name, shown)
+            source.recheck()
+            return rows, {"side": name, "version": source.version, "chunks": part.chunks}
+
+        return ctx.stage(part.stage, part.key, "embeddings", make, rows=source.count).rows
+
+    return {n: (source, parts[n].key, embed_side(n, source)) for n, source in inputs.items()}
+
+
+def _embedding(ctx: Context, embedder: embed.Embedder, fit_key: str, source: Input) -> Part:
     directed = ["directions"] if ctx.settings.quantize.spherical else []
     key = fingerprint("embed", embedder_name(embedder), fit_key, source.fingerprint(), *directed)
-
-    # The number of chunks is no part of the key: the rows are the same.
-    chunks = chunks_for(source.count, ctx.settings.chunk_rows)
 
     def embedded(chunk: Chunk) -> DataFrame:
         out = embed.embed(
@@ -102,21 +118,14 @@ def embed_side(
             F.lit(source.version).alias("input_version"),
         )
 
-    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-        rows = ctx.write_chunks(
-            shown,
-            "embeddings",
-            embedded,
-            count=chunks,
-            key=key,
-            stage=f"embed {source.name}",
-            expected=source.count if source.bad is None else None,
-        )
-        source.recheck()
-        return rows, {"side": source.name, "version": source.version, "chunks": chunks}
-
-    record = ctx.stage(f"embed {source.name}", key, "embeddings", make, rows=source.count)
-    return key, record.rows
+    return Part(
+        stage=f"embed {source.name}",
+        key=key,
+        make=embedded,
+        # The number of chunks is no part of the key: the rows are the same.
+        chunks=chunks_for(source.count, ctx.settings.chunk_rows),
+        expected=source.count if source.bad is None else None,
+    )
 
 
 def set_aside(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict[str, Side]:

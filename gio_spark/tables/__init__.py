@@ -3,6 +3,7 @@
 from gio_spark.tables.chunks import WHOLE, Chunk, chunks_for, write_chunks
 from gio_spark.tables.inputs import Input, Pin, frame_digest, open_input, pin_input
 from gio_spark.tables.names import quoted, quoted_column
+from gio_spark.tables.prune import prune
 from gio_spark.tables.records import Record
 from gio_spark.tables.workspace import STAGE_TABLES, Workspace
 
@@ -18,6 +19,7 @@ __all__ = [
     "frame_digest",
     "open_input",
     "pin_input",
+    "prune",
     "quoted",
     "quoted_column",
     "write_chunks",

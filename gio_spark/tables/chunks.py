@@ -130,12 +130,21 @@ def write_chunks(
         if on_chunk is not None:
             on_chunk(chunk, sum(done.values()))
     rows = sum(done.values())
+    check_rows(workspace.place(table), stage, rows, expected)
+    return rows
+
+
+def check_rows(place: str, stage: str, rows: int, expected: int | None) -> None:
+    """Refuse what a stage has written where it is not the number of rows that was expected.
+
+    Raises:
+        WorkspaceError: It is another one.
+    """
     if expected is not None and rows != expected:
         raise WorkspaceError(
-            f"{workspace.place(table)} holds {rows:,} rows of {stage} after {count} chunks, but "
-            f"{expected:,} were expected. The input may have changed while it was read; run again."
+            f"{place} holds {rows:,} rows of {stage} after the write, but {expected:,} were "
+            "expected. The input may have changed while it was read; run again."
         )
-    return rows
 
 
 def _key(fingerprint: str, chunk: Chunk) -> str:

@@ -154,7 +154,9 @@ def committed_rows(location: str, place: Mapping[str, str]) -> int | None:
         for add in (a["add"] for a in actions if "add" in a):
             stats = json.loads(add.get("stats") or "{}")
             held = add["partitionValues"]
-            if any(held.get(k) != v for k, v in place.items()) or "numRecords" not in stats:
+            if any(held.get(k) != v for k, v in place.items()):
+                continue  # of another partition that was written in the same commit
+            if "numRecords" not in stats:
                 return None
             rows += int(stats["numRecords"])
         return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded, capabilities
 from gio_spark.engine.told import worker_errors
-from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError, WorkspaceError
+from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError
 from gio_spark.tables import delta
 from gio_spark.tables.aliases import engine_path
-from gio_spark.tables.chunks import CHUNK, WHOLE, Chunk
+from gio_spark.tables.chunks import CHUNK, WHOLE, Chunk, check_rows
 from gio_spark.tables.files import check_writable
 from gio_spark.tables.names import absolute, is_remote_path, is_schema, parts
-from gio_spark.tables.records import Record, from_table, newest_per_stage, to_table
+from gio_spark.tables.partitions import Place, column_types, in_places, key_of, predicate
+from gio_spark.tables.records import Record, from_table, to_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -42,9 +43,6 @@ STAGE_TABLES = (
     "evaluations",
     "runs",
 )
-
-# Tables whose rows are keyed by another column than `fingerprint`.
-KEY_OF = {"selected": "gio_run"}
 
 # Tables of long stages, which may be written in chunks (see `write_chunks`).
 CHUNKED = ("embeddings", "assignments", "scores")
@@ -141,7 +139,7 @@ class Workspace:
         """Tell, without a query where that is possible, whether a table can hold a fingerprint."""
         if self.in_catalog or not self.exists(table):
             return self.exists(table)
-        key = KEY_OF.get(table, "fingerprint")
+        key = key_of(table)
         return delta.has_partition(self.place(table), key, fingerprint)
 
     def read_all(self, table: str) -> DataFrame:
@@ -179,43 +177,81 @@ class Workspace:
             WorkspaceError: Another number of rows came back than was expected.
             ConcurrentRunError: Another commit changed the same rows.
         """
-        key = KEY_OF.get(table, "fingerprint")
-        place = {key: fingerprint}
-        if self.takes_chunks(table):
-            place[CHUNK] = chunk.label
-        out = df.withColumns({column: F.lit(value) for column, value in place.items()})
+        place = self._place_of(table, fingerprint, chunk)
+        where = place if not alone else {key_of(table): fingerprint}
+        note = {**place, "run": run, "stage": stage, "key": fingerprint}
+        self._commit(table, in_places([(df, place)]), [where], tuple(place), note)
+        self._small.pop((table, fingerprint), None)
+        rows = self._committed(table, place)
+        check_rows(self.place(table), stage, rows, expected)
+        return rows
+
+    def write_together(
+        self,
+        table: str,
+        frames: Mapping[str, DataFrame],
+        *,
+        run: str,
+        stage: str,
+        expected: Mapping[str, int | None],
+    ) -> dict[str, int]:
+        """Replace the rows of several fingerprints in one commit, and count those of each.
+
+        Args:
+            table: Stage table.
+            frames: Fingerprint -> rows without bookkeeping columns, all of the same columns.
+            run: Run that writes, for the commit's metadata.
+            stage: Stage that writes, likewise.
+            expected: Fingerprint -> rows that must be there afterwards, where known.
+
+        Raises:
+            WorkspaceError: Another number of rows came back than was expected.
+            ConcurrentRunError: Another commit changed the same rows.
+        """
+        places = {name: self._place_of(table, name, WHOLE) for name in frames}
+        joined = in_places([(df, places[name]) for name, df in frames.items()])
+        columns = tuple(next(iter(places.values())))
+        note = {"run": run, "stage": stage, "places": list(places.values())}
+        wheres = [{key_of(table): name} for name in frames]
+        self._commit(table, joined, wheres, columns, note)
+        rows = {}
+        for name, place in places.items():
+            self._small.pop((table, name), None)
+            rows[name] = self._committed(table, place)
+            check_rows(self.place(table), stage, rows[name], expected.get(name))
+        return rows
+
+    def _place_of(self, table: str, fingerprint: str, chunk: Chunk) -> dict[str, str]:
+        place = {key_of(table): fingerprint}
+        return {**place, CHUNK: chunk.label} if self.takes_chunks(table) else place
+
+    def _commit(
+        self,
+        table: str,
+        out: DataFrame,
+        replaced: Sequence[Place],
+        columns: Sequence[str],
+        note: Mapping[str, Any],
+    ) -> None:
+        """Write rows in place of those in the given partitions, in one commit."""
         writer = (
             out.write.format("delta")
             .mode("overwrite")
-            .partitionBy(*place)
-            .option(
-                "userMetadata",
-                json.dumps({**place, "run": run, "stage": stage, "key": fingerprint}),
-            )
+            .partitionBy(*columns)
+            .option("userMetadata", json.dumps(note))
         )
-        types = _types(out)
+        types = column_types(out)
         if self.exists(table):
             if self._stored_types(table) == types:
                 # One commit takes the old rows away and puts the new ones in.
-                parted = {key: fingerprint} if alone else place
-                where = " AND ".join(f"{column} = '{value}'" for column, value in parted.items())
-                writer = writer.option("replaceWhere", where)
+                writer = writer.option("replaceWhere", predicate(replaced))
             else:
                 # Rows of another shape (a pool with other columns, a newer format) make a new
                 # table; what was there stays in its history.
                 writer = writer.option("overwriteSchema", "true")
-        self._small.pop((table, fingerprint), None)
         self._save(writer, table)
         self._known.add(table)
         self._types[table] = types
-        rows = self._committed(table, place)
-        if expected is not None and rows != expected:
-            raise WorkspaceError(
-                f"{self.place(table)} holds {rows:,} rows of {stage} after the write, "
-                f"but {expected:,} were expected. The input may have changed while it was read; "
-                "run again."
-            )
-        return rows
 
     def takes_chunks(self, table: str) -> bool:
         """Tell whether a table has the column of chunks; one made before there were any has not."""
@@ -225,7 +261,7 @@ class Workspace:
 
     def _stored_types(self, table: str) -> set[tuple[str, str]]:
         if table not in self._types:
-            self._types[table] = _types(delta.read(self.spark, self.place(table)))
+            self._types[table] = column_types(delta.read(self.spark, self.place(table)))
         return self._types[table]
 
     def _committed(self, table: str, place: dict[str, str]) -> int:
@@ -267,7 +303,7 @@ class Workspace:
         Raises:
             InputError: There are more than `limit`; `what` names them in the message.
         """
-        key = KEY_OF.get(table, "fingerprint")
+        key = key_of(table)
         if (table, fingerprint) not in self._small:
             rows = bounded(self.read(table, fingerprint, key=key), limit, what)
             self._small[table, fingerprint] = rows.drop_columns([key])
@@ -285,35 +321,6 @@ class Workspace:
 
             return self.spark.createDataFrame([], from_arrow_schema(rows.schema))
         return self.spark.createDataFrame(rows)
-
-    def prune(self, table: str, keep: Sequence[str]) -> int:
-        """Delete rows of fingerprints that the newest records no longer name.
-
-        Returns:
-            Number of fingerprints deleted.
-        """
-        if not self.exists(table):
-            return 0
-        key = KEY_OF.get(table, "fingerprint")
-        # Nothing is old where the records name no more fingerprints than are kept.
-        wanted = set(keep)
-        wanted |= {r.fingerprint for r in newest_per_stage(self.records(), table)}
-        # A refresh writes rows of several tables under one fingerprint.
-        wanted |= {r.fingerprint for r in self.records() if r.stage == "refresh"}
-        named = {
-            r.detail.get("chunk_of", r.fingerprint) for r in self.records() if r.table == table
-        }
-        if named <= wanted:
-            return 0
-        found = bounded(self.read_all(table).select(key).distinct(), 10_000, "fingerprints")[
-            key
-        ].to_pylist()
-        old = [f for f in found if f not in wanted]
-        for fingerprint in old:
-            name = delta.sql_name(self.spark, self.place(table))
-            # A quoted name and a hash of our own: nothing from outside reaches this text.
-            self.spark.sql(f"DELETE FROM {name} WHERE {key} = '{fingerprint}'")  # noqa: S608
-        return len(old)
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -388,10 +395,6 @@ class Workspace:
             return record
         if not self.exists(record.table):
             return None
-        key = KEY_OF.get(record.table, "fingerprint")
+        key = key_of(record.table)
         rows = int(self.read(record.table, fingerprint, key=key).count())
         return record if rows == record.rows else None
-
-
-def _types(df: DataFrame) -> set[tuple[str, str]]:
-    return {(f.name, f.dataType.simpleString()) for f in df.schema.fields}

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from gio_spark.errors import WorkspaceError
-from gio_spark.tables import Workspace, chunks_for, delta, write_chunks
+from gio_spark.tables import Workspace, chunks_for, delta, prune, write_chunks
 from gio_spark.tables.chunks import MOST_CHUNKS, Chunk
 
 pytestmark = pytest.mark.embedded
@@ -120,7 +120,7 @@ def _whole(spark, place):
 
 def test_chunks_that_come_together_to_another_number_are_refused_and_made_anew(spark, place):
     with pytest.raises(
-        WorkspaceError, match="holds 200 rows of embed pool after 3 chunks, but 201"
+        WorkspaceError, match="holds 200 rows of embed pool after the write, but 201"
     ):
         Stage(spark, place).write(3, expected=201)
     # The input is what was wrong: once it is mended, nothing of the refused rows is trusted.
@@ -152,7 +152,7 @@ def test_chunks_that_a_dead_run_left_are_pruned_with_other_old_rows(spark, place
     with pytest.raises(KeyboardInterrupt):
         stage.write(3, dies_at=1)
     stage.write(1, key="bb")
-    assert stage.workspace.prune("embeddings", ["bb"]) == 1
+    assert prune(stage.workspace, "embeddings", ["bb"]) == 1
     assert stage.ids() == [] and stage.ids("bb") == IDS
     again = Stage(spark, place)
     assert again.write(3) == 200 and again.made == [1, 2, 3]

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from gio_spark.errors import ConfigError, EngineError, WorkspaceError
-from gio_spark.tables import Workspace, delta
+from gio_spark.tables import Workspace, delta, prune
 
 pytestmark = pytest.mark.embedded
 KEYS = {"run": "r1", "stage": "embed"}
@@ -47,7 +47,7 @@ def test_old_fingerprints_are_pruned_and_the_last_ones_kept(workspace):
     for name in ("a1", "a2", "a3", "a4", "a5"):
         n = workspace.write_arrow("plan", rows(1), fingerprint=name, **KEYS)
         workspace.record(fingerprint=name, table="plan", rows=n, seconds=0.0, **KEYS)
-    assert workspace.prune("plan", ["a1"]) == 1
+    assert prune(workspace, "plan", ["a1"]) == 1
     left = {r["fingerprint"] for r in workspace.read_all("plan").toArrow().to_pylist()}
     assert left == {"a1", "a3", "a4", "a5"}
 
