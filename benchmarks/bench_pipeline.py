@@ -24,10 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from bench_gio import HELD, N, mixture, reference_python
+from deltalake import DeltaTable
 from tasks import TASKS, Task, data_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,9 +54,6 @@ def one_run(task: Task, engine: str, workspace: Path) -> dict:
     )  # fmt: skip
     seconds = time.perf_counter() - began
     summary = curation.summary
-    source = task.columns["source"]
-    shares = curation.selected.groupBy(source).count().toPandas()
-    top = shares.sort_values("count", ascending=False).head(5)
     return {
         "seconds": seconds,
         "did_work": curation.did_work,
@@ -64,19 +63,26 @@ def one_run(task: Task, engine: str, workspace: Path) -> dict:
         "target_rows": summary["target_rows"],
         "divergences": summary["divergences"],
         "stages": summary["stages"],
-        "sources": {str(k): int(v) for k, v in zip(top[source], top["count"], strict=True)},
         "report": str(curation.report),
     }
 
 
 def in_process(task: Task, engine: str, workspace: Path) -> tuple[float, dict]:
-    """Run the job in a process of its own; gives its whole wall time and its report."""
+    """Run the job in a process of its own; gives its wall time, start to end, and its report."""
+    out = workspace.with_suffix(".json")
     command = [sys.executable, __file__, "--one", task.name, engine, str(workspace),
-               "--work", str(task.pool.parent.parent)]  # fmt: skip
+               "--work", str(task.pool.parent.parent), "--out", str(out)]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     began = time.perf_counter()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return time.perf_counter() - began, json.loads(done.stdout.splitlines()[-1])
+    subprocess.run(command, check=True, env=environment)
+    return time.perf_counter() - began, json.loads(out.read_text())
+
+
+def sources(task: Task, workspace: Path) -> str:
+    """Return the most frequent sources of the rows that were selected, in one line."""
+    source = task.columns["source"]
+    table = DeltaTable(workspace / "selected").to_pyarrow_table(columns=[source])
+    return ", ".join(f"{k} {v}" for k, v in Counter(table[source].to_pylist()).most_common(5))
 
 
 def mllib(rows: int, dimension: int, clusters: int) -> tuple[float, float]:
@@ -174,8 +180,8 @@ def measure(given: argparse.Namespace) -> list[dict]:
             wall, first = in_process(task, engine, workspace)
             again, second = in_process(task, engine, workspace)
             bar = BARS[name][engine]
-            shown = ", ".join(f"{k} {v}" for k, v in first["sources"].items())
-            print(f"{name} on {engine}: {wall:.0f} s, {first['rows']:,} rows ({shown})")
+            print(f"{name} on {engine}: {wall:.0f} s, {first['rows']:,} rows "
+                  f"({sources(task, workspace)})")  # fmt: skip
             for stage, seconds, rows, _ in first["stages"]:
                 print(f"    {stage:<16} {seconds:8.1f} s  {rows or 0:>10,} rows")
             figures.append(
@@ -231,7 +237,7 @@ def main() -> None:
         }[name]
         task = Task(name, *(folder / f"{p}.parquet" for p in ("pool", "target", "held_out")),
                     columns)  # fmt: skip
-        print(json.dumps(one_run(task, engine, Path(workspace))))
+        Path(given.out).write_text(json.dumps(one_run(task, engine, Path(workspace))))
         return
     figures = measure(given)
     for one in figures:

@@ -56,6 +56,8 @@ class Embedder(ABC):
     state: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     name: ClassVar[str] = ""
+    knows_dimension: ClassVar[bool] = True
+    """Whether `dimension` is right for every input and costs nothing; if not, rows tell it."""
 
     @property
     @abstractmethod

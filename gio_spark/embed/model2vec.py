@@ -25,6 +25,7 @@ class Model2VecEmbedder(Embedder):
     """
 
     name: ClassVar[str] = "model2vec"
+    knows_dimension: ClassVar[bool] = False
 
     @property
     def revision(self) -> str:

@@ -30,6 +30,7 @@ class SentenceTransformerEmbedder(Embedder):
     """Texts through a sentence-transformers model; no remote code, safetensors only."""
 
     name: ClassVar[str] = "sentence-transformers"
+    knows_dimension: ClassVar[bool] = False
 
     @property
     def revision(self) -> str:

@@ -35,6 +35,7 @@ class VectorEmbedder(Embedder):
     """
 
     name: ClassVar[str] = "vectors"
+    knows_dimension: ClassVar[bool] = False
 
     @property
     def revision(self) -> str:

@@ -90,6 +90,7 @@ def local_conf() -> dict[str, str]:
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
         OPTIONS: JVM_OPTIONS,
+        "spark.python.daemon.module": "gio_spark.engine.daemon",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
     }

@@ -83,7 +83,7 @@ def prepared(settings: RunSettings, spark: SparkSession, progress: Progress) -> 
     fitted, fit_key = vectors.fit_embedder(ctx, embedder, inputs["pool"])
     embedded = vectors.embed_sides(ctx, fitted, fit_key, inputs)
     sides = vectors.set_aside(ctx, embedded)
-    dimension = vectors.one_dimension(vectors.lengths_of(ctx, embedded))
+    dimension = vectors.one_dimension(vectors.lengths_of(ctx, fitted, embedded))
     book = clusters.quantise(ctx, sides, dimension)
     if clean.wanted(ctx):
         sides, book = clean.clean(ctx, sides, book)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,16 +56,25 @@ class Chosen:
 # ---- plan --------------------------------------------------------------------------------------
 
 
+def masses(ctx: Context, sides: dict[str, Side], book: Codebook) -> list[gio.TargetMass]:
+    """Spread each target over the pool's clusters; weighted by tokens where the budget is."""
+    by_tokens = parse_budget(ctx.settings.budget)[0] == "tokens"
+    weight = "tokens" if by_tokens else None
+    return [mass_of(ctx, side, book, weight=weight) for side in targets_of(sides)]
+
+
 def plan(
     ctx: Context,
     sides: dict[str, Side],
     book: Codebook,
     ratio: Ratio | None,
-    steering: Steering | None = None,
+    steering: Steering | None,
+    found_masses: Callable[[], list[gio.TargetMass]],
 ) -> Chosen:
     """Choose how much to take of each cluster, and the threshold that rows must pass.
 
-    Where thresholds of the metrics are in force, the plan is held to them.
+    Where thresholds of the metrics are in force, the plan is held to them. `found_masses` gives
+    what `masses` does, and may have been begun before.
     """
     settings = ctx.settings
     key = fingerprint(
@@ -83,7 +93,7 @@ def plan(
     ws = ctx.workspace
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        problem = _problem(ctx, sides, book, ratio)
+        problem = _problem(ctx, sides, book, ratio, found_masses())
         result = gio.select(settings.select.objective, problem)
         if int(result.take.sum()) == 0:
             told = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
@@ -156,14 +166,17 @@ def _rows_to_choose_from(
 
 
 def _problem(
-    ctx: Context, sides: dict[str, Side], book: Codebook, ratio: Ratio | None
+    ctx: Context,
+    sides: dict[str, Side],
+    book: Codebook,
+    ratio: Ratio | None,
+    found_masses: list[gio.TargetMass],
 ) -> gio.SelectionProblem:
     settings = ctx.settings
     unit, amount = parse_budget(settings.budget)
     by_tokens = unit == "tokens"
     targets = targets_of(sides)
-    masses = [mass_of(ctx, s, book, weight="tokens" if by_tokens else None) for s in targets]
-    mass, unreachable = gio.mix_targets(masses, [t.share for t in settings.target])
+    mass, unreachable = gio.mix_targets(found_masses, [t.share for t in settings.target])
     points, weights = [], []
     for side, target in zip(targets, settings.target, strict=True):
         own, rows = centroids_of(ctx, book.published, side.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gio_spark import quantize
-from gio_spark.engine import decode_vectors, encode_vectors
+from gio_spark.engine import ahead, decode_vectors, encode_vectors
 from gio_spark.errors import InputError
 from gio_spark.gio import TargetMass
 from gio_spark.pipeline.commit import Part, SharedCommit
@@ -102,12 +103,13 @@ def fit(
                 written = save_state(ctx, state, key)
                 saved = time.monotonic()
 
-        curve: list[dict[str, float]] = []
+        curves: list[Callable[[], list[dict[str, float]]]] = []
 
         def measure(sample: NDArray[np.float32]) -> None:
             # With the number left to the tool, people get to see how it stands.
             if settings.clusters == "auto":
-                curve.extend(quantize.error_curve(sample[:_CURVE_ROWS], seed=ctx.settings.seed))
+                few, seed = sample[:_CURVE_ROWS].copy(), ctx.settings.seed
+                curves.append(ahead(ctx.spark, lambda: quantize.error_curve(few, seed=seed)))
 
         model = MiniBatchKMeans.from_settings(settings, k=clusters, seed=ctx.settings.seed).fit(
             vectors_of(ctx, side),
@@ -118,7 +120,11 @@ def fit(
             dimension=dimension,
         )
         summary = model.summary
-        detail = {"clusters": len(model.centroids), "side": side.name, "error_curve": curve}
+        detail = {
+            "clusters": len(model.centroids),
+            "side": side.name,
+            "error_curve": [p for c in curves for p in c()],
+        }
         if summary is not None:
             detail |= {
                 "passes": summary.passes,

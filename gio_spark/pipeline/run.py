@@ -189,7 +189,7 @@ def _stages(
     )
     fitted, fit_key = vectors.fit_embedder(ctx, embedder, inputs["pool"])
     embedded = vectors.embed_sides(ctx, fitted, fit_key, inputs)
-    lengths = ahead(ctx.spark, lambda: vectors.lengths_of(ctx, embedded))
+    lengths = ahead(ctx.spark, lambda: vectors.lengths_of(ctx, fitted, embedded))
     sides = vectors.set_aside(ctx, embedded)
     dimension = vectors.one_dimension(lengths())
     if until == "embed":
@@ -210,9 +210,10 @@ def _stages(
         partial = _partial(ctx)
         partial.summary[learn.STAGE] = learnt.key
         return partial
+    masses = ahead(ctx.spark, lambda: choose.masses(ctx, sides, book))
     rated = ratio.score(ctx, sides, book, begun or ratio.begin(ctx, sides)) if rates else None
     steering = steer.in_force(ctx, sides, book)
-    chosen = choose.plan(ctx, sides, book, rated, steering)
+    chosen = choose.plan(ctx, sides, book, rated, steering, masses)
     if until == "select":
         return _partial(ctx, chosen)
     selected, rows = choose.select_rows(ctx, sides, book, chosen)

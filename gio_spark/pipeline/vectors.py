@@ -14,7 +14,7 @@ from gio_spark.errors import InputError, TooManyBadRowsError
 from gio_spark.pipeline.commit import Part, SharedCommit
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import load_arrays, save_arrays
-from gio_spark.tables import WHOLE, Chunk, chunks_for
+from gio_spark.tables import WHOLE, Chunk, chunks_for, values_in
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -105,7 +105,7 @@ def _embedding(ctx: Context, embedder: embed.Embedder, fit_key: str, source: Inp
 
     def embedded(chunk: Chunk) -> DataFrame:
         out = embed.embed(
-            spread(chunk.rows(source.rows), "id", source.bytes),
+            spread(chunk.rows(source.rows), "id", source.bytes, source.fullest_share),
             embedder,
             columns=source.columns,
             directions=bool(directed),
@@ -139,6 +139,11 @@ def set_aside(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict
     ws = ctx.workspace
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        sources = [source for source, _, _ in embedded.values()]
+        if all(s.bad is None for s in sources) and not any(
+            values_in(ws, "embeddings", k, "reason") != 0 for _, k, _ in embedded.values()
+        ):
+            return 0, {"counts": []}  # the log says that no row has a reason: nothing to look for
         frames: list[DataFrame] = []
         for name, (source, side_key, _rows) in embedded.items():
             rows = ws.read("embeddings", side_key).where(F.col("reason").isNotNull())
@@ -234,8 +239,12 @@ def held_out_of(sides: dict[str, Side]) -> list[Side]:
     return [side for name, side in sides.items() if name.startswith("held-out")]
 
 
-def lengths_of(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict[str, int]:
-    """Return the length of one vector of each input; inputs without a vector are not in it."""
+def lengths_of(
+    ctx: Context, embedder: embed.Embedder, embedded: dict[str, tuple[Input, str, int]]
+) -> dict[str, int]:
+    """Return the length of the vectors of each input, or at least of those that have a vector."""
+    if embedder.knows_dimension:
+        return dict.fromkeys(embedded, embedder.dimension)
     length = F.length("vector").alias("n")
     first = [
         ctx.workspace.read("embeddings", key)

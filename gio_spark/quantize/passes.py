@@ -189,22 +189,22 @@ def pass_of_arrays(
     book = group_centroids(centroids, probes=probes) if two_level else Codebook(centroids)
     size = LARGE_BATCH if two_level else BATCH
 
-    def share(rows: range) -> tuple[Partial, Farthest]:
+    def share(first: int, last: int) -> tuple[Partial, Farthest]:
         total, best = Partial(len(centroids), dimension, 1), Farthest(far, dimension)
-        for start in rows:
-            part = vectors[start : start + size]
+        for start in range(first, last, size):
+            part = vectors[start : min(start + size, last)]
             cluster, distance = find(part, book)
             total.add(part, distance, cluster, grids)
-            best.add(ids.slice(start, size), distance, part)
+            best.add(ids.slice(start, len(part)), distance, part)
         return total, best
 
-    blocks = range(0, len(vectors), size)
-    threads = max(1, min(threads, len(blocks)))
+    threads = max(1, min(threads, -(-len(vectors) // size)))
     if threads == 1:
-        total, best = share(blocks)
+        total, best = share(0, len(vectors))
     else:
+        cuts = [len(vectors) * i // threads for i in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
-            (total, best), *others = pool.map(share, [blocks[i::threads] for i in range(threads)])
+            (total, best), *others = pool.map(share, cuts[:-1], cuts[1:])
         for sums, farthest in others:
             total.merge(sums)
             best.merge(farthest)

@@ -1,6 +1,6 @@
 """All storage: inputs read and pinned, stage tables written and found again."""
 
-from gio_spark.tables.chunks import WHOLE, Chunk, chunks_for, write_chunks
+from gio_spark.tables.chunks import WHOLE, Chunk, chunks_for, values_in, write_chunks
 from gio_spark.tables.inputs import Input, Pin, frame_digest, open_input, pin_input
 from gio_spark.tables.names import quoted, quoted_column
 from gio_spark.tables.prune import prune
@@ -22,5 +22,6 @@ __all__ = [
     "prune",
     "quoted",
     "quoted_column",
+    "values_in",
     "write_chunks",
 ]

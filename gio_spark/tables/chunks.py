@@ -14,6 +14,8 @@ from pyspark.sql import functions as F
 from gio_spark.engine import bounded, hash53
 from gio_spark.engine.sampling import HASH_RANGE
 from gio_spark.errors import WorkspaceError
+from gio_spark.tables import delta
+from gio_spark.tables.partitions import key_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -132,6 +134,19 @@ def write_chunks(
     rows = sum(done.values())
     check_rows(workspace.place(table), stage, rows, expected)
     return rows
+
+
+def values_in(workspace: Workspace, table: str, fingerprint: str, column: str) -> int | None:
+    """Return in how many rows of a fingerprint a column has a value, without a scan.
+
+    None where the log of the table does not tell: in a catalog, or of rows written in chunks.
+    """
+    if workspace.in_catalog or not workspace.exists(table):
+        return None
+    place = {key_of(table): fingerprint}
+    if workspace.takes_chunks(table):
+        place[CHUNK] = WHOLE.label
+    return delta.committed_values(workspace.place(table), place, column)
 
 
 def check_rows(place: str, stage: str, rows: int, expected: int | None) -> None:

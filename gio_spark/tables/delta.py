@@ -134,6 +134,22 @@ def committed_rows(location: str, place: Mapping[str, str]) -> int | None:
     Returns:
         Rows, or None where the log does not say (another writer's format, a log too long).
     """
+    found = _newest_stats(location, place)
+    if found is None or any("numRecords" not in stats for stats in found):
+        return None
+    return sum(int(stats["numRecords"]) for stats in found)
+
+
+def committed_values(location: str, place: Mapping[str, str], column: str) -> int | None:
+    """Return how many of those rows have a value in a column; see `committed_rows`."""
+    found = _newest_stats(location, place)
+    if found is None or any(column not in stats.get("nullCount", {}) for stats in found):
+        return None
+    return sum(int(stats["numRecords"]) - int(stats["nullCount"][column]) for stats in found)
+
+
+def _newest_stats(location: str, place: Mapping[str, str]) -> list[dict[str, Any]] | None:
+    """Return the statistics of the files that the newest commit of a partition added."""
     import pyarrow.fs as pafs
 
     from gio_spark.tables.files import filesystem
@@ -150,16 +166,10 @@ def committed_rows(location: str, place: Mapping[str, str]) -> int | None:
         note = next((a["commitInfo"].get("userMetadata") for a in actions if "commitInfo" in a), "")
         if not all(value in (note or "") for value in place.values()):
             continue
-        rows = 0
-        for add in (a["add"] for a in actions if "add" in a):
-            stats = json.loads(add.get("stats") or "{}")
-            held = add["partitionValues"]
-            if any(held.get(k) != v for k, v in place.items()):
-                continue  # of another partition that was written in the same commit
-            if "numRecords" not in stats:
-                return None
-            rows += int(stats["numRecords"])
-        return rows
+        # Files of other partitions may have been written in the same commit.
+        adds = [a["add"] for a in actions if "add" in a]
+        own = [a for a in adds if all(a["partitionValues"].get(k) == v for k, v in place.items())]
+        return [json.loads(add.get("stats") or "{}") for add in own]
     return None
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
 from gio_spark.errors import InputError, SnapshotExpiredError, WorkspaceError
 from gio_spark.tables.names import absolute, is_remote_path
@@ -24,6 +27,8 @@ _SUFFIXES = {
 }
 # A listing travels to the driver; corpora of more files than this belong in a Delta table.
 MAX_FILES = 200_000
+_FOOTERS = 64
+_FILE_COST = 4 << 20  # spark.sql.files.openCostInBytes
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,36 @@ def list_files(location: str) -> FileList:
             "write them to a Delta table first."
         )
     return FileList(location, tuple(sorted(found)))
+
+
+def fullest_share(files: FileList, tasks: int) -> float | None:
+    """Return the share of the rows that the fullest of Spark's tasks over Parquet files gets.
+
+    Spark cuts files by bytes into as many pieces as there are cores, and reads a row group in the
+    piece that its middle lies in.
+
+    Args:
+        files: Parquet files.
+        tasks: Cores.
+
+    Returns:
+        A share, or None where it is not known: of many or of remote files no footer is read.
+    """
+    if is_remote_path(files.root) or len(files.files) > _FOOTERS:
+        return None
+    cut = max(_FILE_COST, (files.bytes + len(files.files) * _FILE_COST) / tasks)
+    rows: Counter[tuple[str, int]] = Counter()
+    try:
+        for path, length, _ in files.files:
+            found = pq.read_metadata(path)
+            groups = [found.row_group(i) for i in range(found.num_row_groups)]
+            starts = [g.column(0).dictionary_page_offset or g.column(0).data_page_offset
+                      for g in groups]  # fmt: skip
+            for group, start, end in zip(groups, starts, [*starts[1:], length], strict=True):
+                rows[path, int((start + end) / 2 // cut)] += group.num_rows
+    except (pa.ArrowException, OSError):
+        return None  # whoever reads the file says what is wrong with it
+    return max(rows.values(), default=0) / max(1, rows.total())
 
 
 def check_unchanged(before: FileList) -> None:

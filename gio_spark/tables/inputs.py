@@ -18,7 +18,13 @@ from gio_spark.tables import delta
 from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.casts import BAD, LINE
 from gio_spark.tables.columns import check_names, check_types
-from gio_spark.tables.files import FileList, check_unchanged, format_of, list_files
+from gio_spark.tables.files import (
+    FileList,
+    check_unchanged,
+    format_of,
+    fullest_share,
+    list_files,
+)
 from gio_spark.tables.lines import line_ids, read_lines
 from gio_spark.tables.names import absolute, kind_of, quoted_column
 
@@ -49,6 +55,7 @@ class Input:
         count: Rows in the input.
         bytes: Size in storage, where known.
         recheck: Raises SnapshotExpiredError where files changed since they were pinned.
+        fullest_share: Cores -> share of the rows that one of them would read; None: not known.
     """
 
     name: str
@@ -64,6 +71,7 @@ class Input:
     count: int
     bytes: int | None
     recheck: Callable[[], None] = field(repr=False, default=lambda: None)
+    fullest_share: Callable[[int], float | None] = field(repr=False, default=lambda _: None)
 
     def fingerprint(self) -> str:
         """Hash of what was read and how its columns are understood."""
@@ -105,6 +113,11 @@ class Pin:
         """Raise SnapshotExpiredError where files changed since they were pinned."""
         if self.files is not None:
             check_unchanged(self.files)
+
+    def fullest_share(self, tasks: int) -> float | None:
+        """Return how much of the input one task of so many reads; see `files.fullest_share`."""
+        known = self.format == "parquet" and self.files is not None
+        return fullest_share(self.files, tasks) if known and self.files else None
 
 
 def pin_input(spark: SparkSession, settings: InputSettings, name: str) -> Pin:
@@ -261,6 +274,7 @@ def _finish(
         count=count,
         bytes=base.bytes,
         recheck=base.recheck,
+        fullest_share=base.fullest_share,
     )
     return made if found["most"] == 1 else _without_doubles(made)
 
