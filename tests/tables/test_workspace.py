@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from gio_spark.errors import ConfigError, EngineError, WorkspaceError
-from gio_spark.tables import Workspace, delta, prune
+from gio_spark.tables import Workspace, delta, prune, values_in
 
 pytestmark = pytest.mark.embedded
 KEYS = {"run": "r1", "stage": "embed"}
@@ -110,3 +110,35 @@ def test_small_tables_read_the_same_from_memory_and_from_the_table(workspace, sp
     assert workspace.read_arrow("plan", "aa", 10, "rows").schema.names == stored.schema.names
     workspace.write_arrow("plan", rows(1), fingerprint="aa", **KEYS)
     assert workspace.read_arrow("plan", "aa", 10, "rows").num_rows == 1
+
+
+def test_rows_of_several_fingerprints_are_one_commit_and_counted_apart(workspace):
+    def put(a, b):
+        frames = {"aa": workspace.frame(rows(a)), "bb": workspace.frame(rows(b))}
+        return workspace.write_together(
+            "embeddings", frames, run="r1", stage="embed", expected={"aa": a, "bb": None}
+        )
+
+    workspace.write("embeddings", workspace.frame(rows(5)), fingerprint="cc", **KEYS)
+    before = workspace.version("embeddings")
+    assert put(10, 4) == {"aa": 10, "bb": 4}
+    assert workspace.version("embeddings") == before + 1
+    assert put(3, 0) == {"aa": 3, "bb": 0}
+    assert [workspace.read("embeddings", f).count() for f in ("aa", "bb", "cc")] == [3, 0, 5]
+
+
+def test_a_wrong_number_of_rows_in_a_common_commit_is_noticed(workspace):
+    frames = {"aa": workspace.frame(rows(2)), "bb": workspace.frame(rows(3))}
+    with pytest.raises(WorkspaceError, match="holds 3 rows of embed"):
+        workspace.write_together(
+            "embeddings", frames, run="r1", stage="embed", expected={"aa": 2, "bb": 4}
+        )
+
+
+def test_the_log_tells_in_how_many_rows_a_column_has_a_value(workspace):
+    table = pa.table({"id": ["a", "b", "c"], "reason": pa.array([None, "bad", None], pa.string())})
+    workspace.write("embeddings", workspace.frame(table), fingerprint="aa", **KEYS)
+    found = values_in(workspace, "embeddings", "aa", "reason")
+    assert found in (1, None)  # a writer may leave the statistics out
+    assert values_in(workspace, "embeddings", "bb", "reason") is None
+    assert values_in(workspace, "scores", "aa", "reason") is None
