@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # The work is done in Python workers; what the JVM does is many short jobs, and optimising code
-# that runs but a few times takes a core from them: 200,000 texts take 64 s on two idle cores
-# instead of 66 s, and 59 s of JVM time instead of 81 s. The collector is the one of throughput:
-# with the serial one a pass over a million vectors takes half as long again.
+# that runs but a few times takes a core from them: 200,000 texts take 44 s on two cores and 72 s of
+# processor time, with the optimising compiler 51 s and 94 s. Without it the JVM would keep room for
+# 48 MB of compiled code, which is full after half a minute: then it compiles nothing any more. The
+# collector is the one of throughput: with the serial one a pass over a million vectors takes half
+# as long again.
 JVM_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC"
 
 

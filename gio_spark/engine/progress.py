@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 Mode = Literal["auto", "live", "lines", "silent"]
 LINE_EVERY_SECONDS = 10.0
 _LIVE_PER_SECOND = 4
+SHORTEST = 0.01
+"""Seconds: a rate over less says nothing."""
 
 
 @dataclass
@@ -78,8 +80,8 @@ class Stage:
 
     @property
     def rate(self) -> float | None:
-        """Return rows per second, or None before the first row."""
-        return self.rows / self.seconds if self.rows and self.seconds > 0 else None
+        """Return rows per second, or None before the first row and of next to no time."""
+        return self.rows / self.seconds if self.rows and self.seconds > SHORTEST else None
 
     @property
     def share(self) -> float | None:

@@ -15,6 +15,7 @@ import shlex
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from stat import S_IWOTH
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -73,9 +74,22 @@ def spark_home() -> Path:
 
 
 def cache_folder() -> Path | None:
-    """Return this package's folder in the user's cache, which need not exist; None without one."""
+    """Return this package's folder in the user's cache, which need not exist; None without one.
+
+    A JVM runs what it finds there, so a folder that others may write to is none.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return None if base.startswith("~") else Path(base) / "gio-spark"
+    folder = Path(base) / "gio-spark"
+    return None if base.startswith("~") or _others_write(folder) else folder
+
+
+def _others_write(folder: Path) -> bool:
+    try:
+        found = folder.stat()
+    except OSError:
+        return False
+    own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return not own or bool(found.st_mode & S_IWOTH)
 
 
 def excludes(jars: Iterable[str]) -> list[str]:

@@ -60,7 +60,9 @@ class SharedCommit:
             shown: Where its progress is shown.
         """
         part = self.parts[name]
-        if part.key not in self._rows:
+        if part.key in self._rows:
+            shown.say("written with the stage before")
+        else:
             along = {p.key: p for p in self.parts.values() if self._goes_along(p)}
             if part.key in along and len(along) > 1:
                 self._rows |= self.ctx.workspace.write_together(

@@ -104,6 +104,7 @@ class Context:
             seconds=0.0 if found else record.seconds,
             rows=record.rows if fitted_on is None else fitted_on,
             skipped=found is not None,
+            note="" if found else shown.note,
         )
         self.stages.append(summary)
         self.tracker.stage(

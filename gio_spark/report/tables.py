@@ -226,10 +226,14 @@ def _plan(data: ReportData) -> TableText:
     return TableText("Plan", columns, rows, numeric, note, open=len(plan) <= 12, id="plan")
 
 
+# Seconds: a rate over less says nothing (rows that were written with those of another stage).
+_SHORTEST = 0.01
+
+
 def _stages(data: ReportData) -> TableText:
     rows = []
     for s in data.stages:
-        steady = (s.rows or 0) >= FEW_ROWS and s.seconds > 0 and not s.skipped
+        steady = (s.rows or 0) >= FEW_ROWS and s.seconds > _SHORTEST and not s.skipped
         rate = s.rows / s.seconds if s.rows and steady else None
         rows.append(
             [

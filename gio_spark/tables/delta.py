@@ -143,7 +143,9 @@ def committed_rows(location: str, place: Mapping[str, str]) -> int | None:
 def committed_values(location: str, place: Mapping[str, str], column: str) -> int | None:
     """Return how many of those rows have a value in a column; see `committed_rows`."""
     found = _newest_stats(location, place)
-    if found is None or any(column not in stats.get("nullCount", {}) for stats in found):
+    if found is None or any(
+        "numRecords" not in stats or column not in stats.get("nullCount", {}) for stats in found
+    ):
         return None
     return sum(int(stats["numRecords"]) - int(stats["nullCount"][column]) for stats in found)
 

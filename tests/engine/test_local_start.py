@@ -325,3 +325,13 @@ def test_delta_is_there_from_the_class_path_or_from_the_package(local_spark, tmp
     assert (latest.version, latest.operation) == (0, "WRITE")
     assert local_spark.read.format("delta").load(path).count() == 3
     assert Path(path, "_delta_log").is_dir()
+
+
+def test_a_cache_folder_that_others_may_write_to_is_not_used(delta_is_fetched, jars, cache):
+    remember(jars)
+    assert start_cache.remembered_jars(PACKAGE)
+    cache.chmod(0o777)
+    assert start_cache.remembered_jars(PACKAGE) == []
+    assert start_cache.archive_stem([], local.JVM_OPTIONS) is None
+    cache.chmod(0o755)
+    assert start_cache.remembered_jars(PACKAGE)

@@ -115,3 +115,8 @@ def test_quantities_are_short():
     assert [quantity(v) for v in (0.5, 999.4, 1234, 999_950, 45_600_000, 2e9)] == [
         "0.5", "999", "1.23k", "1M", "45.6M", "2G",
     ]  # fmt: skip
+
+
+def test_a_rate_over_next_to_no_time_is_not_told():
+    assert a_stage(2.0, rows=1000).rate == pytest.approx(500, rel=0.1)
+    assert a_stage(0.0, rows=1000, ended=time.monotonic()).rate is None

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from gio_spark.report import Caution, Divergence, Example, ReportData
+from gio_spark.report import Caution, Divergence, Example, ReportData, StageSummary
 from gio_spark.report.render import render
+from gio_spark.report.tables import tables
 
 from .samples import a_plan, image_run, plain_run, text_run
 
@@ -219,3 +220,12 @@ def test_many_notes_are_folded_and_counted(tmp_path):
 def test_a_plan_without_its_columns_is_refused_by_name():
     with pytest.raises(ValueError, match="plan lacks the column\\(s\\) take"):
         ReportData(title="t", run_id="r", engine="e", plan=a_plan(3, 5).drop(columns="take"))
+
+
+def test_rows_written_along_with_others_have_a_note_and_no_rate():
+    along = StageSummary(name="embed target", seconds=0.0001, rows=2000, note="written before")
+    pool = StageSummary(name="embed pool", seconds=2.0, rows=2000)
+    table = next(t for t in tables(text_run(stages=(pool, along))) if t.id == "stages")
+    rates = {row[0]: (row[3], row[4]) for row in table.rows}
+    assert rates["embed pool"] == ("1,000", "")
+    assert rates["embed target"] == ("", "written before")
