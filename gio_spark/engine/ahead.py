@@ -14,36 +14,45 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def ahead(spark: SparkSession, work: Callable[[], T]) -> Callable[[], T]:
+def beside(spark: SparkSession, work: Callable[[], T]) -> Callable[[], T]:
     """Begin work in a thread of its own; what is returned waits for it and gives its result.
-
-    The work must write nothing: it may be given up where the caller fails in the meantime. On the
-    embedded engine, whose queries share this process's cores, it is done when it is asked for.
 
     Args:
         spark: Session that the work uses; job groups and tags go along.
-        work: Called once, at most.
+        work: Called once.
 
     Returns:
         A function that gives what the work gave, or raises what it raised, however often asked.
     """
-    result: Future[T] = Future()
-
-    def do() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - handed on to whoever asks for the result
-            result.set_exception(error)
-
-    if describe(spark).kind == "embedded":
-
-        def late() -> T:
-            if not result.done():
-                do()
-            return result.result()
-
-        return late
     from pyspark.util import InheritableThread
 
-    InheritableThread(target=do, session=spark, name="gio-spark-ahead", daemon=True).start()
+    result: Future[T] = Future()
+    InheritableThread(
+        target=_do, args=(work, result), session=spark, name="gio-spark-beside", daemon=True
+    ).start()
     return result.result
+
+
+def ahead(spark: SparkSession, work: Callable[[], T]) -> Callable[[], T]:
+    """Begin what will be asked for later; see `beside`.
+
+    The work must write nothing: it may be given up where the caller fails in the meantime. On the
+    embedded engine, whose queries share this process's cores, it is done when it is asked for.
+    """
+    if describe(spark).kind != "embedded":
+        return beside(spark, work)
+    result: Future[T] = Future()
+
+    def late() -> T:
+        if not result.done():
+            _do(work, result)
+        return result.result()
+
+    return late
+
+
+def _do(work: Callable[[], T], result: Future[T]) -> None:
+    try:
+        result.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - handed on to whoever asks for the result
+        result.set_exception(error)

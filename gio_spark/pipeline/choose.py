@@ -137,13 +137,8 @@ def plan(
         if result.take_by_source is not None:
             found = strata_of(rows, result.take_by_source)[1]
             save_strata(ctx, key, found, problem.source_names)
-        written = ws.write_arrow(
-            "plan",
-            pa.Table.from_pandas(table, preserve_index=False),
-            fingerprint=key,
-            run=ctx.run,
-            stage="plan",
-        )
+        rows_of_plan = pa.Table.from_pandas(table, preserve_index=False)
+        written = ctx.write_small("plan", rows_of_plan, key=key, stage="plan")
         return written, {**_facts(result, problem, signs), "gate": gate}
 
     record = ctx.stage("plan", key, "plan", make)

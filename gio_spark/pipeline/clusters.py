@@ -232,7 +232,7 @@ def publish(
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         table = pa.concat_tables([_rows_of("pool", centroids, stats), *own()])
-        rows = ws.write_arrow("centroids", table, fingerprint=key, run=ctx.run, stage="centroids")
+        rows = ctx.write_small("centroids", table, key=key, stage="centroids")
         return rows, {"skew": stats.skew(), "reach_limit": stats.limit}
 
     ctx.stage("centroids", key, "centroids", make)

@@ -17,6 +17,7 @@ from gio_spark.tables import Chunk, Record, Workspace, write_chunks
 from gio_spark.tracking import TrackedStage, Tracker
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
     from gio_spark.settings.run import RunSettings
@@ -124,6 +125,15 @@ class Context:
     def recorded(self, stage: str, key: str) -> bool:
         """Tell whether a record says that a stage is complete; its rows are not looked at."""
         return any(r.stage == stage and r.fingerprint == key for r in self.workspace.records())
+
+    def write_small(self, table: str, rows: pa.Table, *, key: str, stage: str) -> int:
+        """Write a small table from the driver; gives its rows. See `Workspace.write_arrow`.
+
+        In a run that gathers its records, the commit is made beside what comes next.
+        """
+        return self.workspace.write_arrow(
+            table, rows, fingerprint=key, run=self.run, stage=stage, later=self.gather
+        )
 
     def write_chunks(
         self,

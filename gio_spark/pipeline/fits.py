@@ -55,7 +55,7 @@ def save_state(ctx: Context, state: KMeansState, key: str) -> int:
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     rows = centroid_rows(SIDE, {**columns, "state": text})
     stage = f"fit, pass {state.passes}"
-    return ctx.workspace.write_arrow("centroids", rows, fingerprint=key, run=ctx.run, stage=stage)
+    return ctx.write_small("centroids", rows, key=key, stage=stage)
 
 
 def load_state(workspace: Workspace, key: str) -> KMeansState | None:

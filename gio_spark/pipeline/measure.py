@@ -56,9 +56,7 @@ def measure(
             for part in ground.parts()
         ]
         table = pa.concat_tables(parts)
-        written = ctx.workspace.write_arrow(
-            "metrics", table, fingerprint=key, run=ctx.run, stage="metrics"
-        )
+        written = ctx.write_small("metrics", table, key=key, stage="metrics")
         ctx.tracker.metrics(named_values(table.to_pandas()))
         return written, {}
 

@@ -104,7 +104,7 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook, begun: Begun) ->
             "kind": kind,
         }
         arrays = {**fitted.model.to_arrays(), "facts": text_array(facts)}
-        return save_arrays(ws, "ratio", arrays, fingerprint=model_key, run=ctx.run), {}
+        return save_arrays(ctx, "ratio", arrays, key=model_key), {}
 
     ctx.stage("fit ratio", model_key, "models", fit)
     arrays = load_arrays(ws, model_key)

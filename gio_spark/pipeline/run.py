@@ -162,10 +162,12 @@ def run(
     )
     status = "FAILED"
     try:
-        curation = _stages(ctx, inputs, embedder, started, until)
+        try:
+            curation = _stages(ctx, inputs, embedder, started, until)
+        finally:
+            workspace.flush()
         status = "FINISHED"
     finally:
-        workspace.flush()
         outcome = watch.end(status)
         if outcome.problem:
             progress.say(f"tracking: {outcome.problem}")

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gio_spark.errors import WorkspaceError
+from gio_spark.pipeline.context import Context
 from gio_spark.tables import Workspace
 
 _SCHEMA = pa.schema(
@@ -24,14 +25,7 @@ _SCHEMA = pa.schema(
 _ALLOWED = set("biuf")
 
 
-def save_arrays(
-    workspace: Workspace,
-    model: str,
-    arrays: Mapping[str, np.ndarray],
-    *,
-    fingerprint: str,
-    run: str,
-) -> int:
+def save_arrays(ctx: Context, model: str, arrays: Mapping[str, np.ndarray], *, key: str) -> int:
     """Write the arrays of one fitted model; returns the rows written."""
     rows: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     for name, array in arrays.items():
@@ -44,7 +38,7 @@ def save_arrays(
         rows["shape"].append(json.dumps(plain.shape))
         rows["content"].append(plain.astype(plain.dtype.newbyteorder("<")).tobytes())
     table = pa.table(rows, schema=_SCHEMA)
-    return workspace.write_arrow("models", table, fingerprint=fingerprint, run=run, stage=model)
+    return ctx.write_small("models", table, key=key, stage=model)
 
 
 def load_arrays(workspace: Workspace, fingerprint: str) -> dict[str, np.ndarray]:

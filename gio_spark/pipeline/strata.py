@@ -65,7 +65,7 @@ def save_strata(ctx: Context, key: str, found: pd.DataFrame, names: Sequence[str
     """Store the strata of a plan, as `in_strata` found them, under its fingerprint."""
     arrays = {name: found[name].to_numpy(np.int64) for name in ("rows", "take", "threshold", "tie")}
     arrays["names"] = text_array(list(names))
-    save_arrays(ctx.workspace, "strata", arrays, fingerprint=key, run=ctx.run)
+    save_arrays(ctx, "strata", arrays, key=key)
 
 
 def kept_by_source(ctx: Context, key: str, rows: DataFrame, sources: DataFrame) -> DataFrame | None:

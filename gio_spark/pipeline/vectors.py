@@ -73,7 +73,7 @@ def fit_embedder(ctx: Context, embedder: embed.Embedder, pool: Input) -> tuple[e
             state = embed.fit_state(pool.rows, embedder, total=pool.count)
         except InputError as error:
             raise InputError(f"{pool.name}: {pool.location}: {error}") from error
-        return save_arrays(ctx.workspace, "embedder", state, fingerprint=key, run=ctx.run), {}
+        return save_arrays(ctx, "embedder", state, key=key), {}
 
     ctx.stage("embed-fit", key, "models", make)
     return embedder.with_state(load_arrays(ctx.workspace, key)), key

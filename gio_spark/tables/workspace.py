@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from gio_spark.engine import bounded, capabilities
-from gio_spark.engine.told import worker_errors
-from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError
+from gio_spark.engine import Behind, bounded
 from gio_spark.tables import delta
-from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.chunks import CHUNK, WHOLE, Chunk, check_rows
-from gio_spark.tables.files import check_writable
-from gio_spark.tables.names import absolute, is_remote_path, is_schema, parts
-from gio_spark.tables.partitions import Place, column_types, in_places, key_of, predicate
+from gio_spark.tables.partitions import in_places, key_of
 from gio_spark.tables.records import Record, from_table, to_table
+from gio_spark.tables.store import StageStore
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -44,12 +39,12 @@ STAGE_TABLES = (
     "runs",
 )
 
-# Tables of long stages, which may be written in chunks (see `write_chunks`).
-CHUNKED = ("embeddings", "assignments", "scores")
-
 # Seconds of finished work that may wait for its records: a commit for each of many small stages
 # costs more than the stages.
 UNRECORDED_SECONDS = 20.0
+
+# Version of a table in a record whose rows are being committed.
+_UNDER_WAY = -2
 
 
 class Workspace:
@@ -66,50 +61,37 @@ class Workspace:
 
     def __init__(self, spark: SparkSession, location: str) -> None:
         self.spark = spark
-        self.in_catalog = is_schema(location)
-        if self.in_catalog and not capabilities(spark).persistent_catalog:
-            raise EngineError(
-                f"The workspace {location!r} is a schema, and names of tables end with the "
-                "session on the embedded engine. Give a folder, or run with engine: spark."
-            )
-        if self.in_catalog and len(parts(location)) > 2:
-            raise ConfigError(
-                f"The workspace {location!r} must be catalog.schema or a folder (with a slash)."
-            )
-        self.location = location if self.in_catalog else absolute(location)
-        if not self.in_catalog and not is_remote_path(self.location):
-            check_writable(Path(self.location))
-        self._known: set[str] = set()
-        self._types: dict[str, set[tuple[str, str]]] = {}
+        self._store = StageStore(spark, location)
+        self.in_catalog, self.location = self._store.in_catalog, self._store.location
         # Read once: what this process adds is kept beside it.
         self._records: list[Record] | None = None
         self._unwritten: list[Record] = []
         # Small tables that this process wrote are not read back.
         self._small: dict[tuple[str, str], pa.Table] = {}
+        self._behind = Behind(spark)
 
     # -- where -----------------------------------------------------------------------------------
 
     def place(self, table: str) -> str:
         """Return the path or name of a stage table."""
-        return f"{self.location}.{table}" if self.in_catalog else f"{self.location}/{table}"
+        return self._store.place(table)
 
     def exists(self, table: str) -> bool:
         """Tell whether a stage table has been made."""
-        if table in self._known:
-            return True
-        if self.in_catalog:
-            found = self.spark.catalog.tableExists(delta.sql_name(self.spark, self.place(table)))
-        else:
-            found = delta.is_delta(self.place(table))
-        if found:
-            self._known.add(table)
-        return found
+        return self._behind.has(table) or self._store.exists(table)
 
     def version(self, table: str) -> int:
-        """Return the newest version of a stage table."""
-        if not self.in_catalog:
-            return delta.newest_version(self.place(table))
-        return delta.pin(self.spark, self.place(table), None).version
+        """Return the newest version of a stage table, -1 where it was never made."""
+        return self._settled(table).version(table)
+
+    def takes_chunks(self, table: str) -> bool:
+        """Tell whether a table has the column of chunks; one made before there were any has not."""
+        return self._store.takes_chunks(table)
+
+    def _settled(self, table: str) -> StageStore:
+        """Return the store, once nothing that was written to the table is under way."""
+        self._behind.settle(table)
+        return self._store
 
     # -- data ------------------------------------------------------------------------------------
 
@@ -117,7 +99,7 @@ class Workspace:
         self, table: str, fingerprint: str, *, key: str = "fingerprint", chunk: Chunk = WHOLE
     ) -> DataFrame:
         """Return the rows that a stage wrote under a fingerprint, or one chunk of them."""
-        df = delta.read(self.spark, self.place(table))
+        df = self._settled(table).read(table)
         if key not in df.columns:
             return df.limit(0)
         rows = df.where(F.col(key) == fingerprint)
@@ -128,7 +110,7 @@ class Workspace:
 
     def labelled(self, table: str, fingerprint: str) -> DataFrame:
         """Return the rows of a fingerprint with the chunk that each was written in."""
-        return delta.read(self.spark, self.place(table)).where(F.col("fingerprint") == fingerprint)
+        return self._settled(table).read(table).where(F.col("fingerprint") == fingerprint)
 
     def chunks(self, table: str, fingerprint: str) -> int:
         """Return in how many chunks the rows of a complete stage were written."""
@@ -139,12 +121,12 @@ class Workspace:
         """Tell, without a query where that is possible, whether a table can hold a fingerprint."""
         if self.in_catalog or not self.exists(table):
             return self.exists(table)
-        key = key_of(table)
-        return delta.has_partition(self.place(table), key, fingerprint)
+        self._behind.settle(table)
+        return delta.has_partition(self.place(table), key_of(table), fingerprint)
 
     def read_all(self, table: str) -> DataFrame:
         """Return a whole stage table."""
-        return delta.read(self.spark, self.place(table)).drop(CHUNK)
+        return self._settled(table).read(table).drop(CHUNK)
 
     def write(
         self,
@@ -177,14 +159,12 @@ class Workspace:
             WorkspaceError: Another number of rows came back than was expected.
             ConcurrentRunError: Another commit changed the same rows.
         """
+        self._behind.settle(table)
+        self._small.pop((table, fingerprint), None)
         place = self._place_of(table, fingerprint, chunk)
         where = place if not alone else {key_of(table): fingerprint}
         note = {**place, "run": run, "stage": stage, "key": fingerprint}
-        self._commit(table, in_places([(df, place)]), [where], tuple(place), note)
-        self._small.pop((table, fingerprint), None)
-        rows = self._committed(table, place)
-        check_rows(self.place(table), stage, rows, expected)
-        return rows
+        return self._write(table, df, place, where, note, expected)
 
     def write_together(
         self,
@@ -208,16 +188,17 @@ class Workspace:
             WorkspaceError: Another number of rows came back than was expected.
             ConcurrentRunError: Another commit changed the same rows.
         """
+        self._behind.settle(table)
         places = {name: self._place_of(table, name, WHOLE) for name in frames}
         joined = in_places([(df, places[name]) for name, df in frames.items()])
         columns = tuple(next(iter(places.values())))
         note = {"run": run, "stage": stage, "places": list(places.values())}
         wheres = [{key_of(table): name} for name in frames]
-        self._commit(table, joined, wheres, columns, note)
+        self._store.commit(table, joined, wheres, columns, note)
         rows = {}
         for name, place in places.items():
             self._small.pop((table, name), None)
-            rows[name] = self._committed(table, place)
+            rows[name] = self._store.rows_in(table, place)
             check_rows(self.place(table), stage, rows[name], expected.get(name))
         return rows
 
@@ -225,77 +206,47 @@ class Workspace:
         place = {key_of(table): fingerprint}
         return {**place, CHUNK: chunk.label} if self.takes_chunks(table) else place
 
-    def _commit(
+    def _write(
         self,
         table: str,
-        out: DataFrame,
-        replaced: Sequence[Place],
-        columns: Sequence[str],
-        note: Mapping[str, Any],
-    ) -> None:
-        """Write rows in place of those in the given partitions, in one commit."""
-        writer = (
-            out.write.format("delta")
-            .mode("overwrite")
-            .partitionBy(*columns)
-            .option("userMetadata", json.dumps(note))
-        )
-        types = column_types(out)
-        if self.exists(table):
-            if self._stored_types(table) == types:
-                # One commit takes the old rows away and puts the new ones in.
-                writer = writer.option("replaceWhere", predicate(replaced))
-            else:
-                # Rows of another shape (a pool with other columns, a newer format) make a new
-                # table; what was there stays in its history.
-                writer = writer.option("overwriteSchema", "true")
-        self._save(writer, table)
-        self._known.add(table)
-        self._types[table] = types
+        df: DataFrame,
+        place: dict[str, str],
+        where: dict[str, str],
+        note: dict[str, str],
+        expected: int | None,
+    ) -> int:
+        self._store.commit(table, in_places([(df, place)]), [where], tuple(place), note)
+        rows = self._store.rows_in(table, place)
+        check_rows(self.place(table), note["stage"], rows, expected)
+        return rows
 
-    def takes_chunks(self, table: str) -> bool:
-        """Tell whether a table has the column of chunks; one made before there were any has not."""
-        if table not in CHUNKED:
-            return False
-        return not self.exists(table) or any(n == CHUNK for n, _ in self._stored_types(table))
+    def write_arrow(
+        self,
+        table: str,
+        rows: pa.Table,
+        *,
+        fingerprint: str,
+        run: str,
+        stage: str,
+        later: bool = False,
+    ) -> int:
+        """Write a small table from the driver; see `write`.
 
-    def _stored_types(self, table: str) -> set[tuple[str, str]]:
-        if table not in self._types:
-            self._types[table] = column_types(delta.read(self.spark, self.place(table)))
-        return self._types[table]
+        With `later`, the commit is made beside what the caller does next, after those that were
+        begun before it. Whoever reads the table through this workspace waits for it; the caller
+        promises to `flush`, which raises what went wrong.
+        """
+        place = self._place_of(table, fingerprint, WHOLE)
+        note = {**place, "run": run, "stage": stage, "key": fingerprint}
 
-    def _committed(self, table: str, place: dict[str, str]) -> int:
-        """Return the rows that the table holds in a partition after its commit."""
-        if not self.in_catalog:
-            found = delta.committed_rows(self.place(table), place)
-            if found is not None:
-                return found
-        df = delta.read(self.spark, self.place(table))
-        for column, value in place.items():
-            df = df.where(F.col(column) == value)
-        return int(df.count())
+        def write() -> None:
+            self._write(table, self.frame(rows), place, place, note, rows.num_rows)
 
-    def _save(self, writer: Any, table: str) -> None:
-        try:
-            with worker_errors():
-                if self.in_catalog:
-                    writer.saveAsTable(delta.sql_name(self.spark, self.place(table)))
-                else:
-                    writer.save(engine_path(self.spark, self.place(table)))
-        except Exception as error:
-            text = str(error)
-            if "Concurrent" in text or "concurrent" in text:
-                raise ConcurrentRunError(
-                    f"Another run wrote {self.place(table)} at the same time. Run again; what is "
-                    "complete is not computed twice."
-                ) from error
-            raise
-
-    def write_arrow(self, table: str, rows: pa.Table, **keys: Any) -> int:
-        """Write a small table from the driver; see `write`."""
-        written = self.write(table, self.frame(rows), expected=rows.num_rows, **keys)
-        self._small[table, keys["fingerprint"]] = rows
-        return written
+        self._behind.begin(table, write)
+        if not later:
+            self._behind.settle(table)
+        self._small[table, fingerprint] = rows
+        return rows.num_rows
 
     def read_arrow(self, table: str, fingerprint: str, limit: int, what: str) -> pa.Table:
         """Return the rows of a small table, without the bookkeeping column and in any order.
@@ -311,8 +262,7 @@ class Workspace:
 
     def write_plain(self, table: str, df: DataFrame) -> None:
         """Write a frame as it is, once, as a table of its own (snapshots)."""
-        self._save(df.write.format("delta").mode("overwrite"), table)
-        self._known.add(table)
+        self._settled(table).overwrite(table, df)
 
     def frame(self, rows: pa.Table) -> DataFrame:
         """Return a small Arrow table as a frame (an empty one keeps its types)."""
@@ -342,13 +292,13 @@ class Workspace:
         `flush`, or once they stand for twenty seconds of work. A run killed in between repeats
         no more than that; the caller promises to flush.
         """
-        version = self.version(table) if table and self.exists(table) else -1
         made = Record(
             run=run,
             stage=stage,
             fingerprint=fingerprint,
             table=table,
-            version=version,
+            # Of a commit under way the version is known afterwards; see `_write_records`.
+            version=_UNDER_WAY if self._behind.has(table) else self._store.version(table),
             rows=rows,
             seconds=seconds,
             finished=datetime.fromtimestamp(time.time(), tz=timezone.utc),
@@ -356,25 +306,35 @@ class Workspace:
         )
         self._records = [*self.records(), made]
         self._unwritten.append(made)
-        if not later or sum(r.seconds for r in self._unwritten) >= UNRECORDED_SECONDS:
+        if not later:
             self.flush()
+        elif sum(r.seconds for r in self._unwritten) >= UNRECORDED_SECONDS:
+            self._write_records()
         return made
 
     def flush(self) -> None:
-        """Write the records that are still to be written, in one commit."""
-        if not self._unwritten:
+        """Write the records that are still to be written, in one commit, after all other writes.
+
+        Raises:
+            WorkspaceError: A write that was begun before had failed; likewise what else it raised.
+        """
+        self._write_records()
+        self._behind.settle()
+
+    def _write_records(self) -> None:
+        made, self._unwritten = self._unwritten, []
+        if not made:
             return
-        last = self._unwritten[-1]
-        note = json.dumps({"run": last.run, "stage": last.stage, "key": last.fingerprint})
-        writer = (
-            self.frame(to_table(self._unwritten))
-            .write.format("delta")
-            .mode("append")
-            .option("userMetadata", note)
-        )
-        self._save(writer, "runs")
-        self._known.add("runs")
-        self._unwritten = []
+        note = {"run": made[-1].run, "stage": made[-1].stage, "key": made[-1].fingerprint}
+
+        def write() -> None:
+            full = [
+                replace(r, version=self._store.version(r.table)) if r.version == _UNDER_WAY else r
+                for r in made
+            ]
+            self._store.append("runs", self.frame(to_table(full)), note)
+
+        self._behind.begin("runs", write)
 
     def records(self, run: str | None = None) -> list[Record]:
         """Return the records of finished stages, oldest first."""
