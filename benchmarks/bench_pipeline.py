@@ -3,13 +3,13 @@
     python benchmarks/bench_pipeline.py --data PATH [--engines embedded,spark] [--tasks text,images]
         [--reference PYTHON] [--without-reference] [--work FOLDER]
 
-Every run is a process of its own, start of the engine included. The published way is: MLlib's
-K-means of pool and of target, each with its 20 iterations, its own start (k-means||) and the
-published K = 1,500 (start and three iterations measured on a sample, iterations scaled by rows),
-the published gradient loop on 1,500 x 1,500 centroids of the task's dimension (two picks measured
-at the start and two after 1,000 picks, for each pick costs more than the one before), and an
-explosion that compares each row's centroid with the selected ones by float equality (measured on a
-sample, scaled by rows). Embedding is not in it.
+Every run is the command `gio-spark run`, a process of its own, start of the engine included. The
+published way is: MLlib's K-means of pool and of target, each with its 20 iterations, its own start
+(k-means||) and the published K = 1,500 (start and three iterations measured on a sample, iterations
+scaled by rows), the published gradient loop on 1,500 x 1,500 centroids of the task's dimension (two
+picks measured at the start and two after 1,000 picks, for each pick costs more than the one
+before), and an explosion that compares each row's centroid with the selected ones by float equality
+(measured on a sample, scaled by rows). Embedding is not in it.
 Prints a table and writes benchmarks/results/pipeline.json.
 """
 
@@ -43,39 +43,21 @@ MLLIB_ROWS, MLLIB_ITERATIONS, PICKS = 10_000, 20, 1_000
 DIMENSIONS = {"text": 256, "images": 64}
 
 
-def one_run(task: Task, engine: str, workspace: Path) -> dict:
-    """Run the job in this process and return what it gave."""
-    import gio_spark
-
+def one_run(task: Task, engine: str, workspace: Path) -> tuple[float, dict]:
+    """Run `gio-spark run` in a process of its own; gives its wall time and what its record says."""
+    config = workspace.with_suffix(".yml")
+    # JSON is YAML.
+    settings = {"pool": str(task.pool), "target": str(task.target), "budget": 0.1,
+                "workspace": str(workspace), "engine": engine, "columns": task.columns,
+                **SETTINGS[task.name]}  # fmt: skip
+    config.write_text(json.dumps(settings))
+    command = [sys.executable, "-c", "from gio_spark.cli import main; main()", "run", str(config)]
     began = time.perf_counter()
-    curation = gio_spark.curate(
-        str(task.pool), str(task.target), 0.1, workspace=workspace, engine=engine,
-        columns=task.columns, **SETTINGS[task.name],
-    )  # fmt: skip
-    seconds = time.perf_counter() - began
-    summary = curation.summary
-    return {
-        "seconds": seconds,
-        "did_work": curation.did_work,
-        "rows": summary["selected_rows"],
-        "clusters": summary["clusters"],
-        "pool_rows": summary["pool_rows"],
-        "target_rows": summary["target_rows"],
-        "divergences": summary["divergences"],
-        "stages": summary["stages"],
-        "report": str(curation.report),
-    }
-
-
-def in_process(task: Task, engine: str, workspace: Path) -> tuple[float, dict]:
-    """Run the job in a process of its own; gives its wall time, start to end, and its report."""
-    out = workspace.with_suffix(".json")
-    command = [sys.executable, __file__, "--one", task.name, engine, str(workspace),
-               "--work", str(task.pool.parent.parent), "--out", str(out)]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    began = time.perf_counter()
-    subprocess.run(command, check=True, env=environment)
-    return time.perf_counter() - began, json.loads(out.read_text())
+    said = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stdout
+    wall = time.perf_counter() - began
+    runs = DeltaTable(workspace / "runs").to_pyarrow_table(filters=[("stage", "=", "run")])
+    record = json.loads(runs["detail"][0].as_py())
+    return wall, {**record, "did_work": "nothing to do" not in said}
 
 
 def sources(task: Task, workspace: Path) -> str:
@@ -178,10 +160,10 @@ def measure(given: argparse.Namespace) -> list[dict]:
         for engine in given.engines.split(","):
             workspace = work / f"workspace-{name}-{engine}"
             shutil.rmtree(workspace, ignore_errors=True)
-            wall, first = in_process(task, engine, workspace)
-            again, second = in_process(task, engine, workspace)
+            wall, first = one_run(task, engine, workspace)
+            again, second = one_run(task, engine, workspace)
             bar = BARS[name][engine]
-            print(f"{name} on {engine}: {wall:.0f} s, {first['rows']:,} rows "
+            print(f"{name} on {engine}: {wall:.0f} s, {first['selected_rows']:,} rows "
                   f"({sources(task, workspace)})")  # fmt: skip
             for stage, seconds, rows, _ in first["stages"]:
                 print(f"    {stage:<16} {seconds:8.1f} s  {rows or 0:>10,} rows")
@@ -230,19 +212,7 @@ def main() -> None:
     parser.add_argument("--reference", default=os.environ.get("GIO_REFERENCE_PYTHON"))
     parser.add_argument("--without-reference", action="store_true")
     parser.add_argument("--out", default=str(ROOT / "benchmarks" / "results" / "pipeline.json"))
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        name, engine, workspace = given.one
-        folder = Path(given.work) / name
-        columns = {
-            "text": {"id": "id", "text": "text", "source": "domain"},
-            "images": {"id": "id", "image": "pixels", "source": "state", "label": "label"},
-        }[name]
-        task = Task(name, *(folder / f"{p}.parquet" for p in ("pool", "target", "held_out")),
-                    columns)  # fmt: skip
-        Path(given.out).write_text(json.dumps(one_run(task, engine, Path(workspace))))
-        return
     figures = measure(given)
     for one in figures:
         ratio = "" if one["ratio"] is None else f"  x{one['ratio']:,.0f}"

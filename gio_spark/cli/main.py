@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -120,10 +122,15 @@ def run(config: Config, overrides: Overrides = None, engine: EngineOption = None
 def _run(config: Path, overrides: list[str] | None, engine: str | None, until: str | None) -> None:
     with clear_errors():
         settings = load_settings(config, overrides, engine)
+        from gio_spark.engine import session
+        from gio_spark.engine.load import OF_A_RUN
+
+        # Before the pipeline is imported: that goes on while a JVM starts.
+        spark = session(settings.engine, load=OF_A_RUN)
         from gio_spark.cli.show import print_curation
         from gio_spark.pipeline import run as run_pipeline
 
-        print_curation(out, run_pipeline(settings, until=until), until)
+        print_curation(out, run_pipeline(settings, spark=spark, until=until), until)
 
 
 def _stage_command(stage: str, what: str) -> None:
@@ -315,4 +322,7 @@ def main() -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
+    # At the end of the process all memory goes at once: to look through the half a million objects
+    # that a run imports, for those that could be freed, would take a second.
+    atexit.register(gc.freeze)
     app()

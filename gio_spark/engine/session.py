@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -82,11 +83,9 @@ def _active() -> SparkSession | None:
         found = SparkSession.getActiveSession()
         if found is not None:
             return found
-    try:
-        from pyspark.sql.connect.session import SparkSession as ConnectSession
-    except ImportError:  # pyspark without its connect extra: there is no such session
-        return None
-    return ConnectSession.getActiveSession()  # type: ignore[return-value]
+    # Where nobody has loaded the client there is no session of it; loading it takes half a second.
+    connect = sys.modules.get("pyspark.sql.connect.session")
+    return None if connect is None else connect.SparkSession.getActiveSession()
 
 
 def _checked(spark: SparkSession, engine: Engine) -> SparkSession:

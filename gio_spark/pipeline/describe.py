@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark.engine import ahead, bounded, decode_vectors, describe, hash_sample, hash_samples
@@ -47,6 +48,11 @@ class Seen:
     examples: Callable[[], tuple[Example, ...]]
 
 
+def look_before(ctx: Context, sides: dict[str, Side]) -> Callable[[], dict[str, pa.Table]]:
+    """Begin the report's query that needs no selection: vectors of some rows of each side."""
+    return ahead(ctx.spark, lambda: _samples(ctx, sides))
+
+
 def look(
     ctx: Context,
     sides: dict[str, Side],
@@ -54,11 +60,12 @@ def look(
     chosen: Chosen,
     selected: DataFrame,
     rows: int,
+    before: Callable[[], dict[str, pa.Table]],
 ) -> Seen:
-    """Begin the report's queries: small ones, which need not wait for one another."""
+    """Begin the report's other queries: small ones, which need not wait for one another."""
     return Seen(
         ahead(ctx.spark, lambda: _sources(ctx, sides, book, selected)),
-        ahead(ctx.spark, lambda: _points(ctx, sides, selected, rows)),
+        ahead(ctx.spark, lambda: _points(ctx, sides, selected, rows, before)),
         ahead(ctx.spark, lambda: _examples(ctx, sides, book, chosen, selected)),
     )
 
@@ -154,65 +161,74 @@ def _input(side: Side) -> InputSummary:
 def _sources(
     ctx: Context, sides: dict[str, Side], book: Codebook, selected: DataFrame
 ) -> pd.DataFrame | None:
+    """Count rows per source: of the pool's most frequent, and of the targets' most frequent."""
     if sides["pool"].source.columns.source is None:
         return None
     ws = ctx.workspace
+    taken = selected.select(F.col("gio_id").alias("id"), F.lit(1).alias("taken"))
     pool = ws.read("assignments", book.assignments["pool"]).select("id", "source")
-    frames = {
-        "pool": pool,
-        "selected": pool.join(selected.select(F.col("gio_id").alias("id")), "id", "left_semi"),
-    }
+    tops = _top(pool.join(taken, "id", "left"), "pool")
     for name, key in book.assignments.items():
         if name.startswith("target"):
-            more = ws.read("assignments", key).select("id", "source")
-            frames["target"] = frames["target"].unionByName(more) if "target" in frames else more
-    counts = _count(frames)
-    names = [n for n, _ in sorted(counts["pool"].items(), key=lambda x: (-x[1], x[0]))]
-    names += sorted(set(counts["target"]) - set(names))
-    return pd.DataFrame(
+            rows = ws.read("assignments", key).select("source", F.lit(None).alias("taken"))
+            tops = tops.unionByName(_top(rows, name))
+    found = bounded(tops, _SOURCES_SHOWN * len(book.assignments), "sources").to_pandas()
+    found["side"] = found["side"].where(found["side"] == "pool", "target")
+    counts = found.groupby(["source", "side"])[["rows", "taken"]].sum().unstack(fill_value=0)
+    table = pd.DataFrame(
         {
-            "source": names,
-            **{side: [found.get(n, 0) for n in names] for side, found in counts.items()},
+            "pool": counts["rows", "pool"],
+            "selected": counts["taken", "pool"],
+            "target": counts["rows"].get("target", 0),
         }
     )
+    return table.reset_index().sort_values(["pool", "source"], ascending=[False, True])
 
 
-def _count(frames: Mapping[str, DataFrame]) -> dict[str, dict[str, int]]:
-    """Count rows per source of each frame, by one job: the most frequent sources of each."""
-    tops = None
-    for side, df in frames.items():
-        named = df.select(F.coalesce("source", F.lit("(none)")).alias("source"))
-        counted = named.groupBy("source").count().orderBy(F.desc("count"), "source")
-        top = counted.limit(_SOURCES_SHOWN).withColumn("side", F.lit(side))
-        tops = top if tops is None else tops.unionByName(top)
-    found: dict[str, dict[str, int]] = {side: {} for side in frames}
-    if tops is not None:
-        for row in bounded(tops, _SOURCES_SHOWN * len(frames), "sources").to_pylist():
-            found[row["side"]][row["source"]] = int(row["count"])
-    return found
+def _top(rows: DataFrame, side: str) -> DataFrame:
+    named = rows.select(F.coalesce("source", F.lit("(none)")).alias("source"), "taken")
+    counted = named.groupBy("source").agg(
+        F.count(F.lit(1)).alias("rows"), F.count("taken").alias("taken")
+    )
+    top = counted.orderBy(F.desc("rows"), "source").limit(_SOURCES_SHOWN)
+    return top.withColumn("side", F.lit(side))
 
 
-def _points(ctx: Context, sides: dict[str, Side], selected: DataFrame, rows: int) -> Points:
-    """Project a hash sample of each side, brought by one job from the skinny vector table."""
-    most = ctx.settings.report.sample
-    targets = targets_of(sides)
-
-    def vectors(side: Side) -> DataFrame:
-        return vectors_of(ctx, side).select("id", "vector")
-
-    ids = selected.select(F.col("gio_id").alias("id"))
+def _samples(ctx: Context, sides: dict[str, Side]) -> dict[str, pa.Table]:
+    """Bring a hash sample of pool and targets, by one job from the skinny vector table."""
+    most, targets = ctx.settings.report.sample, targets_of(sides)
     parts = {
-        "pool": (vectors(sides["pool"]), most, sides["pool"].usable),
-        "selected": (vectors(sides["pool"]).join(ids, "id", "left_semi"), most, rows),
-        **{s.name: (vectors(s), most // len(targets), s.usable) for s in targets},
+        "pool": (_vectors(ctx, sides["pool"]), most, sides["pool"].usable),
+        **{s.name: (_vectors(ctx, s), most // len(targets), s.usable) for s in targets},
     }
-    samples = hash_samples(parts, f"report-{ctx.settings.seed}")
+    return hash_samples(parts, f"report-{ctx.settings.seed}")
+
+
+def _vectors(ctx: Context, side: Side) -> DataFrame:
+    return vectors_of(ctx, side).select("id", "vector")
+
+
+def _points(
+    ctx: Context,
+    sides: dict[str, Side],
+    selected: DataFrame,
+    rows: int,
+    before: Callable[[], dict[str, pa.Table]],
+) -> Points:
+    """Project the samples of pool and targets, and one of the selection."""
+    ids = selected.select(F.col("gio_id").alias("id"))
+    kept = hash_sample(
+        _vectors(ctx, sides["pool"]).join(ids, "id", "left_semi"),
+        ctx.settings.report.sample,
+        f"report-{ctx.settings.seed}",
+        total=rows,
+    )
+    samples = before()
     pool = decode_vectors(samples["pool"]["vector"])
     dimension = pool.shape[1]
+    targets = [decode_vectors(samples[s.name]["vector"], dimension) for s in targets_of(sides)]
     return project(
-        np.concatenate([decode_vectors(samples[s.name]["vector"], dimension) for s in targets]),
-        pool,
-        decode_vectors(samples["selected"].sort_by("id")["vector"], dimension),
+        np.concatenate(targets), pool, decode_vectors(kept.sort_by("id")["vector"], dimension)
     )
 
 
@@ -290,8 +306,6 @@ def _examples(
 
 
 def _contents(ctx: Context, side: Side, column: str, ids: list[str]) -> Mapping[str, Any]:
-    import pyarrow as pa
-
     wanted = ctx.workspace.frame(pa.table({"id": pa.array(ids, pa.string())}))
     picked = F.col(quoted_column(column))
     if side.source.columns.text == column:

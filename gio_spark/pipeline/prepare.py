@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
 from gio_spark import gime
-from gio_spark.engine import bounded, capabilities
+from gio_spark.engine import ahead, bounded, capabilities
 from gio_spark.engine.info import is_connect
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gio import objectives
@@ -76,9 +77,13 @@ def open_all(spark: SparkSession, settings: RunSettings, pins: dict[str, Pin]) -
     Raises:
         InputError: An input or the budget cannot be used; before any expensive work.
     """
-    opened = {}
-    for name, one in names(settings).items():
-        opened[name] = open_input(spark, one, one.columns or settings.columns, name, pins[name])
+
+    def begin(name: str, one: InputSettings) -> Callable[[], Input]:
+        columns = one.columns or settings.columns
+        return ahead(spark, lambda: open_input(spark, one, columns, name, pins[name]))
+
+    begun = {name: begin(name, one) for name, one in names(settings).items()}
+    opened = {name: found() for name, found in begun.items()}
     check_own_columns(opened["pool"])
     if settings.explode.output == "copy" and not capabilities(spark).any_column_names:
         check_plain_names(opened["pool"])

@@ -48,20 +48,26 @@ class Begun:
     fitted: Callable[[], explode.RatioFit]
 
 
+def content_kind(ctx: Context) -> str:
+    """Return what rows are scored by: `text`, where all have some and it serves, or `vector`."""
+    settings = ctx.settings
+    on_text = (
+        settings.pool_columns().text is not None
+        and all(settings.target_columns(i).text for i in range(len(settings.target)))
+        and settings.explode.estimator == "classifier"
+    )
+    return "text" if on_text else "vector"
+
+
 def begin(ctx: Context, sides: dict[str, Side]) -> Begun:
     """Begin to fit the density ratio target over pool, unless it is there already.
 
-    It needs no clusters, so that it can go on beside their making: two small samples are fitted in
-    one thread of the driver, while workers do the rest.
+    It needs no clusters, and on text not even vectors, so that it can go on beside their making:
+    two small samples are fitted in one thread of the driver, while workers do the rest.
     """
     settings = ctx.settings.explode
     targets = targets_of(sides)
-    on_text = (
-        ctx.settings.pool_columns().text is not None
-        and all(ctx.settings.target_columns(i).text for i in range(len(targets)))
-        and settings.estimator == "classifier"
-    )
-    kind = "text" if on_text else "vector"
+    kind = content_kind(ctx)
     used = settings.model_dump(
         mode="json",
         exclude={"within_cluster", "temperature", "output", "broadcast_rows", "bloom_megabytes"},

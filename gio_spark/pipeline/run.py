@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gio_spark.engine import ahead, describe, session
+from gio_spark.engine.load import OF_A_RUN
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
 from gio_spark.pipeline import (
@@ -27,7 +28,7 @@ from gio_spark.pipeline import (
     vectors,
 )
 from gio_spark.pipeline.context import Context
-from gio_spark.pipeline.describe import Seen, look, report_data
+from gio_spark.pipeline.describe import Seen, look, look_before, report_data
 from gio_spark.pipeline.places import local_folder, report_folder
 from gio_spark.settings.load import build
 from gio_spark.settings.run import RunSettings, parse_budget
@@ -43,15 +44,6 @@ log = logging.getLogger(__name__)
 
 # Stages in order; `until` names one of them.
 STAGES = ("embed", "quantize", "select", "explode", "metrics", "report")
-
-# What later stages import where they use it, seconds of work: loaded while a JVM starts.
-LATER = (
-    "sklearn.isotonic",
-    "sklearn.linear_model",
-    "gio_spark.report.render",
-    "mlflow.tracking",
-    "mlflow.store.tracking.sqlalchemy_store",
-)
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ def curate(
         GioSparkError: With one clear message; see gio_spark.errors.
     """
     engine = settings.get("engine", "auto")
-    spark = spark or session(engine, load=LATER)
+    spark = spark or session(engine, load=OF_A_RUN)
     tables = Workspace(spark, str(workspace))
     data = {
         **settings,
@@ -138,7 +130,7 @@ def run(
     """
     if until is not None and until not in (*STAGES, learn.STAGE):
         raise ConfigError(f"Unknown stage {until!r}: use one of {', '.join(STAGES)}.")
-    spark = spark or session(settings.engine, load=LATER)
+    spark = spark or session(settings.engine, load=OF_A_RUN)
     started = datetime.now(timezone.utc)
     progress = progress or Progress()
     progress.say(describe(spark).line())
@@ -190,17 +182,20 @@ def _stages(
         for name, one in inputs.items()
     )
     fitted, fit_key = vectors.fit_embedder(ctx, embedder, inputs["pool"])
+    by_ratio = ctx.settings.explode.within_cluster == "density_ratio"
+    rates = by_ratio or parse_budget(ctx.settings.budget)[0] == "auto"
+    cleans, learns = clean.wanted(ctx), until == learn.STAGE
+    at_once = rates and not (cleans or learns or until in ("embed", "quantize"))
+    begun = None
+    if at_once and ratio.content_kind(ctx) == "text":
+        begun = ratio.begin(ctx, vectors.to_embed(ctx, fitted, fit_key, inputs))
     embedded = vectors.embed_sides(ctx, fitted, fit_key, inputs)
     lengths = ahead(ctx.spark, lambda: vectors.lengths_of(ctx, fitted, embedded))
     sides = vectors.set_aside(ctx, embedded)
     dimension = vectors.one_dimension(lengths())
     if until == "embed":
         return _partial(ctx)
-    by_ratio = ctx.settings.explode.within_cluster == "density_ratio"
-    rates = by_ratio or parse_budget(ctx.settings.budget)[0] == "auto"
-    cleans, learns = clean.wanted(ctx), until == learn.STAGE
-    begun = None
-    if rates and not (cleans or learns or until == "quantize"):
+    if at_once and begun is None:
         begun = ratio.begin(ctx, sides)
     book = clusters.quantise(ctx, sides, dimension)
     if until == "quantize":
@@ -215,13 +210,15 @@ def _stages(
     masses = ahead(ctx.spark, lambda: choose.masses(ctx, sides, book))
     rated = ratio.score(ctx, sides, book, begun or ratio.begin(ctx, sides)) if rates else None
     steering = steer.in_force(ctx, sides, book)
+    reports = until in (None, "report")
+    before = look_before(ctx, sides) if reports else None
     chosen = choose.plan(ctx, sides, book, rated, steering, masses)
     if until == "select":
         return _partial(ctx, chosen)
     selected, rows = choose.select_rows(ctx, sides, book, chosen)
     if until == "explode":
         return _partial(ctx, chosen, selected)
-    seen = None if until == "metrics" else look(ctx, sides, book, chosen, selected, rows)
+    seen = look(ctx, sides, book, chosen, selected, rows, before) if before else None
     metrics = measure.measure(ctx, sides, book, selected, rows)
     if seen is None:
         return _partial(ctx, chosen, selected)

@@ -79,6 +79,14 @@ def fit_embedder(ctx: Context, embedder: embed.Embedder, pool: Input) -> tuple[e
     return embedder.with_state(load_arrays(ctx.workspace, key)), key
 
 
+def to_embed(
+    ctx: Context, embedder: embed.Embedder, fit_key: str, inputs: Mapping[str, Input]
+) -> dict[str, Side]:
+    """Return the sides as they will be if every row can be used; for what needs no vectors."""
+    parts = {n: _embedding(ctx, embedder, fit_key, source) for n, source in inputs.items()}
+    return {n: Side(n, s, parts[n].key, s.count, {}) for n, s in inputs.items()}
+
+
 def embed_sides(
     ctx: Context, embedder: embed.Embedder, fit_key: str, inputs: Mapping[str, Input]
 ) -> dict[str, tuple[Input, str, int]]:

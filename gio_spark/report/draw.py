@@ -108,6 +108,7 @@ def draw(
         svg_file, png_file = io.StringIO(), io.BytesIO()
         figure = _figure(paint, panels, width, height)
         FigureCanvasSVG(figure).print_svg(svg_file, metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")  # all has its place: it need not be found a second time
         for artist in figure.findobj():
             _recolour(artist)
         figure.set_facecolor("white")

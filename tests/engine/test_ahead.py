@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 
@@ -54,6 +55,19 @@ def test_workers_of_a_local_engine_start_with_the_package_loaded(local_spark):
 
     rows = local_spark.range(0, slots(local_spark), 1, slots(local_spark))
     assert set(map_arrow(rows, look, "loaded boolean").toArrow()["loaded"].to_pylist()) == {True}
+
+
+def test_nothing_is_collected_while_modules_are_imported_and_again_afterwards():
+    with loading(["colorsys"]):
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with loading(["colorsys"]):
+            pass
+        assert not gc.isenabled()  # whoever has turned it off keeps it so
+    finally:
+        gc.enable()
 
 
 def test_modules_are_there_when_the_block_ends_and_missing_ones_are_no_error():

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -49,3 +50,16 @@ def test_a_submitted_job_never_lands_on_the_embedded_engine(tmp_path):
         },
     )
     assert "tried the cluster" in done.stdout
+
+
+def test_looking_for_an_active_session_loads_no_client_that_nobody_uses():
+    # Half a second of every start on Spark; in a process of its own, for this one has it loaded.
+    code = (
+        "import sys, importlib; "
+        "engine = importlib.import_module('gio_spark.engine.session'); "
+        "assert engine._active() is None; "
+        "assert 'pyspark.sql.connect.session' not in sys.modules"
+    )
+    # An embedded session marks its process as a client.
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("SPARK_")}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=outside)

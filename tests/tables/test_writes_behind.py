@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gio_spark.tables import Workspace, values_in
@@ -56,7 +57,7 @@ def test_a_write_behind_that_fails_is_told_at_the_flush_and_leaves_no_record(loc
     assert Workspace(local_spark, workspace.location).records() == []
 
 
-def test_new_stage_tables_gather_only_the_statistics_that_are_asked_of_their_log(
+def test_stage_tables_gather_the_statistics_that_are_asked_for_and_press_what_can_be_pressed(
     local_spark, folder
 ):
     workspace = Workspace(local_spark, str(folder / "ws"))
@@ -70,6 +71,13 @@ def test_new_stage_tables_gather_only_the_statistics_that_are_asked_of_their_log
         assert sum(s["numRecords"] for s in adds) == 2
         return {name for s in adds for name in s.get("minValues", {})}
 
+    def codecs(table):
+        files = Path(workspace.place(table)).rglob("*.parquet")
+        columns = [pq.ParquetFile(f).metadata.row_group(0).column(0) for f in files]
+        return {column.compression for column in columns}
+
+    assert codecs("embeddings") == {"UNCOMPRESSED"}
+    assert codecs("scores") == {"SNAPPY"}
     # People look for ids in the rows that were put aside, nobody in the scores.
     assert statistics("quarantine") == {"id", "reason"}
     assert statistics("scores") == set()
