@@ -59,5 +59,5 @@ class Behind:
         finally:
             if table is None:
                 self._pending, self._last = {}, None
-            else:
-                self._pending.pop(table, None)
+            elif self._pending.get(table) is waited:  # else another was begun in the meantime
+                del self._pending[table]

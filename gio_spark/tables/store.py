@@ -39,13 +39,7 @@ _INCOMPRESSIBLE = ("embeddings",)
 class StageStore:
     """The tables of a workspace as Delta knows them: places, shapes, commits.
 
-    Args:
-        spark: The session.
-        location: A folder, or `catalog.schema` (Spark only).
-
-    Raises:
-        EngineError: A schema was given on the embedded engine.
-        WorkspaceError: The folder cannot be written.
+    What it takes and raises is what `Workspace` does.
     """
 
     def __init__(self, spark: SparkSession, location: str) -> None:

@@ -297,7 +297,7 @@ class Workspace:
             stage=stage,
             fingerprint=fingerprint,
             table=table,
-            # Of a commit under way the version is known afterwards; see `_write_records`.
+            # Of a commit under way the version is known afterwards; see `_dated`.
             version=_UNDER_WAY if self._behind.has(table) else self._store.version(table),
             rows=rows,
             seconds=seconds,
@@ -320,6 +320,14 @@ class Workspace:
         """
         self._write_records()
         self._behind.settle()
+        if self._records is not None:
+            self._records = [self._dated(r) for r in self._records]
+
+    def _dated(self, record: Record) -> Record:
+        """Return a record with the version of its table, where its commit was under way before."""
+        if record.version != _UNDER_WAY:
+            return record
+        return replace(record, version=self._store.version(record.table))
 
     def _write_records(self) -> None:
         made, self._unwritten = self._unwritten, []
@@ -328,11 +336,8 @@ class Workspace:
         note = {"run": made[-1].run, "stage": made[-1].stage, "key": made[-1].fingerprint}
 
         def write() -> None:
-            full = [
-                replace(r, version=self._store.version(r.table)) if r.version == _UNDER_WAY else r
-                for r in made
-            ]
-            self._store.append("runs", self.frame(to_table(full)), note)
+            full = to_table([self._dated(r) for r in made])
+            self._store.append("runs", self.frame(full), note)
 
         self._behind.begin("runs", write)
 

@@ -57,6 +57,21 @@ def test_writes_are_made_in_the_order_they_were_begun_and_waited_for_by_table(lo
 
 
 @pytest.mark.spark
+def test_who_waited_for_one_write_does_not_hide_the_next_one(local_spark):
+    trace, other, behind = Trace(), Trace(), Behind(local_spark)
+    behind.begin("models", trace.write("a", waits=True))
+    reader = threading.Thread(target=behind.settle, args=("models",))
+    reader.start()
+    behind.begin("models", other.write("b", waits=True))
+    trace.gate.set()
+    reader.join(60)
+    assert behind.has("models")
+    other.gate.set()
+    behind.settle("models")
+    assert other.made == ["b"]
+
+
+@pytest.mark.spark
 def test_after_a_write_that_failed_nothing_is_written_and_each_who_waits_is_told(local_spark):
     trace, behind = Trace(), Behind(local_spark)
     behind.begin("models", trace.write("a", fails=True))

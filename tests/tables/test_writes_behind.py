@@ -39,6 +39,7 @@ def test_rows_written_later_are_there_for_whoever_reads_and_recorded_at_their_ve
     assert workspace.version("plan") == 1
     assert workspace.complete("fit", "aa") is not None
     workspace.flush()
+    assert [r.version for r in workspace.records()] == [1, 1]
     other = Workspace(local_spark, workspace.location)
     assert [(r.fingerprint, r.version, r.rows) for r in other.records()] == [
         ("aa", 1, 3),
