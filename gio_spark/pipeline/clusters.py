@@ -106,16 +106,15 @@ def fit(
         curves: list[Callable[[], list[dict[str, float]]]] = []
 
         def measure(sample: NDArray[np.float32]) -> None:
-            # With the number left to the tool, people get to see how it stands.
-            if settings.clusters == "auto":
-                few, seed = sample[:_CURVE_ROWS].copy(), ctx.settings.seed
-                curves.append(ahead(ctx.spark, lambda: quantize.error_curve(few, seed=seed)))
+            few, seed = sample[:_CURVE_ROWS].copy(), ctx.settings.seed
+            curves.append(ahead(ctx.spark, lambda: quantize.error_curve(few, seed=seed)))
 
         model = MiniBatchKMeans.from_settings(settings, k=clusters, seed=ctx.settings.seed).fit(
             vectors_of(ctx, side),
             initial=initial,
             on_pass=commit,
-            on_sample=measure,
+            # With the number left to the tool, people get to see how it stands.
+            on_sample=measure if settings.clusters == "auto" else None,
             rows=side.usable,
             dimension=dimension,
         )

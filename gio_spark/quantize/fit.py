@@ -22,7 +22,14 @@ from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
 from gio_spark.quantize.move import means, reseeded, unit_or
 from gio_spark.quantize.partial import PassResult
 from gio_spark.quantize.passes import bucket_filter, run_pass, unit_rows
-from gio_spark.quantize.seeding import first_centres, sample_rows
+from gio_spark.quantize.start import (
+    WHOSE,
+    first_state,
+    refuse_bad,
+    sample_salt,
+    sample_size,
+    state_at,
+)
 from gio_spark.quantize.state import KMeansState
 
 if TYPE_CHECKING:
@@ -31,7 +38,6 @@ if TYPE_CHECKING:
     from gio_spark.settings.quantize import QuantizeSettings
 
 log = logging.getLogger(__name__)
-_WHOSE = "column 'vector' of the rows to cluster"
 
 _MOST_FAR = 256
 _AGREEMENT_ROWS = 2048
@@ -142,7 +148,7 @@ class MiniBatchKMeans:
             state = self._first_state(df, initial, total, dimension, on_sample)
             if on_pass is not None:
                 on_pass(state)
-        if not state.finished and together.worthwhile(self, df, state):
+        if not state.finished:
             state = together.all_passes(self, df, state)
             if on_pass is not None and state.finished:
                 on_pass(state)
@@ -198,13 +204,13 @@ class MiniBatchKMeans:
         """Return how many of the farthest rows a pass brings, to place starved centres on."""
         return min(_MOST_FAR, max(16, clusters // 8))
 
-    def share_per_pass(self, state: KMeansState) -> float:
-        """Return the share of the table that one mini-batch is."""
-        return min(1.0, self.rows_per_pass(state.rows, len(state.centroids)) / state.rows)
+    def share_per_pass(self, rows: int, clusters: int) -> float:
+        """Return the share of a table of `rows` rows that one mini-batch is."""
+        return min(1.0, self.rows_per_pass(rows, clusters) / rows)
 
-    def batch_salt(self, state: KMeansState) -> str:
+    def batch_salt(self, updates: int) -> str:
         """Return the salt of the hash that orders rows into the batches of a fit."""
-        return f"kmeans-batch-{self.seed}-{state.updates}"
+        return f"kmeans-batch-{self.seed}-{updates}"
 
     def _first_state(
         self,
@@ -215,61 +221,62 @@ class MiniBatchKMeans:
         on_sample: Callable[[FloatMatrix], None] | None,
     ) -> KMeansState:
         if rows < 1:
-            raise InputError(f"{_WHOSE}: no row has a vector. Check the table and columns.vector.")
+            raise InputError(f"{WHOSE}: no row has a vector. Check the table and columns.vector.")
+        dimension = _dimension(df) if dimension is None else dimension
+        if initial is None:
+            state = self._from_nothing(df, rows, dimension, on_sample)
+            if len(state.centroids) < self.k:
+                log.warning(
+                    "only %d distinct rows in the sample of %d: %d clusters instead of %d",
+                    len(state.centroids),
+                    sample_size(self, rows, dimension),
+                    len(state.centroids),
+                    self.k,
+                )
+            return state
         sample = self._sample(df, rows, dimension)
         if on_sample is not None:
             on_sample(sample)
-        largest = largest_values(sample)
-        if initial is not None:
-            centres = initial.centroids if isinstance(initial, KMeansState) else initial
-            centres = np.ascontiguousarray(centres, dtype=np.float32)
-            if centres.ndim != 2 or centres.shape[1] != sample.shape[1]:
-                raise InputError(
-                    f"the centres to start from have shape {centres.shape}, the rows have "
-                    f"dimension {sample.shape[1]}: they come from another embedder"
-                )
-            if isinstance(initial, KMeansState):
-                return initial.reopened(rows=rows, largest=largest)
-        else:
-            centres = sample[first_centres(sample, min(self.k, rows), seed=self.seed)]
-            if len(centres) < self.k:
-                log.warning(
-                    "only %d distinct rows in the sample of %d: %d clusters instead of %d",
-                    len(centres),
-                    len(sample),
-                    len(centres),
-                    self.k,
-                )
-        if self.spherical:
-            centres = unit_rows(centres)
-        largest = np.maximum(largest, np.abs(centres).max(axis=0))
-        return KMeansState(centres, np.zeros(len(centres)), largest, rows)
-
-    def _sample(self, df: DataFrame, rows: int, dimension: int | None) -> FloatMatrix:
-        if dimension is None:
-            first = df.limit(1).toArrow()
-            if not first.num_rows:
-                raise InputError(
-                    f"{_WHOSE}: no row has a vector. Check the table and columns.vector."
-                )
-            dimension = decode_vectors(first["vector"], what=_WHOSE).shape[1]
-        wanted = min(rows, sample_rows(self.k, dimension, self.init_rows))
-        salt = f"kmeans-first-{self.seed}"
-        table = hash_sample(df, wanted, salt, total=rows)
-        sample = np.ascontiguousarray(decode_vectors(table["vector"], dimension, what=_WHOSE))
-        finite = np.isfinite(sample).all(axis=1)
-        if not finite.all():
-            bad = table["id"][int(np.flatnonzero(~finite)[0])].as_py()
+        centres = initial.centroids if isinstance(initial, KMeansState) else initial
+        centres = np.ascontiguousarray(centres, dtype=np.float32)
+        if centres.ndim != 2 or centres.shape[1] != sample.shape[1]:
             raise InputError(
-                f"{_WHOSE}: {int((~finite).sum()):,} of {len(sample):,} sampled vectors hold NaN "
-                f"or infinite values, first id {bad!r}. Leave such rows out, as a run does by "
-                "putting them into quarantine."
+                f"the centres to start from have shape {centres.shape}, the rows have "
+                f"dimension {sample.shape[1]}: they come from another embedder"
             )
-        return unit_rows(sample) if self.spherical else sample
+        if isinstance(initial, KMeansState):
+            return initial.reopened(rows=rows, largest=largest_values(sample))
+        return state_at(self, centres, sample, rows)
+
+    def _from_nothing(
+        self,
+        df: DataFrame,
+        rows: int,
+        dimension: int,
+        on_sample: Callable[[FloatMatrix], None] | None,
+    ) -> KMeansState:
+        """Return the state at the first centres, or the finished one where that costs no more."""
+        wanted = on_sample is not None
+        whole = together.whole_fit(self, df, rows=rows, dimension=dimension, sampled=wanted)
+        if whole is not None:
+            state, sample = whole
+        else:
+            sample = self._sample(df, rows, dimension)
+            state = first_state(self, sample, rows)
+        if on_sample is not None and sample is not None:
+            on_sample(sample)
+        return state
+
+    def _sample(self, df: DataFrame, rows: int, dimension: int) -> FloatMatrix:
+        wanted = sample_size(self, rows, dimension)
+        table = hash_sample(df, wanted, sample_salt(self), total=rows)
+        vectors = np.ascontiguousarray(decode_vectors(table["vector"], dimension, what=WHOSE))
+        refuse_bad(table["id"], vectors)
+        return unit_rows(vectors) if self.spherical else vectors
 
     def _batch(self, df: DataFrame, state: KMeansState) -> PassResult:
         clusters = len(state.centroids)
-        share, salt = self.share_per_pass(state), self.batch_salt(state)
+        share, salt = self.share_per_pass(state.rows, clusters), self.batch_salt(state.updates)
         batch = df.where(bucket_filter(share, state.passes, salt)) if share < 1.0 else df
         return run_pass(
             batch,
@@ -331,3 +338,10 @@ class MiniBatchKMeans:
             finished=last or stale >= self.patience,
             history=(*state.history, record),
         )
+
+
+def _dimension(df: DataFrame) -> int:
+    first = df.limit(1).toArrow()
+    if not first.num_rows:
+        raise InputError(f"{WHOSE}: no row has a vector. Check the table and columns.vector.")
+    return decode_vectors(first["vector"], what=WHOSE).shape[1]

@@ -11,14 +11,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from gio_spark.engine import bounded, decode_vectors, describe, hash53, map_arrow, ship, slots
+from gio_spark.engine import (
+    bounded,
+    decode_vectors,
+    describe,
+    encode_vectors,
+    hash53,
+    map_arrow,
+    ship,
+    slots,
+)
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.passes import bucket_filter, in_bucket, pass_of_arrays, unit_rows
+from gio_spark.quantize.start import (
+    WHOSE,
+    first_state,
+    lowest,
+    refuse_bad,
+    sample_salt,
+    sample_size,
+)
 from gio_spark.quantize.state import KMeansState
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
     from gio_spark.quantize.fit import MiniBatchKMeans
 
@@ -38,57 +56,136 @@ work, so there only fits of a second or less gain.
 _STATE = "cluster int, vector binary, weight double, info string"
 
 
-def worthwhile(fit: MiniBatchKMeans, df: DataFrame, state: KMeansState) -> bool:
-    """Tell whether one worker holds the rows of all passes and does them quickly."""
-    clusters, dimension = state.centroids.shape
-    passes = fit.max_iter - state.passes
-    share = fit.share_per_pass(state)
-    held = min(1.0, share * passes) * state.rows * dimension
-    products = share * passes * state.rows * dimension * clusters
+def worthwhile(
+    fit: MiniBatchKMeans, df: DataFrame, *, rows: int, clusters: int, dimension: int, passes: int
+) -> bool:
+    """Tell whether one worker holds the rows of so many passes and does them quickly."""
+    share = fit.share_per_pass(rows, clusters)
+    held = min(1.0, share * passes) * rows * dimension
+    products = share * passes * rows * dimension * clusters
     kind = "embedded" if describe(df.sparkSession).kind == "embedded" else "spark"
     return held <= VALUES and products <= PRODUCTS[kind]
+
+
+def whole_fit(
+    fit: MiniBatchKMeans, df: DataFrame, *, rows: int, dimension: int, sampled: bool
+) -> tuple[KMeansState, FloatMatrix | None] | None:
+    """Choose first centres and do all passes in one task: one scan, the bits of several.
+
+    Args:
+        fit: The estimator.
+        df: id, vector; none of the vectors null.
+        rows: Rows of `df`.
+        dimension: Length of the vectors.
+        sampled: Whether the sample for the first centres is wanted as well.
+
+    Returns:
+        The finished state and the sample, if wanted; None where one task is not the quicker way,
+        reads too little of the table for a sample of all of it, or did not see all rows.
+    """
+    clusters = min(fit.k, rows)
+    share, passes = fit.share_per_pass(rows, clusters), fit.max_iter
+    if share * passes < 1.0 or not worthwhile(
+        fit, df, rows=rows, clusters=clusters, dimension=dimension, passes=passes
+    ):
+        return None
+    # This one task is all that the engine does meanwhile: it may have every core of the machine.
+    threads = slots(df.sparkSession)
+    wanted = sample_size(fit, rows, dimension)
+
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        held = _Rows(rows, dimension, unit=fit.spherical)
+        for batch in batches:
+            held.add(batch)
+        if held.count != rows:
+            return
+        ids, vectors, positions = held.joined()
+        at = lowest(held.sampling(), ids, wanted)
+        sample = vectors[at]
+        refuse_bad(ids.take(pa.array(at)), sample)
+        yield _run(fit, (ids, vectors, positions), first_state(fit, sample, rows), threads)
+        if sampled:
+            yield _negative(sample)
+
+    first = hash53("id", sample_salt(fit)).alias("sampling")
+    done = bounded(
+        map_arrow(_positioned(df, fit.batch_salt(0), first).repartition(1), work, _STATE),
+        clusters + (wanted if sampled else 0),
+        "the fitted state",
+    )
+    if not done.num_rows:
+        log.info("the table was not read by one task; going on pass by pass")
+        return None
+    state = _state_of(done.filter(pc.greater_equal(done["cluster"], 0)))
+    if not sampled:
+        return state, None
+    drawn = done.filter(pc.less(done["cluster"], 0)).sort_by([("cluster", "descending")])
+    return state, np.ascontiguousarray(decode_vectors(drawn["vector"], dimension))
 
 
 def all_passes(fit: MiniBatchKMeans, df: DataFrame, state: KMeansState) -> KMeansState:
     """Do all passes that are left in one task; the state is that of distributed ones, to the bit.
 
-    Gives the state as it was where the task did not see all rows.
+    Gives the state as it was where that is not the quicker way, or the task did not see all rows.
     """
     from pyspark.sql import functions as F
 
-    dimension = state.centroids.shape[1]
-    share, salt = fit.share_per_pass(state), fit.batch_salt(state)
+    clusters, dimension = state.centroids.shape
+    passes = fit.max_iter - state.passes
+    if not worthwhile(
+        fit, df, rows=state.rows, clusters=clusters, dimension=dimension, passes=passes
+    ):
+        return state
+    share, salt = fit.share_per_pass(state.rows, clusters), fit.batch_salt(state.updates)
     start = ship(df.sparkSession, {"centroids": state.centroids, "weights": state.weights})
     info = state.info()
-    passes = fit.max_iter - state.passes
     used = min(1.0, share * passes)
-    # This one task is all that the engine does meanwhile: it may have every core of the machine.
     threads = slots(df.sparkSession)
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-        rows = _Rows(math.ceil(used * info["rows"]), dimension, unit=fit.spherical)
+        held = _Rows(math.ceil(used * info["rows"]), dimension, unit=fit.spherical)
         for batch in batches:
-            rows.add(batch)
-        if used >= 1.0 and rows.count != info["rows"]:
+            held.add(batch)
+        if used >= 1.0 and held.count != info["rows"]:
             return
         begun = start.load()
         first = KMeansState.of(begun["centroids"], begun["weights"], info)
-        yield _run(fit, rows.joined(), first, share, threads)
+        yield _run(fit, held.joined(), first, threads)
 
-    wanted = df.select(
-        F.col("id").cast("string").alias("id"), "vector", hash53("id", salt).alias("position")
-    )
+    wanted = _positioned(df, salt)
     if used < 1.0:
-        first = F.lit(False)
+        any_of = F.lit(False)
         for number in range(state.passes, fit.max_iter):
-            first = first | bucket_filter(share, number, salt)
-        wanted = wanted.where(first)
-    done = bounded(
-        map_arrow(wanted.repartition(1), work, _STATE), len(state.centroids), "the fitted state"
-    )
+            any_of = any_of | bucket_filter(share, number, salt)
+        wanted = wanted.where(any_of)
+    done = bounded(map_arrow(wanted.repartition(1), work, _STATE), clusters, "the fitted state")
     if not done.num_rows:
         log.info("the table was not read by one task; going on pass by pass")
         return state
+    return _state_of(done)
+
+
+def _positioned(df: DataFrame, salt: str, *more: Column) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    id_ = F.col("id").cast("string").alias("id")
+    return df.select(id_, "vector", hash53("id", salt).alias("position"), *more)
+
+
+def _negative(sample: FloatMatrix) -> pa.Table:
+    """Return a sample as rows of the state's table: numbered -1, -2, ... and without weight."""
+    count = len(sample)
+    return pa.table(
+        {
+            "cluster": -1 - np.arange(count, dtype=np.int32),
+            "vector": encode_vectors(sample),
+            "weight": np.zeros(count),
+            "info": pa.nulls(count, pa.string()),
+        }
+    )
+
+
+def _state_of(done: pa.Table) -> KMeansState:
     return KMeansState.from_table(done, json.loads(done["info"].drop_null()[0].as_py()))
 
 
@@ -123,9 +220,10 @@ class _Rows:
         self._vectors = np.empty((room, dimension), np.float32)
         self._ids: list[pa.Array] = []
         self._positions: list[npt.NDArray[np.int64]] = []
+        self._sampling: list[npt.NDArray[np.int64]] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
-        vectors = decode_vectors(batch.column("vector"), self._vectors.shape[1])
+        vectors = decode_vectors(batch.column("vector"), self._vectors.shape[1], what=WHOSE)
         end = self.count + len(vectors)
         if end > len(self._vectors):
             more = np.empty((2 * end, self._vectors.shape[1]), np.float32)
@@ -135,6 +233,8 @@ class _Rows:
         # Slices of a batch would keep all of it, vectors as well.
         self._ids.append(pa.concat_arrays([batch.column("id")]))
         self._positions.append(np.array(batch.column("position").to_numpy()))
+        if "sampling" in batch.schema.names:
+            self._sampling.append(np.array(batch.column("sampling").to_numpy()))
         self.count = end
 
     def joined(self) -> tuple[pa.Array, FloatMatrix, npt.NDArray[np.int64]]:
@@ -143,16 +243,20 @@ class _Rows:
         ids = pa.concat_arrays(self._ids) if self._ids else pa.array([], pa.string())
         return ids, self._vectors[: self.count], positions
 
+    def sampling(self) -> npt.NDArray[np.int64]:
+        """Return the hashes (n,) that the sample is drawn by, likewise."""
+        return np.concatenate(self._sampling) if self._sampling else np.empty(0, np.int64)
+
 
 def _run(
     fit: MiniBatchKMeans,
     rows: tuple[pa.Array, FloatMatrix, npt.NDArray[np.int64]],
     state: KMeansState,
-    share: float,
     threads: int,
 ) -> pa.Table:
     ids, vectors, positions = rows
     clusters = len(state.centroids)
+    share = fit.share_per_pass(state.rows, clusters)
     while not state.finished:
         own_ids: Any = ids
         own = vectors
