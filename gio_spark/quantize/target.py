@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,12 @@ from gio_spark.quantize.passes import unit_rows
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+Rows: TypeAlias = "pa.RecordBatch | pa.Table"
+
 _OUT, _ROWS, _ROWS_OUT = -1, -2, -3
 _WIDTH_SAMPLE = 4096
 _WHOSE = "column 'vector' of the target"
+_NOTHING = f"{_WHOSE}: no row has a vector. Check the table and its columns.vector."
 
 
 def target_mass(
@@ -67,34 +70,39 @@ def target_mass(
     load = F.lit(1.0) if weight is None else F.coalesce(F.col(weight).cast("double"), F.lit(0.0))
     wanted = df.where(F.col("vector").isNotNull()).select("id", "vector", load.alias("weight"))
     neighbours = min(neighbours, clusters)
-    if width is None:
-        total = wanted.count() if rows is None else rows
-        width = _width(wanted.select("id", "vector"), matrix, total, spherical, seed)
     arrays = {"centroids": matrix}
     if radius is not None:
         arrays["radius"] = np.asarray(radius, dtype=np.float64)
+
+    def spread(part: Rows, held: Mapping[str, Any], width: float) -> TargetMass:
+        return kernel_mass(
+            _vectors_of(part, dimension, spherical),
+            held["centroids"],
+            width,
+            radii=held.get("radius"),
+            limit=limit,
+            neighbours=neighbours,
+            weights=part.column("weight").to_numpy(),
+        )
+
+    if width is None:
+        total = wanted.count() if rows is None else rows
+        if total < 1:
+            raise InputError(_NOTHING)
+        sample, whole = _sample(wanted, total, seed)
+        if not sample.num_rows:
+            raise InputError(_NOTHING)
+        width = _width(_vectors_of(sample, dimension, spherical), matrix, total)
+        if whole:
+            return spread(sample, arrays, width)  # a second scan would bring the same rows
     shipped = ship(df.sparkSession, arrays)
-    spread = float(width)
+    found_width = float(width)
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         held = shipped.load()
         total = TargetMass.empty(clusters)
         for batch in batches:
-            vectors = decode_vectors(batch.column("vector"), dimension, what=_WHOSE)
-            _refuse_bad(vectors)
-            if spherical:
-                vectors = unit_rows(vectors)
-            total = total.merge(
-                kernel_mass(
-                    vectors,
-                    held["centroids"],
-                    spread,
-                    radii=held.get("radius"),
-                    limit=limit,
-                    neighbours=neighbours,
-                    weights=batch.column("weight").to_numpy(zero_copy_only=False),
-                )
-            )
+            total = total.merge(spread(batch, held, found_width))
         yield _mass_table(total)
 
     parts = map_arrow(
@@ -103,21 +111,30 @@ def target_mass(
     summed = parts.groupBy("cluster").agg(F.sum("fixed").cast("bigint").alias("fixed"))
     found = _from_table(bounded(summed, clusters + 3, "target mass per cluster"), clusters)
     if not found.rows:
-        raise InputError(f"{_WHOSE}: no row has a vector. Check the table and its columns.vector.")
+        raise InputError(_NOTHING)
     return found
 
 
-def _width(df: DataFrame, centroids: FloatMatrix, rows: int, spherical: bool, seed: int) -> float:
-    if rows < 1:
-        raise InputError(f"{_WHOSE}: no row has a vector. Check the table and its columns.vector.")
+def _sample(df: DataFrame, rows: int, seed: int) -> tuple[pa.Table, bool]:
+    """Bring a hash sample for the kernel's width, and tell whether it is all there is."""
+    # One more than there should be: fewer than asked for are certainly all.
+    table = hash_sample(
+        df, min(rows, _WIDTH_SAMPLE) + 1, f"target-width-{seed}", total=max(rows, 1)
+    )
+    whole = table.num_rows <= min(rows, _WIDTH_SAMPLE)
+    return table.slice(0, min(rows, _WIDTH_SAMPLE)), whole
+
+
+def _width(sample: FloatMatrix, centroids: FloatMatrix, rows: int) -> float:
     if len(centroids) < 2:
         return 0.0
-    table = hash_sample(df, min(rows, _WIDTH_SAMPLE), f"target-width-{seed}", total=rows)
-    sample = decode_vectors(table["vector"], centroids.shape[1], what=_WHOSE)
-    _refuse_bad(sample)
-    if spherical:
-        sample = unit_rows(sample)
     return kernel_width(nearest_clusters(sample, centroids, 2)[1], len(centroids), rows)
+
+
+def _vectors_of(part: Rows, dimension: int, spherical: bool) -> FloatMatrix:
+    vectors = decode_vectors(part.column("vector"), dimension, what=_WHOSE)
+    _refuse_bad(vectors)
+    return unit_rows(vectors) if spherical else vectors
 
 
 def _refuse_bad(vectors: FloatMatrix) -> None:

@@ -265,12 +265,12 @@ class Workspace:
         self._settled(table).overwrite(table, df)
 
     def frame(self, rows: pa.Table) -> DataFrame:
-        """Return a small Arrow table as a frame (an empty one keeps its types)."""
+        """Return a small Arrow table as a frame of one part (an empty one keeps its types)."""
         if rows.num_rows == 0:
             from pyspark.sql.pandas.types import from_arrow_schema
 
             return self.spark.createDataFrame([], from_arrow_schema(rows.schema))
-        return self.spark.createDataFrame(rows)
+        return self.spark.createDataFrame(rows).coalesce(1)
 
     # -- records ---------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from gio_spark.engine import encode_vectors
 from gio_spark.errors import InputError
 from gio_spark.gio.mass import cell_radii, reach_limit
 from gio_spark.quantize import assign, cluster_stats, nearest, nearest_two, target_mass
+from gio_spark.quantize import target as module
 
 pytestmark = pytest.mark.embedded
 
@@ -132,6 +133,27 @@ def test_target_mass_is_the_same_at_any_partitioning(spark, case):
     assert found[0].rows == 700
     weight = found[0].mass.sum() / (1 - found[0].unreachable)
     np.testing.assert_allclose(weight, np.arange(700).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_a_small_target_is_spread_from_its_sample_as_a_scan_would(
+    spark, case, monkeypatch, spherical
+):
+    x, centroids = case
+    target = frame(spark, x[:700], tokens=pa.array(np.arange(700)))
+    options = {"weight": "tokens", "spherical": spherical, "seed": 3}
+    at_once = target_mass(target, centroids, **options)
+    taken = module._sample
+    monkeypatch.setattr(module, "_sample", lambda *a: (taken(*a)[0], False))
+    scanned = target_mass(target, centroids, **options)
+    np.testing.assert_array_equal(at_once.fixed, scanned.fixed)
+    assert (at_once.rows, at_once.out_of_reach) == (scanned.rows, scanned.out_of_reach) == (700, 0)
+
+
+def test_a_target_of_more_rows_than_were_said_is_scanned_to_its_end(spark, case):
+    x, centroids = case
+    found = target_mass(frame(spark, x[:700]), centroids, rows=600)
+    assert found.rows == 700
 
 
 def test_a_far_target_is_out_of_reach_and_a_like_one_is_not(spark, case):
