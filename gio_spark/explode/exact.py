@@ -167,7 +167,7 @@ def take_published(
         rises = np.flatnonzero(np.diff(curve) > 0)
         take = min(budget, int(rows[rises[0]])) if len(rises) else budget
     hashed = scored.select("key", hash53("id", tie_salt(seed)).alias("gio_tie"))
-    found = _exact(hashed, _Given("published", 0.0), np.array([float(take)]))
+    found = _exact(hashed, _Given("published", 0.0), np.array([float(take)]), rows[-1:])
     chosen = ExactRows(int(found.threshold[0]), int(found.tie[0]), take, 0.0, rows, curve, seed)
     table = bounded(
         scored.where(chosen.keeps()).agg(

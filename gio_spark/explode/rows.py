@@ -137,9 +137,10 @@ def with_thresholds(
     if rule.name == "hash_share" and not rule.pulled:
         found = share_thresholds(take, plan["rows"].to_numpy(np.float64))
         return plan.assign(threshold=found, tie=np.full(len(plan), TIE_ALL, dtype=np.int64))
-    dense = np.zeros(int(cluster.max()) + 1 if cluster.size else 1)
+    dense, there = np.zeros((2, int(cluster.max()) + 1 if cluster.size else 1))
     dense[cluster] = take
-    result = _exact(_hashed(assignments, seed), rule, dense)
+    there[cluster] = plan["rows"].to_numpy(np.float64)
+    result = _exact(_hashed(assignments, seed), rule, dense, there)
     short = np.flatnonzero(result.kept[cluster] < take)
     if short.size:
         log.warning(
@@ -149,7 +150,9 @@ def with_thresholds(
     return plan.assign(threshold=result.threshold[cluster], tie=result.tie[cluster])
 
 
-def _exact(hashed: DataFrame, rule: _Rule, take: npt.NDArray[np.float64]) -> Thresholds:
+def _exact(
+    hashed: DataFrame, rule: _Rule, take: npt.NDArray[np.float64], rows: npt.ArrayLike
+) -> Thresholds:
     from pyspark.sql import functions as F
 
     spark = hashed.sparkSession
@@ -167,18 +170,20 @@ def _exact(hashed: DataFrame, rule: _Rule, take: npt.NDArray[np.float64]) -> Thr
         table = bounded(merged, max(CELLS, 4 * take.size), "the histogram of rank keys")
         return Histogram(*(table[n].to_numpy().astype(np.int64) for n in Histogram.__annotations__))
 
-    def fetch(state: Refinement, limit: int) -> tuple[IntArray, IntArray, IntArray]:
-        rows = map_arrow(
+    def fetch(state: Refinement, limit: int) -> tuple[IntArray, IntArray, IntArray] | None:
+        near = map_arrow(
             hashed,
             _selecting(ship(spark, state.arrays()).load, rule),
             _CANDIDATE_SCHEMA,
             batch_rows=_BATCH_ROWS,
         )
-        table = bounded(rows, limit, "the rows next to a threshold")
+        table = bounded(near.limit(limit + 1), limit + 1, "the rows next to a threshold")
+        if table.num_rows > limit:
+            return None
         cluster, keys, ties = (table[n].to_numpy() for n in ("cluster", "key", "tie"))
         return cluster, keys, ties
 
-    return find_thresholds(take, count, fetch)
+    return find_thresholds(take, count, fetch, rows=rows)
 
 
 def _counting(

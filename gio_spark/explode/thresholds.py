@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -155,8 +155,9 @@ class Thresholds:
 def find_thresholds(
     take: npt.ArrayLike,
     count: Callable[[Refinement], Histogram],
-    fetch: Callable[[Refinement, int], tuple[IntArray, IntArray, IntArray]],
+    fetch: Callable[[Refinement, int], tuple[IntArray, IntArray, IntArray] | None],
     *,
+    rows: npt.ArrayLike | None = None,
     candidates: int = CANDIDATES,
     cells: int = CELLS,
 ) -> Thresholds:
@@ -165,8 +166,10 @@ def find_thresholds(
     Args:
         take: Whole rows to keep per cluster, shape (K,), indexed by cluster id.
         count: One pass over all rows: the merged histogram of a refinement.
-        fetch: One pass over all rows: cluster, key and tie of the rows inside open intervals,
-            at most as many as its second argument.
+        fetch: One pass over all rows: cluster, key and tie of the rows inside open intervals;
+            None where they are more than its second argument.
+        rows: Rows per cluster, shape (K,), where known: so few that they may be fetched are not
+            counted first. It changes the number of passes alone.
         candidates: Undecided rows that may be fetched instead of refined further.
         cells: Most (cluster, bin) numbers a pass may bring back.
 
@@ -192,14 +195,24 @@ def find_thresholds(
     high = np.full(k, KEY_LIMIT, dtype=np.int64)
     on_tie = np.zeros(k, dtype=bool)
     active = need > 0
+    if rows is not None and 0 < np.asarray(rows)[active].sum() <= candidates:
+        state = Refinement(active, on_tie, low, high, _width(low, high, 1), threshold)
+        held = fetch(state, candidates)
+        if held is not None:
+            return replace(thresholds_of_arrays(*held, wanted, candidates=candidates), passes=1)
     passes = 0
     bins = 1  # the first pass learns rows, smallest and largest key of every cluster
     while active.any() and passes < MAX_PASSES:
         width = _width(low, high, bins)
         state = Refinement(active.copy(), on_tie.copy(), low.copy(), high.copy(), width, threshold)
         if passes and inside[active].sum() <= candidates:
-            rows = fetch(state, candidates)
-            _finish(rows, need, above, active, on_tie, threshold, tie, kept)
+            found_rows = fetch(state, candidates)
+            if found_rows is None:
+                raise InputError(
+                    "The assignments had other rows in the second pass over them than in the "
+                    "first: run again on tables that stand still."
+                )
+            _finish(found_rows, need, above, active, on_tie, threshold, tie, kept)
             passes += 1
             active[:] = False
             break

@@ -9,6 +9,7 @@ import pytest
 
 from gio_spark.errors import InputError
 from gio_spark.explode import RatioModel, fit_ratio, kept, materialise, score, with_thresholds
+from gio_spark.explode.thresholds import find_thresholds
 from gio_spark.settings.explode import ExplodeSettings
 
 pytestmark = pytest.mark.embedded
@@ -85,6 +86,25 @@ def test_rows_are_the_same_at_any_partitioning(spark, table, plan, rule):
             (full["threshold"].tolist(), ids(kept(assignments, full, settings=chosen, seed=3)))
         )
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("candidates", [0, 2_000])
+def test_thresholds_found_pass_by_pass_are_those_of_rows_fetched_at_once(
+    spark, table, plan, monkeypatch, candidates
+):
+    chosen = settings("density_ratio")
+    assignments = spark.createDataFrame(table)
+    at_once = with_thresholds(assignments, plan, settings=chosen, seed=3)
+
+    def in_passes(take, count, fetch, *, rows):
+        found = find_thresholds(take, count, fetch, candidates=candidates)
+        assert found.passes > 1
+        return found
+
+    monkeypatch.setattr("gio_spark.explode.rows.find_thresholds", in_passes)
+    pd.testing.assert_frame_equal(
+        with_thresholds(assignments, plan, settings=chosen, seed=3), at_once
+    )
 
 
 @pytest.mark.parametrize("rule", ["hash_share", "exact_count", "density_ratio"])

@@ -67,6 +67,36 @@ def test_a_few_passes_are_enough_even_when_nothing_may_be_fetched():
     assert (found.kept == 1_000).all()
 
 
+@pytest.mark.parametrize("told", ["right", "too few", "none"])
+@pytest.mark.parametrize("kind", ["noisy", "tied ratios", "one key"])
+def test_few_rows_are_fetched_at_once_and_decided_as_by_passes(kind, told):
+    cluster, keys, ties, take = make(11, kind)
+    k, calls = take.size, []
+    there = np.bincount(cluster, minlength=k)
+
+    def count(state):
+        calls.append("count")
+        return state.count(cluster, keys, ties)
+
+    def fetch(state, limit):
+        calls.append("fetch")
+        at, _ = state.candidates(cluster, keys, ties)
+        return (cluster[at], keys[at], ties[at]) if len(at) <= limit else None
+
+    rows = {"right": there, "too few": there // 3, "none": None}[told]
+    limit = int(there[take > 0].sum()) - (told == "too few")
+    found = find_thresholds(take, count, fetch, rows=rows, candidates=limit)
+    by_passes = thresholds_of_arrays(cluster, keys, ties, take, candidates=limit)
+    np.testing.assert_array_equal(found.threshold, by_passes.threshold)
+    np.testing.assert_array_equal(found.tie, by_passes.tie)
+    np.testing.assert_array_equal(found.kept, by_passes.kept)
+    if told == "right":
+        assert calls == ["fetch"]
+        assert found.passes == 1
+    else:
+        assert "count" in calls
+
+
 def test_a_cluster_taken_whole_or_not_at_all_needs_no_search():
     found = thresholds_of_arrays([0, 0, 1, 1], [5, 6, 7, 8], [0, 0, 0, 0], [2, 0, 4])
     assert found.threshold.tolist() == [TAKE_ALL, TAKE_NONE, TAKE_NONE]
