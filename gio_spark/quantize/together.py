@@ -109,7 +109,7 @@ def whole_fit(
 
     first = hash53("id", sample_salt(fit)).alias("sampling")
     done = bounded(
-        map_arrow(_positioned(df, fit.batch_salt(0), first).repartition(1), work, _STATE),
+        map_arrow(_positioned(df, fit.batch_salt(0), first).coalesce(1), work, _STATE),
         clusters + (wanted if sampled else 0),
         "the fitted state",
     )
