@@ -97,7 +97,13 @@ class RatioModel:
     def _scaled(self, content: pa.Array, fold: IntArray) -> npt.NDArray[np.float32]:
         if self.curve.flat:
             return np.zeros(len(content), dtype=np.float32)
-        ratio = self.curve(self.scorer.raw(content, fold)) + self.offset[fold]
+        return self.of_raw(self.scorer.raw(content, fold), fold)
+
+    def of_raw(self, raw: FloatArray, fold: IntArray) -> npt.NDArray[np.float32]:
+        """Return log density ratios, float32 (n,), of the scorer's raw scores (n,)."""
+        if self.curve.flat:
+            return np.zeros(len(raw), dtype=np.float32)
+        ratio = self.curve(raw) + self.offset[fold]
         return np.clip(ratio, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).astype(np.float32)
 
     def to_arrays(self) -> Arrays:
@@ -205,8 +211,8 @@ def fit(
     curve = fit_curve(raw_target, raw_pool)
     model = RatioModel(scorer, curve, fold_offsets(curve(raw_pool), folds_of[1], folds), salt)
     calibration = measure(
-        model.log_ratio(target.content, target.hashes).astype(np.float64),
-        model.log_ratio(pool.content, pool.hashes).astype(np.float64),
+        model.of_raw(raw_target, folds_of[0]).astype(np.float64),
+        model.of_raw(raw_pool, folds_of[1]).astype(np.float64),
     )
     n, m = len(target), len(pool)
     chance = 0.5 + 3.0 * math.sqrt((n + m + 1) / (12.0 * n * m))  # Mann-Whitney under one law
