@@ -52,12 +52,15 @@ def test_second_nearest_is_never_the_nearest_even_among_duplicates():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 30), st.integers(1, 20))
-def test_decisions_are_exact_on_near_ties(seed, rows, clusters, dimension):
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 30), st.integers(1, 20),
+    st.sampled_from([-50, 0, 50]),
+)  # fmt: skip
+def test_decisions_are_exact_on_near_ties(seed, rows, clusters, dimension, exponent):
     rng = np.random.default_rng(seed)
-    # Few distinct values make ties and near ties common.
-    x = rng.integers(-2, 3, (rows, dimension)).astype(np.float32) / 3
-    c = rng.integers(-2, 3, (clusters, dimension)).astype(np.float32) / 3
+    # Few distinct values make ties and near ties common, at any scale.
+    x = np.ldexp(rng.integers(-2, 3, (rows, dimension)).astype(np.float32) / 3, exponent)
+    c = np.ldexp(rng.integers(-2, 3, (clusters, dimension)).astype(np.float32) / 3, exponent)
     c *= (1 + rng.integers(0, 2, clusters) * 1e-7).astype(np.float32)[:, None]
     cluster, _ = nearest(x, c)
     np.testing.assert_array_equal(cluster, exact(x, c).argmin(axis=1))
