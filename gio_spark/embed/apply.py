@@ -102,12 +102,14 @@ def embed_rows(rows: pa.Table, embedder: Embedder, *, directions: bool = False) 
     if directions:
         set_reason(reasons, np.asarray(~vectors.any(axis=1)), ZERO_NORM)
     passed = _passed(rows, embedder, reasons)
-    bad = pa.array(~usable(reasons))
+    bad = ~usable(reasons)
     blobs = encode_vectors(vectors)
+    if bad.any():  # a copy of all vectors, which most batches do without
+        blobs = pc.if_else(pa.array(bad), pa.scalar(None, pa.binary()), blobs)
     return pa.table(
         {
             "id": column(rows, "id"),
-            "vector": pc.if_else(bad, pa.scalar(None, pa.binary()), blobs),
+            "vector": blobs,
             "reason": pa.array(reasons.tolist(), pa.string()),
             "content_hash": content_hashes([column(rows, name) for name in embedder.reads]),
             "row_hash": content_hashes(list(passed.values())),

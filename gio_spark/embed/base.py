@@ -29,6 +29,7 @@ State = dict[str, np.ndarray]
 Result = tuple[np.ndarray, np.ndarray]
 Self = TypeVar("Self", bound="Embedder")
 
+_BLOCK_ROWS = 256
 # Squared length above which distances between float32 vectors could overflow.
 _LONGEST = 1e37
 # Below this a float32 sum of squares, whatever its rounding, leaves no doubt.
@@ -221,11 +222,16 @@ def check_vectors(vectors: np.ndarray, reasons: np.ndarray, *, normalize: bool) 
     if not normalize:
         set_reason(reasons, huge, HUGE)
     else:
-        wide = vectors.astype(np.float64)
-        with np.errstate(all="ignore"):  # rows with a reason may hold anything
-            norms = np.sqrt((wide * wide).sum(axis=1))
-            scaled = fine & finite & (norms > 0)
-            set_reason(reasons, finite & (norms == 0), ZERO_NORM)
-            wide[scaled] /= norms[scaled, None]
-        vectors = wide.astype(np.float32)
+        given, vectors = vectors, np.empty(vectors.shape, np.float32)
+        norms = np.empty(len(vectors))
+        # Rows of a block stay in the cache while they are squared, added up and divided.
+        for start in range(0, len(vectors), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            wide = given[block].astype(np.float64)
+            with np.errstate(all="ignore"):  # rows with a reason may hold anything
+                norms[block] = np.sqrt((wide * wide).sum(axis=1))
+                scaled = fine[block] & finite[block] & (norms[block] > 0)
+                wide /= np.where(scaled, norms[block], 1.0)[:, None]
+                vectors[block] = wide
+        set_reason(reasons, finite & (norms == 0), ZERO_NORM)
     return vectors, reasons
