@@ -128,7 +128,7 @@ class MiniBatchKMeans:
             initial: A state to go on from: it is resumed where it stopped, and a finished one
                 is the model already. Or (K, d) centres to start from.
             on_pass: Called with the state after each pass; what it commits is what `initial`
-                takes after a crash.
+                takes after a crash. Once only, at the end, where one task does all passes.
             on_sample: Called with the sample for the first centres, (n, d) in the order of the
                 ids' hashes, where one is drawn; `error_curve` of it costs no further scan.
             rows: Rows of `df`, when known.

@@ -109,7 +109,7 @@ def whole_fit(
 
     first = hash53("id", sample_salt(fit)).alias("sampling")
     done = bounded(
-        map_arrow(_positioned(df, fit.batch_salt(0), first).coalesce(1), work, _STATE),
+        map_arrow(_in_one(_positioned(df, fit.batch_salt(0), first)), work, _STATE),
         clusters + (wanted if sampled else 0),
         "the fitted state",
     )
@@ -170,6 +170,14 @@ def _positioned(df: DataFrame, salt: str, *more: Column) -> DataFrame:
 
     id_ = F.col("id").cast("string").alias("id")
     return df.select(id_, "vector", hash53("id", salt).alias("position"), *more)
+
+
+def _in_one(df: DataFrame) -> DataFrame:
+    """Return a table that is read whole as one partition."""
+    # On one machine its files are near: one task reads them as they are. Many small files far
+    # away are better read side by side and then sent.
+    near = describe(df.sparkSession).kind == "local"
+    return df.coalesce(1) if near else df.repartition(1)
 
 
 def _negative(sample: FloatMatrix) -> pa.Table:
