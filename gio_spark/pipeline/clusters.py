@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gio_spark import quantize
-from gio_spark.engine import ahead, decode_vectors, encode_vectors
+from gio_spark.engine import decode_vectors, encode_vectors
 from gio_spark.errors import InputError
 from gio_spark.gio import TargetMass
 from gio_spark.pipeline.commit import Part, SharedCommit
@@ -103,18 +103,12 @@ def fit(
                 written = save_state(ctx, state, key)
                 saved = time.monotonic()
 
-        curves: list[Callable[[], list[dict[str, float]]]] = []
-
-        def measure(sample: NDArray[np.float32]) -> None:
-            few, seed = sample[:_CURVE_ROWS].copy(), ctx.settings.seed
-            curves.append(ahead(ctx.spark, lambda: quantize.error_curve(few, seed=seed)))
-
         model = MiniBatchKMeans.from_settings(settings, k=clusters, seed=ctx.settings.seed).fit(
             vectors_of(ctx, side),
             initial=initial,
             on_pass=commit,
             # With the number left to the tool, people get to see how it stands.
-            on_sample=measure if settings.clusters == "auto" else None,
+            on_sample=partial(_curve, ctx.settings.seed) if settings.clusters == "auto" else None,
             rows=side.usable,
             dimension=dimension,
         )
@@ -122,10 +116,11 @@ def fit(
         detail = {
             "clusters": len(model.centroids),
             "side": side.name,
-            "error_curve": [p for c in curves for p in c()],
+            "error_curve": [],
         }
         if summary is not None:
             detail |= {
+                "error_curve": summary.of_sample or [],
                 "passes": summary.passes,
                 "inertia_per_row": summary.inertia,
                 "history": list(summary.history),
@@ -135,6 +130,10 @@ def fit(
     record = ctx.stage(f"fit {side.name}", key, "centroids", make, fitted_on=side.usable)
     curve = tuple(record.detail.get("error_curve", ()))
     return fitted_state(ws, key).centroids, key, curve
+
+
+def _curve(seed: int, sample: NDArray[np.float32]) -> list[dict[str, float]]:
+    return quantize.error_curve(sample[:_CURVE_ROWS], seed=seed)
 
 
 def _pass_note(state: KMeansState, most: int) -> str:

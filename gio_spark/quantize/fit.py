@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from gio_spark.quantize.partial import PassResult
 from gio_spark.quantize.passes import bucket_filter, run_pass, unit_rows
 from gio_spark.quantize.start import (
     WHOSE,
+    OnSample,
     first_state,
     refuse_bad,
     sample_salt,
@@ -115,7 +116,7 @@ class MiniBatchKMeans:
         *,
         initial: KMeansState | npt.NDArray[np.float32] | None = None,
         on_pass: Callable[[KMeansState], None] | None = None,
-        on_sample: Callable[[FloatMatrix], None] | None = None,
+        on_sample: OnSample | None = None,
         rows: int | None = None,
         dimension: int | None = None,
         update: bool = False,
@@ -130,7 +131,8 @@ class MiniBatchKMeans:
             on_pass: Called with the state after each pass; what it commits is what `initial`
                 takes after a crash. Once only, at the end, where one task does all passes.
             on_sample: Called with the sample for the first centres, (n, d) in the order of the
-                ids' hashes, where one is drawn; `error_curve` of it costs no further scan.
+                ids' hashes, where one is drawn. It gives plain values (`error_curve` does), which
+                the summary keeps as `of_sample`, and must be one that can be sent to a worker.
             rows: Rows of `df`, when known.
             dimension: Length of the vectors, when known: saves a look at the table.
             update: Take `initial` (a state) as the start of a new fit, on data that changed.
@@ -141,11 +143,12 @@ class MiniBatchKMeans:
         from pyspark.sql import functions as F
 
         df = df.select("id", "vector").where(F.col("vector").isNotNull())
+        of_sample: Any = None
         if isinstance(initial, KMeansState) and not update:
             state = initial
         else:
             total = df.count() if rows is None else rows
-            state = self._first_state(df, initial, total, dimension, on_sample)
+            state, of_sample = self._first_state(df, initial, total, dimension, on_sample)
             if on_pass is not None:
                 on_pass(state)
         if not state.finished:
@@ -171,7 +174,7 @@ class MiniBatchKMeans:
             seed=self.seed,
             two_level=self.searches_two_levels(len(state.centroids)),
             probes=self.probes,
-            summary=FitSummary.of(state, self._agreement(df, state)),
+            summary=FitSummary.of(state, self._agreement(df, state), of_sample),
             state=state,
         )
 
@@ -218,13 +221,14 @@ class MiniBatchKMeans:
         initial: KMeansState | npt.NDArray[np.float32] | None,
         rows: int,
         dimension: int | None,
-        on_sample: Callable[[FloatMatrix], None] | None,
-    ) -> KMeansState:
+        on_sample: OnSample | None,
+    ) -> tuple[KMeansState, Any]:
+        """Return the state to go on from, and what `on_sample` gave."""
         if rows < 1:
             raise InputError(f"{WHOSE}: no row has a vector. Check the table and columns.vector.")
         dimension = _dimension(df) if dimension is None else dimension
         if initial is None:
-            state = self._from_nothing(df, rows, dimension, on_sample)
+            state, of_sample = self._from_nothing(df, rows, dimension, on_sample)
             if len(state.centroids) < self.k:
                 log.warning(
                     "only %d distinct rows in the sample of %d: %d clusters instead of %d",
@@ -233,10 +237,9 @@ class MiniBatchKMeans:
                     len(state.centroids),
                     self.k,
                 )
-            return state
+            return state, of_sample
         sample = self._sample(df, rows, dimension)
-        if on_sample is not None:
-            on_sample(sample)
+        of_sample = None if on_sample is None else on_sample(sample)
         centres = initial.centroids if isinstance(initial, KMeansState) else initial
         centres = np.ascontiguousarray(centres, dtype=np.float32)
         if centres.ndim != 2 or centres.shape[1] != sample.shape[1]:
@@ -245,27 +248,19 @@ class MiniBatchKMeans:
                 f"dimension {sample.shape[1]}: they come from another embedder"
             )
         if isinstance(initial, KMeansState):
-            return initial.reopened(rows=rows, largest=largest_values(sample))
-        return state_at(self, centres, sample, rows)
+            return initial.reopened(rows=rows, largest=largest_values(sample)), of_sample
+        return state_at(self, centres, sample, rows), of_sample
 
     def _from_nothing(
-        self,
-        df: DataFrame,
-        rows: int,
-        dimension: int,
-        on_sample: Callable[[FloatMatrix], None] | None,
-    ) -> KMeansState:
+        self, df: DataFrame, rows: int, dimension: int, on_sample: OnSample | None
+    ) -> tuple[KMeansState, Any]:
         """Return the state at the first centres, or the finished one where that costs no more."""
-        wanted = on_sample is not None
-        whole = together.whole_fit(self, df, rows=rows, dimension=dimension, sampled=wanted)
+        whole = together.whole_fit(self, df, rows=rows, dimension=dimension, on_sample=on_sample)
         if whole is not None:
-            state, sample = whole
-        else:
-            sample = self._sample(df, rows, dimension)
-            state = first_state(self, sample, rows)
-        if on_sample is not None and sample is not None:
-            on_sample(sample)
-        return state
+            return whole
+        sample = self._sample(df, rows, dimension)
+        of_sample = None if on_sample is None else on_sample(sample)
+        return first_state(self, sample, rows), of_sample
 
     def _sample(self, df: DataFrame, rows: int, dimension: int) -> FloatMatrix:
         wanted = sample_size(self, rows, dimension)

@@ -36,6 +36,7 @@ class FitSummary:
         history: One record per pass.
         agreement: Two-level against exact assignment on a sample (rows, agreement, excess);
             None where search is exact.
+        of_sample: What `on_sample` gave of the sample for the first centres.
     """
 
     k: int
@@ -44,6 +45,7 @@ class FitSummary:
     reseeded: int
     history: tuple[dict[str, Any], ...]
     agreement: dict[str, float] | None = None
+    of_sample: Any = None
 
     @property
     def numIter(self) -> int:
@@ -58,7 +60,12 @@ class FitSummary:
         return float(self.history[-1]["inertia"]) * int(self.history[-1]["rows"])
 
     @classmethod
-    def of(cls, state: KMeansState, agreement: dict[str, float] | None = None) -> FitSummary:
+    def of(
+        cls,
+        state: KMeansState,
+        agreement: dict[str, float] | None = None,
+        of_sample: Any = None,
+    ) -> FitSummary:
         """Summarise a state."""
         return cls(
             k=len(state.centroids),
@@ -67,6 +74,7 @@ class FitSummary:
             reseeded=sum(int(h["reseeded"]) for h in state.history),
             history=state.history,
             agreement=agreement,
+            of_sample=of_sample,
         )
 
 

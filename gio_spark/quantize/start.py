@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from gio_spark.quantize.state import KMeansState
 
 if TYPE_CHECKING:
     from gio_spark.quantize.fit import MiniBatchKMeans
+
+OnSample: TypeAlias = Callable[[FloatMatrix], Any]
 
 WHOSE = "column 'vector' of the rows to cluster"
 

@@ -6,18 +6,17 @@ import json
 import logging
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gio_spark.engine import (
     bounded,
     decode_vectors,
     describe,
-    encode_vectors,
     hash53,
     map_arrow,
     ship,
@@ -27,6 +26,7 @@ from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.passes import bucket_filter, in_bucket, pass_of_arrays, unit_rows
 from gio_spark.quantize.start import (
     WHOSE,
+    OnSample,
     first_state,
     lowest,
     refuse_bad,
@@ -68,8 +68,13 @@ def worthwhile(
 
 
 def whole_fit(
-    fit: MiniBatchKMeans, df: DataFrame, *, rows: int, dimension: int, sampled: bool
-) -> tuple[KMeansState, FloatMatrix | None] | None:
+    fit: MiniBatchKMeans,
+    df: DataFrame,
+    *,
+    rows: int,
+    dimension: int,
+    on_sample: OnSample | None = None,
+) -> tuple[KMeansState, Any] | None:
     """Choose first centres and do all passes in one task: one scan, the bits of several.
 
     Args:
@@ -77,10 +82,10 @@ def whole_fit(
         df: id, vector; none of the vectors null.
         rows: Rows of `df`.
         dimension: Length of the vectors.
-        sampled: Whether the sample for the first centres is wanted as well.
+        on_sample: Called in the task with the sample for the first centres, beside the passes.
 
     Returns:
-        The finished state and the sample, if wanted; None where one task is not the quicker way,
+        The finished state and what `on_sample` gave; None where one task is not the quicker way,
         reads too little of the table for a sample of all of it, or did not see all rows.
     """
     clusters = min(fit.k, rows)
@@ -103,24 +108,19 @@ def whole_fit(
         at = lowest(held.sampling(), ids, wanted)
         sample = vectors[at]
         refuse_bad(ids.take(pa.array(at)), sample)
-        yield _run(fit, (ids, vectors, positions), first_state(fit, sample, rows), threads)
-        if sampled:
-            yield _negative(sample)
+        with ThreadPoolExecutor(1) as beside:
+            said = beside.submit(on_sample, sample) if on_sample is not None else None
+            state = first_state(fit, sample, rows)
+            state = _run(fit, (ids, vectors, positions), state, threads)
+            yield _table_of(state, said.result() if said else None)
 
     first = hash53("id", sample_salt(fit)).alias("sampling")
-    done = bounded(
-        map_arrow(_in_one(_positioned(df, fit.batch_salt(0), first)), work, _STATE),
-        clusters + (wanted if sampled else 0),
-        "the fitted state",
-    )
+    seen = _in_one(_positioned(df, fit.batch_salt(0), first))
+    done = bounded(map_arrow(seen, work, _STATE), clusters, "the fitted state")
     if not done.num_rows:
         log.info("the table was not read by one task; going on pass by pass")
         return None
-    state = _state_of(done.filter(pc.greater_equal(done["cluster"], 0)))
-    if not sampled:
-        return state, None
-    drawn = done.filter(pc.less(done["cluster"], 0)).sort_by([("cluster", "descending")])
-    return state, np.ascontiguousarray(decode_vectors(drawn["vector"], dimension))
+    return _of_table(done)
 
 
 def all_passes(fit: MiniBatchKMeans, df: DataFrame, state: KMeansState) -> KMeansState:
@@ -150,7 +150,7 @@ def all_passes(fit: MiniBatchKMeans, df: DataFrame, state: KMeansState) -> KMean
             return
         begun = start.load()
         first = KMeansState.of(begun["centroids"], begun["weights"], info)
-        yield _run(fit, held.joined(), first, threads)
+        yield _table_of(_run(fit, held.joined(), first, threads))
 
     wanted = _positioned(df, salt)
     if used < 1.0:
@@ -162,7 +162,7 @@ def all_passes(fit: MiniBatchKMeans, df: DataFrame, state: KMeansState) -> KMean
     if not done.num_rows:
         log.info("the table was not read by one task; going on pass by pass")
         return state
-    return _state_of(done)
+    return _of_table(done)[0]
 
 
 def _positioned(df: DataFrame, salt: str, *more: Column) -> DataFrame:
@@ -180,21 +180,16 @@ def _in_one(df: DataFrame) -> DataFrame:
     return df.coalesce(1) if near else df.repartition(1)
 
 
-def _negative(sample: FloatMatrix) -> pa.Table:
-    """Return a sample as rows of the state's table: numbered -1, -2, ... and without weight."""
-    count = len(sample)
-    return pa.table(
-        {
-            "cluster": -1 - np.arange(count, dtype=np.int32),
-            "vector": encode_vectors(sample),
-            "weight": np.zeros(count),
-            "info": pa.nulls(count, pa.string()),
-        }
-    )
+def _table_of(state: KMeansState, of_sample: Any = None) -> pa.Table:
+    """Return a state, and what was made of the sample, as rows of the schema above."""
+    text = json.dumps({"state": state.info(), "of_sample": of_sample})
+    info = pa.array([text, *[None] * (len(state.centroids) - 1)], pa.string())
+    return state.to_table().append_column("info", info)
 
 
-def _state_of(done: pa.Table) -> KMeansState:
-    return KMeansState.from_table(done, json.loads(done["info"].drop_null()[0].as_py()))
+def _of_table(done: pa.Table) -> tuple[KMeansState, Any]:
+    found = json.loads(done["info"].drop_null()[0].as_py())
+    return KMeansState.from_table(done, found["state"]), found["of_sample"]
 
 
 def held_bytes(
@@ -261,7 +256,7 @@ def _run(
     rows: tuple[pa.Array, FloatMatrix, npt.NDArray[np.int64]],
     state: KMeansState,
     threads: int,
-) -> pa.Table:
+) -> KMeansState:
     ids, vectors, positions = rows
     clusters = len(state.centroids)
     share = fit.share_per_pass(state.rows, clusters)
@@ -283,5 +278,4 @@ def _run(
             threads=threads,
         )
         state = fit.step(state, found)
-    text = pa.array([json.dumps(state.info()), *[None] * (clusters - 1)], pa.string())
-    return state.to_table().append_column("info", text)
+    return state
