@@ -103,12 +103,13 @@ def fit(
                 written = save_state(ctx, state, key)
                 saved = time.monotonic()
 
+        # With the number left to the tool, people get to see how it stands.
+        curve = partial(quantize.error_curve, rows=_CURVE_ROWS, seed=ctx.settings.seed)
         model = MiniBatchKMeans.from_settings(settings, k=clusters, seed=ctx.settings.seed).fit(
             vectors_of(ctx, side),
             initial=initial,
             on_pass=commit,
-            # With the number left to the tool, people get to see how it stands.
-            on_sample=partial(_curve, ctx.settings.seed) if settings.clusters == "auto" else None,
+            on_sample=curve if settings.clusters == "auto" else None,
             rows=side.usable,
             dimension=dimension,
         )
@@ -130,10 +131,6 @@ def fit(
     record = ctx.stage(f"fit {side.name}", key, "centroids", make, fitted_on=side.usable)
     curve = tuple(record.detail.get("error_curve", ()))
     return fitted_state(ws, key).centroids, key, curve
-
-
-def _curve(seed: int, sample: NDArray[np.float32]) -> list[dict[str, float]]:
-    return quantize.error_curve(sample[:_CURVE_ROWS], seed=seed)
 
 
 def _pass_note(state: KMeansState, most: int) -> str:

@@ -119,6 +119,7 @@ def error_curve(
     vectors: npt.ArrayLike,
     counts: Sequence[int] | None = None,
     *,
+    rows: int | None = None,
     seed: int = 0,
     passes: int = 4,
 ) -> list[dict[str, float]]:
@@ -127,6 +128,7 @@ def error_curve(
     Args:
         vectors: (n, d) float32 sample, in a fixed order.
         counts: Values of K; None: powers of two up to an eighth of the sample.
+        rows: Of the sample, those at its start that are used; None: all.
         seed: Seed of the first centres.
         passes: Lloyd steps per K.
 
@@ -134,7 +136,7 @@ def error_curve(
         Records {clusters, error, share}: error is the held-out squared distance per row, share
         that over the error of one cluster.
     """
-    matrix = as_matrix(vectors, "the sample")
+    matrix = as_matrix(vectors, "the sample")[:rows]
     fit, held = matrix[::2], matrix[1::2] if len(matrix) > 1 else matrix
     if counts is None:
         counts = [2**i for i in range(max(1, (len(fit) // 4).bit_length()))]

@@ -33,6 +33,7 @@ def test_error_falls_and_has_its_elbow_at_the_planted_clusters():
     centres = rng.standard_normal((16, 10)) * 10
     x = (centres[rng.integers(0, 16, 4000)] + rng.standard_normal((4000, 10))).astype(np.float32)
     curve = error_curve(x, [1, 4, 16, 64], seed=1)
+    assert error_curve(x, rows=200, seed=1) == error_curve(x[:200], seed=1)
     shares = [point["share"] for point in curve]
     assert shares == sorted(shares, reverse=True)
     assert 0.9 < shares[0] < 1.1
