@@ -4,7 +4,7 @@ ENGINE ?= embedded
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs lock env env-demo java archive clean
+.PHONY: help demo test test-faults lint docs lock env env-demo java archive clean
 
 help: ## Show this list
 	@echo "make TARGET [PYTHON=python3.12] ..."
@@ -22,7 +22,7 @@ demo: ## Curate images and text that are on this machine; ENGINE=spark does it o
 	@$(WITH_JAVA) $(BIN)/python -m gio_spark.demo --engine $(ENGINE) --out demo-output $(ARGS)
 
 # A process of its own for each kind of Spark: its two APIs cannot be told apart within one.
-GROUPS = "not (spark or connect or cluster)" spark connect cluster
+GROUPS = "not (spark or connect or cluster or faults)" "spark and not faults" connect cluster
 
 test: lint archive ## Check style, types and layers, then run every test (ARGS="-k word" narrows)
 	@failed=; for group in $(GROUPS); do \
@@ -32,6 +32,11 @@ test: lint archive ## Check style, types and layers, then run every test (ARGS="
 		if [ $$code -ne 0 ]; then failed="$$failed [$$group]"; fi; \
 	done; \
 	if [ -n "$$failed" ]; then echo "error: tests failed in$$failed" >&2; exit 1; fi
+
+test-faults: env java ## Kill writers, fill disks and race runs against each other, at every boundary
+	@echo "==> Running the tests of faults"
+	@$(WITH_JAVA) .venv/bin/python -m pytest -q -m "faults and not spark" $(ARGS)
+	@$(WITH_JAVA) .venv/bin/python -m pytest -q -m "faults and spark" $(ARGS)
 
 lint: env ## Check style (ruff), types (mypy) and the direction of imports (import-linter)
 	@echo "==> Checking style"

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 Produced: TypeAlias = "pa.RecordBatch | pa.Table | Mapping[str, Any]"
 MapFunction = Callable[[Iterator[pa.RecordBatch]], Iterable[Produced]]
 
+MAX_BYTES = 64 << 20
+"""Bytes of a batch, beyond which it is cut: long texts and images make few rows large."""
+
+# Offsets of string, binary and list are int32.
+_NARROW = (1 << 31) - 1
+_WIDE_TEXT = pa.large_string()
+
 _SIMPLE = {
     "string": pa.string(),
     "binary": pa.binary(),
@@ -53,30 +60,109 @@ def output_schema(ddl: str) -> pa.Schema:
     return pa.schema(fields)
 
 
-def rebatch(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """Join small batches and cut large ones, so that every batch but the last has `rows` rows."""
+def rebatch(
+    batches: Iterable[pa.RecordBatch], rows: int, max_bytes: int = MAX_BYTES
+) -> Iterator[pa.RecordBatch]:
+    """Join small batches and cut large ones, by rows and by bytes; no row is lost or moved.
+
+    Args:
+        batches: Record batches of one schema, of any size.
+        rows: Most rows of a batch; all but the last have as many, where bytes allow.
+        max_bytes: Most bytes of a batch. A row that has more is a batch of its own.
+    """
     held: list[pa.RecordBatch] = []
-    count = 0
+    count = size = 0
     for batch in batches:
-        if batch.num_rows == 0:
-            continue
-        held.append(batch)
-        count += batch.num_rows
-        if count < rows:
-            continue
-        joined = held[0] if len(held) == 1 else _join(held)
-        whole = count - count % rows
-        for start in range(0, whole, rows):
-            yield joined.slice(start, rows)
-        held = [joined.slice(whole)] if whole < count else []
-        count -= whole
+        start = 0
+        while start < batch.num_rows:
+            fitting, taken = _fitting(batch, start, rows - count, max_bytes - size)
+            if not fitting and held:
+                yield from _join(held)
+                held, count, size = [], 0, 0
+                continue
+            step = max(fitting, 1)
+            held.append(batch.slice(start, step))
+            start, count, size = start + step, count + step, size + taken
+            if count >= rows or size >= max_bytes or not fitting:
+                yield from _join(held)
+                held, count, size = [], 0, 0
     if held:
-        yield held[0] if len(held) == 1 else _join(held)
+        yield from _join(held)
 
 
-def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+def _fitting(batch: pa.RecordBatch, start: int, rows: int, max_bytes: int) -> tuple[int, int]:
+    """Return how many rows from `start` on keep within both bounds, and their bytes."""
+    most = min(rows, batch.num_rows - start)
+    size = _bytes_of(batch.slice(start, most))
+    if size <= max_bytes:
+        return most, size
+    fits, fitting_size, too_many = 0, 0, most
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        size = _bytes_of(batch.slice(start, middle))
+        if size <= max_bytes:
+            fits, fitting_size = middle, size
+        else:
+            too_many = middle
+    return fits, fitting_size
+
+
+def _bytes_of(batch: pa.RecordBatch) -> int:
+    """Return the bytes of a batch's own rows, not of the batch that it was cut from."""
+    return sum(_column_bytes(column) for column in batch.columns)
+
+
+def _column_bytes(column: pa.Array) -> int:
+    kind = column.type
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        # A slice of views still has all the bytes that its whole points to.
+        flat = column.cast(pa.large_binary() if pa.types.is_binary_view(kind) else _WIDE_TEXT)
+        return int(flat.nbytes)
+    if pa.types.is_dictionary(kind):
+        # The dictionary is there once, however its rows are cut.
+        return int(column.indices.nbytes)
+    return int(column.nbytes)
+
+
+def _join(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Return batches as one; as several where a column of it would pass what Arrow can hold."""
+    if len(batches) == 1:
+        return batches
     table = pa.Table.from_batches(batches).combine_chunks()
-    return table.to_batches(max_chunksize=table.num_rows)[0]
+    return table.to_batches(max_chunksize=table.num_rows)
+
+
+def joined(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, of the `large` type where its own ends at 2 GiB."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    if column.num_chunks == 1:
+        return column.chunks[0]
+    if column.nbytes > _NARROW:
+        wide = _wide(column.type)
+        column = column.cast(wide) if wide != column.type else column
+    return column.combine_chunks()
+
+
+def take_rows(table: pa.Table, index: pa.Array) -> pa.Table:
+    """Return rows of a table in a given order; columns above 2 GiB become of the `large` type."""
+    for at, field in enumerate(table.schema):
+        column = table.column(at)
+        wide = _wide(field.type)
+        # Arrow joins the chunks of a column before it takes from them.
+        if wide != field.type and column.nbytes > _NARROW:
+            table = table.set_column(at, field.name, column.cast(wide))
+    return table.take(index)
+
+
+def _wide(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string(kind):
+        return _WIDE_TEXT
+    if pa.types.is_binary(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind):
+        return pa.large_list(_wide(kind.value_type))
+    return kind
 
 
 def conform(produced: Produced, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -94,9 +180,29 @@ def conform(produced: Produced, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         )
     table = produced if isinstance(produced, pa.Table) else pa.Table.from_batches([produced])
     table = table.select(schema.names)
-    if table.schema.types != schema.types:
-        table = table.cast(schema)
-    yield from (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in table.to_batches())
+    cast = table.schema.types != schema.types
+    # Cut before the cast: large_string holds more than the string that a schema may ask for.
+    for batch in _cut(table.to_batches()):
+        columns = batch.columns
+        if cast:
+            columns = [_as(c, field.type) for c, field in zip(columns, schema, strict=True)]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Cast a column that is a slice of a longer one."""
+    if column.type == kind:
+        return column
+    if column.type == _wide(kind):
+        # The cast looks at where values lie in the whole, and refuses those beyond 2 GiB.
+        column = pa.concat_arrays([column])
+    return column.cast(kind)
+
+
+def _cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Cut batches by bytes and join none."""
+    for batch in batches:
+        yield from rebatch([batch], max(1, batch.num_rows))
 
 
 def _as_schema(schema: str | pa.Schema) -> pa.Schema:
@@ -115,6 +221,7 @@ def map_arrow(
     schema: str | pa.Schema,
     *,
     batch_rows: int = 8192,
+    batch_bytes: int = MAX_BYTES,
 ) -> DataFrame:
     """Run `fn` over the Arrow batches of each partition.
 
@@ -124,11 +231,12 @@ def map_arrow(
             batches, tables or column mappings. Its result must not depend on where batches end.
         schema: Output schema, as DDL text of simple types or as an Arrow schema.
         batch_rows: Rows per batch; engines cut batches of very different sizes themselves.
+        batch_bytes: Bytes per batch; see `rebatch`.
     """
     declared = _as_schema(schema)
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for produced in fn(rebatch(batches, batch_rows)):
+        for produced in fn(rebatch(batches, batch_rows, batch_bytes)):
             yield from conform(produced, declared)
 
     return df.mapInArrow(run, _spark_schema(declared))
@@ -179,12 +287,7 @@ def decode_vectors(
     Raises:
         InputError: A value is null, or lengths differ, or they are not `dimension`.
     """
-    if isinstance(array, pa.ChunkedArray):
-        array = (
-            (array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks))
-            if array.num_chunks
-            else pa.array([], array.type)
-        )
+    array = joined(array)
     if array.null_count:
         raise InputError(
             f"{what}: {array.null_count:,} of {len(array):,} vectors are null. Leave such rows "

@@ -29,6 +29,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gio_spark.engine.arrow import joined
+
 HASH_CHARACTERS = 32
 _BYTES = HASH_CHARACTERS // 2
 # 0xff never occurs in UTF-8, so no text shares the hash of a missing one.
@@ -61,7 +63,7 @@ def content_hashes(columns: Sequence[pa.Array | pa.ChunkedArray]) -> pa.Array:
 
 def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return the column as one plain array: chunks joined, dictionaries and views decoded."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = joined(column)
     kind = array.type
     if pa.types.is_dictionary(kind):
         return array.cast(kind.value_type)

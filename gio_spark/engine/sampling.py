@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gio_spark.engine.arrow import take_rows
 from gio_spark.engine.info import describe
 from gio_spark.engine.told import worker_errors
 from gio_spark.errors import InputError
@@ -115,7 +116,7 @@ def hash_samples(parts: Mapping[str, tuple[DataFrame, int, int]], salt: str) -> 
                 continue
             keys = [("_hash", "ascending"), ("id", "ascending")]
             order = pc.sort_indices(own, sort_keys=keys)
-            found[name] = own.take(order[:wanted]).drop_columns(["_hash"])
+            found[name] = take_rows(own, order[:wanted]).drop_columns(["_hash"])
     return found
 
 

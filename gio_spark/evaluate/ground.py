@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded, decode_vectors, hash53, hash_sample
+from gio_spark.engine.arrow import take_rows
 from gio_spark.engine.sampling import HASH_RANGE
 from gio_spark.errors import InputError
 from gio_spark.evaluate.arena import Arena
@@ -230,7 +231,7 @@ def _pool_rows(ground: Ground) -> pa.Table:
             "_good"))  # fmt: skip
         found = _joined(ctx, found, truth)
     order = pc.sort_indices(found, sort_keys=[("_draw", "ascending"), ("id", "ascending")])
-    return found.take(order)
+    return take_rows(found, order)
 
 
 def _joined(ctx: Context, found: pa.Table, other: DataFrame) -> pa.Table:
@@ -238,7 +239,7 @@ def _joined(ctx: Context, found: pa.Table, other: DataFrame) -> pa.Table:
     ids = ctx.spark.createDataFrame(pa.table({"id": found["id"].cast(pa.string())}))
     there = bounded(other.join(F.broadcast(ids), "id", "inner"), found.num_rows, "sampled rows")
     place = pc.index_in(found["id"].cast(pa.string()), there["id"].cast(pa.string()))
-    taken = there.take(place)
+    taken = take_rows(there, place)
     for name in taken.column_names:
         if name != "id":
             found = found.append_column(name, taken[name])

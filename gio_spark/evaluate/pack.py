@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
 from gio_spark.evaluate.arena import Arena
 from gio_spark.evaluate.ruler import Ruler
@@ -45,9 +46,9 @@ def pack(arena: Arena) -> dict[str, NDArray[Any]]:
 
 
 def _pack_texts(name: str, texts: pa.Array) -> dict[str, NDArray[Any]]:
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    whole = pa.array(texts, pa.large_string()) if not isinstance(texts, pa.Array) else texts
+    if not isinstance(texts, pa.Array | pa.ChunkedArray):
+        texts = pa.array(texts, pa.large_string())
+    whole = joined(texts)
     whole = whole.cast(pa.large_string()).fill_null("")
     _, offsets, content = whole.buffers()
     ends = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]

@@ -12,6 +12,7 @@ import pyarrow as pa
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
 from gio_spark.explode.ngrams import NgramSpec, ngrams
 from gio_spark.explode.scorers import WEIGHT_ONE, KnnScorer, TextScorer, VectorScorer
@@ -162,9 +163,7 @@ def fit_knn(
 
 
 def _one(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
-    if isinstance(texts, pa.ChunkedArray):
-        texts = pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], texts.type)
-    return texts.cast(pa.large_string())
+    return joined(texts).cast(pa.large_string())
 
 
 def _sides(target_fold: IntArray, pool_fold: IntArray) -> tuple[IntArray, IntArray]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gio_spark.engine import decode_vectors, hash53, hash_sample, map_arrow, ship
+from gio_spark.engine.arrow import joined
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.explode.calibration import Calibration, Curve, fit_curve, fold_offsets, measure
 from gio_spark.explode.estimators import fit_knn, fit_text, fit_vector
@@ -313,9 +314,8 @@ def fit_ratio(
             "id", column.alias("gio_content"), hash53("id", salt).alias("gio_fold")
         )
         rows = hash_sample(named, settings.fit_rows, sample_salt(seed), total=total)
-        found = rows["gio_content"]
-        joined = pa.concat_arrays(found.chunks) if found.num_chunks else pa.array([], found.type)
-        samples.append(Sample(joined, rows["gio_fold"].to_numpy().astype(np.int64)))
+        folds = rows["gio_fold"].to_numpy().astype(np.int64)
+        samples.append(Sample(joined(rows["gio_content"]), folds))
     return fit(samples[0], samples[1], kind=kind, settings=settings, salt=salt)
 
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
+from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
 from gio_spark.gime.profile import Constants, Profile, get_profile
 from gio_spark.gime.rows import Rows, from_arrow
 from gio_spark.gime.state import State
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from numpy.typing import NDArray
 
 
@@ -83,7 +84,8 @@ def _read(table: pa.Table, profile: Profile, constants: Constants) -> Rows:
         raise InputError("A sample without rows cannot be measured.")
     names = [n for n in table.column_names if n in profile.roles or ":" in n]
     kinds = {role: profile.kind(role) for role in names}
-    batch = table.combine_chunks().to_batches()[0]
+    columns = [joined(table[name]) for name in table.column_names]
+    batch = pa.RecordBatch.from_arrays(columns, names=table.column_names)
     rows = from_arrow(batch, kinds, constants.get("dimension"))
     return rows if profile.prepare is None else profile.prepare(rows, constants)
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
 
 
@@ -33,10 +34,7 @@ def decode_doubles(column: pa.ChunkedArray | pa.Array, dimension: int) -> npt.ND
     Raises:
         InputError: When a value has another length.
     """
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks)
+    column = joined(column)
     rows = len(column)
     if not rows:
         return np.empty((0, dimension), dtype=np.float64)

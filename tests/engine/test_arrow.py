@@ -1,6 +1,8 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gio_spark.engine import decode_vectors, encode_vectors, map_arrow, output_schema
 from gio_spark.engine.arrow import conform, rebatch
@@ -46,6 +48,51 @@ def test_batches_are_cut_to_one_size_whatever_comes_in(sizes):
     assert sum(out) == sum(sizes)
     assert all(n == 4 for n in out[:-1])
     assert 1 <= out[-1] <= 4
+
+
+KINDS = [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+
+
+@st.composite
+def cut_batches(draw):
+    """Batches of one schema, some empty, each cut from the middle of a longer one."""
+    kind = draw(st.sampled_from(KINDS))
+    schema = pa.schema([("at", pa.int64()), ("text", kind), ("list", pa.list_(pa.int8()))])
+    batches, at = [], 0
+    for lengths in draw(st.lists(st.lists(st.integers(0, 300), max_size=12), max_size=6)):
+        before, after = draw(st.integers(0, 3)), draw(st.integers(0, 3))
+        whole = [999] * before + lengths + [999] * after
+        texts = [None if n == 7 else f"{n}" * (n // 3) for n in whole]
+        columns = [
+            pa.array([at + i - before for i in range(len(whole))], pa.int64()),
+            pa.array(texts, pa.string()).cast(kind) if kind in KINDS[:2] else pa.array(texts, kind),
+            pa.array([[1] * (n % 5) for n in whole], pa.list_(pa.int8())),
+        ]
+        batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+        batches.append(batch.slice(before, len(lengths)))
+        at += len(lengths)
+    return batches
+
+
+def flat_bytes(batch):
+    """Return the bytes of a batch's rows, copied out of whatever they were cut from."""
+    return sum(c.cast(pa.string()).nbytes if c.type in KINDS else c.nbytes for c in batch.columns)
+
+
+@given(batches=cut_batches(), rows=st.integers(1, 9), most=st.integers(1, 2000))
+@settings(max_examples=150, deadline=None)
+def test_no_row_is_lost_or_moved_and_no_batch_of_several_rows_is_above_either_bound(
+    batches, rows, most
+):
+    out = list(rebatch(iter(batches), rows, most))
+    told = [row for batch in batches for row in batch.to_pylist()]
+    assert [row for batch in out for row in batch.to_pylist()] == told
+    assert all(1 <= batch.num_rows <= rows for batch in out)
+    for batch in out:
+        if not pa.types.is_dictionary(batch.schema.field("text").type):
+            assert batch.num_rows == 1 or flat_bytes(batch) <= most + 16 * batch.num_rows
+    # As few as the bounds allow: two neighbours never fit one batch.
+    assert len(out) <= 2 * (sum(map(flat_bytes, out)) // most + len(told) // rows + 1) + 1
 
 
 def test_columns_are_matched_by_name_and_cast():

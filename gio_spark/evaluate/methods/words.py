@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
 from gio_spark.evaluate.methods.shared import shared
 from gio_spark.explode.ngrams import NgramSpec, ngrams
@@ -49,9 +50,7 @@ class Corpus(NamedTuple):
 
 def strings(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return texts as one Arrow array of large strings; a missing one is empty."""
-    if isinstance(texts, pa.ChunkedArray):
-        texts = pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], texts.type)
-    return texts.cast(pa.large_string()).fill_null("")
+    return joined(texts).cast(pa.large_string()).fill_null("")
 
 
 def corpus(arena: Arena) -> Corpus:
