@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from typing_extensions import Self
+
 
 class GioSparkError(Exception):
-    """Root of all errors that gio_spark raises on purpose."""
+    """Root of all errors that gio_spark raises on purpose.
+
+    Attributes:
+        location: Table, folder or workspace, as it was given; None where it is not known, as below.
+        path: File or folder that the trouble lies in.
+        version: Version of a Delta table.
+        column: Name of a column.
+        cause: What the engine calls it: an error condition, a class, or its message's first line.
+    """
+
+    location: str | None = None
+    path: str | None = None
+    version: int | None = None
+    column: str | None = None
+    cause: str | None = None
+
+    def about(self, **facts: Any) -> Self:
+        """Set attributes, and return the error."""
+        for name, value in facts.items():
+            setattr(self, name, value)
+        return self
 
 
 class ConfigError(GioSparkError, ValueError):
@@ -17,6 +41,10 @@ class IdentifierError(ConfigError):
 
 class InputError(GioSparkError, ValueError):
     """Input rows, columns, types or files cannot be used as they are."""
+
+
+class DataFileError(InputError):
+    """A data file, named in `path`, is corrupt, cut short or missing."""
 
 
 class BudgetError(InputError):

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gio_spark.engine.arrow import take_rows
+from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.engine.info import describe
-from gio_spark.engine.told import worker_errors
 from gio_spark.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ def bounded(df: DataFrame, limit: int, what: str) -> pa.Table:
 
     Raises:
         InputError: There are more; `what` names them in the message.
+        GioSparkError: The engine failed for a cause that is known; see `engine_errors`.
     """
-    with worker_errors():
+    with engine_errors():
         table = df.limit(limit + 1).toArrow()
     if table.num_rows > limit:
         raise InputError(f"More than {limit:,} rows of {what}: too many for the driver.")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine import capabilities
-from gio_spark.errors import EngineError, InputError
+from gio_spark.engine.engine_errors import engine_errors, translated
+from gio_spark.errors import EngineError, GioSparkError, InputError
 from gio_spark.tables.aliases import engine_path, plain_path
 from gio_spark.tables.names import kind_of, quoted, quoted_path
 
@@ -29,14 +30,17 @@ def pin(spark: SparkSession, location: str, version: int | None) -> DeltaPin:
     """Find the table's id and the version to read.
 
     Raises:
-        InputError: There is no Delta table, or no such version.
+        InputError: There is no Delta table, or no such version, or it may not be read.
+        SnapshotExpiredError: A part of its log is gone.
     """
     by_sql = capabilities(spark).history
     found = _pin_by_sql(spark, location) if by_sql else _pin_by_log(location)
     if version is None:
         return found
     if version > found.version:
-        raise InputError(f"{location} has no version {version}: the newest is {found.version}.")
+        raise InputError(
+            f"{location} has no version {version}: the newest is {found.version}."
+        ).about(location=location, version=version)
     return DeltaPin(found.table_id, version, found.bytes)
 
 
@@ -53,7 +57,7 @@ def _pin_by_sql(spark: SparkSession, location: str) -> DeltaPin:
         detail = spark.sql(f"DESCRIBE DETAIL {name}").first()
         latest = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first()
     except Exception as error:
-        raise InputError(_missing(location, error)) from error
+        raise _cause(location, error) from error
     if detail is None or latest is None:
         raise InputError(_missing(location, None))
     return DeltaPin(str(detail["id"]), int(latest["version"]), detail["sizeInBytes"])
@@ -69,7 +73,7 @@ def open_log(location: str) -> Any:
 
     Raises:
         EngineError: A name was given where only paths can be read.
-        InputError: There is no Delta table.
+        InputError: There is no Delta table, or it may not be read.
     """
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
@@ -82,7 +86,15 @@ def open_log(location: str) -> Any:
     try:
         return DeltaTable(plain_path(location))
     except (DeltaError, OSError, ValueError) as error:
-        raise InputError(_missing(location, error)) from error
+        raise _cause(location, error) from error
+
+
+def _cause(location: str, error: Exception) -> GioSparkError:
+    """Return what kept a table from being opened; a table that is not there is the usual one."""
+    ours = translated(error, location)
+    if ours is None or ours.cause == "PATH_NOT_FOUND":
+        return InputError(_missing(location, error)).about(location=location)
+    return ours
 
 
 def _missing(location: str, error: Exception | None) -> str:
@@ -91,16 +103,21 @@ def _missing(location: str, error: Exception | None) -> str:
 
 
 def read(spark: SparkSession, location: str, version: int | None = None) -> DataFrame:
-    """Read a Delta table, at a version if one is given."""
-    if kind_of(location) == "table":
-        reader = spark.read
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        return reader.table(quoted(location))
-    reader = spark.read.format("delta")
+    """Read a Delta table, at a version if one is given.
+
+    Raises:
+        SnapshotExpiredError: The version is not there, or no longer.
+        InputError: The table may not be read.
+    """
+    named = kind_of(location) == "table"
+    reader = spark.read if named else spark.read.format("delta")
     if version is not None:
         reader = reader.option("versionAsOf", version)
-    return reader.load(engine_path(spark, location))
+    with engine_errors(location=location, version=version):
+        df = reader.table(quoted(location)) if named else reader.load(engine_path(spark, location))
+        if version is not None:
+            _ = df.schema  # Spark Connect looks for the version only now
+    return df
 
 
 def is_readable_otherwise(spark: SparkSession, location: str) -> bool:

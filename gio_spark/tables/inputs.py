@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded, map_arrow, row_hash
+from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.engine.hashing import content_hashes
 from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import delta
@@ -176,12 +177,9 @@ def open_input(
     if files is None:
         raise InputError(f"{name}: the pin of {location} has no list of files.")
     if kind == "parquet":
-        try:
+        with _readable(name, location):
             raw = spark.read.parquet(engine_path(spark, location))
             _ = raw.schema
-        except Exception as error:
-            first = str(error).splitlines()[0][:200]
-            raise InputError(f"{name}: cannot read Parquet files at {location}: {first}") from error
         return _finish(name, location, base, raw, columns, None)
     # Columns of text formats are only known after reading, so roles are checked before the cast.
     try:
@@ -281,19 +279,14 @@ def _finish(
 
 @contextmanager
 def _readable(name: str, location: str) -> Iterator[None]:
-    """Turn what an engine says of a broken file, met at the first pass over all, into one error."""
+    """Say of which input it is what an engine says of files, versions and columns."""
     try:
-        yield
-    except GioSparkError:
+        with engine_errors(location=location):
+            yield
+    except GioSparkError as error:
+        if error.cause is not None:
+            error.args = (f"{name}: {error}",)
         raise
-    except Exception as error:
-        text = str(error)
-        if "parquet" not in text.lower():
-            raise
-        raise InputError(
-            f"{name}: cannot read the files of {location}: {text.splitlines()[0][:200]} "
-            "Leave out or renew the broken file."
-        ) from error
 
 
 def _why_none(bad: DataFrame | None) -> str:
