@@ -27,7 +27,10 @@ from gio_spark.errors import (
 )
 
 # A worker's error arrives as the text of its traceback, whose last line is "module.Class: message".
-_RAISED = re.compile(r"gio_spark\.errors\.(\w+): (.+?)\s*(?:\n\s*\n|\n\s+at |\Z)", re.DOTALL)
+# Spark says its own state after it, and its trace.
+_RAISED = re.compile(
+    r"gio_spark\.errors\.(\w+): (.+?)\s*(?:\n\s*\n|\n\s+at |\n\s*SQLSTATE: |\Z)", re.DOTALL
+)
 _CONDITION = re.compile(r"\s*\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
 _CAUSED_BY = re.compile(r"^(?:Caused by: )?((?:\w+\.)+\w*(?:Exception|Error))(?:: (.*))?$", re.M)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -239,8 +242,9 @@ def _full_disk(case: _Case) -> GioSparkError | None:
 
 
 def _full_disk_of_worker(case: _Case) -> GioSparkError | None:
-    pattern = r"\nOSError: \[Errno (?:28|122)\] [^\n']+(?:: '([^\n]+)')?\s*\Z"
-    match = re.search(pattern, "\n" + case.links[0].message)
+    # The last error of the traceback; Spark Connect says a line of its own after it.
+    pattern = r"^(?:OSError: \[Errno (?:28|122)\] [^\n']+(?:'([^\n]+)')?)\s*(?:\[|SQLSTATE|JVM|\Z)"
+    match = re.search(pattern, case.links[0].message, re.MULTILINE)
     return _full(case, match.group(1)) if match else None
 
 
@@ -345,13 +349,15 @@ def _expired(case: _Case) -> GioSparkError | None:
     known = {k: int(v) for k, v in (said.groupdict() if said else {}).items() if v is not None}
     asked = [known[k] for k in ("version", "wanted", "asked", "invalid") if k in known]
     version = asked[0] if asked else case.version
-    which = f"has no version {version}" if version is not None else "has lost a part of its log"
+    what = (
+        f"has no version {version} (any more)." if version is not None else "lacks old log files."
+    )
     left = ""
     if "last" in known:
         left = f" Versions {known['first']} to {known['last']} can be read."
     elif "end" in known:
         left = f" The newest is {known['end']}."
-    return _gone(case, f"{case.where} {which} (any more).{left}", version)
+    return _gone(case, f"{case.where} {what}{left}", version)
 
 
 def _gone(case: _Case, what: str, version: int | None, path: str | None = None) -> GioSparkError:

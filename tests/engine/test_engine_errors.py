@@ -35,17 +35,16 @@ The above exception was the direct cause of the following exception:
   File "lines.py", line 99, in keys
 gio_spark.errors.{name}: Cannot read it: broken.
  Mend it.
-
-\tat org.apache.spark.api.python.BasePythonRunner.handle(PythonRunner.scala:1)
 """
 
 
+@pytest.mark.parametrize("after", ["\n\tat org.apache.spark.", "\n SQLSTATE: 38000", ""])
 @pytest.mark.parametrize(
     ("name", "kind"), [("InputError", InputError), ("MissingExtraError", EngineError)]
 )
-def test_an_error_of_a_worker_is_raised_as_what_it_is_without_its_traceback(name, kind):
+def test_an_error_of_a_worker_is_raised_as_what_it_is_without_its_traceback(name, kind, after):
     with pytest.raises(kind) as raised, engine_errors():
-        raise RuntimeError(TRACEBACK.replace("{name}", name))
+        raise RuntimeError(TRACEBACK.replace("{name}", name) + after)
     assert str(raised.value) == "Cannot read it: broken. Mend it."
 
 
