@@ -78,7 +78,19 @@ class WorkspaceError(GioSparkError):
 
 
 class SnapshotExpiredError(WorkspaceError):
-    """A pinned input version is gone or its files changed during the run."""
+    """A pinned input version is gone or its files changed during the run.
+
+    Attributes:
+        location: The input, where known.
+        path: The first file of it that differs; for a table, its location.
+    """
+
+    def __init__(
+        self, message: str, *, location: str | None = None, path: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.location = location
+        self.path = path
 
 
 class ConcurrentRunError(WorkspaceError):

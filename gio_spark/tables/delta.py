@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine import capabilities
 from gio_spark.engine.engine_errors import engine_errors, translated
-from gio_spark.errors import EngineError, GioSparkError, InputError
+from gio_spark.errors import EngineError, GioSparkError, InputError, SnapshotExpiredError
 from gio_spark.tables.aliases import engine_path, plain_path
 from gio_spark.tables.names import kind_of, quoted, quoted_path
 
@@ -224,10 +224,64 @@ def has_partition(location: str, key: str, value: str) -> bool:
 
 
 def is_delta(location: str) -> bool:
-    """Tell whether a path holds a Delta log."""
+    """Tell whether a path holds a Delta log with a commit or a checkpoint in it.
+
+    A first write that was killed leaves a log without either, which is no table yet.
+    """
+    import pyarrow.fs as pafs
+
+    from gio_spark.tables.files import filesystem
+
+    store, path = filesystem(location)
+    log = path + "/_delta_log"
+    # Most tables still have their first commit, so that no log need be listed.
+    if store.get_file_info(f"{log}/{0:020d}.json").size:
+        return True
+    infos = store.get_file_info(pafs.FileSelector(log, allow_not_found=True))
+    return any(info.size and _is_commit(info.base_name) for info in infos)
+
+
+def _is_commit(name: str) -> bool:
+    """Tell whether a name in a log is that of a commit or of a checkpoint."""
+    number, _, kind = name.partition(".")
+    return number.isdigit() and (kind == "json" or kind.startswith("checkpoint."))
+
+
+def has_log(location: str) -> bool:
+    """Tell whether a path holds the folder of a Delta log, with or without a commit in it."""
     import pyarrow.fs as pafs
 
     from gio_spark.tables.files import filesystem
 
     store, path = filesystem(location)
     return bool(store.get_file_info(path + "/_delta_log").type == pafs.FileType.Directory)
+
+
+def check_same(spark: SparkSession, location: str, pinned: DeltaPin) -> None:
+    """Raise where a table is gone, another one has its name, or it lost the pinned version.
+
+    Raises:
+        SnapshotExpiredError: With both ids or versions.
+    """
+    way_out = "Run again: what stands there now is another input."
+    try:
+        now = pin(spark, location, None)
+    except InputError as error:
+        raise SnapshotExpiredError(
+            f"The Delta table {location} is gone since version {pinned.version} of it was pinned: "
+            f"{error}",
+            location=location,
+            path=location,
+        ) from error
+    if now.table_id != pinned.table_id:
+        what = f"was made again during the run: its id was {pinned.table_id} and is {now.table_id}"
+    elif now.version < pinned.version:
+        what = (
+            f"was put back during the run: version {pinned.version} was pinned, and the newest is "
+            f"{now.version}"
+        )
+    else:
+        return
+    raise SnapshotExpiredError(
+        f"The Delta table {location} {what}. {way_out}", location=location, path=location
+    )
