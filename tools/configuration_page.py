@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from pathlib import Path
@@ -31,7 +32,7 @@ def page() -> str:
         model = _model(field)
         if model is not None:
             heading = f"## {name}" + (" (each)" if name == "target" else "")
-            lines += ["", heading, "", (model.__doc__ or "").strip(), "", *_table(model)]
+            lines += ["", heading, "", inspect.cleandoc(model.__doc__ or ""), "", *_table(model)]
     return "\n".join(lines) + "\n"
 
 

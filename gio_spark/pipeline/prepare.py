@@ -34,7 +34,13 @@ if TYPE_CHECKING:
     from gio_spark.settings.gime import GimeSettings
 
 # Settings that change how a run is done, shown or recorded, not what it selects.
-_OUTSIDE = {"tracking", "report", "engine", "workspace", "evaluate", "chunk_rows"}
+_OUTSIDE = {"tracking", "report", "engine", "workspace", "evaluate", "chunk_rows", "inputs"}
+# How inputs are pinned says nothing of what was read; their versions do.
+_PINNING: dict[str, Any] = {
+    "pool": {"verify"},
+    "target": {"__all__": {"verify"}},
+    "held_out": {"__all__": {"verify"}},
+}
 # Columns that `selected` has beside the pool's own.
 _ADDED = frozenset(
     ("gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_run", "gio_input_version")
@@ -46,9 +52,10 @@ _LOOKED_AT = 100
 
 def run_id(settings: RunSettings, pins: dict[str, Pin], embedder: str) -> str:
     """Name a run after its settings and the versions it reads: the same again is the same run."""
-    kept = settings.model_dump(mode="json", exclude=_OUTSIDE)
+    outside = {**dict.fromkeys(_OUTSIDE, True), **_PINNING}
+    asked = settings.model_dump(mode="json", exclude=outside)
     versions = {name: (pin.table_id, pin.version) for name, pin in pins.items()}
-    return "run-" + fingerprint("run", kept, versions, embedder)[:12]
+    return "run-" + fingerprint("run", asked, versions, embedder)[:12]
 
 
 def names(settings: RunSettings) -> dict[str, InputSettings]:

@@ -10,6 +10,7 @@ from gio_spark.settings.base import StageSettings
 from gio_spark.settings.columns import Columns
 
 Format = Literal["auto", "delta", "parquet", "jsonl", "csv"]
+Verify = Literal["listing", "content"]
 
 
 class InputSettings(StageSettings):
@@ -23,6 +24,14 @@ class InputSettings(StageSettings):
     )
     version: int | None = Field(
         None, ge=0, description="Version of a Delta table; none: the newest one, pinned at start."
+    )
+    verify: Verify = Field(
+        "listing",
+        description=(
+            "How files are pinned and checked again: listing (length, times, or the store's "
+            "checksum) or content (a hash of all bytes; a new time alone is no change). Delta "
+            "tables have versions, and content changes nothing for them."
+        ),
     )
     columns: Columns | None = Field(
         None, description="Roles of this input's columns, where they differ from the common ones."

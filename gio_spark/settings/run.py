@@ -15,7 +15,7 @@ from gio_spark.settings.embed import EmbedSettings
 from gio_spark.settings.evaluate import EvaluateSettings
 from gio_spark.settings.explode import ExplodeSettings
 from gio_spark.settings.gime import GimeSettings
-from gio_spark.settings.inputs import InputSettings
+from gio_spark.settings.inputs import InputSettings, Verify
 from gio_spark.settings.quantize import QuantizeSettings
 from gio_spark.settings.select import SelectSettings
 from gio_spark.settings.tracking import TrackingSettings
@@ -30,6 +30,28 @@ SHORTHANDS: dict[str, tuple[str, str]] = {
 
 _TOKENS = re.compile(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([kKmMbBgGtT]?)\s*tokens?\s*")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+
+
+class InputsSettings(StageSettings):
+    """What holds for every input.
+
+    Files are pinned when a run starts and checked again once they have been read. Their list holds
+    what tells the content of each: on file systems its length, modification time and change time,
+    which nobody who writes a file can set back; on object stores its length and the store's ETag or
+    checksum, or its time where there is none. A file that was copied, restored, renamed or given
+    other permissions has another change time: it counts as another input, though its rows are the
+    same. Where that happens, or where a mounted store makes up the times, `verify: content` goes by
+    a hash of all bytes: every file is read once more for each check, and equal bytes at the same
+    path are the same input. Delta tables are pinned by their id and version in either case.
+    """
+
+    verify: Verify = Field(
+        "listing",
+        description=(
+            "How the files of every input are pinned and checked again, unless the input says "
+            "otherwise itself: listing or content."
+        ),
+    )
 
 
 class QuarantineSettings(StageSettings):
@@ -64,6 +86,9 @@ class RunSettings(StageSettings):
     )
     held_out: tuple[InputSettings, ...] = Field(
         (), description="Held-out sets (evaluation data): pool rows that overlap are put aside."
+    )
+    inputs: InputsSettings = Field(
+        default_factory=lambda: InputsSettings(), description="What holds for every input."
     )
     budget: int | float | str = Field(
         0.1,
@@ -138,6 +163,14 @@ class RunSettings(StageSettings):
                 data[key] = _as_input(data[key]) if key == "pool" else [_as_input(data[key])]
             elif isinstance(data.get(key), list | tuple):
                 data[key] = [_as_input(item) for item in data[key]]
+        verify = _verify_of(data.get("inputs"))
+        if verify is not None:
+            for key in ("pool", "target", "held_out"):
+                given = data.get(key)
+                if isinstance(given, list):
+                    data[key] = [_with_verify(item, verify) for item in given]
+                elif given is not None:
+                    data[key] = _with_verify(given, verify)
         return data
 
     @field_validator("budget", mode="before")
@@ -157,6 +190,19 @@ class RunSettings(StageSettings):
 
 def _as_input(value: Any) -> Any:
     return {"location": value} if isinstance(value, str) else value
+
+
+def _verify_of(inputs: Any) -> Any:
+    return inputs.get("verify") if isinstance(inputs, dict) else getattr(inputs, "verify", None)
+
+
+def _with_verify(value: Any, verify: Any) -> Any:
+    """Return an input with what holds for every input, unless it says otherwise itself."""
+    if isinstance(value, dict):
+        return {"verify": verify, **value}
+    if isinstance(value, InputSettings) and "verify" not in value.model_fields_set:
+        return value.model_copy(update={"verify": verify})
+    return value
 
 
 def parse_budget(value: int | float | str) -> tuple[str, float]:

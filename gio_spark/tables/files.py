@@ -1,13 +1,15 @@
-"""Lists of input files: found, pinned by path, length and time, and checked again later."""
+"""Lists of input files: found, pinned by what tells their content, and checked again later."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -15,6 +17,9 @@ import pyarrow.parquet as pq
 
 from gio_spark.errors import InputError, SnapshotExpiredError, WorkspaceError
 from gio_spark.tables.names import absolute, is_remote_path
+
+if TYPE_CHECKING:
+    from gio_spark.settings.inputs import Verify
 
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 _SUFFIXES = {
@@ -31,24 +36,50 @@ _FOOTERS = 64
 _FILE_COST = 4 << 20  # spark.sql.files.openCostInBytes
 
 
+# What stores say of an object's content, the best first: S3 and Azure the ETag; Google an MD5,
+# which composed objects lack. Content-MD5 is what a writer said, and later writes may leave it.
+_CHECKS = ("ETag", "md5Hash", "etag", "crc32c")
+_ASKED_AT_ONCE = 16
+_HASHED_AT_ONCE = 8
+_BLOCK = 4 << 20
+# Names of files in a message; more are counted.
+_NAMED = 3
+
+
+class DataFile(NamedTuple):
+    """One file of an input.
+
+    Attributes:
+        path: Where its file system finds it.
+        length: In bytes.
+        marks: (what, value) of what tells its content: modified, changed, ETag, content, ...
+    """
+
+    path: str
+    length: int
+    marks: tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True)
 class FileList:
     """The files of an input, in order of their paths.
 
     Attributes:
         root: Location that was listed.
-        files: (path, length in bytes, modification time in ns) of each.
+        files: What is there.
+        verify: How they are pinned.
     """
 
     root: str
-    files: tuple[tuple[str, int, int], ...]
+    files: tuple[DataFile, ...]
+    verify: Verify = "listing"
 
     @property
     def version(self) -> str:
         """32 hex characters that change when a file comes, goes, grows or is written again."""
-        digest = hashlib.sha256()
-        for path, length, time in self.files:
-            digest.update(f"{path}\0{length}\0{time}\n".encode())
+        digest = hashlib.sha256(self.verify.encode())
+        for path, length, marks in self.files:
+            digest.update(f"{path}\0{length}\0{marks}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:32]
 
     @property
@@ -74,8 +105,13 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
         ) from error
 
 
-def list_files(location: str) -> FileList:
+def list_files(location: str, verify: Verify = "listing") -> FileList:
     """List the data files below a location; names starting with '_' or '.' are left out.
+
+    Args:
+        location: A folder or one file.
+        verify: Whether files are told apart by what their store says of them, or by their bytes,
+            all of which are then read.
 
     Raises:
         InputError: Nothing is there, or it cannot be read.
@@ -90,24 +126,98 @@ def list_files(location: str) -> FileList:
         infos: Iterable[Any] = [info]
         if info.type == pafs.FileType.Directory:
             infos = store.get_file_info(pafs.FileSelector(path, recursive=True))
+        files = sorted(
+            (item for item in infos if item.type == pafs.FileType.File and _is_data(item, path)),
+            key=lambda item: item.path,
+        )
+        if not files:
+            raise InputError(f"No files found in {location}.")
+        if len(files) > MAX_FILES:
+            raise InputError(
+                f"{location} holds {len(files):,} files, more than {MAX_FILES:,}: "
+                "write them to a Delta table first."
+            )
+        marks = _contents(store, files) if verify == "content" else _marks(store, files)
     except OSError as error:
         raise InputError(f"Cannot read {location}: {error}") from error
-    found = []
-    for item in infos:
-        if item.type != pafs.FileType.File:
-            continue
-        below = PurePosixPath(item.path[len(path) :].lstrip("/") or item.base_name)
-        if any(part.startswith(("_", ".")) for part in below.parts):
-            continue
-        found.append((item.path, int(item.size), int(item.mtime_ns or 0)))
-    if not found:
-        raise InputError(f"No files found in {location}.")
-    if len(found) > MAX_FILES:
-        raise InputError(
-            f"{location} holds {len(found):,} files, more than {MAX_FILES:,}: "
-            "write them to a Delta table first."
-        )
-    return FileList(location, tuple(sorted(found)))
+    listed = (DataFile(f.path, int(f.size), m) for f, m in zip(files, marks, strict=True))
+    return FileList(location, tuple(listed), verify)
+
+
+def _is_data(item: Any, root: str) -> bool:
+    """Tell whether engines read a file: below no hidden name; `_name=value` is a partition."""
+    below = PurePosixPath(item.path[len(root) :].lstrip("/") or item.base_name)
+    return not any(
+        part.startswith(".") or (part.startswith("_") and "=" not in part) for part in below.parts
+    )
+
+
+def _marks(store: pafs.FileSystem, files: list[Any]) -> list[tuple[tuple[str, str], ...]]:
+    if isinstance(store, pafs.LocalFileSystem):
+        # The change time is the file system's own: whoever writes a file and sets its time back
+        # cannot set this one back.
+        return [
+            (("modified", str(status.st_mtime_ns)), ("changed", str(status.st_ctime_ns)))
+            for status in (Path(file.path).stat() for file in files)
+        ]
+    # Listings of remote stores hold no checksum, so each object is asked for its own, unless the
+    # store has none to give.
+    checks: list[tuple[str, str] | None] = [_check(store, files[0])]
+    if checks[0] is not None:
+        checks += _at_once(lambda file: _check(store, file), files[1:], _ASKED_AT_ONCE)
+    else:
+        checks += [None] * (len(files) - 1)
+    return [
+        (check or ("modified", str(file.mtime_ns or 0)),)
+        for file, check in zip(files, checks, strict=True)
+    ]
+
+
+def _check(store: pafs.FileSystem, file: Any) -> tuple[str, str] | None:
+    """Return the name and value of the best checksum that a store has of an object."""
+    with store.open_input_file(file.path) as opened:
+        known = opened.metadata() or {}
+    texts = {_text(name): _text(value) for name, value in known.items()}
+    return next(((name, texts[name]) for name in _CHECKS if texts.get(name)), None)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _contents(store: pafs.FileSystem, files: list[Any]) -> list[tuple[tuple[str, str], ...]]:
+    def content(file: Any) -> tuple[tuple[str, str], ...]:
+        digest = hashlib.sha256()
+        block = bytearray(min(_BLOCK, max(1, int(file.size))))
+        view = memoryview(block)
+        with store.open_input_stream(file.path, compression=None) as stream:
+            while length := stream.readinto(block):
+                digest.update(view[:length])
+        return (("content", digest.hexdigest()),)
+
+    return _at_once(content, files, min(_HASHED_AT_ONCE, os.cpu_count() or 1))
+
+
+def _at_once(call: Callable[[Any], Any], files: list[Any], threads: int) -> list[Any]:
+    with ThreadPoolExecutor(threads, "gio-spark-files") as pool:
+        return list(pool.map(call, files))
+
+
+def footer_rows(files: FileList) -> dict[str, int | None] | None:
+    """Return how many rows each Parquet file says it has; of many or of remote files, nothing.
+
+    Returns:
+        Path -> rows, or None where the footer cannot be read; or None.
+    """
+    if is_remote_path(files.root) or len(files.files) > _FOOTERS:
+        return None
+    rows: dict[str, int | None] = {}
+    for path, length, _ in files.files:
+        try:
+            rows[path] = pq.read_metadata(path).num_rows if length else 0
+        except (pa.ArrowException, OSError):
+            rows[path] = None
+    return rows
 
 
 def fullest_share(files: FileList, tasks: int) -> float | None:
@@ -140,20 +250,64 @@ def fullest_share(files: FileList, tasks: int) -> float | None:
     return max(rows.values(), default=0) / max(1, rows.total())
 
 
+def is_encrypted(path: str) -> bool:
+    """Tell whether a Parquet file's footer is encrypted, so that only the engine may read it."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4) == b"PARE"
+    except OSError:
+        return False
+
+
 def check_unchanged(before: FileList) -> None:
     """Raise where files changed since they were listed.
 
     Raises:
-        SnapshotExpiredError: With the first file that differs.
+        SnapshotExpiredError: With how many files came, went or were written again, the first of
+            them by name, and what of them differs.
     """
-    now = list_files(before.root)
+    way_out = "Run again when nothing writes there, or read from a Delta table, which is pinned."
+    try:
+        now = list_files(before.root, before.verify)
+    except InputError as error:
+        raise SnapshotExpiredError(
+            f"The files of {before.root} cannot be listed any more, so they may have changed "
+            f"during the run: {error}",
+            location=before.root,
+            path=before.root,
+        ) from error
     if now.files == before.files:
         return
-    differing = sorted(set(now.files) ^ set(before.files))
+    old, new = ({file.path: file for file in one.files} for one in (before, now))
+    groups = {
+        "written again": [
+            (path, _differing(old[path], new[path]))
+            for path in old
+            if path in new and new[path] != old[path]
+        ],
+        "added": [(path, "") for path in new if path not in old],
+        "gone": [(path, "") for path in old if path not in new],
+    }
+    what = ", ".join(_group(kind, files) for kind, files in groups.items() if files)
     raise SnapshotExpiredError(
-        f"The files of {before.root} changed during the run (first: {differing[0][0]}). "
-        "Run again when nothing writes there, or read from a Delta table, which is pinned."
+        f"The files of {before.root} changed during the run: {what}. {way_out}",
+        location=before.root,
+        path=next(files[0][0] for files in groups.values() if files),
     )
+
+
+def _differing(old: DataFile, new: DataFile) -> str:
+    """Return what differs between two states of a file: length, modified, changed, ETag, ..."""
+    marks = {name for name, _ in set(old.marks) ^ set(new.marks)}
+    order = [name for name, _ in (*old.marks, *new.marks)]
+    names = [name for name in dict.fromkeys(order) if name in marks]
+    return ", ".join(["length", *names] if old.length != new.length else names)
+
+
+def _group(kind: str, files: list[tuple[str, str]]) -> str:
+    named = [f"{path} ({what})" if what else path for path, what in files[:_NAMED]]
+    more = ["..."] if len(files) > _NAMED else []
+    return f"{len(files):,} {kind} [{', '.join(named + more)}]"
 
 
 def format_of(files: FileList) -> str:
