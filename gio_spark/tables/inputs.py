@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from gio_spark.engine import bounded, map_arrow, row_hash
+from gio_spark.engine import bounded, describe, map_arrow, row_hash
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.engine.hashing import content_hashes
 from gio_spark.errors import GioSparkError, InputError
@@ -22,8 +24,11 @@ from gio_spark.tables.columns import check_names, check_types
 from gio_spark.tables.files import (
     FileList,
     check_unchanged,
+    filesystem,
+    footer_rows,
     format_of,
     fullest_share,
+    is_encrypted,
     list_files,
 )
 from gio_spark.tables.lines import line_ids, read_lines
@@ -53,9 +58,12 @@ class Input:
         own_columns: The input's own column names, in order.
         own_id: The input's column that became `id`, if its name is 'id' itself.
         bad: Rows put aside already (id, reason, detail), or None.
-        count: Rows in the input.
+        count: Rows in the input, malformed lines left out.
+        ids: Different ids that are not null: as many rows as `rows` must give.
+        put_aside: Rows of `bad` for want of an id or for a doubled one; count less ids.
         bytes: Size in storage, where known.
-        recheck: Raises SnapshotExpiredError where files changed since they were pinned.
+        recheck: Raises SnapshotExpiredError where files changed since they were pinned, or another
+            table has the place of the pinned one.
         fullest_share: Cores -> share of the rows that one of them would read; None: not known.
     """
 
@@ -70,6 +78,8 @@ class Input:
     own_id: str | None
     bad: DataFrame | None
     count: int
+    ids: int
+    put_aside: int
     bytes: int | None
     recheck: Callable[[], None] = field(repr=False, default=lambda: None)
     fullest_share: Callable[[int], float | None] = field(repr=False, default=lambda _: None)
@@ -102,6 +112,8 @@ class Pin:
         version: Version; for files, the hash of their list.
         bytes: Size in storage, where known.
         files: The list of files, unless it is a Delta table.
+        check_table: Raises SnapshotExpiredError where another table has the place of the pinned
+            one; of files, nothing.
     """
 
     format: str
@@ -109,9 +121,11 @@ class Pin:
     version: str
     bytes: int | None
     files: FileList | None = None
+    check_table: Callable[[], None] = field(repr=False, compare=False, default=lambda: None)
 
     def recheck(self) -> None:
-        """Raise SnapshotExpiredError where files changed since they were pinned."""
+        """Raise SnapshotExpiredError where what was pinned is not what stands there now."""
+        self.check_table()
         if self.files is not None:
             check_unchanged(self.files)
 
@@ -142,14 +156,26 @@ def _pin(spark: SparkSession, settings: InputSettings) -> Pin:
         or kind == "delta"
         or (kind == "auto" and delta.is_delta(location))
     ):
-        found = delta.pin(spark, location, settings.version)
-        return Pin("delta", found.table_id, str(found.version), found.bytes)
+        pinned = delta.pin(spark, location, settings.version)
+        return Pin(
+            "delta",
+            pinned.table_id,
+            str(pinned.version),
+            pinned.bytes,
+            check_table=lambda: delta.check_same(spark, location, pinned),
+        )
+    if kind == "auto" and delta.has_log(location):
+        raise InputError(
+            f"{location} holds the log of a Delta table without a commit in it: its first write "
+            "was not finished, or its log was emptied. Write the table again, or set format: "
+            "parquet to read all Parquet files there as they are."
+        )
     if settings.version is not None:
         raise InputError(
             f"{location} is no Delta table, so it has no version {settings.version}. "
             "Files are pinned by their list."
         )
-    files = list_files(location)
+    files = list_files(location, settings.verify)
     kind = format_of(files) if kind == "auto" else kind
     return Pin(kind, absolute(location), files.version, files.bytes, files)
 
@@ -178,9 +204,11 @@ def open_input(
         raise InputError(f"{name}: the pin of {location} has no list of files.")
     if kind == "parquet":
         with _readable(name, location):
-            raw = spark.read.parquet(engine_path(spark, location))
+            raw = _parquet_rows(spark, location, files)
             _ = raw.schema
-        return _finish(name, location, base, raw, columns, None)
+        opened = _finish(name, location, base, raw, columns, None)
+        _check_footers(opened, raw, files)
+        return opened
     # Columns of text formats are only known after reading, so roles are checked before the cast.
     try:
         raw, own = read_lines(spark, files, kind, columns)
@@ -198,6 +226,61 @@ def open_input(
         columns,
         _line_quarantine(bad),
     )
+
+
+def _parquet_rows(spark: SparkSession, location: str, files: FileList) -> DataFrame:
+    reader = spark.read
+    folders = {PurePosixPath(f.path).parent for f in files.files}
+    # Spark passes over files in plain folders below the location, which the embedded engine reads.
+    if describe(spark).kind != "embedded" and _are_nested(files.root, folders):
+        reader = reader.option("recursiveFileLookup", value=True)
+    return reader.parquet(engine_path(spark, location))
+
+
+def _are_nested(root: str, folders: set[PurePosixPath]) -> bool:
+    """Tell whether files lie in folders below the root that are no partitions."""
+    _, top = filesystem(root)
+    below = [f.relative_to(top).parts for f in folders if f.is_relative_to(top)]
+    return any(below) and not any("=" in part for parts in below for part in parts)
+
+
+def _check_footers(opened: Input, raw: DataFrame, files: FileList) -> None:
+    """Refuse Parquet files of which the engine read more or fewer rows than their footers say.
+
+    An engine that is told to ignore corrupt or missing files leaves out their rows in silence.
+    """
+    footers = footer_rows(files)
+    if footers is None or (
+        None not in footers.values() and sum(n or 0 for n in footers.values()) == opened.count
+    ):
+        return
+    odd = [path for path, rows in footers.items() if rows is None and not is_encrypted(path)]
+    if None in footers.values() and not odd:
+        return  # encrypted footers tell nothing here
+    read = {} if odd else _rows_by_file(raw, opened.columns)
+    odd = odd or [path for path, rows in footers.items() if read and read.get(path, 0) != rows]
+    which = ", ".join(odd[:3]) + (f" and {len(odd) - 3:,} more" if len(odd) > 3 else "")
+    rows = sum(n or 0 for n in footers.values())
+    raise InputError(
+        f"{opened.name}: {opened.location}: the engine read {opened.count:,} rows, and the footers "
+        f"of the files say {rows:,}. Files that differ or cannot be read: "
+        f"{which or 'not known'}. Renew or leave out broken files; Spark also passes over files "
+        "beside partition folders (name=value): move those."
+    )
+
+
+def _rows_by_file(raw: DataFrame, columns: Columns) -> dict[str, int]:
+    """Return how many rows the engine reads of each file, or nothing where it cannot tell."""
+    # A bare count would be answered from the footers, so the columns of the first pass are read.
+    read = [columns.id] if columns.id is not None else list(columns.content())
+    hashed = F.max(F.hash(*[F.col(quoted_column(c)) for c in read]))
+    try:
+        per_file = raw.groupBy(F.col("_metadata.file_path").alias("path"))
+        counted = per_file.agg(F.count(F.lit(1)).alias("count"), hashed.alias("hash"))
+        rows = bounded(counted, 1_000, "files").to_pylist()
+    except Exception:  # noqa: BLE001 - the embedded engine has no such column
+        return {}
+    return {unquote(urlsplit(row["path"]).path): int(row["count"]) for row in rows}
 
 
 def _line_quarantine(bad: DataFrame) -> DataFrame:
@@ -239,12 +322,14 @@ def _finish(
     known = F.col("id").isNotNull()
     counted = per_id.agg(
         F.sum("n").alias("rows"),
-        F.sum(F.when(known, F.col("n"))).alias("ids"),
+        F.sum(F.when(known, F.col("n"))).alias("identified"),
+        F.count(F.when(known, F.lit(1))).alias("ids"),
         F.max(F.when(known, F.col("n"))).alias("most"),
     )
     with _readable(name, location):
-        found = bounded(counted, 1, "one count").to_pylist()[0]
-    count, identified = int(found["rows"] or 0), int(found["ids"] or 0)
+        sums = bounded(counted, 1, "one count").to_pylist()[0]
+    count, identified = int(sums["rows"] or 0), int(sums["identified"] or 0)
+    ids = int(sums["ids"] or 0)
     if count == 0:
         raise InputError(f"{name}: {location} holds no rows{_why_none(bad)}.")
     if identified == 0:
@@ -270,11 +355,13 @@ def _finish(
         own_id=own_id,
         bad=bad,
         count=count,
+        ids=ids,
+        put_aside=count - ids,
         bytes=base.bytes,
         recheck=base.recheck,
         fullest_share=base.fullest_share,
     )
-    return made if found["most"] == 1 else _without_doubles(made)
+    return made if sums["most"] == 1 else _without_doubles(made)
 
 
 @contextmanager
