@@ -163,14 +163,13 @@ class RunSettings(StageSettings):
                 data[key] = _as_input(data[key]) if key == "pool" else [_as_input(data[key])]
             elif isinstance(data.get(key), list | tuple):
                 data[key] = [_as_input(item) for item in data[key]]
-        verify = _verify_of(data.get("inputs"))
-        if verify is not None:
+        if _verify_of(data.get("inputs")) == "content":
             for key in ("pool", "target", "held_out"):
                 given = data.get(key)
                 if isinstance(given, list):
-                    data[key] = [_with_verify(item, verify) for item in given]
+                    data[key] = [_by_content(item) for item in given]
                 elif given is not None:
-                    data[key] = _with_verify(given, verify)
+                    data[key] = _by_content(given)
         return data
 
     @field_validator("budget", mode="before")
@@ -196,12 +195,12 @@ def _verify_of(inputs: Any) -> Any:
     return inputs.get("verify") if isinstance(inputs, dict) else getattr(inputs, "verify", None)
 
 
-def _with_verify(value: Any, verify: Any) -> Any:
-    """Return an input with what holds for every input, unless it says otherwise itself."""
+def _by_content(value: Any) -> Any:
+    """Return an input that is pinned by content, unless it says otherwise itself."""
     if isinstance(value, dict):
-        return {"verify": verify, **value}
+        return {"verify": "content", **value}
     if isinstance(value, InputSettings) and "verify" not in value.model_fields_set:
-        return value.model_copy(update={"verify": verify})
+        return value.model_copy(update={"verify": "content"})
     return value
 
 
