@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from gio_spark.version import __version__
 
-__all__ = ["Curation", "__version__", "curate"]
+__all__ = ["Curation", "__version__", "curate", "read_selection"]
 
 if TYPE_CHECKING:
-    from gio_spark.pipeline import Curation, curate
+    from gio_spark.pipeline import Curation, curate, read_selection
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use, so that workers and `import gio_spark.gio` need no Spark and no plots.
-    if name in ("Curation", "curate"):
+    if name in ("Curation", "curate", "read_selection"):
         from gio_spark import pipeline
 
         return getattr(pipeline, name)

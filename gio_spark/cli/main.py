@@ -24,6 +24,7 @@ from gio_spark.errors import (
 
 if TYPE_CHECKING:
     from gio_spark.settings.run import RunSettings
+    from gio_spark.tables import Workspace
 
 app = typer.Typer(
     name="gio-spark",
@@ -49,6 +50,8 @@ Overrides = Annotated[
 EngineOption = Annotated[
     str | None, typer.Option("--engine", help="auto, embedded, spark or cluster.")
 ]
+
+WorkspaceOption = Annotated[str, typer.Option(help="Workspace: a folder, or catalog.schema.")]
 
 
 @contextmanager
@@ -127,10 +130,14 @@ def _run(config: Path, overrides: list[str] | None, engine: str | None, until: s
 
         # Before the pipeline is imported: that goes on while a JVM starts.
         spark = session(settings.engine, load=OF_A_RUN)
+        from gio_spark.cli.publishing import print_publication
         from gio_spark.cli.show import print_curation
         from gio_spark.pipeline import run as run_pipeline
 
-        print_curation(out, run_pipeline(settings, spark=spark, until=until), until)
+        curation = run_pipeline(settings, spark=spark, until=until)
+        print_curation(out, curation, until)
+        if not print_publication(out, curation.publication):
+            raise typer.Exit(GATE_FAILED)
 
 
 def _stage_command(stage: str, what: str) -> None:
@@ -248,22 +255,112 @@ def gate(
 
 @app.command()
 def show(
-    run_id: Annotated[str | None, typer.Argument(help="Run; none: list the runs.")] = None,
-    workspace: Annotated[str, typer.Option(help="Workspace of the run.")] = "gio-workspace",
+    what: Annotated[
+        str | None, typer.Argument(help="Run or published name; none: list runs and names.")
+    ] = None,
+    publish: Annotated[int | None, typer.Option(help="Publish of a name; none: current.")] = None,
+    workspace: WorkspaceOption = "gio-workspace",
     engine: EngineOption = None,
 ) -> None:
-    """Say what a run did, or list the runs of a workspace."""
+    """Say what a run did or a name shows, or list the runs and names of a workspace."""
     with clear_errors():
+        from gio_spark.cli.publishing import print_publishes
         from gio_spark.cli.show import print_run, print_runs
         from gio_spark.engine import session
         from gio_spark.pipeline.history import history
+        from gio_spark.tables import PublishLog, Workspace
 
         spark = session(engine or "auto")  # type: ignore[arg-type]
         records = history(spark, workspace)
-        if run_id is None:
+        tables = Workspace(spark, workspace, writable=False)
+        names = PublishLog(tables).names()
+        if what is None:
             print_runs(out, records)
+            if names:
+                out.print(f"published names: {', '.join(names)}", markup=False)
+        elif what in names and not any(r.run == what for r in records):
+            print_publishes(out, tables, what, publish)
         else:
-            print_run(out, records, run_id)
+            print_run(out, records, what)
+
+
+@app.command()
+def publish(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run whose selection to publish.")],
+    name: Annotated[
+        str | None, typer.Option(help="Published name; none: the one that the run was made for.")
+    ] = None,
+    workspace: WorkspaceOption = "gio-workspace",
+    engine: EngineOption = None,
+) -> None:
+    """Have a name show the newest selection of a run, whatever its audit said."""
+    with clear_errors(), _opened(workspace, engine) as tables:
+        from gio_spark.cli.publishing import print_event
+        from gio_spark.pipeline.publishing import publish_by_hand
+
+        print_event(out, tables, publish_by_hand(tables, run_id, name=name))
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="Published name.")],
+    workspace: WorkspaceOption = "gio-workspace",
+    engine: EngineOption = None,
+) -> None:
+    """Have a name show the selection that it showed before."""
+    with clear_errors(), _opened(workspace, engine) as tables:
+        from gio_spark.cli.publishing import print_event
+        from gio_spark.pipeline.publishing import roll_back
+
+        print_event(out, tables, roll_back(tables, name))
+
+
+@app.command()
+def pin(
+    name: Annotated[str, typer.Argument(help="Published name.")],
+    number: Annotated[
+        int | None, typer.Argument(metavar="PUBLISH", help="Number; none: the current one.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the pin away.")] = False,
+    workspace: WorkspaceOption = "gio-workspace",
+    engine: EngineOption = None,
+) -> None:
+    """Keep the rows of a publish for good, whatever retention says."""
+    with clear_errors(), _opened(workspace, engine) as tables:
+        from gio_spark.cli.publishing import print_event
+        from gio_spark.tables import PublishLog
+
+        print_event(out, tables, PublishLog(tables).pin(name, number, keep=not remove))
+
+
+@app.command()
+def forget(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run to forget.")],
+    hours: Annotated[
+        float, typer.Option(help="Age from which files that no table holds are deleted.")
+    ] = 168.0,
+    workspace: WorkspaceOption = "gio-workspace",
+    engine: EngineOption = None,
+) -> None:
+    """Take away the selection, rows and records of a run that no other run reads."""
+    with clear_errors(), _opened(workspace, engine) as tables:
+        from gio_spark.cli.publishing import print_pruned
+        from gio_spark.settings.run import RetentionSettings
+        from gio_spark.tables import forget as forget_run
+
+        print_pruned(out, run_id, forget_run(tables, run_id, RetentionSettings(hours=hours)))
+
+
+@contextmanager
+def _opened(workspace: str, engine: str | None) -> Iterator[Workspace]:
+    """Open a workspace that is there."""
+    from gio_spark.engine import session
+    from gio_spark.pipeline.history import history
+    from gio_spark.tables import Workspace
+
+    spark = session(engine or "auto")  # type: ignore[arg-type]
+    history(spark, workspace)
+    yield Workspace(spark, workspace)
 
 
 @app.command()
@@ -271,10 +368,14 @@ def refresh(config: Config, overrides: Overrides = None, engine: EngineOption = 
     """Bring a selection up to date with a pool that has grown, by the frozen plan."""
     with clear_errors():
         settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.publishing import print_publication
         from gio_spark.cli.show import print_refresh
         from gio_spark.pipeline.refresh import refresh as refresh_pipeline
 
-        print_refresh(out, refresh_pipeline(settings))
+        refreshed = refresh_pipeline(settings)
+        print_refresh(out, refreshed)
+        if not print_publication(out, refreshed.publication):
+            raise typer.Exit(GATE_FAILED)
 
 
 @app.command()

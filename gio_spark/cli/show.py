@@ -28,7 +28,8 @@ def _size(count: float) -> str:
     return ""
 
 
-def _table(title: str, *columns: str) -> Table:
+def text_table(title: str, *columns: str) -> Table:
+    """Return an empty table for a terminal, its first column aligned to the left."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
@@ -39,11 +40,11 @@ def print_forecast(
     out: Console, settings: RunSettings, made: Forecast, inputs: dict[str, Input], embedder: str
 ) -> None:
     """Print the plan of a run and what it will take."""
-    table = _table("Inputs", "input", "rows", "format", "version", "location")
+    table = text_table("Inputs", "input", "rows", "format", "version", "location")
     for name, one in inputs.items():
         table.add_row(name, f"{one.count:,}", one.format, one.version[:12], one.location)
     out.print(table)
-    plan = _table("Plan", "", "")
+    plan = text_table("Plan", "", "")
     plan.add_row("embedder", f"{embedder}, {made.dimension} numbers")
     plan.add_row("clusters", f"{made.clusters:,}")
     plan.add_row("objective", settings.select.objective)
@@ -51,7 +52,7 @@ def print_forecast(
     plan.add_row("budget", made.budget)
     plan.add_row("workspace", settings.workspace)
     out.print(plan)
-    cost = _table("Forecast", "", "")
+    cost = text_table("Forecast", "", "")
     for name, seconds in made.core_seconds.items():
         cost.add_row(f"core-seconds: {name}", f"{seconds:,.0f}")
     cost.add_row("core-hours in all", f"{made.core_hours:.3g}")
@@ -84,7 +85,7 @@ def print_curation(out: Console, curation: Curation, until: str | None) -> None:
 
 def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     share = summary["selected_rows"] / max(1, summary["pool_rows"])
-    table = _table(f"Run {summary['run']}", "", "")
+    table = text_table(f"Run {summary['run']}", "", "")
     table.add_row(
         "selected", f"{summary['selected_rows']:,} of {summary['pool_rows']:,} rows ({share:.1%})"
     )
@@ -118,12 +119,13 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
 
 def print_runs(out: Console, records: Sequence[Record]) -> None:
     """Print the finished runs of a workspace."""
-    table = _table("Runs", "run", "finished", "rows", "budget", "engine")
+    table = text_table("Runs", "run", "name", "finished", "rows", "budget", "engine")
     for record in records:
         if record.stage == "run":
             detail = record.detail
             table.add_row(
                 record.run,
+                detail["name"],
                 f"{record.finished:%Y-%m-%d %H:%M}",
                 f"{record.rows:,}",
                 str(detail["budget"]),
@@ -150,7 +152,7 @@ def print_run(out: Console, records: Sequence[Record], run_id: str) -> None:
         for name, place in summary["inputs"].items():
             out.print(f"{name}: {place} at {summary['versions'][name]}")
         out.print(f"report: {summary['report']}")
-    table = _table("Stages of this run", "stage", "rows", "seconds", "table", "version")
+    table = text_table("Stages of this run", "stage", "rows", "seconds", "table", "version")
     for record in own:
         if record.stage != "run":
             table.add_row(
@@ -181,7 +183,7 @@ def print_checks(out: Console, checks: Sequence[Check]) -> bool:
 
 def print_refresh(out: Console, done: Refreshed) -> None:
     """Print what a refresh changed."""
-    table = _table(f"Refresh of {done.run_id}", "", "")
+    table = text_table(f"Refresh of {done.run_id}", "", "")
     table.add_row("new rows in the pool", f"{done.new_rows:,}")
     table.add_row("rows gone from the pool", f"{done.gone_rows:,}")
     table.add_row("put aside", f"{done.bad_rows:,}")

@@ -1,6 +1,13 @@
 """Rows to vectors: one small protocol, one file per embedder."""
 
-from gio_spark.embed.apply import EMBEDDED_SCHEMA, count_words, embed, embed_rows, fit_state
+from gio_spark.embed.apply import (
+    EMBEDDED_SCHEMA,
+    count_words,
+    describe_rows,
+    embed,
+    embed_rows,
+    fit_state,
+)
 from gio_spark.embed.base import Embedder
 from gio_spark.embed.registry import make_embedder, pick_embedder
 
@@ -8,6 +15,7 @@ __all__ = [
     "EMBEDDED_SCHEMA",
     "Embedder",
     "count_words",
+    "describe_rows",
     "embed",
     "embed_rows",
     "fit_state",

@@ -11,7 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.embed.base import ZERO_NORM, Embedder, State, column, set_reason, usable
+from gio_spark.embed.base import (
+    ZERO_NORM,
+    Embedder,
+    State,
+    column,
+    no_reasons,
+    set_reason,
+    usable,
+)
 from gio_spark.embed.casts import as_numbers, as_strings, as_times, is_text
 from gio_spark.engine.arrow import encode_vectors, map_arrow
 from gio_spark.engine.hashing import content_hashes
@@ -28,6 +36,7 @@ EMBEDDED_SCHEMA = (
     "tokens bigint, source string, quality double, event_time timestamp, ingest_time timestamp, "
     "label string"
 )
+DESCRIBED_SCHEMA = EMBEDDED_SCHEMA.replace("vector binary, ", "")
 # Roles that are copied beside the vector, in the order that row_hash reads them.
 PASSED_ROLES = ("tokens", "source", "quality", "event_time", "ingest_time", "label")
 
@@ -96,6 +105,54 @@ def embed(
     return map_arrow(picked, task, EMBEDDED_SCHEMA, batch_rows=embedder.settings.batch_rows)
 
 
+def describe_rows(
+    df: DataFrame, embedder: Embedder, *, columns: Columns | None = None
+) -> DataFrame:
+    """Everything that `embed` gives of rows but the vector, without embedding them.
+
+    Args:
+        df: Rows with `id` (string) and the columns that the roles name.
+        embedder: As for `embed`; no fit is needed.
+        columns: Roles of the columns, where they differ from the embedder's own.
+
+    Returns:
+        id, reason (of the passed values alone), content_hash, row_hash and the passed values.
+    """
+    if columns is not None and columns != embedder.columns:
+        embedder = embedder.with_columns(columns)
+    roles = embedder.columns
+    passed = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
+    picked = _pick(df, [*embedder.reads, *passed])
+    task = _Description(embedder.with_state({}))
+    return map_arrow(picked, task, DESCRIBED_SCHEMA, batch_rows=embedder.settings.batch_rows)
+
+
+@dataclass(frozen=True)
+class _Description:
+    """The function that describes rows on workers; a class, so that it is sent by reference."""
+
+    embedder: Embedder
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        for batch in batches:
+            rows = pa.Table.from_batches([batch])
+            reasons = no_reasons(rows.num_rows)
+            passed = _passed(rows, self.embedder, reasons)
+            yield pa.table(_described(rows, self.embedder, passed, reasons))
+
+
+def _described(
+    rows: pa.Table, embedder: Embedder, passed: dict[str, pa.Array], reasons: np.ndarray
+) -> dict[str, pa.Array]:
+    return {
+        "id": column(rows, "id"),
+        "reason": pa.array(reasons.tolist(), pa.string()),
+        "content_hash": content_hashes([column(rows, name) for name in embedder.reads]),
+        "row_hash": content_hashes(list(passed.values())),
+        **passed,
+    }
+
+
 def embed_rows(rows: pa.Table, embedder: Embedder, *, directions: bool = False) -> pa.Table:
     """Embed one batch of rows; what `embed` does on a worker (see there for the columns)."""
     vectors, reasons = embedder.embed(rows)
@@ -106,16 +163,7 @@ def embed_rows(rows: pa.Table, embedder: Embedder, *, directions: bool = False) 
     blobs = encode_vectors(vectors)
     if bad.any():  # a copy of all vectors, which most batches do without
         blobs = pc.if_else(pa.array(bad), pa.scalar(None, pa.binary()), blobs)
-    return pa.table(
-        {
-            "id": column(rows, "id"),
-            "vector": blobs,
-            "reason": pa.array(reasons.tolist(), pa.string()),
-            "content_hash": content_hashes([column(rows, name) for name in embedder.reads]),
-            "row_hash": content_hashes(list(passed.values())),
-            **passed,
-        }
-    )
+    return pa.table({"vector": blobs, **_described(rows, embedder, passed, reasons)})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from gio_spark.engine.arrow import (
     map_arrow,
     output_schema,
 )
-from gio_spark.engine.behind import Behind
 from gio_spark.engine.info import Capabilities, EngineInfo, capabilities, describe, slots
 from gio_spark.engine.sampling import (
     HASH_RANGE,
@@ -25,7 +24,6 @@ from gio_spark.engine.spread import spread
 
 __all__ = [
     "HASH_RANGE",
-    "Behind",
     "Capabilities",
     "EngineInfo",
     "Shipped",

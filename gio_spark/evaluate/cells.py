@@ -209,7 +209,8 @@ def _stored(workspace: Workspace, wanted: pd.DataFrame) -> pd.DataFrame:
     empty = _SCHEMA.empty_table().to_pandas()
     if not workspace.exists(TABLE) or wanted.empty:
         return empty
-    rows = workspace.read_all(TABLE).where(F.col("method").isin(*wanted["method"].unique()))
+    rows = workspace.read_keys(TABLE, workspace.keys(TABLE))
+    rows = rows.where(F.col("method").isin(*wanted["method"].unique()))
     found = bounded(rows.select(*_SCHEMA.names), _MAX_STORED, "cells").to_pandas()
     found = found[found["key"].isin(set(wanted["key"]))]
     if found.empty:
@@ -358,3 +359,7 @@ def _store(workspace: Workspace, table: pd.DataFrame, run: str) -> None:
     rows = pa.Table.from_pandas(table, schema=_SCHEMA, preserve_index=False)
     wave = hashlib.sha256("".join(sorted(table["key"])).encode()).hexdigest()[:32]
     workspace.write_arrow(TABLE, rows, fingerprint=wave, run=run, stage="evaluate")
+    workspace.record(
+        run=run, stage="evaluate wave", fingerprint=wave, table=TABLE, rows=rows.num_rows,
+        seconds=0.0, only=[(TABLE, wave)],
+    )  # fmt: skip

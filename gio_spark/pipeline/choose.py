@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from gio_spark import explode, gio
 from gio_spark.engine import bounded
-from gio_spark.errors import EmptySelectionError, InputError
+from gio_spark.errors import EmptySelectionError, InputError, WorkspaceError
 from gio_spark.gio.checks import failure_signs
 from gio_spark.pipeline.auto import auto_options
 from gio_spark.pipeline.clusters import Codebook, centroids_of, mass_of
@@ -25,15 +26,28 @@ from gio_spark.pipeline.steer import Steering, steer
 from gio_spark.pipeline.strata import in_strata, kept_by_source, save_strata
 from gio_spark.pipeline.vectors import Side, targets_of
 from gio_spark.settings.run import parse_budget
+from gio_spark.tables import quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.tables import Input
 
 log = logging.getLogger(__name__)
 
 _MAX_SOURCES = 10_000
+_GIO_SCHEMA = T.StructType(
+    [
+        T.StructField("gio_id", T.StringType()),
+        T.StructField("gio_cluster", T.IntegerType()),
+        T.StructField("gio_reason", T.StringType()),
+        T.StructField("gio_log_ratio", T.FloatType()),
+        T.StructField("gio_input_version", T.StringType()),
+        T.StructField("gio_run", T.StringType()),
+    ]
+)
+GIO_COLUMNS = tuple(_GIO_SCHEMA.names)
 
 
 @dataclass(frozen=True)
@@ -341,36 +355,68 @@ def select_rows(
     ctx: Context, sides: dict[str, Side], book: Codebook, chosen: Chosen
 ) -> tuple[DataFrame, int]:
     """Write the selected rows of this run; gives them and their number."""
-    settings = ctx.settings.explode
     ws = ctx.workspace
     pool = sides["pool"].source
     expected = int(chosen.plan["take"].sum())
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         kept = kept_ids(ctx, book, chosen)
-        rows = explode.materialise(
-            pool.rows,
-            kept,
-            expected=expected,
-            settings=settings,
-            columns={"gio_input_version": pool.version},
-        )
-        added = ["gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_input_version"]
-        own = [] if settings.output == "ids" else pool.own(rows)
-        exact = settings.within_cluster != "hash_share"
-        written = ws.write(
-            "selected",
-            rows.select(*own, *added),
-            fingerprint=ctx.run,
-            run=ctx.run,
-            stage="select",
-            expected=expected if exact else None,
-        )
+        exact = ctx.settings.explode.within_cluster != "hash_share"
+        table, written = write_candidate(ctx, pool, kept, expected=expected, exact=exact)
         pool.recheck()
-        return written, {"plan": chosen.key}
+        return written, {"plan": chosen.key, "table": table, "version": pool.version}
 
-    record = ctx.stage("select rows", ctx.run, "selected", make, rows=pool.count)
-    return ws.read("selected", ctx.run, key="gio_run"), record.rows
+    record = ctx.stage("select rows", ctx.run, "", make, rows=pool.count, claim=True)
+    return ws.read_table(record.table), record.rows
+
+
+def write_candidate(
+    ctx: Context,
+    pool: Input,
+    kept: DataFrame,
+    *,
+    expected: int,
+    exact: bool = False,
+    stays: DataFrame | None = None,
+) -> tuple[str, int]:
+    """Write selected rows as a table of its own, which nobody reads before it is published.
+
+    Args:
+        ctx: The run.
+        pool: The pool that the rows are taken from.
+        kept: id, cluster, reason and log_ratio of the rows to fetch.
+        expected: About how many these are.
+        exact: Whether it must be this number.
+        stays: Rows of an earlier selection that are part of this one, with its columns.
+
+    Returns:
+        Name of the table and its rows.
+
+    Raises:
+        WorkspaceError: It does not hold as many rows as were chosen.
+    """
+    settings = ctx.settings.explode
+    rows = explode.materialise(
+        pool.rows,
+        kept,
+        expected=expected,
+        settings=settings,
+        columns={"gio_run": ctx.run, "gio_input_version": pool.version},
+    )
+    own = [] if settings.output == "ids" else pool.own(rows)
+    rows = rows.select(*own, *GIO_COLUMNS)
+    chosen_rows = int(kept.count())
+    if exact and chosen_rows != expected:
+        raise WorkspaceError(
+            f"The plan takes {expected:,} rows, but {chosen_rows:,} pass its thresholds: rows of "
+            f"{ctx.workspace.place('assignments')} or scores changed meanwhile. Run again."
+        )
+    if stays is not None:
+        chosen_rows += int(stays.count())
+        rows = rows.unionByName(stays.select(*[quoted_column(c) for c in rows.columns]))
+    own_schema = T.StructType() if settings.output == "ids" else pool.schema
+    schema = T.StructType([*own_schema.fields, *_GIO_SCHEMA.fields])
+    return ctx.workspace.write_selection(rows, schema, run=ctx.run, expected=chosen_rows)
 
 
 def kept_ids(ctx: Context, book: Codebook, chosen: Chosen) -> DataFrame:

@@ -14,7 +14,7 @@ from gio_spark.errors import EmptySelectionError
 from gio_spark.pipeline.clusters import Codebook
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.vectors import Side, held_out_of
-from gio_spark.tables import Chunk, quoted_column
+from gio_spark.tables import Chunk, chunks_for, quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -64,7 +64,7 @@ def clean(ctx: Context, sides: dict[str, Side], book: Codebook) -> tuple[dict[st
             f"as held-out content. See {ws.place('quarantine')}."
         )
 
-    chunks = ws.chunks("assignments", book.assignments["pool"])
+    chunks = chunks_for(pool.usable - record.rows, ctx.settings.chunk_rows)
 
     def left(chunk: Chunk) -> DataFrame:
         aside = ws.read("quarantine", key).select("id")
@@ -81,7 +81,7 @@ def clean(ctx: Context, sides: dict[str, Side], book: Codebook) -> tuple[dict[st
             stage="clean pool",
             expected=pool.usable - record.rows,
         )
-        return rows, {"chunks": chunks}
+        return rows, {}
 
     ctx.stage("clean pool", key, "assignments", rest)
     stats = quantize.cluster_stats(

@@ -15,12 +15,11 @@ from gio_spark import quantize
 from gio_spark.engine import decode_vectors, encode_vectors
 from gio_spark.errors import InputError
 from gio_spark.gio import TargetMass
-from gio_spark.pipeline.commit import Part, SharedCommit
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.fits import centroid_rows, fitted_state, load_state, save_state
 from gio_spark.pipeline.vectors import CARRIED, Side, targets_of, vectors_of
 from gio_spark.quantize import ClusterStats, KMeansState, MiniBatchKMeans
-from gio_spark.tables import Chunk
+from gio_spark.tables import Chunk, chunks_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,7 +127,9 @@ def fit(
             }
         return written, detail
 
-    record = ctx.stage(f"fit {side.name}", key, "centroids", make, fitted_on=side.usable)
+    record = ctx.stage(
+        f"fit {side.name}", key, "centroids", make, fitted_on=side.usable, claim=True
+    )
     curve = tuple(record.detail.get("error_curve", ()))
     return fitted_state(ws, key).centroids, key, curve
 
@@ -143,27 +144,20 @@ def assign(
     ctx: Context, sides: dict[str, Side], centroids: NDArray[np.float32], fit_key: str
 ) -> dict[str, str]:
     """Assign the rows of all sides to the pool's clusters; gives the fingerprints of each."""
-    parts = {n: _assignment(ctx, side, centroids, fit_key) for n, side in sides.items()}
-    commit = SharedCommit(ctx, "assignments", parts)
-
-    def assign_side(name: str, side: Side) -> str:
-        part = parts[name]
-
-        def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-            return commit.write(name, shown), {"side": name, "chunks": part.chunks}
-
-        ctx.stage(part.stage, part.key, "assignments", make, rows=side.usable)
-        return part.key
-
-    return {name: assign_side(name, side) for name, side in sides.items()}
+    return {name: _assign_side(ctx, side, centroids, fit_key) for name, side in sides.items()}
 
 
-def _assignment(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: str) -> Part:
-    settings = ctx.settings.quantize
+def _assign_side(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: str) -> str:
+    """Write the assignments of a side, on those of its earlier version by the same codebook."""
+    settings, ws, stage = ctx.settings.quantize, ctx.workspace, f"assign {side.name}"
+    key = fingerprint("assign", fit_key, settings.second, side.key)
+    below = ws.base_of("embeddings", side.key)
+    base = fingerprint("assign", fit_key, settings.second, below.key) if below else ""
+    on_base = bool(base) and ws.complete(stage, base) is not None
 
     def assigned(chunk: Chunk) -> DataFrame:
         return quantize.assign(
-            vectors_of(ctx, side, chunk),
+            vectors_of(ctx, side, chunk, only_new=on_base),
             centroids,
             second=settings.second and len(centroids) > 1,
             carry=CARRIED,
@@ -172,14 +166,24 @@ def _assignment(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_ke
             probes=settings.probes,
         )
 
-    return Part(
-        stage=f"assign {side.name}",
-        key=fingerprint("assign", fit_key, settings.second, side.key),
-        make=assigned,
-        # A stage that reads a chunked table follows its chunks: each reads its own files alone.
-        chunks=ctx.workspace.chunks("embeddings", side.key),
-        expected=side.usable,
-    )
+    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+        new = vectors_of(ctx, side, only_new=True).count() if on_base else side.usable
+        ctx.write_chunks(
+            shown,
+            "assignments",
+            assigned,
+            count=chunks_for(new, ctx.settings.chunk_rows),
+            key=key,
+            stage=stage,
+            expected=new,
+        )
+        detail: dict[str, Any] = {"side": side.name}
+        if on_base and below is not None:
+            detail["base"] = {"assignments": [base, below.hidden]}
+        return side.usable, detail
+
+    ctx.stage(stage, key, "assignments", make, rows=side.usable, claim=side.name == "pool")
+    return key
 
 
 def quantise(ctx: Context, sides: dict[str, Side], dimension: int) -> Codebook:

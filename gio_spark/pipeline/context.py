@@ -13,7 +13,7 @@ from gio_spark.engine import ahead
 from gio_spark.engine.progress import Progress
 from gio_spark.engine.progress import Stage as StageProgress
 from gio_spark.report.data import Caution, StageSummary
-from gio_spark.tables import Chunk, Record, Workspace, write_chunks
+from gio_spark.tables import Chunk, Record, StageClaims, Workspace, write_chunks
 from gio_spark.tracking import TrackedStage, Tracker
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Context:
         *,
         rows: int | None = None,
         fitted_on: int | None = None,
+        claim: bool = False,
     ) -> Record:
         """Run a stage, unless a complete record of the same fingerprint is there.
 
@@ -76,36 +77,36 @@ class Context:
             name: Stage.
             key: Its fingerprint.
             table: Stage table that it writes, or "" if it writes none.
-            make: Does the work; gives the rows written and details for the record.
+            make: Does the work; gives the rows written and details for the record, of which `table`
+                names the table where it is made by the stage itself.
             rows: Rows it goes over, for progress.
             fitted_on: Rows that a model is fitted on, shown instead of the arrays written.
+            claim: Whether the stage is long enough to claim it, so that a second run that needs
+                the same waits for it.
         """
-        found = self.workspace.complete(name, key)
+        record = self.workspace.complete(name, key)
+        skipped = record is not None
         with self.progress.stage(name, rows, spark=self.spark) as shown:
-            if found is not None:
+            if record is None and claim:
+                with self._claims.hold(
+                    key, run=self.run, stage=name, finished=lambda: self._finished(name, key)
+                ) as by_another:
+                    record, skipped = by_another, by_another is not None
+                    if record is None:
+                        record = self._make(name, key, table, make, shown)
+            elif record is None:
+                record = self._make(name, key, table, make, shown)
+            if skipped:
+                self.workspace.record_reuse(record, self.run)
                 shown.skip("already complete")
-                record = found
             else:
-                began = time.monotonic()
-                written, detail = make(shown)
-                seconds = time.monotonic() - began
-                record = self.workspace.record(
-                    run=self.run,
-                    stage=name,
-                    fingerprint=key,
-                    table=table,
-                    rows=written,
-                    seconds=seconds,
-                    detail=detail,
-                    later=self.gather,
-                )
-                shown.done(rows=written if fitted_on is None else fitted_on)
+                shown.done(rows=record.rows if fitted_on is None else fitted_on)
         summary = StageSummary(
             name=name,
-            seconds=0.0 if found else record.seconds,
+            seconds=0.0 if skipped else record.seconds,
             rows=record.rows if fitted_on is None else fitted_on,
-            skipped=found is not None,
-            note="" if found else shown.note,
+            skipped=skipped,
+            note="" if skipped else shown.note,
         )
         self.stages.append(summary)
         self.tracker.stage(
@@ -114,6 +115,42 @@ class Context:
             )
         )
         return record
+
+    @property
+    def _claims(self) -> StageClaims:
+        return StageClaims(self.workspace, self.settings.concurrency, self.progress.say)
+
+    def _finished(self, name: str, key: str) -> Record | None:
+        """Look whether another run has completed a stage in the meantime."""
+        self.workspace.reload()
+        return self.workspace.complete(name, key)
+
+    def _make(
+        self,
+        name: str,
+        key: str,
+        table: str,
+        make: Callable[[StageProgress], tuple[int, dict[str, Any]]],
+        shown: StageProgress,
+    ) -> Record:
+        """Do the work of a stage and record it."""
+        began = time.monotonic()
+        try:
+            written, detail = make(shown)
+        except BaseException:
+            # No record of another stage may name what this one has left.
+            self.workspace.abandon()
+            raise
+        return self.workspace.record(
+            run=self.run,
+            stage=name,
+            fingerprint=key,
+            table=str(detail.pop("table", table)),
+            rows=written,
+            seconds=time.monotonic() - began,
+            detail=detail,
+            later=self.gather,
+        )
 
     def ahead(self, stage: str, key: str, work: Callable[[], T]) -> Callable[[], T]:
         """Begin what a stage will need beside what is done before it; see `engine.ahead`.
@@ -124,16 +161,11 @@ class Context:
 
     def recorded(self, stage: str, key: str) -> bool:
         """Tell whether a record says that a stage is complete; its rows are not looked at."""
-        return any(r.stage == stage and r.fingerprint == key for r in self.workspace.records())
+        return bool(self.workspace.recorded(stage, key))
 
     def write_small(self, table: str, rows: pa.Table, *, key: str, stage: str) -> int:
-        """Write a small table from the driver; gives its rows. See `Workspace.write_arrow`.
-
-        In a run that gathers its records, the commit is made beside what comes next.
-        """
-        return self.workspace.write_arrow(
-            table, rows, fingerprint=key, run=self.run, stage=stage, later=self.gather
-        )
+        """Write a small table from the driver; gives its rows. See `Workspace.write_arrow`."""
+        return self.workspace.write_arrow(table, rows, fingerprint=key, run=self.run, stage=stage)
 
     def write_chunks(
         self,

@@ -1,9 +1,8 @@
-"""Passes of a fit as versions of the centroids table.
+"""Passes of a fit in the centroids table.
 
-A state is the rows of side `fit` under the fit's own fingerprint: a commit replaces them, so that
-the table's history holds the passes, and a reader that goes by a run's record (the fingerprint of
-the published clusters) never meets a half-fitted one. A fit that was killed goes on from there; so
-does an update on new data.
+A state is the rows of side `fit` under the fit's own fingerprint, each pass an attempt of its own.
+The record of the fit names the last one; until it is written, a record of each pass does, so that
+a fit that was killed goes on from there, and no reader meets a half-fitted one.
 """
 
 from __future__ import annotations
@@ -55,14 +54,30 @@ def save_state(ctx: Context, state: KMeansState, key: str) -> int:
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     rows = centroid_rows(SIDE, {**columns, "state": text})
     stage = f"fit, pass {state.passes}"
-    return ctx.write_small("centroids", rows, key=key, stage=stage)
+    written = ctx.write_small("centroids", rows, key=key, stage=stage)
+    if not state.finished:
+        (token,) = ctx.workspace.attempts("centroids", key)
+        ctx.workspace.record(
+            run=ctx.run,
+            stage=stage,
+            fingerprint=f"{key}-pass-{state.passes}",
+            table="centroids",
+            rows=written,
+            seconds=0.0,
+            detail={"chunk_of": key, "chunk": str(state.passes), "token": token},
+            only=(),
+        )
+    return written
 
 
 def load_state(workspace: Workspace, key: str) -> KMeansState | None:
     """Return the last pass that a fit committed, None where there is none."""
-    # A fit that was never begun left nothing to look for.
-    if not workspace.may_hold("centroids", key):
-        return None
+    if not workspace.holds("centroids", key):
+        passes = [r for r in workspace.records() if r.is_chunk and r.detail["chunk_of"] == key]
+        if not passes:
+            return None
+        last = max(passes, key=lambda r: int(r.detail["chunk"]))
+        workspace.name_attempts("centroids", key, [last.detail["token"]])
     rows = workspace.read_arrow("centroids", key, _MOST, "centroids of a fit")
     if not rows.num_rows:
         return None

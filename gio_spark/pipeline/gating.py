@@ -25,6 +25,7 @@ from gio_spark.pipeline.ground import Ground
 from gio_spark.pipeline.measure import beside, counted, measured
 from gio_spark.pipeline.places import local_folder, report_folder
 from gio_spark.pipeline.proxy import proxy_scores, told
+from gio_spark.pipeline.publishing import find_candidate, refreshes_of
 from gio_spark.pipeline.refresh import _newest_run as newest_run
 from gio_spark.pipeline.steer import judge, thresholds_for
 from gio_spark.report.gate import render_gate
@@ -161,12 +162,11 @@ def _record(workspace: Workspace, settings: RunSettings, run_id: str | None) -> 
 
 def _stored(workspace: Workspace, record: Record) -> dict[str, Any]:
     """Return the newest verdict of a run: its own, or that of its last refresh or gate."""
-    later = [
-        r.detail["gate"]
-        for r in workspace.records(record.run)
-        if r.stage == "refresh metrics" and r.detail.get("gate")
-    ]
-    return later[-1] if later else record.detail.get("gate") or {}
+    for refresh in reversed(refreshes_of(workspace, record.run)):
+        measured_rows = workspace.recorded("refresh metrics", refresh.fingerprint)
+        if measured_rows and measured_rows[-1].detail.get("gate"):
+            return dict(measured_rows[-1].detail["gate"])
+    return record.detail.get("gate") or {}
 
 
 def _source(facts: Mapping[str, Any]) -> str:
@@ -192,7 +192,7 @@ def _measure_ways(
 
     The other ways choose inside cells by hash alone.
     """
-    refreshes = tuple(r.fingerprint for r in workspace.records(record.run) if r.stage == "refresh")
+    refreshes = tuple(r.fingerprint for r in refreshes_of(workspace, record.run))
     ground = Ground.of_record(workspace, settings, record, refreshes)
     if refreshes or ground.owns:
         resolved = prepare.pin_views(spark, workspace, settings)
@@ -200,7 +200,7 @@ def _measure_ways(
         ground = ground.with_inputs(inputs)
         if refreshes:
             ground = replace(ground, present=inputs["pool"].rows.select("id"))
-    selected = workspace.read("selected", record.run, key="gio_run")
+    selected = workspace.read_table(find_candidate(workspace, record.run).table)
     ids = selected.select(F.col("gio_id").alias("id"))
     count = int(ids.count())
     if count == 0:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,9 +140,7 @@ class Ground:
         if not keep_fingerprint:
             rows = rows.drop("fingerprint")
         if vectors:
-            found = ws.read_all("embeddings").where(
-                F.col("fingerprint").isin(list(self.embeddings[side]))
-            )
+            found = rows_of_keys(ws, "embeddings", self.embeddings[side])
             found = found.where(F.col("reason").isNull()).select("id", "vector", "content_hash")
             rows = rows.join(found, "id", "inner")
         own = self._own(side)
@@ -157,8 +155,7 @@ class Ground:
         return gone if keep_fingerprint else gone.drop("fingerprint")
 
     def _assigned(self, side: str) -> DataFrame:
-        keys = list(self.assignments[side])
-        rows = self.workspace.read_all("assignments").where(F.col("fingerprint").isin(keys))
+        rows = rows_of_keys(self.workspace, "assignments", self.assignments[side])
         if self.source is None or not self._tells_sources(side):
             return rows
         return rows.where(F.coalesce("source", F.lit("")) == F.lit(self.source))
@@ -226,3 +223,18 @@ class Ground:
     def with_inputs(self, inputs: Mapping[str, Input]) -> Ground:
         """Return the same with opened inputs."""
         return replace(self, inputs=dict(inputs))
+
+
+def rows_of_keys(ws: Workspace, table: str, keys: Sequence[str]) -> DataFrame:
+    """Rows of several stages of one table; `fingerprint` tells which.
+
+    Raises:
+        InputError: Retention has taken the rows of one away.
+    """
+    gone = [key for key in keys if not ws.holds(table, key)]
+    if gone:
+        raise InputError(
+            f"{ws.place(table)} no longer holds the rows of this run (retention.runs says how "
+            "many runs stay). Run `gio-spark run` again."
+        )
+    return reduce(lambda one, other: one.unionByName(other), [ws.read(table, k) for k in keys])

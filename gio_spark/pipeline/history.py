@@ -25,7 +25,7 @@ def history(spark: SparkSession, location: str) -> list[Record]:
         and not is_remote_path(location)
         and not Path(absolute(location)).exists()
     )
-    records = [] if nowhere else Workspace(spark, location).records()
+    records = [] if nowhere else Workspace(spark, location, writable=False).records()
     if not records:
         raise InputError(
             f"No runs are recorded in the workspace {location}. Give the workspace of the run: "

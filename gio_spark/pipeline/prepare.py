@@ -34,7 +34,12 @@ if TYPE_CHECKING:
     from gio_spark.settings.gime import GimeSettings
 
 # Settings that change how a run is done, shown or recorded, not what it selects.
-_OUTSIDE = {"tracking", "report", "engine", "workspace", "evaluate", "chunk_rows", "inputs"}
+OUTSIDE = frozenset(
+    {
+        "tracking", "report", "engine", "workspace", "evaluate", "chunk_rows", "inputs", "name",
+        "publish", "retention", "concurrency",
+    }
+)  # fmt: skip
 # How inputs are pinned says nothing of what was read; their versions do.
 _PINNING: dict[str, Any] = {
     "pool": {"verify"},
@@ -46,16 +51,21 @@ _ADDED = frozenset(
     ("gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_run", "gio_input_version")
 )
 _ODD = frozenset(" ,;{}()\n\t=")
+_SNAPSHOT = "snapshot"
 # Vectors whose length is looked at before a run.
 _LOOKED_AT = 100
 
 
+def identity(settings: RunSettings) -> dict[str, Any]:
+    """Settings that decide what a run selects, as plain values."""
+    outside = {**dict.fromkeys(OUTSIDE, True), **_PINNING}
+    return settings.model_dump(mode="json", exclude=outside)
+
+
 def run_id(settings: RunSettings, pins: dict[str, Pin], embedder: str) -> str:
     """Name a run after its settings and the versions it reads: the same again is the same run."""
-    outside = {**dict.fromkeys(_OUTSIDE, True), **_PINNING}
-    asked = settings.model_dump(mode="json", exclude=outside)
     versions = {name: (pin.table_id, pin.version) for name, pin in pins.items()}
-    return "run-" + fingerprint("run", asked, versions, embedder)[:12]
+    return "run-" + fingerprint("run", identity(settings), versions, embedder)[:12]
 
 
 def names(settings: RunSettings) -> dict[str, InputSettings]:
@@ -300,9 +310,27 @@ def pin_views(spark: SparkSession, workspace: Workspace, settings: RunSettings) 
 
 
 def snapshot(workspace: Workspace, frame: DataFrame) -> str:
-    """Write a frame once into the workspace, named by its content, and return its place."""
-    place = workspace.place(f"snapshot_{frame_digest(frame)}")
-    name = place.rsplit(".", 1)[-1] if workspace.in_catalog else place.rsplit("/", 1)[-1]
-    if not workspace.exists(name):
-        workspace.write_plain(name, frame)
-    return place
+    """Write a frame once into the workspace, known by its content, and return its place."""
+    stored = _stored_snapshot(workspace, frame_digest(frame))
+    if stored:
+        return stored
+    table = workspace.write_snapshot(frame)
+    # What was written is what counts: a view may show other rows by now.
+    rows = workspace.read_table(table)
+    digest = frame_digest(rows)
+    stored = _stored_snapshot(workspace, digest)
+    if stored:
+        workspace.store.drop(table)
+        return stored
+    workspace.record(
+        run="", stage=_SNAPSHOT, fingerprint=digest, table=table, rows=int(rows.count()),
+        seconds=0.0, only=(),
+    )  # fmt: skip
+    return workspace.place(table)
+
+
+def _stored_snapshot(workspace: Workspace, digest: str) -> str:
+    for record in reversed(workspace.recorded(_SNAPSHOT, digest)):
+        if workspace.store.exists(record.table, look=True):
+            return workspace.place(record.table)
+    return ""

@@ -14,7 +14,7 @@ from gio_spark.pipeline.clusters import Codebook
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
 from gio_spark.pipeline.vectors import Side, targets_of, vectors_of
-from gio_spark.tables import WHOLE, Chunk, quoted_column
+from gio_spark.tables import WHOLE, Chunk, chunks_for, quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -119,7 +119,7 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook, begun: Begun) ->
         ctx.caution("density ratio", text, "See the calibration plot; or use exact_count.")
     key = fingerprint("scores", model_key, book.assignments["pool"])
 
-    chunks = ws.chunks("assignments", book.assignments["pool"])
+    chunks = chunks_for(sides["pool"].usable, ctx.settings.chunk_rows)
 
     def rated(chunk: Chunk) -> DataFrame:
         model = explode.RatioModel.from_arrays(arrays)
@@ -148,9 +148,9 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook, begun: Begun) ->
             stage="score pool",
             expected=int(book.stats.rows.sum()),
         )
-        return rows, {"chunks": chunks}
+        return rows, {}
 
-    ctx.stage("score pool", key, "scores", apply, rows=sides["pool"].usable)
+    ctx.stage("score pool", key, "scores", apply, rows=sides["pool"].usable, claim=True)
     return Ratio(key, model_key, kind, facts)
 
 

@@ -17,29 +17,49 @@ from gio_spark.engine import bounded, describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError, TooManyBadRowsError
 from gio_spark.pipeline import prepare, vectors
+from gio_spark.pipeline.choose import write_candidate
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.fits import fitted_state
 from gio_spark.pipeline.gate import gate_facts
+from gio_spark.pipeline.ground import rows_of_keys
+from gio_spark.pipeline.publishing import (
+    REFRESH,
+    Publication,
+    audit_and_publish,
+    find_candidate,
+    is_audited,
+    publish_audited,
+    refreshes_of,
+)
 from gio_spark.pipeline.pull import Order, to_choose_from
 from gio_spark.pipeline.series import in_series, measure_refresh
 from gio_spark.pipeline.store import load_arrays
 from gio_spark.pipeline.strata import kept_by_source
 from gio_spark.pipeline.vectors import content_columns
 from gio_spark.settings.run import RunSettings
-from gio_spark.tables import Input, Record, Workspace, open_input, pin_input, quoted_column
+from gio_spark.tables import (
+    Input,
+    Pin,
+    Record,
+    StageClaims,
+    Workspace,
+    open_input,
+    pin_input,
+    quoted_column,
+    try_to_prune,
+)
 from gio_spark.tracking import NullTracker
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from gio_spark.engine.progress import Stage as StageProgress
-
-ADDED = ("gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_input_version")
+    from gio_spark.settings.inputs import InputSettings
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh changed; counts of rows, the gate's verdict, metrics that drifted."""
+    """What a refresh changed: counts of rows, the gate's verdict, drift, what is published."""
 
     run_id: str
     new_rows: int
@@ -52,6 +72,7 @@ class Refreshed:
     did_work: bool
     gate: dict[str, Any] | None = None
     drifted: tuple[str, ...] = ()
+    publication: Publication | None = None
 
 
 def refresh(
@@ -78,44 +99,99 @@ def refresh(
     pool_now = prepare.pin_views(spark, workspace, settings).pool
     pin = pin_input(spark, pool_now, "pool")
     ctx = Context(spark, settings, workspace, base.run, progress, NullTracker())
-    newest = _last(workspace, base.run)
-    if newest is None and base.detail["versions"]["pool"] == pin.version:
+    claims = StageClaims(workspace, settings.concurrency, progress.say)
+    claimed = fingerprint("refresh", base.run)
+    with claims.hold(claimed, run=base.run, stage="refresh", finished=lambda: _look(workspace)):
+        return _refresh(ctx, base, pool_now, pin)
+
+
+def _look(workspace: Workspace) -> None:
+    """See what another refresh has recorded in the meantime."""
+    workspace.reload()
+
+
+def _refresh(ctx: Context, base: Record, pool_now: InputSettings, pin: Pin) -> Refreshed:
+    """Follow the pool, judge what came of it, and publish it where it passes."""
+    workspace, settings = ctx.workspace, ctx.settings
+    chain = refreshes_of(workspace, base.run)
+    newest = chain[-1] if chain else None
+    if newest is None and _is_same(base.detail["versions"]["pool"], base.detail, pin):
+        candidate = find_candidate(workspace, base.run)
+        publication = publish_audited(workspace, settings, candidate, ctx.progress.say)
         count = base.rows
-        return Refreshed(base.run, 0, 0, 0, count, 0, 0, count, did_work=False)
-    nothing_new = newest is not None and newest.detail["version"] == pin.version
+        return Refreshed(
+            base.run, 0, 0, 0, count, 0, 0, count, did_work=False, publication=publication
+        )
+    nothing_new = newest is not None and _is_same(newest.detail["version"], newest.detail, pin)
     if newest is not None and nothing_new:
         key = newest.fingerprint
-        # A refresh that died between its rows and its metrics left the series without its entry.
-        if not settings.gime.on_refresh or in_series(workspace, base, key):
-            return Refreshed(**{**newest.detail["counts"], "did_work": False})
+        # A refresh that died between its rows and its audit goes on with what is missing.
+        measured_rows = not settings.gime.on_refresh or in_series(workspace, base, key)
+        candidate = find_candidate(workspace, base.run)
+        if measured_rows and is_audited(workspace, settings, candidate):
+            publication = publish_audited(workspace, settings, candidate, ctx.progress.say)
+            counts = {**newest.detail["counts"], "did_work": False}
+            return Refreshed(**counts, publication=publication)
+        before, number = newest.detail["before"], newest.detail["number"]
     else:
         # The refresh before is part of the key: a pool may go back to files it had once.
         before = "" if newest is None else newest.fingerprint
+        number = 1 if newest is None else newest.detail["number"] + 1
         key = fingerprint("refresh", base.run, pin.table_id, pin.version, before)
-    pool = open_input(spark, pool_now, settings.pool_columns(), "pool", pin)
-    refreshed: dict[str, Any] = {}
+    pool = open_input(ctx.spark, pool_now, settings.pool_columns(), "pool", pin)
+    counts = {}
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        made = _apply(ctx, base, pool, key)
-        refreshed.update(made)
-        return made["after"], {"counts": {**made, "run_id": base.run}, "version": pin.version}
+        table, made = _apply(ctx, base, pool, key)
+        pool.recheck()
+        counts.update(made)
+        return made["after"], {
+            "counts": {**made, "run_id": base.run},
+            "version": pin.version,
+            "table_id": pin.table_id,
+            "before": before,
+            "number": number,
+            "table": table,
+        }
 
-    record = ctx.stage("refresh", key, "", make, rows=pool.count)
-    pool.recheck()
-    refreshed = refreshed or {k: v for k, v in record.detail["counts"].items() if k != "run_id"}
+    record = ctx.stage(REFRESH, key, "", make, rows=pool.count)
+    counts = counts or {k: v for k, v in record.detail["counts"].items() if k != "run_id"}
+    problems: list[str] = []
+    judged = None
     if settings.gime.on_refresh:
         judged = measure_refresh(ctx, base, pool, key)
-        refreshed |= {"gate": judged.gate, "drifted": judged.drifted}
-    return Refreshed(run_id=base.run, did_work=True, **refreshed)
+        if judged.gate is not None and not judged.gate["passed"]:
+            problems.append("the gate fails: " + judged.gate["why"].replace("\n", " "))
+        if judged.drifted and settings.publish.on_drift == "hold":
+            problems.append("metrics drifted: " + ", ".join(judged.drifted))
+    candidate = find_candidate(workspace, base.run)
+    publication = audit_and_publish(workspace, settings, candidate, problems, ctx.progress.say)
+    problem = try_to_prune(workspace, settings.retention)
+    if problem:
+        ctx.progress.say(f"retention: {problem}")
+    return Refreshed(
+        run_id=base.run,
+        did_work=True,
+        gate=judged.gate if judged else None,
+        drifted=judged.drifted if judged else (),
+        publication=publication,
+        **counts,
+    )
+
+
+def _is_same(version: str, detail: dict[str, Any], pin: Pin) -> bool:
+    """Whether a record was made from the table and version that is pinned now.
+
+    A table that was dropped and made again may have the same version number.
+    """
+    return bool(version == pin.version and detail.get("table_id", pin.table_id) == pin.table_id)
 
 
 def _newest_run(workspace: Workspace, settings: RunSettings) -> Record:
     """Return the newest finished run with the same settings, pinned versions aside."""
-    outside = {"engine", "tracking", "report", "workspace", "chunk_rows"}
-    wanted = settings.model_dump(mode="json", exclude=outside)
+    wanted = prepare.identity(settings)
     for record in reversed([r for r in workspace.records() if r.stage == "run"]):
-        found = {k: v for k, v in record.detail["settings"].items() if k not in outside}
-        if found == wanted:
+        if record.detail["identity"] == wanted:
             return record
     raise InputError(
         f"No finished run of this configuration is in the workspace {workspace.location}. "
@@ -123,19 +199,14 @@ def _newest_run(workspace: Workspace, settings: RunSettings) -> Record:
     )
 
 
-def _last(workspace: Workspace, run: str) -> Record | None:
-    found = [r for r in workspace.records(run) if r.stage == "refresh"]
-    return found[-1] if found else None
-
-
-def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
-    """Embed, assign and judge new rows; write the selection anew in one commit."""
+def _apply(ctx: Context, base: Record, pool: Input, key: str) -> tuple[str, dict[str, int]]:
+    """Embed, assign and judge new rows; write the selection anew as a table of its own."""
     keys = base.detail["keys"]
     ws = ctx.workspace
     # Everything that was ever embedded for this run: its first pool and earlier refreshes.
-    earlier = [r.fingerprint for r in ws.records(base.run) if r.stage == "refresh"]
-    seen_keys = [keys["embeddings"]["pool"], *earlier]
-    seen = ws.read_all("embeddings").where(F.col("fingerprint").isin(seen_keys)).select("id")
+    earlier = [r.fingerprint for r in refreshes_of(ws, base.run)]
+    earlier = [k for k in earlier if k != key]
+    seen = rows_of_keys(ws, "embeddings", [keys["embeddings"]["pool"], *earlier]).select("id")
     seen = seen.distinct()
     # A refresh that was interrupted after its embeddings were written starts over with the same
     # fingerprint, so its own rows never count as seen.
@@ -147,7 +218,7 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
             f"{[embedder.name, embedder.revision]}: set embed.name and embed.revision to the "
             "run's, or run again."
         )
-    state = load_arrays(ws, _embed_fit_key(ctx, base)) if embedder.needs_fit else {}
+    state = load_arrays(ws, keys["embed_fit"]) if embedder.needs_fit else {}
     if embedder.needs_fit:
         embedder = embedder.with_state(state)
     out = embed.embed(
@@ -178,7 +249,7 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
         stage="refresh",
         expected=new_rows - bad_rows,
     )
-    before = ws.read("selected", base.run, key="gio_run")
+    before = ws.read_table(find_candidate(ws, base.run).table)
     had = before.count()
     # What was taken stays taken; what was not, or was gone for a while, is judged by the plan.
     if keys["ratio"]:
@@ -186,23 +257,11 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
     kept = _kept(ctx, base, [*earlier, key])
     kept = kept.join(before.select(F.col("gio_id").alias("id")), "id", "left_anti")
     kept = kept.join(pool.rows.select("id"), "id", "left_semi")
-    added_rows = explode.materialise(
-        pool.rows,
-        kept,
-        expected=pool.count,
-        settings=ctx.settings.explode,
-        columns={"gio_input_version": pool.version},
-    )
-    own = [] if ctx.settings.explode.output == "ids" else pool.own(added_rows)
     stay = before.join(pool.rows.select(F.col("id").alias("gio_id")), "gio_id", "left_semi")
-    added = added_rows.select(*own, *ADDED)
-    names = [quoted_column(c) for c in added.columns]
-    both = stay.select(*names).unionByName(added)
     stayed = stay.count()
-    # One commit replaces the selection: readers see the old one or the new one.
-    after = ws.write("selected", both, fingerprint=base.run, run=ctx.run, stage="refresh")
+    table, after = write_candidate(ctx, pool, kept, expected=pool.count, stays=stay)
     gone = seen.join(pool.rows.select("id"), "id", "left_anti").count()
-    return {
+    return table, {
         "new_rows": new_rows,
         "gone_rows": gone,
         "bad_rows": bad_rows,
@@ -211,15 +270,6 @@ def _apply(ctx: Context, base: Record, pool: Input, key: str) -> dict[str, int]:
         "dropped": had - stayed,
         "after": after,
     }
-
-
-def _embed_fit_key(ctx: Context, base: Record) -> str:
-    """Return the fingerprint of the embedder's fitted state of the run."""
-    found = [r for r in ctx.workspace.records() if r.stage == "embed-fit"]
-    own = [r for r in found if r.run == base.run] or found
-    if not own:
-        raise InputError("The run's fitted embedder is gone from `models`; run `gio-spark run`.")
-    return own[-1].fingerprint
 
 
 def _judge(ctx: Context, pool: Input, written: DataFrame, new_rows: int) -> int:
@@ -266,7 +316,7 @@ def _kept(ctx: Context, base: Record, refreshes: list[str]) -> DataFrame:
     plan = bounded(ws.read("plan", base.detail["plan_key"]), 1 << 20, "clusters").to_pandas()
 
     def ever(table: str, first: str) -> DataFrame:
-        return ws.read_all(table).where(F.col("fingerprint").isin([first, *refreshes]))
+        return rows_of_keys(ws, table, [first, *refreshes])
 
     assigned = ever("assignments", keys["assignments"]["pool"])
     scores = ever("scores", keys["scores"]) if keys["ratio"] else None

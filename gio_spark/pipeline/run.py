@@ -30,9 +30,15 @@ from gio_spark.pipeline import (
 from gio_spark.pipeline.context import Context
 from gio_spark.pipeline.describe import Seen, look, look_before, report_data
 from gio_spark.pipeline.places import local_folder, report_folder
+from gio_spark.pipeline.publishing import (
+    SELECT,
+    Publication,
+    audit_and_publish,
+    selection_of_run,
+)
 from gio_spark.settings.load import build
 from gio_spark.settings.run import RunSettings, parse_budget
-from gio_spark.tables import STAGE_TABLES, Record, Workspace, prune
+from gio_spark.tables import STAGE_TABLES, Record, Workspace, try_to_prune
 from gio_spark.tracking import TrackedInput, tracker
 
 if TYPE_CHECKING:
@@ -51,14 +57,16 @@ class Curation:
     """What a run gave.
 
     Attributes:
-        selected: The selected rows: the pool's own columns and gio_id, gio_cluster, gio_reason,
-            gio_log_ratio, gio_run, gio_input_version.
+        selected: The rows that this run selected, published or not: the pool's own columns and
+            gio_id, gio_cluster, gio_reason, gio_log_ratio, gio_input_version, gio_run.
         plan: One row per cluster: rows, take, target_mass, order, divergence_after, threshold.
         summary: Figures of the run, plain values.
         report: Path of the HTML report; None where none was written.
         run_id: Id of the run.
         tables: Stage table -> place.
         did_work: False when everything was complete already.
+        publication: Under which name and number the selection was published, or why it was not;
+            None where the run stopped before.
     """
 
     selected: DataFrame
@@ -68,6 +76,7 @@ class Curation:
     run_id: str
     tables: dict[str, str]
     did_work: bool = field(default=True)
+    publication: Publication | None = None
 
 
 def curate(
@@ -145,7 +154,9 @@ def run(
     finished = workspace.complete("run", run_id)
     if finished is not None and until != learn.STAGE and _still_there(workspace, run_id):
         progress.say(f"{run_id}: nothing to do, all stages are complete.")
-        return _load(workspace, finished, did_work=False)
+        curation = _load(workspace, finished, did_work=False)
+        publication = _publish(workspace, settings, finished, progress)
+        return replace(curation, publication=publication)
     ctx = Context(spark, settings, workspace, run_id, progress, watch, gather=True)
     inputs = prepare.open_all(spark, resolved, pins)
     watch.start(
@@ -222,7 +233,9 @@ def _stages(
     metrics = measure.measure(ctx, sides, book, selected, rows)
     if seen is None:
         return _partial(ctx, chosen, selected)
-    return _finish(ctx, sides, book, chosen, selected, rows, metrics, seen, started, embedder)
+    return _finish(
+        ctx, sides, book, chosen, selected, rows, metrics, seen, started, embedder, fit_key
+    )
 
 
 def _finish(
@@ -236,6 +249,7 @@ def _finish(
     seen: Seen,
     started: datetime,
     embedder: Embedder,
+    fit_key: str,
 ) -> Curation:
     """Render the report, record the run, prune row tables that no recent run uses."""
     from gio_spark.report.render import render
@@ -256,6 +270,7 @@ def _finish(
     facts = chosen.facts
     summary = {
         "run": ctx.run,
+        "name": ctx.settings.published_name(),
         "engine": describe(ctx.spark).line(),
         "embedder": [embedder.name, embedder.revision],
         "sides": {n: s.usable for n, s in sides.items()},
@@ -276,6 +291,7 @@ def _finish(
         "gate": judged,
         "quarantine": {n: s.bad for n, s in sides.items()},
         "versions": {n: s.source.version for n, s in sides.items()},
+        "table_id": sides["pool"].source.table_id,
         "inputs": {n: s.source.location for n, s in sides.items()},
         "cautions": [[c.name, c.text, c.action] for c in ctx.cautions],
         "stages": [[s.name, round(s.seconds, 2), s.rows, s.skipped] for s in ctx.stages],
@@ -283,6 +299,7 @@ def _finish(
         "plan_key": chosen.key,
         "keys": {
             "embeddings": {n: s.key for n, s in sides.items()},
+            "embed_fit": fit_key,
             "fit": book.key,
             "centroids": book.published,
             "assignments": book.assignments,
@@ -290,6 +307,7 @@ def _finish(
             "ratio": chosen.ratio.model_key if chosen.ratio else "",
         },
         "settings": ctx.settings.model_dump(mode="json"),
+        "identity": prepare.identity(ctx.settings),
         "started": started.isoformat(),
         "seconds": (datetime.now(timezone.utc) - started).total_seconds(),
     }
@@ -303,11 +321,24 @@ def _finish(
         seconds=(datetime.now(timezone.utc) - began).total_seconds(),
         detail=summary,
     )
-    # What can be computed again goes with time; what a run has chosen is its user's.
-    used = [*summary["keys"]["embeddings"].values(), *book.assignments.values()]
-    for table in ("embeddings", "assignments", "scores"):
-        prune(ctx.workspace, table, [*used, summary["keys"]["scores"]])
-    return _load(ctx.workspace, record, did_work=any(not s.skipped for s in ctx.stages))
+    curation = _load(ctx.workspace, record, did_work=any(not s.skipped for s in ctx.stages))
+    publication = _publish(ctx.workspace, ctx.settings, record, ctx.progress)
+    problem = try_to_prune(ctx.workspace, ctx.settings.retention)
+    if problem:
+        ctx.progress.say(f"retention: {problem}")
+    return replace(curation, publication=publication)
+
+
+def _publish(
+    workspace: Workspace, settings: RunSettings, record: Record, progress: Progress
+) -> Publication:
+    """Audit the selection of a finished run and publish it, or find that this was done."""
+    candidate = selection_of_run(workspace, record.run)
+    verdict = record.detail["gate"]
+    problems = []
+    if verdict is not None and not verdict["passed"]:
+        problems.append("the gate fails: " + verdict["why"].replace("\n", " "))
+    return audit_and_publish(workspace, settings, candidate, problems, progress.say)
 
 
 def _track(ctx: Context, summary: dict[str, Any], chosen: choose.Chosen, page: Path) -> None:
@@ -331,22 +362,27 @@ def _track(ctx: Context, summary: dict[str, Any], chosen: choose.Chosen, page: P
 
 
 def _still_there(workspace: Workspace, run_id: str) -> bool:
-    return workspace.complete("select rows", run_id) is not None
+    return workspace.complete(SELECT, run_id) is not None
 
 
 def _load(workspace: Workspace, record: Record, *, did_work: bool) -> Curation:
     summary = record.detail
     page = Path(summary["report"])
+    selected = selection_of_run(workspace, record.run).table
     plan = workspace.read_arrow("plan", summary["plan_key"], 1 << 20, "clusters of the plan")
     return Curation(
-        selected=workspace.read("selected", record.run, key="gio_run"),
+        selected=workspace.read_table(selected),
         plan=plan.to_pandas().sort_values("cluster", ignore_index=True),
         summary=summary,
         report=page if page.exists() else None,
         run_id=record.run,
-        tables={t: workspace.place(t) for t in STAGE_TABLES if workspace.exists(t)},
+        tables={**_places(workspace), "selected": workspace.place(selected)},
         did_work=did_work,
     )
+
+
+def _places(workspace: Workspace) -> dict[str, str]:
+    return {t: workspace.place(t) for t in STAGE_TABLES if workspace.exists(t)}
 
 
 def _partial(
@@ -354,9 +390,12 @@ def _partial(
 ) -> Curation:
     """Return what a run that stops early has so far; `selected` has no rows before explode."""
     empty = pd.DataFrame()
-    ws = ctx.workspace
+    places = _places(ctx.workspace)
+    if selected is not None:
+        table = selection_of_run(ctx.workspace, ctx.run).table
+        places["selected"] = ctx.workspace.place(table)
     return Curation(
-        selected=ws.read_all("embeddings").limit(0) if selected is None else selected,
+        selected=ctx.spark.createDataFrame([], "gio_id string") if selected is None else selected,
         plan=chosen.plan if chosen else empty,
         summary={
             "run": ctx.run,
@@ -364,6 +403,6 @@ def _partial(
         },
         report=None,
         run_id=ctx.run,
-        tables={t: ws.place(t) for t in STAGE_TABLES if ws.exists(t)},
+        tables=places,
         did_work=any(not s.skipped for s in ctx.stages),
     )

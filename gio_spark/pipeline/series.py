@@ -25,6 +25,7 @@ from gio_spark.pipeline.measure import (
     under_names,
 )
 from gio_spark.pipeline.places import local_folder
+from gio_spark.pipeline.publishing import find_candidate, refreshes_of
 from gio_spark.tracking import tracker
 
 if TYPE_CHECKING:
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
     from gio_spark.tables import Input, Record, Workspace
 
 STAGE = "refresh metrics"
+SERIES = "metric series"
 _SERIES = pa.schema(
     [
+        ("run", pa.string()),
         ("refresh", pa.int64()),
         ("at", pa.timestamp("us", tz="UTC")),
         ("version", pa.string()),
@@ -80,7 +83,7 @@ def measure_refresh(ctx: Context, base: Record, pool: Input, key: str) -> Judged
         key: Fingerprint of the refresh.
     """
     ws = ctx.workspace
-    done = [r.fingerprint for r in ws.records(base.run) if r.stage == "refresh"]
+    done = [r.fingerprint for r in refreshes_of(ws, base.run)]
     ground = Ground.of_record(ws, ctx.settings, base, tuple(done), present=pool.rows.select("id"))
     others = prepare.open_targets(ctx.spark, ws, ctx.settings) if ground.owns else {}
     ground = ground.with_inputs({"pool": pool, **others})
@@ -115,7 +118,7 @@ def _figures(
     pool = bounded(values, MAX_FIGURES, "metrics")
     names = pa.array(["pool"] * pool.num_rows, pa.string())
     pool = pool.set_column(pool.schema.get_field_index("group"), "group", names)
-    selected = ground.workspace.read("selected", base.run, key="gio_run")
+    selected = ground.workspace.read_table(find_candidate(ground.workspace, base.run).table)
     ids = selected.select(F.col("gio_id").alias("id"))
     vectors = steered and ground.vectors
     whole = ground.rows("pool", vectors=vectors)
@@ -152,8 +155,10 @@ def _pool_states(
 
     every = ground.rows("pool", keep_fingerprint=True)
     mine = key_of(key)
-    earlier = [r for r in ws.records(base.run) if r.stage == STAGE and r.fingerprint != key]
-    known = earlier[-1] if earlier and earlier[-1].fingerprint in done else None
+    measured_before = [
+        ws.recorded(STAGE, k)[-1] for k in done if k != key and ws.recorded(STAGE, k)
+    ]
+    known = measured_before[-1] if measured_before else None
     stored_key = "" if known is None else key_of(known.fingerprint)
     if known is None or not _same_version(ws, stored_key, ground, constants):
         ws.write("metric_states", states(every), fingerprint=mine, run=ctx.run, stage=STAGE)
@@ -192,24 +197,22 @@ def _same_version(ws: Workspace, key: str, ground: Ground, constants: gime.Const
 
 def in_series(ws: Workspace, base: Record, key: str) -> bool:
     """Say whether a refresh has its entry in the series of its run's metrics."""
-    if ws.complete(STAGE, key) is None or not ws.exists("metric_series"):
-        return False
-    numbers = ws.read("metric_series", base.run).where(F.col("refresh") == _number(ws, base, key))
-    return int(numbers.limit(1).count()) > 0
+    return ws.complete(STAGE, key) is not None and ws.complete(SERIES, key) is not None
 
 
 def _number(ws: Workspace, base: Record, key: str) -> int:
     """Return which refresh of a run this is; 0 is the run itself."""
-    keys = [r.fingerprint for r in ws.records(base.run) if r.stage == "refresh"]
+    keys = [r.fingerprint for r in refreshes_of(ws, base.run)]
     return 1 + keys.index(key) if key in keys else 0
 
 
 def write_series(ws: Workspace, base: Record) -> pd.DataFrame:
     """Write the time series of a run's metrics, one refresh after another, with their drift."""
     parts = []
-    records = [r for r in ws.records(base.run) if r.stage in ("metrics", STAGE)]
-    first = [r for r in records if r.stage == "metrics"][-1:]
-    for record in [*first, *(r for r in records if r.stage == STAGE)]:
+    first = [r for r in ws.records(base.run) if r.stage == "metrics"][-1:]
+    later = [ws.recorded(STAGE, r.fingerprint)[-1:] for r in refreshes_of(ws, base.run)]
+    measured_refreshes = [*first, *(r for records in later for r in records)]
+    for record in measured_refreshes:
         # A refresh that was never measured leaves a gap, and no later one takes its number.
         number = _number(ws, base, record.fingerprint)
         figures = stored(ws, record.fingerprint)
@@ -217,6 +220,7 @@ def write_series(ws: Workspace, base: Record) -> pd.DataFrame:
         verdict = base.detail.get("gate") if number == 0 else record.detail.get("gate")
         parts.append(
             robust[["group", "metric", "unit", "direction", "value"]].assign(
+                run=base.run,
                 refresh=number,
                 at=record.finished,
                 version=base.detail["versions"]["pool"]
@@ -228,10 +232,18 @@ def write_series(ws: Workspace, base: Record) -> pd.DataFrame:
     whole = pd.concat(parts, ignore_index=True)
     drifts = [gime.drift(part) for _, part in whole.groupby("group", sort=True)]
     series = pd.concat(drifts, ignore_index=True)[_SERIES.names]
-    ws.write_arrow(
-        "metric_series", pa.Table.from_pandas(series, schema=_SERIES, preserve_index=False),
-        fingerprint=base.run, run=base.run, stage=STAGE,
-    )  # fmt: skip
+    for record in measured_refreshes:
+        if ws.recorded(SERIES, record.fingerprint):
+            continue  # what came later changes nothing of it
+        rows = series[series["refresh"] == _number(ws, base, record.fingerprint)]
+        table = pa.Table.from_pandas(rows, schema=_SERIES, preserve_index=False)
+        ws.write_arrow(
+            "metric_series", table, fingerprint=record.fingerprint, run=base.run, stage=SERIES
+        )
+        ws.record(
+            run=base.run, stage=SERIES, fingerprint=record.fingerprint, table="metric_series",
+            rows=len(rows), seconds=0.0,
+        )  # fmt: skip
     return series
 
 

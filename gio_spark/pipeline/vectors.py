@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
@@ -11,10 +11,16 @@ from pyspark.sql import functions as F
 from gio_spark import embed
 from gio_spark.engine import bounded, spread
 from gio_spark.errors import InputError, TooManyBadRowsError
-from gio_spark.pipeline.commit import Part, SharedCommit
 from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.embedding_changes import (
+    EmbeddingChanges,
+    changed_embeddings,
+    earlier_embeddings,
+    find_changes,
+    unchanged_embeddings,
+)
 from gio_spark.pipeline.store import load_arrays, save_arrays
-from gio_spark.tables import WHOLE, Chunk, chunks_for, values_in
+from gio_spark.tables import WHOLE, Chunk, chunks_for, count_values
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -83,57 +89,99 @@ def to_embed(
     ctx: Context, embedder: embed.Embedder, fit_key: str, inputs: Mapping[str, Input]
 ) -> dict[str, Side]:
     """Return the sides as they will be if every row can be used; for what needs no vectors."""
-    parts = {n: _embedding(ctx, embedder, fit_key, source) for n, source in inputs.items()}
-    return {n: Side(n, s, parts[n].key, s.count, {}) for n, s in inputs.items()}
+    return {
+        n: Side(n, s, _embedding_key(ctx, embedder, fit_key, s), s.ids, {})
+        for n, s in inputs.items()
+    }
 
 
 def embed_sides(
     ctx: Context, embedder: embed.Embedder, fit_key: str, inputs: Mapping[str, Input]
 ) -> dict[str, tuple[Input, str, int]]:
     """Embed the inputs; gives each with the fingerprint of its rows and their number."""
-    parts = {n: _embedding(ctx, embedder, fit_key, source) for n, source in inputs.items()}
-    commit = SharedCommit(ctx, "embeddings", parts)
-
-    def embed_side(name: str, source: Input) -> int:
-        part = parts[name]
-
-        def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-            rows = commit.write(name, shown)
-            source.recheck()
-            return rows, {"side": name, "version": source.version, "chunks": part.chunks}
-
-        return ctx.stage(part.stage, part.key, "embeddings", make, rows=source.count).rows
-
-    return {n: (source, parts[n].key, embed_side(n, source)) for n, source in inputs.items()}
+    return {
+        name: (source, *_embed_side(ctx, embedder, fit_key, source))
+        for name, source in inputs.items()
+    }
 
 
-def _embedding(ctx: Context, embedder: embed.Embedder, fit_key: str, source: Input) -> Part:
-    directed = ["directions"] if ctx.settings.quantize.spherical else []
-    key = fingerprint("embed", embedder_name(embedder), fit_key, source.fingerprint(), *directed)
+def _directions(ctx: Context) -> list[str]:
+    return ["directions"] if ctx.settings.quantize.spherical else []
 
-    def embedded(chunk: Chunk) -> DataFrame:
-        out = embed.embed(
-            spread(chunk.rows(source.rows), "id", source.bytes, source.fullest_share),
-            embedder,
-            columns=source.columns,
-            directions=bool(directed),
-        )
-        return out.select(
+
+def _embedding_key(ctx: Context, embedder: embed.Embedder, fit_key: str, source: Input) -> str:
+    name, directed = embedder_name(embedder), _directions(ctx)
+    return fingerprint("embed", name, fit_key, source.fingerprint(), *directed)
+
+
+def _embed_side(
+    ctx: Context, embedder: embed.Embedder, fit_key: str, source: Input
+) -> tuple[str, int]:
+    """Write the embeddings of an input, on those of its earlier version where there are some."""
+    ws, stage = ctx.workspace, f"embed {source.name}"
+    key = _embedding_key(ctx, embedder, fit_key, source)
+    directed = bool(_directions(ctx))
+    # Which vectors are the same for the same content: those of this embedder, of these columns.
+    same_vectors = fingerprint(
+        "vectors of", embedder_name(embedder), fit_key, source.columns.digest(), directed
+    )
+
+    def rows_of(chunk: Chunk, changes: EmbeddingChanges | None) -> DataFrame:
+        rows = chunk.rows(source.rows)
+        if changes is None:
+            spread_rows = spread(rows, "id", source.bytes, source.fullest_share)
+            out = embed.embed(spread_rows, embedder, columns=source.columns, directions=directed)
+        else:
+            out = changed_embeddings(
+                ws, rows, source, embedder, changes, key=key, directions=directed
+            )
+        out = out.select(
             "*",
             F.lit(source.name).alias("side"),
             F.lit(embedder.name).alias("embedder"),
             F.lit(embedder.revision).alias("embedder_revision"),
             F.lit(source.version).alias("input_version"),
         )
+        if changes is not None and not changes.on_base:
+            unchanged = chunk.rows(unchanged_embeddings(ws, changes, key=key))
+            out = out.unionByName(unchanged.select(*out.columns))
+        return out
 
-    return Part(
-        stage=f"embed {source.name}",
-        key=key,
-        make=embedded,
+    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+        base = earlier_embeddings(ws, stage, same_vectors, source)
+        changes = None
+        if base:
+            changes = find_changes(ctx, source, embedder, base=base, key=key, stage=stage)
+            shown.say(
+                f"{changes.added + changes.changed:,} new or changed rows, {changes.gone:,} gone"
+            )
+        on_base = changes is not None and changes.on_base
+        own = changes.added + changes.changed if changes and on_base else source.ids
         # The number of chunks is no part of the key: the rows are the same.
-        chunks=chunks_for(source.count, ctx.settings.chunk_rows),
-        expected=source.count if source.bad is None else None,
-    )
+        ctx.write_chunks(
+            shown,
+            "embeddings",
+            lambda chunk: rows_of(chunk, changes),
+            count=chunks_for(own, ctx.settings.chunk_rows),
+            key=key,
+            stage=stage,
+            expected=own,
+        )
+        source.recheck()
+        detail: dict[str, Any] = {
+            "side": source.name,
+            "version": source.version,
+            "embedder": same_vectors,
+            "location": source.location,
+        }
+        if changes is not None:
+            detail["changes"] = asdict(changes)
+        if on_base:
+            detail["base"] = {"embeddings": [base, key]}
+        return source.ids, detail
+
+    record = ctx.stage(stage, key, "embeddings", make, rows=source.ids, claim=True)
+    return key, record.rows
 
 
 def set_aside(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict[str, Side]:
@@ -149,7 +197,7 @@ def set_aside(ctx: Context, embedded: dict[str, tuple[Input, str, int]]) -> dict
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         sources = [source for source, _, _ in embedded.values()]
         if all(s.bad is None for s in sources) and not any(
-            values_in(ws, "embeddings", k, "reason") != 0 for _, k, _ in embedded.values()
+            count_values(ws, "embeddings", k, "reason") != 0 for _, k, _ in embedded.values()
         ):
             return 0, {"counts": []}  # the log says that no row has a reason: nothing to look for
         frames: list[DataFrame] = []
@@ -230,9 +278,19 @@ def content_columns(source: Input) -> str:
     return ", ".join(f"{roles.get(c, 'feature')} {c!r}" for c in source.columns.content())
 
 
-def vectors_of(ctx: Context, side: Side, chunk: Chunk = WHOLE) -> DataFrame:
-    """Return the usable rows of a side, or of one chunk: id, vector and what is carried along."""
-    rows = ctx.workspace.read("embeddings", side.key, chunk=chunk)
+def vectors_of(
+    ctx: Context, side: Side, chunk: Chunk = WHOLE, *, only_new: bool = False
+) -> DataFrame:
+    """Return the usable rows of a side, or of one chunk of them: id, vector and what is carried.
+
+    Args:
+        ctx: The run.
+        side: Whose rows.
+        chunk: Which of them.
+        only_new: Only rows that its version brought, not those of an earlier one.
+    """
+    read = ctx.workspace.own_rows if only_new else ctx.workspace.read
+    rows = read("embeddings", side.key, chunk=chunk)
     rows = rows.where(F.col("reason").isNull())
     return rows.select("id", "vector", *CARRIED)
 

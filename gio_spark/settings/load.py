@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,11 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSettings:
         raise ConfigError(f"{file} is not valid YAML: {error}.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{file} must hold keys and values (pool: ..., target: ..., ...).")
-    return build(merge(data, overrides), where=str(file))
+    merged = merge(data, overrides)
+    if merged.get("name") is None:
+        # "curate.yml" -> curate; characters that a name cannot have are replaced.
+        merged["name"] = re.sub(r"[^A-Za-z0-9_.-]", "-", file.stem).lstrip("_.-")[:100] or None
+    return build(merged, where=str(file))
 
 
 def merge(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ SHORTHANDS: dict[str, tuple[str, str]] = {
     "within_cluster": ("explode", "within_cluster"),
 }
 
+PUBLISHED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _TOKENS = re.compile(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([kKmMbBgGtT]?)\s*tokens?\s*")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
@@ -77,9 +78,85 @@ class ReportSettings(StageSettings):
     )
 
 
+class PublishSettings(StageSettings):
+    """When the selection of a run or a refresh becomes what readers of its name get."""
+
+    automatic: bool = Field(
+        True,
+        description=(
+            "Publish a selection that passed its audit; false: only `gio-spark publish RUN` does."
+        ),
+    )
+    on_drift: Literal["tell", "hold"] = Field(
+        "hold",
+        description=(
+            "What a refresh does whose metrics left the range of the refreshes before: tell, or "
+            "hold the selection back (exit code 4)."
+        ),
+    )
+    copy_rows: bool = Field(
+        False,
+        description=(
+            "Also copy each published selection to the table published_NAME, for readers that "
+            "cannot follow the table of publishes."
+        ),
+    )
+
+
+class RetentionSettings(StageSettings):
+    """How long rows stay that can be computed again, and selections that were replaced."""
+
+    runs: int = Field(
+        3,
+        ge=1,
+        description=(
+            "Newest finished runs of each name whose embeddings, assignments and scores stay; "
+            "those of a current or pinned publish stay as well."
+        ),
+    )
+    publishes: int = Field(
+        10,
+        ge=1,
+        description="Newest publishes of each name whose rows stay; pinned ones stay for good.",
+    )
+    hours: float = Field(
+        168.0,
+        ge=0,
+        description=(
+            "Age from which files that no table holds any more are deleted from storage, and from "
+            "which rows of a run that never finished are taken away."
+        ),
+    )
+
+
+class ConcurrencySettings(StageSettings):
+    """What a run does about a stage that another run is computing."""
+
+    wait_minutes: float = Field(
+        60.0,
+        ge=0,
+        description="Minutes to wait for a stage that another run computes; 0: end at once.",
+    )
+    takeover_hours: float = Field(
+        6.0,
+        gt=0,
+        description=(
+            "Age from which the claim of a process on another host counts no more; one of this "
+            "host counts while the process is there."
+        ),
+    )
+
+
 class RunSettings(StageSettings):
     """All settings of `gio-spark run`."""
 
+    name: str | None = Field(
+        None,
+        description=(
+            "Name under which the selection is published; none: that of the configuration file, "
+            "or 'selection'."
+        ),
+    )
     pool: InputSettings = Field(description="The rows to choose from.")
     target: tuple[InputSettings, ...] = Field(
         description="The rows to look like: one input, or several with shares.", min_length=1
@@ -131,6 +208,17 @@ class RunSettings(StageSettings):
         default_factory=lambda: EvaluateSettings(),
         description="The bake-off: which methods `gio-spark evaluate` compares, and by what.",
     )
+    publish: PublishSettings = Field(
+        default_factory=lambda: PublishSettings(),
+        description="When a selection becomes what readers of its name get.",
+    )
+    retention: RetentionSettings = Field(
+        default_factory=lambda: RetentionSettings(), description="What stays, and how long."
+    )
+    concurrency: ConcurrencySettings = Field(
+        default_factory=lambda: ConcurrencySettings(),
+        description="Stages that another run is computing.",
+    )
     quarantine: QuarantineSettings = Field(
         default_factory=lambda: QuarantineSettings(), description="Unusable rows."
     )
@@ -172,11 +260,25 @@ class RunSettings(StageSettings):
                     data[key] = _by_content(given)
         return data
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str | None) -> str | None:
+        if value is not None and not PUBLISHED_NAME.fullmatch(value):
+            raise ValueError(
+                f"{value!r} cannot be the name of a selection: letters, digits, '_', '-' and '.', "
+                "beginning with a letter or a digit, at most 100"
+            )
+        return value
+
     @field_validator("budget", mode="before")
     @classmethod
     def _check_budget(cls, value: Any) -> Any:
         parse_budget(value)
         return value
+
+    def published_name(self) -> str:
+        """Name under which the selection is published."""
+        return self.name or "selection"
 
     def pool_columns(self) -> Columns:
         """Return the roles of the pool's columns."""

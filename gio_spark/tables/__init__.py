@@ -1,27 +1,36 @@
-"""All storage: inputs read and pinned, stage tables written and found again."""
+"""All storage: inputs pinned, stage tables written and found again, selections published."""
 
-from gio_spark.tables.chunks import WHOLE, Chunk, chunks_for, values_in, write_chunks
+from gio_spark.tables.chunks import WHOLE, Chunk, chunks_for, write_chunks
 from gio_spark.tables.inputs import Input, Pin, frame_digest, open_input, pin_input
 from gio_spark.tables.names import quoted, quoted_column
-from gio_spark.tables.prune import prune
+from gio_spark.tables.publish_log import PublishEvent, PublishLog
 from gio_spark.tables.records import Record
-from gio_spark.tables.workspace import STAGE_TABLES, Workspace
+from gio_spark.tables.retention import Pruned, forget, prune, try_to_prune
+from gio_spark.tables.stage_claims import StageClaims
+from gio_spark.tables.workspace import SELECTION, STAGE_TABLES, Workspace, count_values
 
 __all__ = [
+    "SELECTION",
     "STAGE_TABLES",
     "WHOLE",
     "Chunk",
     "Input",
     "Pin",
+    "Pruned",
+    "PublishEvent",
+    "PublishLog",
     "Record",
+    "StageClaims",
     "Workspace",
     "chunks_for",
+    "count_values",
+    "forget",
     "frame_digest",
     "open_input",
     "pin_input",
     "prune",
     "quoted",
     "quoted_column",
-    "values_in",
+    "try_to_prune",
     "write_chunks",
 ]

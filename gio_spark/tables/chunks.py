@@ -1,8 +1,7 @@
-"""Long stages in chunks by hash range of the id: a commit each, so that a death repeats one."""
+"""Long stages in chunks (hash ranges of the id), one commit each: a crash repeats at most one."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -11,11 +10,9 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from gio_spark.engine import bounded, hash53
+from gio_spark.engine import hash53
 from gio_spark.engine.sampling import HASH_RANGE
 from gio_spark.errors import WorkspaceError
-from gio_spark.tables import delta
-from gio_spark.tables.partitions import key_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -25,9 +22,6 @@ if TYPE_CHECKING:
 # Every chunk reads the stage's input once more (a filter on a hash of the id skips no file of it),
 # so more chunks than this would cost more in reading than a death costs in repeating.
 MOST_CHUNKS = 16
-CHUNK = "chunk"
-"""Column of chunked tables, a partition below the fingerprint: other chunks are never opened."""
-
 _SALT = "gio.chunk"
 
 
@@ -45,7 +39,7 @@ class Chunk:
 
     @property
     def label(self) -> str:
-        """Value of the column `chunk`; it names the cut as well, so that two never mix."""
+        """Name of the chunk in records; it names the cut as well, so that two never mix."""
         return f"{self.number:03}-of-{self.of:03}"
 
     def rows(self, df: DataFrame) -> DataFrame:
@@ -77,17 +71,16 @@ def write_chunks(
     expected: int | None = None,
     on_chunk: Callable[[Chunk, int], None] | None = None,
 ) -> int:
-    """Write the rows of a fingerprint in chunks, those that are complete already left alone.
+    """Write the rows of a stage in chunks, those that are complete already left alone.
 
-    A single chunk is one `Workspace.write` and nothing else, and so are all chunks where the table
-    was made before there were any.
+    A single chunk is one `Workspace.write` and nothing else.
 
     Args:
         workspace: Where to.
-        table: One of `CHUNKED`.
+        table: Stage table of rows with an `id`.
         make: Gives the rows of a chunk; rows of all chunks together are those of the stage.
         count: Chunks.
-        fingerprint: Key of the rows, the same whatever the count.
+        fingerprint: Key of the stage, the same whatever the count.
         run: Run that writes.
         stage: Stage that writes.
         expected: Rows that must be there afterwards, where known.
@@ -99,54 +92,44 @@ def write_chunks(
     Raises:
         WorkspaceError: Another number of rows came together than was expected.
     """
-    if count == 1 or not workspace.takes_chunks(table):
+    if count == 1:
         return workspace.write(
             table, make(WHOLE), fingerprint=fingerprint, run=run, stage=stage, expected=expected
         )
-    done = _complete(workspace, table, fingerprint, count)
-    if len(done) == count and expected not in (None, sum(done.values())):
-        done = {}  # what came together last time was refused
+    complete = _complete(workspace, table, fingerprint, count)
+    if len(complete) == count and expected not in (None, sum(n for n, _ in complete.values())):
+        complete = {}  # what came together last time was refused
+    workspace.name_attempts(table, fingerprint, [])
+    tokens: list[str] = []
+    rows = 0
     for chunk in (Chunk(n + 1, count) for n in range(count)):
-        if chunk.label in done:
+        if chunk.label in complete:
+            written, token = complete[chunk.label]
+            tokens.append(token)
+            rows += written
             continue
         began = time.monotonic()
-        # The first commit of a cut takes away what another cut has left.
-        done[chunk.label] = workspace.write(
-            table,
-            make(chunk),
-            fingerprint=fingerprint,
-            run=run,
-            stage=stage,
-            chunk=chunk,
-            alone=not done,
+        part = f"{fingerprint}-{chunk.label}"
+        written, token = workspace.write_chunk(
+            table, make(chunk), fingerprint=fingerprint, run=run, stage=stage, chunk=chunk
         )
+        tokens.append(token)
+        rows += written
         workspace.record(
             run=run,
             stage=f"{stage} chunk {chunk.number} of {count}",
-            fingerprint=_key(fingerprint, chunk),
+            fingerprint=part,
             table=table,
-            rows=done[chunk.label],
+            rows=written,
             seconds=time.monotonic() - began,
-            detail={"chunk_of": fingerprint, "chunk": chunk.label},
+            detail={"chunk_of": fingerprint, "chunk": chunk.label, "token": token},
+            only=(),
         )
         if on_chunk is not None:
-            on_chunk(chunk, sum(done.values()))
-    rows = sum(done.values())
+            on_chunk(chunk, rows)
+    workspace.name_attempts(table, fingerprint, tokens)
     check_rows(workspace.place(table), stage, rows, expected)
     return rows
-
-
-def values_in(workspace: Workspace, table: str, fingerprint: str, column: str) -> int | None:
-    """Return in how many rows of a fingerprint a column has a value, without a scan.
-
-    None where the log of the table does not tell: in a catalog, or of rows written in chunks.
-    """
-    if workspace.in_catalog or not workspace.exists(table):
-        return None
-    place = {key_of(table): fingerprint}
-    if workspace.takes_chunks(table):
-        place[CHUNK] = WHOLE.label
-    return delta.committed_values(workspace.place(table), place, column)
 
 
 def check_rows(place: str, stage: str, rows: int, expected: int | None) -> None:
@@ -162,23 +145,18 @@ def check_rows(place: str, stage: str, rows: int, expected: int | None) -> None:
         )
 
 
-def _key(fingerprint: str, chunk: Chunk) -> str:
-    return hashlib.sha256(f"{fingerprint}\0{chunk.label}".encode()).hexdigest()[:32]
-
-
-def _complete(workspace: Workspace, table: str, fingerprint: str, count: int) -> dict[str, int]:
-    """Return label -> rows of the chunks that are recorded and still there as recorded."""
+def _complete(
+    workspace: Workspace, table: str, fingerprint: str, count: int
+) -> dict[str, tuple[int, str]]:
+    """Label -> rows and token of the chunks that are recorded and still there as recorded."""
     labels = {Chunk(n + 1, count).label for n in range(count)}
-    known = {
-        r.detail["chunk"]: r.rows
+    recorded = {
+        r.detail["chunk"]: (r.rows, r.detail["token"])
         for r in workspace.records()
         if r.table == table and r.is_chunk and r.detail["chunk_of"] == fingerprint
     }
-    if not labels & set(known) or not workspace.exists(table):
+    recorded = {label: there for label, there in recorded.items() if label in labels}
+    if not recorded or not workspace.exists(table):
         return {}
-    counted = workspace.labelled(table, fingerprint).groupBy(CHUNK).count()
-    rows = bounded(counted, 1000, "chunks of a stage").to_pylist()
-    found = {row[CHUNK]: int(row["count"]) for row in rows}
-    if set(found) - labels:
-        return {}
-    return {k: n for k, n in known.items() if k in labels and found.get(k, 0) == n}
+    counted = workspace.attempt_rows(table, [token for _, token in recorded.values()])
+    return {label: (n, t) for label, (n, t) in recorded.items() if counted.get(t, 0) == n}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ from gio_spark.engine import capabilities
 from gio_spark.engine.engine_errors import engine_errors, translated
 from gio_spark.errors import EngineError, GioSparkError, InputError, SnapshotExpiredError
 from gio_spark.tables.aliases import engine_path, plain_path
-from gio_spark.tables.names import kind_of, quoted, quoted_path
+from gio_spark.tables.names import kind_of, quoted, quoted_column, quoted_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import types as T
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,22 @@ def _missing(location: str, error: Exception | None) -> str:
     return f"Cannot read a Delta table at {location}. Check path, name and permissions. {first}"
 
 
+def add_columns(location: str, fields: list[T.StructField]) -> None:
+    """Add nullable columns to a table at a path, with delta-rs (Sail has no ALTER TABLE)."""
+    import pyarrow as pa
+    from deltalake import Schema
+    from pyspark.sql.pandas.types import to_arrow_type
+
+    added = pa.schema([pa.field(f.name, to_arrow_type(f.dataType)) for f in fields])
+    open_log(location).alter.add_columns(Schema.from_arrow(added).fields)
+
+
+def comments(location: str) -> dict[str, str]:
+    """Column -> comment of a table at a path, from its log; Sail's schemas leave comments out."""
+    fields = json.loads(open_log(location).schema().to_json())["fields"]
+    return {f["name"]: f["metadata"]["comment"] for f in fields if f["metadata"].get("comment")}
+
+
 def read(spark: SparkSession, location: str, version: int | None = None) -> DataFrame:
     """Read a Delta table, at a version if one is given.
 
@@ -157,6 +174,11 @@ def committed_rows(location: str, place: Mapping[str, str]) -> int | None:
     return sum(int(stats["numRecords"]) for stats in found)
 
 
+def has_commit(location: str, token: str) -> bool:
+    """Whether one of the newest commits of a table at a path has a token in its metadata."""
+    return _newest_stats(location, {"attempt": token}, files=False) is not None
+
+
 def committed_values(location: str, place: Mapping[str, str], column: str) -> int | None:
     """Return how many of those rows have a value in a column; see `committed_rows`."""
     found = _newest_stats(location, place)
@@ -167,7 +189,9 @@ def committed_values(location: str, place: Mapping[str, str], column: str) -> in
     return sum(int(stats["numRecords"]) - int(stats["nullCount"][column]) for stats in found)
 
 
-def _newest_stats(location: str, place: Mapping[str, str]) -> list[dict[str, Any]] | None:
+def _newest_stats(
+    location: str, place: Mapping[str, str], *, files: bool = True
+) -> list[dict[str, Any]] | None:
     """Return the statistics of the files that the newest commit of a partition added."""
     import pyarrow.fs as pafs
 
@@ -185,6 +209,8 @@ def _newest_stats(location: str, place: Mapping[str, str]) -> list[dict[str, Any
         note = next((a["commitInfo"].get("userMetadata") for a in actions if "commitInfo" in a), "")
         if not all(value in (note or "") for value in place.values()):
             continue
+        if not files:
+            return []
         # Files of other partitions may have been written in the same commit.
         adds = [a["add"] for a in actions if "add" in a]
         own = [a for a in adds if all(a["partitionValues"].get(k) == v for k, v in place.items())]
@@ -255,6 +281,46 @@ def has_log(location: str) -> bool:
 
     store, path = filesystem(location)
     return bool(store.get_file_info(path + "/_delta_log").type == pafs.FileType.Directory)
+
+
+def insert_where_free(
+    spark: SparkSession,
+    location: str,
+    rows: DataFrame,
+    keys: tuple[str, ...],
+    columns: Sequence[str],
+) -> None:
+    """Add rows whose keys no row has, in one commit that conflicts with others of its kind.
+
+    An append conflicts with nothing; a merge has read what it compares with, so of two writers of
+    one key one is refused.
+
+    Args:
+        spark: The session.
+        location: Path or name of the table.
+        rows: Rows to add; few.
+        keys: Columns that identify a row; compared as they are.
+        columns: All columns.
+
+    Raises:
+        ConcurrentRunError: Another writer committed at the same time; nothing was added.
+    """
+    from uuid import uuid4
+
+    # Bound parameters do not work with Delta; a view of one's own has a name of our making.
+    view = f"gio_spark_{uuid4().hex}"
+    rows.createOrReplaceTempView(view)
+    same = " AND ".join(f"t.{quoted_column(k)} = s.{quoted_column(k)}" for k in keys)
+    names = ", ".join(quoted_column(c) for c in columns)
+    values = ", ".join(f"s.{quoted_column(c)}" for c in columns)
+    try:
+        with engine_errors(location=location):
+            # Names are quoted, and the view's is our own.
+            merge = f"MERGE INTO {sql_name(spark, location)} t USING {view} s ON {same} "
+            merge += f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})"  # noqa: S608
+            spark.sql(merge).collect()
+    finally:
+        spark.catalog.dropTempView(view)
 
 
 def check_same(spark: SparkSession, location: str, pinned: DeltaPin) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,10 +33,12 @@ from gio_spark.tables.files import (
     list_files,
 )
 from gio_spark.tables.lines import line_ids, read_lines
-from gio_spark.tables.names import absolute, kind_of, quoted_column
+from gio_spark.tables.names import absolute, is_remote_path, kind_of, quoted_column
+from gio_spark.tables.table_schema import kept_schema
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import types as T
 
     from gio_spark.settings.columns import Columns
     from gio_spark.settings.inputs import InputSettings
@@ -56,6 +59,7 @@ class Input:
         columns: Roles of its columns.
         rows: `id` STRING and the input's own columns; one row per id.
         own_columns: The input's own column names, in order.
+        schema: Their types, NOT NULL and comments.
         own_id: The input's column that became `id`, if its name is 'id' itself.
         bad: Rows put aside already (id, reason, detail), or None.
         count: Rows in the input, malformed lines left out.
@@ -75,6 +79,7 @@ class Input:
     columns: Columns
     rows: DataFrame
     own_columns: tuple[str, ...]
+    schema: T.StructType
     own_id: str | None
     bad: DataFrame | None
     count: int
@@ -352,6 +357,7 @@ def _finish(
         columns=columns,
         rows=rows,
         own_columns=own,
+        schema=_own_schema(schema, base, location),
         own_id=own_id,
         bad=bad,
         count=count,
@@ -362,6 +368,20 @@ def _finish(
         fullest_share=base.fullest_share,
     )
     return made if sums["most"] == 1 else _without_doubles(made)
+
+
+def _own_schema(schema: T.StructType, base: Pin, location: str) -> T.StructType:
+    in_log = base.format == "delta" and kind_of(location) == "path"
+    lacks_comments = not any(f.metadata.get("comment") for f in schema.fields)
+    comments: dict[str, str] = {}
+    # The embedded engine's schemas leave comments out; a remote log is not opened for them.
+    if in_log and lacks_comments and not is_remote_path(location):
+        comments = delta.comments(location) if _has_delta_rs() else {}
+    return kept_schema(schema, comments)
+
+
+def _has_delta_rs() -> bool:
+    return importlib.util.find_spec("deltalake") is not None
 
 
 @contextmanager

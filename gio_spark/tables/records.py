@@ -1,17 +1,26 @@
-"""Records of finished stages: what the `runs` table holds."""
+"""Records of finished stages: what the `runs` table holds, and which rows of a table count.
+
+Rows of stage tables carry the key of their stage (`fingerprint`) and a token of the attempt that
+wrote them (`attempt`). A record names the attempts whose rows are the stage's: rows of an attempt
+that no record names (a writer that was killed, or one of two that worked at once) are not read.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
 
 SCHEMA = pa.schema(
     [
+        pa.field("record", pa.string()),
         pa.field("run", pa.string()),
         pa.field("stage", pa.string()),
         pa.field("fingerprint", pa.string()),
@@ -20,12 +29,44 @@ SCHEMA = pa.schema(
         pa.field("rows", pa.int64()),
         pa.field("seconds", pa.float64()),
         pa.field("finished", pa.timestamp("us", tz="UTC")),
+        pa.field("attempts", pa.string()),
         pa.field("detail", pa.string()),
     ]
 )
 
-# Fingerprints kept per table and stage: trying two settings in turn recomputes nothing twice.
-KEEP = 3
+Attempts = Mapping[str, Mapping[str, Sequence[str]]]
+"""Table -> key of a stage -> tokens of the attempts that wrote its rows, in order of chunks."""
+
+
+def new_token() -> str:
+    """Token that no other attempt has, on whatever machine: 20 hexadecimal characters.
+
+    The first eight are the time by the writer's clock, from which retention tells old ones.
+    """
+    return f"{int(time.time()):08x}{secrets.token_hex(6)}"
+
+
+def is_token(text: str) -> bool:
+    """Whether a text can be a token of our making."""
+    return re.fullmatch(r"[0-9a-f]{20}", text) is not None
+
+
+def token_time(token: str) -> datetime:
+    """When a token was made, by the clock of its writer."""
+    return datetime.fromtimestamp(int(token[:8], 16), tz=timezone.utc)
+
+
+@dataclass(frozen=True)
+class Base:
+    """Rows of an earlier stage that are a later stage's as well, for they did not change.
+
+    Attributes:
+        key: Key of the earlier stage's rows.
+        hidden: Key, in the table `replaced`, of the ids whose earlier rows do not count.
+    """
+
+    key: str
+    hidden: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +75,19 @@ class Record:
 
     The record of a chunk has a fingerprint of its own, and in `detail` its `chunk` and the
     fingerprint of the whole, `chunk_of`.
+
+    Attributes:
+        run: Run that did it.
+        stage: Name of the stage.
+        fingerprint: Key of its rows.
+        table: Table that holds them; "" where there is none.
+        version: Newest version of the table when the record was made.
+        rows: Rows of the stage, those of its base included.
+        seconds: What it took.
+        finished: When, by the writer's clock; nothing is decided by it.
+        detail: Facts of the stage, plain values.
+        attempts: Which attempts' rows count.
+        record: Token of the record itself.
     """
 
     run: str
@@ -45,36 +99,43 @@ class Record:
     seconds: float
     finished: datetime
     detail: dict[str, Any]
+    attempts: Attempts = field(default_factory=dict)
+    record: str = field(default_factory=new_token)
 
     @property
     def is_chunk(self) -> bool:
-        """Tell whether this is part of a stage only."""
+        """Whether this is part of a stage only."""
         return "chunk_of" in self.detail
+
+    def base(self, table: str) -> Base | None:
+        """Earlier rows that count as well for a table of this stage, or None."""
+        named = self.detail.get("base", {}).get(table)
+        return Base(*named) if named else None
 
 
 def to_table(records: Sequence[Record]) -> pa.Table:
-    """Return records as rows of `runs`."""
+    """Records as rows of `runs`."""
     rows = [
-        {**{n: getattr(r, n) for n in SCHEMA.names}, "detail": json.dumps(r.detail)}
+        {
+            **{n: getattr(r, n) for n in SCHEMA.names},
+            "attempts": json.dumps(r.attempts),
+            "detail": json.dumps(r.detail),
+        }
         for r in records
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def from_table(rows: pa.Table) -> list[Record]:
-    """Return rows of `runs` as records."""
-    return [
-        Record(**{**row, "detail": json.loads(row["detail"] or "{}")}) for row in rows.to_pylist()
-    ]
-
-
-def newest_per_stage(records: Sequence[Record], table: str) -> list[Record]:
-    """Return the newest records of each stage that writes a table, one per fingerprint."""
-    per_stage: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda r: r.finished, reverse=True):
-        if record.table != table or record.is_chunk:
-            continue
-        kept = per_stage.setdefault(record.stage, [])
-        if record.fingerprint not in {r.fingerprint for r in kept} and len(kept) < KEEP:
-            kept.append(record)
-    return [r for kept in per_stage.values() for r in kept]
+    """Rows of `runs` as records, each once."""
+    parsed = {
+        row["record"]: Record(
+            **{
+                **{n: row[n] for n in SCHEMA.names},
+                "attempts": json.loads(row["attempts"] or "{}"),
+                "detail": json.loads(row["detail"] or "{}"),
+            }
+        )
+        for row in rows.to_pylist()
+    }
+    return list(parsed.values())

@@ -1,9 +1,8 @@
-"""The stage tables of a workspace: written in one commit each, found again by fingerprint."""
+"""The stage tables of a workspace: rows added under a key and a token, found by their record."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from gio_spark.engine import Behind, bounded
+from gio_spark.engine import bounded
+from gio_spark.errors import WorkspaceError
 from gio_spark.tables import delta
-from gio_spark.tables.chunks import CHUNK, WHOLE, Chunk, check_rows
-from gio_spark.tables.partitions import in_places, key_of
-from gio_spark.tables.records import Record, from_table, to_table
-from gio_spark.tables.store import StageStore
+from gio_spark.tables.chunks import WHOLE, Chunk, check_rows
+from gio_spark.tables.names import quoted_column
+from gio_spark.tables.records import SCHEMA, Base, Record, from_table, new_token, to_table
+from gio_spark.tables.stage_store import StageStore, earlier_layout
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import types as T
 
 STAGE_TABLES = (
     "embeddings",
@@ -28,7 +29,7 @@ STAGE_TABLES = (
     "assignments",
     "scores",
     "plan",
-    "selected",
+    "replaced",
     "quarantine",
     "metrics",
     "metric_states",
@@ -36,97 +37,151 @@ STAGE_TABLES = (
     "sensitivity",
     "sensitivity_runs",
     "evaluations",
+    "publishes",
+    "claims",
     "runs",
 )
+
+KEY = "fingerprint"
+ATTEMPT = "attempt"
+SELECTION = "selection_"
+"""How names of tables begin that hold the selected rows of one run or refresh."""
+SNAPSHOT = "snapshot_"
+"""How names of tables begin that hold a frame or a view as it was read once."""
 
 # Seconds of finished work that may wait for its records: a commit for each of many small stages
 # costs more than the stages.
 UNRECORDED_SECONDS = 20.0
 
-# Version of a table in a record whose rows are being committed.
-_UNDER_WAY = -2
+# A local folder has no atomic commit that Spark's and other writers share: an append may be lost
+# to another one of the same moment, which is noticed when it is read back, and done again.
+_LOST_APPENDS = 3
 
 
 class Workspace:
     """All tables that runs write, in a folder or in a schema of a catalog.
 
+    Rows are only added, under the key of their stage and the token of the attempt; which attempts
+    count is said by records. So correctness needs no lock: what another writer adds at the same
+    time is never taken for one's own.
+
     Args:
         spark: The session.
         location: A folder, or `catalog.schema` (Spark only).
+        writable: Whether the folder is made where it is missing, and must take files.
 
     Raises:
         EngineError: A schema was given on the embedded engine.
         WorkspaceError: The folder cannot be written.
     """
 
-    def __init__(self, spark: SparkSession, location: str) -> None:
+    def __init__(self, spark: SparkSession, location: str, *, writable: bool = True) -> None:
         self.spark = spark
-        self._store = StageStore(spark, location)
-        self.in_catalog, self.location = self._store.in_catalog, self._store.location
+        self.store = StageStore(spark, location, writable=writable)
+        self.in_catalog, self.location = self.store.in_catalog, self.store.location
         # Read once: what this process adds is kept beside it.
         self._records: list[Record] | None = None
         self._unwritten: list[Record] = []
+        # (table, key) -> tokens of what this process wrote or found complete.
+        self._attempts: dict[tuple[str, str], list[str]] = {}
+        # Those of them that no record names yet.
+        self._unnamed: set[tuple[str, str]] = set()
         # Small tables that this process wrote are not read back.
         self._small: dict[tuple[str, str], pa.Table] = {}
-        self._behind = Behind(spark)
 
     # -- where -----------------------------------------------------------------------------------
 
     def place(self, table: str) -> str:
-        """Return the path or name of a stage table."""
-        return self._store.place(table)
+        """Path or name of a table."""
+        return self.store.place(table)
 
     def exists(self, table: str) -> bool:
-        """Tell whether a stage table has been made."""
-        return self._behind.has(table) or self._store.exists(table)
+        """Whether a table has been made."""
+        return self.store.exists(table)
 
     def version(self, table: str) -> int:
-        """Return the newest version of a stage table, -1 where it was never made."""
-        return self._settled(table).version(table)
+        """Newest version of a table, -1 where it was never made."""
+        return self.store.version(table)
 
-    def takes_chunks(self, table: str) -> bool:
-        """Tell whether a table has the column of chunks; one made before there were any has not."""
-        return self._store.takes_chunks(table)
+    # -- reading ---------------------------------------------------------------------------------
 
-    def _settled(self, table: str) -> StageStore:
-        """Return the store, once nothing that was written to the table is under way."""
-        self._behind.settle(table)
-        return self._store
+    def read(self, table: str, key: str, *, chunk: Chunk = WHOLE) -> DataFrame:
+        """Rows of a stage, or one chunk of them: its own, and those of its base that still count.
 
-    # -- data ------------------------------------------------------------------------------------
+        Raises:
+            WorkspaceError: The table was never made.
+        """
+        own = self._own_rows(table, key, chunk)
+        base = self.base_of(table, key)
+        if base is None:
+            return own
+        hidden = self._own_rows("replaced", base.hidden, WHOLE).select(F.col("id").alias("_hidden"))
+        rows = self.read(table, base.key, chunk=chunk)
+        # An anti join whose small side is held and whose large side streams, on every engine.
+        beside = F.broadcast(hidden).join(rows, hidden["_hidden"] == rows["id"], "right_outer")
+        kept = beside.where(F.col("_hidden").isNull()).drop("_hidden")
+        return kept.withColumn(KEY, F.lit(key)).unionByName(own)
 
-    def read(
-        self, table: str, fingerprint: str, *, key: str = "fingerprint", chunk: Chunk = WHOLE
-    ) -> DataFrame:
-        """Return the rows that a stage wrote under a fingerprint, or one chunk of them."""
-        df = self._settled(table).read(table)
-        if key not in df.columns:
-            return df.limit(0)
-        rows = df.where(F.col(key) == fingerprint)
-        if chunk.of > 1:
-            own = CHUNK in df.columns and self.chunks(table, fingerprint) == chunk.of
-            rows = rows.where(F.col(CHUNK) == chunk.label) if own else chunk.rows(rows)
-        return rows.drop(CHUNK)
+    def own_rows(self, table: str, key: str, *, chunk: Chunk = WHOLE) -> DataFrame:
+        """Rows that a stage wrote itself, without those of its base."""
+        return self._own_rows(table, key, chunk)
 
-    def labelled(self, table: str, fingerprint: str) -> DataFrame:
-        """Return the rows of a fingerprint with the chunk that each was written in."""
-        return self._settled(table).read(table).where(F.col("fingerprint") == fingerprint)
+    def _own_rows(self, table: str, key: str, chunk: Chunk) -> DataFrame:
+        if not self.exists(table):
+            raise WorkspaceError(
+                f"{self.place(table)} was never written, or is gone. Run `gio-spark run` again."
+            )
+        tokens = self._tokens(table, key)
+        rows = self.store.read(table).where(F.col(KEY) == key)
+        if chunk.of > 1 and len(tokens) == chunk.of:
+            return rows.where(F.col(ATTEMPT) == tokens[chunk.number - 1]).drop(ATTEMPT)
+        return chunk.rows(rows.where(_is_one_of(ATTEMPT, tokens)).drop(ATTEMPT))
 
-    def chunks(self, table: str, fingerprint: str) -> int:
-        """Return in how many chunks the rows of a complete stage were written."""
-        found = [r for r in self.records() if r.table == table and r.fingerprint == fingerprint]
-        return int(found[-1].detail.get("chunks", 1)) if found else 1
+    def read_keys(self, table: str, keys: Iterable[str]) -> DataFrame:
+        """Rows that several stages wrote themselves; the column `fingerprint` tells whose."""
+        tokens = [token for key in dict.fromkeys(keys) for token in self._tokens(table, key)]
+        return self.store.read(table).where(_is_one_of(ATTEMPT, tokens)).drop(ATTEMPT)
 
-    def may_hold(self, table: str, fingerprint: str) -> bool:
-        """Tell, without a query where that is possible, whether a table can hold a fingerprint."""
-        if self.in_catalog or not self.exists(table):
-            return self.exists(table)
-        self._behind.settle(table)
-        return delta.has_partition(self.place(table), key_of(table), fingerprint)
+    def keys(self, table: str) -> list[str]:
+        """Keys of all stages whose rows in a table are named by a record."""
+        named = [k for r in self.records() for k in r.attempts.get(table, {}) if not r.is_chunk]
+        return list(dict.fromkeys([*named, *(k for t, k in self._attempts if t == table)]))
 
-    def read_all(self, table: str) -> DataFrame:
-        """Return a whole stage table."""
-        return self._settled(table).read(table).drop(CHUNK)
+    def holds(self, table: str, key: str) -> bool:
+        """Whether a record names rows of a stage in a table; their number is not looked at."""
+        return bool(self._tokens(table, key))
+
+    def attempts(self, table: str, key: str) -> list[str]:
+        """Tokens of the attempts whose rows are read as a stage's own, one for each chunk."""
+        return list(self._tokens(table, key))
+
+    def base_of(self, table: str, key: str) -> Base | None:
+        """Earlier rows that a stage's rows are added to, or None."""
+        named = [r for r in self.records() if key in r.attempts.get(table, {}) and not r.is_chunk]
+        return named[-1].base(table) if named else None
+
+    def depth(self, table: str, key: str) -> int:
+        """Number of stages below a stage's own rows."""
+        base = self.base_of(table, key)
+        return 0 if base is None else 1 + self.depth(table, base.key)
+
+    def _tokens(self, table: str, key: str) -> list[str]:
+        if (table, key) not in self._attempts:
+            for record in reversed(self.records()):
+                if not record.is_chunk and key in record.attempts.get(table, {}):
+                    self._adopt(record)
+                    break
+        return self._attempts.get((table, key), [])
+
+    def _adopt(self, record: Record) -> None:
+        """Read, from now on, the rows that a record names."""
+        for table, keys in record.attempts.items():
+            for key, tokens in keys.items():
+                if self._attempts.get((table, key)) != list(tokens):
+                    self._small.pop((table, key), None)
+                self._attempts[table, key] = list(tokens)
+
+    # -- writing ---------------------------------------------------------------------------------
 
     def write(
         self,
@@ -137,135 +192,140 @@ class Workspace:
         run: str,
         stage: str,
         expected: int | None = None,
-        chunk: Chunk = WHOLE,
-        alone: bool = True,
     ) -> int:
-        """Replace the rows of a fingerprint, or a chunk of them, in one commit and count them.
+        """Add the rows of a stage in one commit and count them.
+
+        From then on they are what this process reads under the key; for others they count once a
+        record names them.
 
         Args:
             table: Stage table.
             df: Rows without bookkeeping columns.
-            fingerprint: Key of the rows; becomes a column and the partition.
+            fingerprint: Key of the stage; becomes a column and a partition.
             run: Run that writes, for the commit's metadata.
             stage: Stage that writes, likewise.
             expected: Rows that must be there afterwards, where known.
-            chunk: Which part of the stage's rows these are.
-            alone: Whether rows of other chunks are taken away as well.
 
         Returns:
             Rows written.
 
         Raises:
             WorkspaceError: Another number of rows came back than was expected.
-            ConcurrentRunError: Another commit changed the same rows.
         """
-        self._behind.settle(table)
-        self._small.pop((table, fingerprint), None)
-        place = self._place_of(table, fingerprint, chunk)
-        where = place if not alone else {key_of(table): fingerprint}
-        note = {**place, "run": run, "stage": stage, "key": fingerprint}
-        return self._write(table, df, place, where, note, expected)
-
-    def write_together(
-        self,
-        table: str,
-        frames: Mapping[str, DataFrame],
-        *,
-        run: str,
-        stage: str,
-        expected: Mapping[str, int | None],
-    ) -> dict[str, int]:
-        """Replace the rows of several fingerprints in one commit, and count those of each.
-
-        Args:
-            table: Stage table.
-            frames: Fingerprint -> rows without bookkeeping columns, all of the same columns.
-            run: Run that writes, for the commit's metadata.
-            stage: Stage that writes, likewise.
-            expected: Fingerprint -> rows that must be there afterwards, where known.
-
-        Raises:
-            WorkspaceError: Another number of rows came back than was expected.
-            ConcurrentRunError: Another commit changed the same rows.
-        """
-        self._behind.settle(table)
-        places = {name: self._place_of(table, name, WHOLE) for name in frames}
-        joined = in_places([(df, places[name]) for name, df in frames.items()])
-        columns = tuple(next(iter(places.values())))
-        note = {"run": run, "stage": stage, "places": list(places.values())}
-        wheres = [{key_of(table): name} for name in frames]
-        self._store.commit(table, joined, wheres, columns, note)
-        rows = {}
-        for name, place in places.items():
-            self._small.pop((table, name), None)
-            rows[name] = self._store.rows_in(table, place)
-            check_rows(self.place(table), stage, rows[name], expected.get(name))
+        rows, token = self.write_chunk(
+            table, df, fingerprint=fingerprint, run=run, stage=stage, expected=expected
+        )
+        self.name_attempts(table, fingerprint, [token])
         return rows
 
-    def _place_of(self, table: str, fingerprint: str, chunk: Chunk) -> dict[str, str]:
-        place = {key_of(table): fingerprint}
-        return {**place, CHUNK: chunk.label} if self.takes_chunks(table) else place
-
-    def _write(
+    def write_chunk(
         self,
         table: str,
         df: DataFrame,
-        place: dict[str, str],
-        where: dict[str, str],
-        note: dict[str, str],
-        expected: int | None,
-    ) -> int:
-        self._store.commit(table, in_places([(df, place)]), [where], tuple(place), note)
-        rows = self._store.rows_in(table, place)
-        check_rows(self.place(table), note["stage"], rows, expected)
-        return rows
-
-    def write_arrow(
-        self,
-        table: str,
-        rows: pa.Table,
         *,
         fingerprint: str,
         run: str,
         stage: str,
-        later: bool = False,
+        chunk: Chunk = WHOLE,
+        expected: int | None = None,
+    ) -> tuple[int, str]:
+        """Add rows in one commit; returns their number and the token that they carry."""
+        rows, token = 0, ""
+        for _ in range(_LOST_APPENDS):
+            token = new_token()
+            partition = {KEY: fingerprint, ATTEMPT: token}
+            note = {**partition, "run": run, "stage": stage, "chunk": chunk.label}
+            tagged = df.withColumns({name: F.lit(value) for name, value in partition.items()})
+            self.store.append(table, tagged, partition_by=(KEY, ATTEMPT), note=note)
+            rows = self.store.committed_rows(table, partition)
+            if rows or not expected:
+                break
+        check_rows(self.place(table), stage, rows, expected)
+        return rows, token
+
+    def attempt_rows(self, table: str, tokens: list[str]) -> dict[str, int]:
+        """Token -> rows that a table holds of an attempt."""
+        rows = self.store.read(table).where(_is_one_of(ATTEMPT, tokens))
+        counted = bounded(rows.groupBy(ATTEMPT).count(), len(tokens), "attempts").to_pylist()
+        return {row[ATTEMPT]: int(row["count"]) for row in counted}
+
+    def name_attempts(self, table: str, key: str, tokens: list[str]) -> None:
+        """Take the rows of these attempts for a stage's, and have its record name them."""
+        self._small.pop((table, key), None)
+        self._attempts[table, key] = tokens
+        self._unnamed.add((table, key))
+
+    def abandon(self) -> None:
+        """Forget what was written since the last record: the stage that wrote it has failed."""
+        for place in self._unnamed:
+            self._attempts.pop(place, None)
+            self._small.pop(place, None)
+        self._unnamed.clear()
+
+    def write_arrow(
+        self, table: str, rows: pa.Table, *, fingerprint: str, run: str, stage: str
     ) -> int:
-        """Write a small table from the driver; see `write`.
-
-        With `later`, the commit is made beside what the caller does next, after those that were
-        begun before it. Whoever reads the table through this workspace waits for it; the caller
-        promises to `flush`, which raises what went wrong.
-        """
-        place = self._place_of(table, fingerprint, WHOLE)
-        note = {**place, "run": run, "stage": stage, "key": fingerprint}
-
-        def write() -> None:
-            self._write(table, self.frame(rows), place, place, note, rows.num_rows)
-
-        self._behind.begin(table, write)
-        if not later:
-            self._behind.settle(table)
+        """Write a small table from the driver; see `write`."""
+        count = self.write(
+            table,
+            self.frame(rows),
+            fingerprint=fingerprint,
+            run=run,
+            stage=stage,
+            expected=rows.num_rows,
+        )
         self._small[table, fingerprint] = rows
-        return rows.num_rows
+        return count
 
     def read_arrow(self, table: str, fingerprint: str, limit: int, what: str) -> pa.Table:
-        """Return the rows of a small table, without the bookkeeping column and in any order.
+        """Rows of a small table, without the bookkeeping columns and in any order.
 
         Raises:
             InputError: There are more than `limit`; `what` names them in the message.
         """
-        key = key_of(table)
+        self._tokens(table, fingerprint)
         if (table, fingerprint) not in self._small:
-            rows = bounded(self.read(table, fingerprint, key=key), limit, what)
-            self._small[table, fingerprint] = rows.drop_columns([key])
+            rows = bounded(self.read(table, fingerprint).drop(KEY), limit, what)
+            self._small[table, fingerprint] = rows
         return self._small[table, fingerprint]
 
-    def write_plain(self, table: str, df: DataFrame) -> None:
-        """Write a frame as it is, once, as a table of its own (snapshots)."""
-        self._settled(table).overwrite(table, df)
+    def write_selection(
+        self, rows: DataFrame, schema: T.StructType, *, run: str, expected: int
+    ) -> tuple[str, int]:
+        """Write the rows of a selection as a table of its own, and count them.
+
+        Args:
+            rows: With the columns of the schema.
+            schema: Names, types, NOT NULL and comments of the table.
+            run: Run whose selection it is.
+            expected: Rows that must be there afterwards.
+
+        Returns:
+            Name of the table, which no other attempt has, and its rows.
+
+        Raises:
+            WorkspaceError: Another number of rows came back than was expected.
+        """
+        table = f"{SELECTION}{run.removeprefix('run-')}_{new_token()}"
+        self.store.create(table, schema)
+        note = {"run": run, "table": table}
+        self.store.append(table, rows.select(*map(quoted_column, schema.names)), note=note)
+        count = int(self.store.read(table).count())
+        check_rows(self.place(table), "select rows", count, expected)
+        return table, count
+
+    def write_snapshot(self, df: DataFrame) -> str:
+        """Write a frame as it is as a table of its own; returns the table's name."""
+        table = f"{SNAPSHOT}{new_token()}"
+        self.store.append(table, df, note={"table": table})
+        return table
+
+    def read_table(self, table: str) -> DataFrame:
+        """All rows of a table that is a selection or a snapshot."""
+        return self.store.read(table)
 
     def frame(self, rows: pa.Table) -> DataFrame:
-        """Return a small Arrow table as a frame of one part (an empty one keeps its types)."""
+        """A small Arrow table as a frame of one part (an empty one keeps its types)."""
         if rows.num_rows == 0:
             from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -285,81 +345,138 @@ class Workspace:
         seconds: float,
         detail: dict[str, Any] | None = None,
         later: bool = False,
+        only: Iterable[tuple[str, str]] | None = None,
     ) -> Record:
         """Write that a stage is complete, after its rows were committed.
 
         With `later`, records are gathered and written together: by the next one without it, by
         `flush`, or once they stand for twenty seconds of work. A run killed in between repeats
         no more than that; the caller promises to flush.
+
+        Args:
+            run: Run that did it.
+            stage: Name of the stage.
+            fingerprint: Key of its rows.
+            table: Table that holds them, or "".
+            rows: Rows of the stage.
+            seconds: What it took.
+            detail: Facts, plain values; `base` names earlier rows that count as well.
+            later: Whether the record may wait.
+            only: (table, key) of rows that it names; None: all that no record names yet.
         """
-        made = Record(
+        named = set(self._unnamed if only is None else only)
+        attempts: dict[str, dict[str, list[str]]] = {}
+        for at, key in sorted(named):
+            attempts.setdefault(at, {})[key] = self._attempts[at, key]
+        record = Record(
             run=run,
             stage=stage,
             fingerprint=fingerprint,
             table=table,
-            # Of a commit under way the version is known afterwards; see `_dated`.
-            version=_UNDER_WAY if self._behind.has(table) else self._store.version(table),
+            version=self.store.version(table),
             rows=rows,
             seconds=seconds,
-            finished=datetime.fromtimestamp(time.time(), tz=timezone.utc),
+            finished=datetime.now(timezone.utc),
             detail=detail or {},
+            attempts=attempts,
         )
-        self._records = [*self.records(), made]
-        self._unwritten.append(made)
-        if not later:
+        self._unnamed -= named
+        self._add(record, later=later)
+        return record
+
+    def record_reuse(self, record: Record, run: str) -> None:
+        """Record that a run reads what another one has made, so that retention keeps it for both.
+
+        The record is written with the next one.
+        """
+        if all(r.run != run for r in self.recorded(record.stage, record.fingerprint)):
+            now = datetime.now(timezone.utc)
+            again = replace(record, run=run, seconds=0.0, finished=now, record=new_token())
+            self._add(again, later=True)
+
+    def _add(self, record: Record, *, later: bool) -> None:
+        self._records = [*self._all_records(), record]
+        self._unwritten.append(record)
+        if not later or sum(r.seconds for r in self._unwritten) >= UNRECORDED_SECONDS:
             self.flush()
-        elif sum(r.seconds for r in self._unwritten) >= UNRECORDED_SECONDS:
-            self._write_records()
-        return made
 
     def flush(self) -> None:
-        """Write the records that are still to be written, in one commit, after all other writes.
-
-        Raises:
-            WorkspaceError: A write that was begun before had failed; likewise what else it raised.
-        """
-        self._write_records()
-        self._behind.settle()
-        if self._records is not None:
-            self._records = [self._dated(r) for r in self._records]
-
-    def _dated(self, record: Record) -> Record:
-        """Return a record with the version of its table, where its commit was under way before."""
-        if record.version != _UNDER_WAY:
-            return record
-        return replace(record, version=self._store.version(record.table))
-
-    def _write_records(self) -> None:
-        made, self._unwritten = self._unwritten, []
-        if not made:
+        """Write the records that are still to be written, in one commit."""
+        unwritten, self._unwritten = self._unwritten, []
+        if not unwritten:
             return
-        note = {"run": made[-1].run, "stage": made[-1].stage, "key": made[-1].fingerprint}
+        note = {"run": unwritten[-1].run, "stage": unwritten[-1].stage, ATTEMPT: new_token()}
+        for _ in range(_LOST_APPENDS):
+            self.store.append("runs", self.frame(to_table(unwritten)), note=note)
+            # A record that is written twice is read once.
+            if self.in_catalog or delta.has_commit(self.place("runs"), note[ATTEMPT]):
+                return
 
-        def write() -> None:
-            full = to_table([self._dated(r) for r in made])
-            self._store.append("runs", self.frame(full), note)
-
-        self._behind.begin("runs", write)
+    def reload(self) -> None:
+        """Look, from now on, at what other processes have recorded in the meantime."""
+        self._records = None
 
     def records(self, run: str | None = None) -> list[Record]:
-        """Return the records of finished stages, oldest first."""
-        if self._records is None:
-            if not self.exists("runs"):
-                return []
-            self._records = from_table(bounded(self.read_all("runs"), 200_000, "records of runs"))
-        own = [r for r in self._records if run is None or r.run == run]
+        """Records of finished stages, oldest first."""
+        own = [r for r in self._all_records() if run is None or r.run == run]
         return sorted(own, key=lambda r: (r.finished, r.stage))
 
+    def _all_records(self) -> list[Record]:
+        if self._records is None:
+            stored = self._stored_records() if self.exists("runs") else []
+            known = {r.record for r in stored}
+            self._records = [*stored, *(r for r in self._unwritten if r.record not in known)]
+        return self._records
+
+    def _stored_records(self) -> list[Record]:
+        """Records in the table.
+
+        Raises:
+            WorkspaceError: An earlier version of gio_spark wrote them, in another layout.
+        """
+        rows = self.store.read("runs")
+        if not set(SCHEMA.names) <= set(rows.columns):
+            raise WorkspaceError(earlier_layout(self.location))
+        return from_table(bounded(rows.select(*SCHEMA.names), 200_000, "records of runs"))
+
+    def recorded(self, stage: str, fingerprint: str) -> list[Record]:
+        """Records that say that a stage is complete, oldest first; rows are not looked at."""
+        return [r for r in self.records() if r.stage == stage and r.fingerprint == fingerprint]
+
     def complete(self, stage: str, fingerprint: str) -> Record | None:
-        """Return the record of a complete stage whose rows are still there, if there is one."""
-        matching = [r for r in self.records() if r.stage == stage and r.fingerprint == fingerprint]
-        if not matching:
-            return None
-        record = matching[-1]
-        if not record.table or record.rows == 0:
-            return record
-        if not self.exists(record.table):
-            return None
-        key = key_of(record.table)
-        rows = int(self.read(record.table, fingerprint, key=key).count())
-        return record if rows == record.rows else None
+        """Record of a complete stage whose rows are still there, if there is one.
+
+        Of several attempts that were recorded, any one whose rows are there will do: the same key
+        stands for the same rows.
+        """
+        for record in reversed(self.recorded(stage, fingerprint)):
+            if not record.table or record.rows == 0:
+                self._adopt(record)
+                return record
+            if not self.exists(record.table):
+                continue
+            if record.table.startswith(SELECTION):
+                rows = int(self.store.read(record.table).count())
+            else:
+                self._adopt(record)
+                rows = int(self.read(record.table, fingerprint).count())
+            if rows == record.rows:
+                return record
+        return None
+
+
+def _is_one_of(column: str, values: list[str]) -> Any:
+    return F.col(column).isin(values) if values else F.lit(False)
+
+
+def count_values(workspace: Workspace, table: str, key: str, column: str) -> int | None:
+    """Number of a stage's rows in which a column has a value, from the log, without a scan.
+
+    None where the log does not tell: in a catalog, of rows in chunks, or of rows on a base.
+    """
+    tokens = workspace.attempts(table, key)
+    whole = len(tokens) == 1 and workspace.base_of(table, key) is None
+    if workspace.in_catalog or not whole:
+        return None
+    partition: Mapping[str, str] = {KEY: key, ATTEMPT: tokens[0]}
+    return delta.committed_values(workspace.place(table), partition, column)

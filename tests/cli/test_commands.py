@@ -55,7 +55,8 @@ def test_run_tells_what_it_selected_and_where_it_is(finished):
     made, first, _ = finished
     assert first.exit_code == 0, first.stderr
     assert "30 of 300 rows" in first.stdout
-    assert str(made.folder / "ws" / "selected") in first.stdout
+    assert f"selected: {made.folder / 'ws' / 'selection_'}" in first.stdout
+    assert "published: run, publish 1" in first.stdout
     (page,) = re.findall(r"report: (\S+)", first.stdout)
     assert page.endswith(".html")
     assert jobs.table(made.folder / "ws", "selected").num_rows == 30
@@ -97,7 +98,9 @@ def test_every_stage_has_a_command_of_its_own(make, stage):
     assert f"{stage} is done" in done.stdout
     again = made(stage)
     assert f"{stage} is complete already" in again.stdout
-    assert (made.folder / "ws" / "selected").exists() == (stage == "explode")
+    selections = list((made.folder / "ws").glob("selection_*"))
+    assert len(selections) == (1 if stage == "explode" else 0)
+    assert not (made.folder / "ws" / "publishes").exists()
 
 
 def test_refresh_tells_what_changed(make):

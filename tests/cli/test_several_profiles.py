@@ -115,7 +115,7 @@ def test_a_refresh_judges_every_kind_and_its_series_holds_them(made):
 def test_a_source_that_misses_its_threshold_fails_the_gate_of_all(made):
     missed = 'gime.thresholds={scope: 0.1, "texts/variety": 1.0, "orders/mismatch": 1.0}'
     done = made("run", missed, "gime.moves=0")
-    assert done.exit_code == 0, done.stderr
+    assert done.exit_code == GATE_FAILED, done.stderr
     gate = made("gate", missed, "gime.moves=0")
     assert gate.exit_code == GATE_FAILED
     assert re.search(r"orders/mismatch: [\d.]+, but at most", gate.stdout)

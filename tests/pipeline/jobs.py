@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,25 @@ def stages_done(curation: Any) -> dict[str, bool]:
 
 
 def table(workspace: Path, name: str) -> pa.Table:
-    """Read a stage table with another reader than the engine under test."""
+    """Read a stage table with another reader than the engine under test.
+
+    `selected` is the selection that was written last.
+    """
+    return selected(workspace) if name == "selected" else _read(workspace, name)
+
+
+def _read(workspace: Path, name: str) -> pa.Table:
     return DeltaTable(str(workspace / name)).to_pyarrow_table()
+
+
+def selected(workspace: Path, run: str | None = None) -> pa.Table:
+    """The newest selection of a run, or of all runs, published or not."""
+    rows = [r for r in _read(workspace, "runs").to_pylist() if r["table"].startswith("selection_")]
+    own = [r for r in rows if run in (None, r["run"])]
+    newest = max(own, key=lambda r: (json.loads(r["detail"]).get("number", 0), r["finished"]))
+    if run is None:
+        newest = max(own, key=lambda r: r["finished"])
+    return _read(workspace, newest["table"])
 
 
 def select(settings: RunSettings, **more: Any) -> Any:
@@ -113,9 +131,7 @@ def select(settings: RunSettings, **more: Any) -> Any:
 
 def picked(settings: RunSettings, curation: Any) -> pa.Table:
     """The selected rows of a run, read from its table."""
-    rows = table(Path(settings.workspace), "selected")
-    mask = np.asarray(rows["gio_run"]) == curation.run_id
-    return rows.filter(pa.array(mask)).sort_by("gio_id")
+    return selected(Path(settings.workspace), curation.run_id).sort_by("gio_id")
 
 
 def picked_ids(settings: RunSettings, **more: Any) -> list[str]:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from gio_spark.engine import session
 from gio_spark.tables import Workspace
@@ -39,6 +40,12 @@ def in_a_catalog(folder: Path) -> str:
     return "spark_catalog.default"
 
 
+def view_of(spark: Any, schema: str) -> list[str]:
+    """Ids that the view of the published name shows."""
+    rows = spark.read.table(f"{schema}.published_selection").select("gio_id")
+    return sorted(rows.toArrow()["gio_id"].to_pylist())
+
+
 def main(folder: Path, engine: str) -> None:
     workspace = in_a_catalog(folder) if engine == "spark" else str(folder / f"ws-{engine}")
     made = jobs.settings(
@@ -67,6 +74,7 @@ def main(folder: Path, engine: str) -> None:
                 "again": jobs.go(made).did_work,
                 "report": done.report.exists(),
                 "tables": done.tables,
+                "view": view_of(session(engine), workspace) if engine == "spark" else [],
                 "chunks": [
                     r.stage
                     for r in Workspace(session(engine), workspace).records()

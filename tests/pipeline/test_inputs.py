@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,9 @@ def test_folders_of_any_name_hold_inputs_and_tables(place, expected, name):
     made = jobs.settings(odd, pool=str(odd / "pool"))
     first = jobs.select(made)
     assert jobs.ids(first.selected) == expected
-    assert (odd / "ws" / "selected" / "_delta_log" / f"{0:020}.json").exists()
+    selection = Path(first.tables["selected"])
+    assert selection.parent == odd / "ws"
+    assert (selection / "_delta_log" / f"{0:020}.json").exists()
     assert sorted(p.name for p in odd.iterdir()) == ["pool", "target.parquet", "ws"]
     assert [p.name for p in place.iterdir() if p.is_dir()] == [name]
     again = jobs.select(made)

@@ -23,7 +23,19 @@ def written(folder, text):
 
 
 def test_a_yaml_file_gives_the_same_settings_as_python(folder):
-    assert load(written(folder, yaml.safe_dump(SMALL))) == build(SMALL)
+    file = written(folder, yaml.safe_dump(SMALL))
+    assert load(file) == build({**SMALL, "name": file.stem})
+
+
+def test_a_selection_is_published_under_the_name_of_its_file_or_a_given_one(folder):
+    file = written(folder, yaml.safe_dump(SMALL))
+    odd = file.with_name("sft code (v2).yml")
+    file.rename(odd)
+    assert load(odd).published_name() == "sft-code--v2-"
+    assert load(odd, ["name=sft-code"]).published_name() == "sft-code"
+    assert build(SMALL).published_name() == "selection"
+    with pytest.raises(ConfigError, match="cannot be the name of a selection"):
+        load(odd, ["name=a/b"])
 
 
 def test_unset_settings_take_their_defaults():
@@ -255,9 +267,10 @@ def test_files_that_cannot_be_read_are_clear(folder):
 
 def test_the_example_holds_every_setting_with_a_comment_and_loads_back(folder):
     text = example()
-    made = load(written(folder, text))
-    assert made == build(
+    file = written(folder, text)
+    assert load(file) == build(
         {
+            "name": file.stem,
             "pool": "path/to/pool",
             "target": "path/to/target",
             "columns": {"id": "id", "text": "text"},

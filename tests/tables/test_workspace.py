@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
 from gio_spark.errors import ConfigError, EngineError, WorkspaceError
-from gio_spark.tables import Workspace, delta, prune, values_in
+from gio_spark.tables import Workspace, count_values, delta
 
 pytestmark = pytest.mark.embedded
 KEYS = {"run": "r1", "stage": "embed"}
@@ -17,39 +19,88 @@ def rows(n, start=0):
     return pa.table({"id": [str(i) for i in range(start, start + n)]})
 
 
-def test_a_fingerprint_is_written_again_without_doubling_and_without_touching_others(workspace):
+def test_rows_of_a_key_are_those_of_the_last_attempt_and_others_stay(workspace):
     assert workspace.write_arrow("plan", rows(10), fingerprint="aa", **KEYS) == 10
     assert workspace.write_arrow("plan", rows(4), fingerprint="bb", **KEYS) == 4
     assert workspace.write_arrow("plan", rows(3), fingerprint="aa", **KEYS) == 3
     assert workspace.read("plan", "aa").count() == 3
     assert workspace.read("plan", "bb").count() == 4
+    # Nothing was taken away: whoever reads by an earlier record finds its rows.
+    assert workspace.read_table("plan").count() == 17
 
 
-def test_a_stage_is_complete_only_while_its_rows_are_there(workspace):
+def test_rows_count_for_others_once_a_record_names_them(workspace, spark):
+    written = workspace.write_arrow("plan", rows(10), fingerprint="aa", **KEYS)
+    assert Workspace(spark, workspace.location).read("plan", "aa").count() == 0
+    workspace.record(fingerprint="aa", table="plan", rows=written, seconds=1.0, **KEYS)
+    assert Workspace(spark, workspace.location).read("plan", "aa").count() == 10
+    # A second writer of the same key, which dies before its record.
+    Workspace(spark, workspace.location).write_arrow("plan", rows(10), fingerprint="aa", **KEYS)
+    assert Workspace(spark, workspace.location).read("plan", "aa").count() == 10
+
+
+def test_two_writers_of_one_key_are_both_whole_and_read_once(workspace, spark):
+    one, other = (Workspace(spark, workspace.location) for _ in range(2))
+    for writer in (one, other):
+        writer.write_arrow("plan", rows(10), fingerprint="aa", **KEYS)
+    for writer in (one, other):
+        writer.record(fingerprint="aa", table="plan", rows=10, seconds=1.0, **KEYS)
+    for reader in (one, other, Workspace(spark, workspace.location)):
+        assert reader.complete("embed", "aa").rows == 10
+        assert reader.read("plan", "aa").count() == 10
+
+
+def test_what_a_failed_stage_wrote_is_named_by_no_later_record(workspace, spark):
+    workspace.write_arrow("plan", rows(10), fingerprint="aa", **KEYS)
+    workspace.abandon()
+    workspace.write_arrow("plan", rows(2), fingerprint="bb", **KEYS)
+    workspace.record(fingerprint="bb", table="plan", rows=2, seconds=1.0, **KEYS)
+    other = Workspace(spark, workspace.location)
+    assert other.read("plan", "aa").count() == 0 and other.read("plan", "bb").count() == 2
+
+
+def test_a_table_is_widened_for_rows_with_more_columns_and_keeps_all_that_it_has(workspace):
+    workspace.write_arrow("plan", rows(2), fingerprint="aa", **KEYS)
+    wider = rows(3).append_column("x", pa.array([1.0, 2.0, 3.0]))
+    workspace.write_arrow("plan", wider, fingerprint="bb", **KEYS)
+    workspace.write_arrow("plan", rows(4), fingerprint="cc", **KEYS)
+    counts = [workspace.read("plan", key).where("x IS NOT NULL").count() for key in ("aa", "bb")]
+    assert counts == [0, 3]
+    assert [workspace.read("plan", key).count() for key in ("aa", "bb", "cc")] == [2, 3, 4]
+    other = rows(1).append_column("x", pa.array(["text"]))
+    with pytest.raises(WorkspaceError, match="column 'x' as double"):
+        workspace.write_arrow("plan", other, fingerprint="dd", **KEYS)
+
+
+def test_a_stage_is_complete_only_while_its_rows_are_there(workspace, spark):
     assert workspace.complete("embed", "aa") is None
     written = workspace.write_arrow("plan", rows(10), fingerprint="aa", **KEYS)
     workspace.record(
         fingerprint="aa", table="plan", rows=written, seconds=1.0, detail={"k": 3}, **KEYS
     )
-    found = workspace.complete("embed", "aa")
-    assert (found.rows, found.detail, found.version) == (10, {"k": 3}, 0)
-    workspace.write_arrow("plan", rows(2), fingerprint="aa", **KEYS)
+    record = workspace.complete("embed", "aa")
+    assert (record.rows, record.detail, record.version) == (10, {"k": 3}, 0)
+    spark.sql(f"DELETE FROM delta.`{workspace.place('plan')}` WHERE id = '3'")
     assert workspace.complete("embed", "aa") is None
+
+
+@pytest.mark.parametrize("half", ["empty log", "file without a log", "empty commit"])
+def test_a_first_write_that_was_cut_short_is_no_table_and_in_nobodys_way(workspace, half):
+    place = Path(workspace.place("plan"))
+    (place / "_delta_log").mkdir(parents=True)
+    if half == "file without a log":
+        (place / "part-00000.parquet").write_bytes(b"PAR1")
+    if half == "empty commit":
+        (place / "_delta_log" / f"{0:020}.json").touch()
+    assert not workspace.exists("plan")
+    assert workspace.write_arrow("plan", rows(3), fingerprint="aa", **KEYS) == 3
+    assert workspace.read("plan", "aa").count() == 3
 
 
 def test_a_wrong_number_of_rows_is_noticed(workspace):
     df = workspace.frame(rows(5))
     with pytest.raises(WorkspaceError, match="holds 5 rows of embed after the write, but 6"):
         workspace.write("plan", df, fingerprint="aa", expected=6, **KEYS)
-
-
-def test_old_fingerprints_are_pruned_and_the_last_ones_kept(workspace):
-    for name in ("a1", "a2", "a3", "a4", "a5"):
-        n = workspace.write_arrow("plan", rows(1), fingerprint=name, **KEYS)
-        workspace.record(fingerprint=name, table="plan", rows=n, seconds=0.0, **KEYS)
-    assert prune(workspace, "plan", ["a1"]) == 1
-    left = {r["fingerprint"] for r in workspace.read_all("plan").toArrow().to_pylist()}
-    assert left == {"a1", "a3", "a4", "a5"}
 
 
 def test_an_empty_stage_table_keeps_its_columns(workspace):
@@ -72,10 +123,10 @@ def test_the_log_tells_the_rows_of_the_last_commit_of_a_fingerprint(workspace):
     place = workspace.place("plan")
     for name, n in (("aa", 10), ("bb", 4), ("aa", 3)):
         workspace.write_arrow("plan", rows(n), fingerprint=name, **KEYS)
-    assert delta.committed_rows(place, {"fingerprint": "aa"}) == 3
+    (token,) = workspace.attempts("plan", "aa")
+    assert delta.committed_rows(place, {"fingerprint": "aa", "attempt": token}) == 3
     assert delta.committed_rows(place, {"fingerprint": "bb"}) == 4
     assert delta.committed_rows(place, {"fingerprint": "cc"}) is None
-    assert workspace.may_hold("plan", "aa") and not workspace.may_hold("plan", "cc")
 
 
 def test_gathered_records_are_written_in_one_commit_and_seen_before_it(workspace, spark):
@@ -105,6 +156,7 @@ def test_records_of_long_stages_are_written_at_once(workspace, spark):
 def test_small_tables_read_the_same_from_memory_and_from_the_table(workspace, spark):
     written = pa.table({"id": ["a", "b"], "x": pa.array([1.5, None], pa.float64())})
     workspace.write_arrow("plan", written, fingerprint="aa", **KEYS)
+    workspace.record(fingerprint="aa", table="plan", rows=2, seconds=0.0, **KEYS)
     stored = Workspace(spark, workspace.location).read_arrow("plan", "aa", 10, "rows")
     assert stored.sort_by("id").to_pylist() == written.to_pylist()
     assert workspace.read_arrow("plan", "aa", 10, "rows").schema.names == stored.schema.names
@@ -112,33 +164,10 @@ def test_small_tables_read_the_same_from_memory_and_from_the_table(workspace, sp
     assert workspace.read_arrow("plan", "aa", 10, "rows").num_rows == 1
 
 
-def test_rows_of_several_fingerprints_are_one_commit_and_counted_apart(workspace):
-    def put(a, b):
-        frames = {"aa": workspace.frame(rows(a)), "bb": workspace.frame(rows(b))}
-        return workspace.write_together(
-            "embeddings", frames, run="r1", stage="embed", expected={"aa": a, "bb": None}
-        )
-
-    workspace.write("embeddings", workspace.frame(rows(5)), fingerprint="cc", **KEYS)
-    before = workspace.version("embeddings")
-    assert put(10, 4) == {"aa": 10, "bb": 4}
-    assert workspace.version("embeddings") == before + 1
-    assert put(3, 0) == {"aa": 3, "bb": 0}
-    assert [workspace.read("embeddings", f).count() for f in ("aa", "bb", "cc")] == [3, 0, 5]
-
-
-def test_a_wrong_number_of_rows_in_a_common_commit_is_noticed(workspace):
-    frames = {"aa": workspace.frame(rows(2)), "bb": workspace.frame(rows(3))}
-    with pytest.raises(WorkspaceError, match="holds 3 rows of embed"):
-        workspace.write_together(
-            "embeddings", frames, run="r1", stage="embed", expected={"aa": 2, "bb": 4}
-        )
-
-
 def test_the_log_tells_in_how_many_rows_a_column_has_a_value(workspace):
     table = pa.table({"id": ["a", "b", "c"], "reason": pa.array([None, "bad", None], pa.string())})
     workspace.write("embeddings", workspace.frame(table), fingerprint="aa", **KEYS)
-    found = values_in(workspace, "embeddings", "aa", "reason")
+    found = count_values(workspace, "embeddings", "aa", "reason")
     assert found in (1, None)  # a writer may leave the statistics out
-    assert values_in(workspace, "embeddings", "bb", "reason") is None
-    assert values_in(workspace, "scores", "aa", "reason") is None
+    assert count_values(workspace, "embeddings", "bb", "reason") is None
+    assert count_values(workspace, "scores", "aa", "reason") is None

@@ -1,0 +1,88 @@
+"""Commands on published selections: publish, rollback, pin, forget; and what `show NAME` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gio_spark.cli.show import text_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gio_spark.pipeline.publishing import Publication
+    from gio_spark.tables import Pruned, PublishEvent, Workspace
+
+
+def print_publication(out: Console, publication: Publication | None) -> bool:
+    """Print what became of a selection; returns whether its audit passed."""
+    if publication is None:
+        return True
+    if publication.failed:
+        out.print(
+            f"not published as {publication.name}: {publication.failed}",
+            style="red",
+            markup=False,
+        )
+        return False
+    if publication.number is not None:
+        out.print(f"published: {publication.name}, publish {publication.number}", markup=False)
+    elif publication.note:
+        out.print(f"not published as {publication.name}: {publication.note}", markup=False)
+        return True
+    if publication.note:
+        out.print(publication.note, markup=False)
+    return True
+
+
+def print_event(out: Console, workspace: Workspace, event: PublishEvent) -> None:
+    """Print what a command on a name did."""
+    what = {
+        "publish": f"shows {event.run}",
+        "rollback": f"is {event.why} and shows {event.run}",
+        "pin": f"publish {event.number} is pinned",
+        "unpin": f"publish {event.number} is no longer pinned",
+    }[event.event]
+    number = f", publish {event.number}" if event.event in ("publish", "rollback") else ""
+    out.print(f"{event.name} {what}{number}: {workspace.place(event.table)}", markup=False)
+
+
+def print_publishes(out: Console, workspace: Workspace, name: str, number: int | None) -> None:
+    """Print the publishes of a name, and where the rows of one of them are.
+
+    Raises:
+        InputError: There is no such publish.
+    """
+    from gio_spark.tables import PublishLog
+
+    log = PublishLog(workspace)
+    asked = log.find(name, number)
+    published, pinned = log.publishes(name), log.pinned()
+    table = text_table(f"Publishes of {name}", "publish", "at (UTC)", "rows", "run", "why", "state")
+    for event in published:
+        states = ["current"] if event is published[-1] else []
+        states += ["pinned"] if (name, event.number) in pinned else []
+        if not workspace.store.exists(event.table, look=True):
+            states.append("no longer retained")
+        table.add_row(
+            str(event.number),
+            f"{event.at:%Y-%m-%d %H:%M:%S}",
+            f"{event.rows:,}",
+            event.run,
+            event.why,
+            ", ".join(states),
+        )
+    out.print(table)
+    out.print(
+        f"publish {asked.number} of {name}: {log.read(name, asked.number).count():,} rows of "
+        f"{asked.run}: {workspace.place(asked.table)}",
+        markup=False,
+    )
+
+
+def print_pruned(out: Console, run: str, pruned: Pruned) -> None:
+    """Print what forgetting a run took away."""
+    for table, attempts in pruned.attempts.items():
+        out.print(f"{table}: rows of {attempts} attempts deleted", markup=False)
+    for name in pruned.tables:
+        out.print(f"{name}: dropped", markup=False)
+    out.print(f"{run} is forgotten; what other runs read as well has stayed.", markup=False)

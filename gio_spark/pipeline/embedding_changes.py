@@ -1,0 +1,187 @@
+"""Embeddings of an input that was embedded before, at another version: only changed rows are new.
+
+The earlier rows stay where they are and count for the new version as well, but for those that are
+gone or changed (`replaced` holds their ids). Changed rows are written anew; one whose content was
+embedded before, under whatever id, takes its vector from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from gio_spark import embed
+from gio_spark.engine import bounded
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from gio_spark.pipeline.context import Context
+    from gio_spark.tables import Input, Workspace
+
+# Every stage below costs each later reader a join with the ids that do not count.
+MOST_STAGES_BELOW = 4
+# Above this share of new and changed rows, all rows are written anew.
+MOST_CHANGED = 0.5
+
+_HASHES = ("content_hash", "row_hash")
+
+
+@dataclass(frozen=True)
+class EmbeddingChanges:
+    """What differs between an input and the embeddings of its earlier version.
+
+    Attributes:
+        base: Key of the earlier embeddings.
+        added: Rows whose ids are new.
+        changed: Rows with an id that was there and other content or other carried values.
+        gone: Ids that are no longer there.
+        known: Of the added and changed rows, those whose content was embedded before.
+        on_base: Whether the earlier rows go on to count; else all rows are written anew.
+    """
+
+    base: str
+    added: int
+    changed: int
+    gone: int
+    known: int
+    on_base: bool
+
+
+def earlier_embeddings(workspace: Workspace, stage: str, embedder: str, source: Input) -> str:
+    """Key of the newest embeddings that the same embedder made of the same input, or ""."""
+    candidates = [
+        r
+        for r in workspace.records()
+        if r.stage == stage
+        and r.detail.get("embedder") == embedder
+        and source.location == r.detail.get("location")
+    ]
+    for record in reversed(candidates):
+        if workspace.complete(stage, record.fingerprint) is not None:
+            return record.fingerprint
+    return ""
+
+
+def find_changes(
+    ctx: Context, source: Input, embedder: embed.Embedder, *, base: str, key: str, stage: str
+) -> EmbeddingChanges:
+    """Compare an input with its earlier embeddings, and write what differs to `replaced`.
+
+    Rows are compared by the hashes of their content and of the values carried along, in one join
+    of hashes.
+
+    Args:
+        ctx: The run.
+        source: The input.
+        embedder: Prepared embedder.
+        base: Key of the earlier embeddings.
+        key: Key of the new ones, under which the differences are written.
+        stage: Stage that writes.
+    """
+    ws = ctx.workspace
+    now = embed.describe_rows(source.rows, embedder, columns=source.columns)
+    now = now.select("id", *_HASHES)
+    before = ws.read("embeddings", base).select(
+        F.col("id").alias("old_id"), *[F.col(h).alias(f"old_{h}") for h in _HASHES]
+    )
+    joined = now.join(before, now["id"] == before["old_id"], "full_outer")
+    same = F.lit(True)
+    for column in _HASHES:
+        same = same & F.col(column).eqNullSafe(F.col(f"old_{column}"))
+    change = (
+        F.when(F.col("old_id").isNull(), F.lit("added"))
+        .when(F.col("id").isNull(), F.lit("gone"))
+        .when(~same, F.lit("changed"))
+    )
+    differing = joined.withColumn("change", change).where(F.col("change").isNotNull())
+    rows = differing.select(F.coalesce("id", "old_id").alias("id"), "change", F.col("content_hash"))
+    ws.write("replaced", rows, fingerprint=key, run=ctx.run, stage=stage)
+    counted = bounded(ws.own_rows("replaced", key).groupBy("change").count(), 3, "changes")
+    counts = {r["change"]: int(r["count"]) for r in counted.to_pylist()}
+    added, changed = counts.get("added", 0), counts.get("changed", 0)
+    few = added + changed <= MOST_CHANGED * source.ids
+    return EmbeddingChanges(
+        base=base,
+        added=added,
+        changed=changed,
+        gone=counts.get("gone", 0),
+        known=_known_rows(ws, base, key),
+        on_base=few and ws.depth("embeddings", base) < MOST_STAGES_BELOW,
+    )
+
+
+def _known_rows(ws: Workspace, base: str, key: str) -> int:
+    """Number of new and changed rows whose content has a vector already."""
+    hashes = _new_rows(ws, key).select("content_hash")
+    before = ws.read("embeddings", base).where(F.col("reason").isNull())
+    embedded = hashes.distinct().join(before.select("content_hash").distinct(), "content_hash")
+    return int(hashes.join(embedded, "content_hash").count())
+
+
+def _new_rows(ws: Workspace, key: str) -> DataFrame:
+    return ws.own_rows("replaced", key).where(F.col("change") != F.lit("gone"))
+
+
+def changed_embeddings(
+    ws: Workspace,
+    rows: DataFrame,
+    source: Input,
+    embedder: embed.Embedder,
+    changes: EmbeddingChanges,
+    *,
+    key: str,
+    directions: bool,
+) -> DataFrame:
+    """Embeddings of the rows that are new or changed.
+
+    Args:
+        ws: The workspace.
+        rows: Rows of the input, or of a chunk of it.
+        source: The input.
+        embedder: Prepared and fitted embedder.
+        changes: What differs.
+        key: Key of the new embeddings.
+        directions: As for `embed.embed`.
+    """
+    ids = _new_rows(ws, key).select(F.col("id").alias("new_id"), "content_hash")
+    if not changes.known:
+        fresh = _only(rows, ids.select("new_id"))
+        return embed.embed(fresh, embedder, columns=source.columns, directions=directions)
+    before = ws.read("embeddings", changes.base).where(F.col("reason").isNull())
+    before = before.select(F.col("content_hash").alias("known_hash"), "vector")
+    hashes = ids.select("content_hash").distinct()
+    # Equal content has equal vectors, so it does not matter whose is taken.
+    vectors = (
+        F.broadcast(hashes)
+        .join(before, hashes["content_hash"] == before["known_hash"])
+        .select("known_hash", "vector")
+        .dropDuplicates(["known_hash"])
+    )
+    known = vectors.select("known_hash")
+    to_embed = ids.join(known, ids["content_hash"] == known["known_hash"], "left_anti")
+    to_copy = ids.join(known, ids["content_hash"] == known["known_hash"], "left_semi")
+    fresh = _only(rows, to_embed.select("new_id"))
+    embedded = embed.embed(fresh, embedder, columns=source.columns, directions=directions)
+    described = embed.describe_rows(
+        _only(rows, to_copy.select("new_id")), embedder, columns=source.columns
+    )
+    copied = described.join(vectors, described["content_hash"] == vectors["known_hash"]).select(
+        *described.columns, F.when(F.col("reason").isNull(), F.col("vector")).alias("vector")
+    )
+    return embedded.unionByName(copied)
+
+
+def unchanged_embeddings(ws: Workspace, changes: EmbeddingChanges, *, key: str) -> DataFrame:
+    """Earlier embeddings of the rows that did not change, to be written anew."""
+    ids = ws.own_rows("replaced", key).select(F.col("id").alias("new_id"))
+    rows = ws.read("embeddings", changes.base)
+    joined = F.broadcast(ids).join(rows, ids["new_id"] == rows["id"], "right_outer")
+    return joined.where(F.col("new_id").isNull()).drop("new_id", "fingerprint")
+
+
+def _only(rows: DataFrame, ids: DataFrame) -> DataFrame:
+    """Rows with one of few ids, which stand on the left: there every engine holds them."""
+    return F.broadcast(ids).join(rows, ids["new_id"] == rows["id"]).drop("new_id")

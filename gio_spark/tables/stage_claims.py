@@ -1,0 +1,215 @@
+"""Claims on stages: who is computing what, so that a second writer waits instead of repeating it.
+
+A claim spares work and nothing depends on it: two writers that hold the same one, after a clock
+that is wrong or a host that is gone, write the same rows under tokens of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from gio_spark.engine import bounded
+from gio_spark.errors import ConcurrentRunError
+from gio_spark.tables.records import new_token
+
+if TYPE_CHECKING:
+    from gio_spark.settings.run import ConcurrencySettings
+    from gio_spark.tables.workspace import Workspace
+
+T = TypeVar("T")
+
+TABLE = "claims"
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string()),
+        pa.field("claim", pa.string()),
+        pa.field("run", pa.string()),
+        pa.field("stage", pa.string()),
+        pa.field("host", pa.string()),
+        pa.field("process", pa.int64()),
+        pa.field("process_started", pa.string()),
+        pa.field("claimed", pa.timestamp("us", tz="UTC")),
+        pa.field("released", pa.bool_()),
+    ]
+)
+_MOST = 10_000
+_POLL_SECONDS = (1.0, 10.0)
+
+# Claims that this process holds: threads of one process cannot be told apart by its number.
+_held: set[str] = set()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of the table of claims."""
+
+    key: str
+    claim: str
+    run: str
+    stage: str
+    host: str
+    process: int
+    process_started: str
+    claimed: datetime
+    released: bool
+
+    def line(self, place: str) -> str:
+        """Who computes the stage, since when and where, for people."""
+        return (
+            f"{self.stage}: {self.run} has been computing it in {place} since "
+            f"{self.claimed:%Y-%m-%d %H:%M:%S} UTC (host {self.host.split('/')[0]}, process "
+            f"{self.process})"
+        )
+
+
+class StageClaims:
+    """Claims of one workspace.
+
+    Args:
+        workspace: Whose.
+        settings: How long to wait, and from what age a claim of another host counts no more.
+        say: Shows a line to people.
+    """
+
+    def __init__(
+        self, workspace: Workspace, settings: ConcurrencySettings, say: Callable[[str], None]
+    ) -> None:
+        self._workspace = workspace
+        self._settings = settings
+        self._say = say
+
+    @contextmanager
+    def hold(
+        self, key: str, *, run: str, stage: str, finished: Callable[[], T | None]
+    ) -> Iterator[T | None]:
+        """Hold the claim on a stage, after whoever holds it now.
+
+        Args:
+            key: Key of the stage.
+            run: Run that wants to compute it.
+            stage: Its name.
+            finished: Looks anew whether the stage is complete, and returns its record.
+
+        Yields:
+            What `finished` gave where another writer has done the work in the meantime, or None:
+            then the caller computes it.
+
+        Raises:
+            ConcurrentRunError: Another run still computes it after the longest wait.
+        """
+        own = self._claim(key, run, stage)
+        try:
+            yield self._wait(own, finished)
+        except BaseException:
+            self._release(own)
+            raise
+        finally:
+            with _lock:
+                _held.discard(own.claim)
+
+    def _claim(self, key: str, run: str, stage: str) -> Claim:
+        own = Claim(
+            key, new_token(), run, stage, _host(), os.getpid(), _started(os.getpid()),
+            datetime.now(timezone.utc), released=False,
+        )  # fmt: skip
+        with _lock:
+            _held.add(own.claim)
+        self._write(own)
+        return own
+
+    def _write(self, claim: Claim, **changes: Any) -> None:
+        row = {n: getattr(claim, n) for n in SCHEMA.names} | changes
+        rows = self._workspace.frame(pa.Table.from_pylist([row], schema=SCHEMA))
+        note = {"run": claim.run, "stage": claim.stage, "claim": claim.claim}
+        self._workspace.store.append(TABLE, rows, note=note)
+
+    def _release(self, claim: Claim) -> None:
+        try:
+            self._write(claim, released=True)
+        except Exception as error:  # noqa: BLE001 - the error that ended the stage is the one to tell
+            self._say(f"claims: {str(error).splitlines()[0][:200]}")
+
+    def _wait(self, own: Claim, finished: Callable[[], T | None]) -> T | None:
+        """Wait until no other claim on the key comes before one's own."""
+        began, pause, told = time.monotonic(), _POLL_SECONDS[0], ""
+        while True:
+            first = self._first(own)
+            if first is None or first.claim == own.claim:
+                # Who held it before may have finished just now.
+                return finished() if told else None
+            line = first.line(self._workspace.location)
+            waited = time.monotonic() - began
+            if waited >= 60 * self._settings.wait_minutes:
+                raise ConcurrentRunError(
+                    f"{line}. Run again when it has finished; what is complete is not computed "
+                    "twice. concurrency.wait_minutes says how long to wait for it."
+                )
+            if line != told:
+                self._say(f"{line}; waiting for it")
+                told = line
+            time.sleep(pause)
+            pause = min(1.5 * pause, _POLL_SECONDS[1])
+            record = finished()
+            if record is not None:
+                return record
+
+    def _first(self, own: Claim) -> Claim | None:
+        """Claim on the key that counts and comes first, the same for all who look."""
+        rows = self._workspace.store.read(TABLE).where(F.col("key") == own.key)
+        table = bounded(rows.select(*SCHEMA.names), _MOST, "claims on a stage")
+        claims = [Claim(**row) for row in table.to_pylist()]
+        released = {c.claim for c in claims if c.released}
+        oldest = datetime.now(timezone.utc) - timedelta(hours=self._settings.takeover_hours)
+        counting = [
+            c
+            for c in claims
+            if c.claim not in released and (c.claim == own.claim or _lives(c, oldest))
+        ]
+        return min(counting, key=lambda c: (c.claimed, c.claim), default=None)
+
+
+def _lives(claim: Claim, oldest: datetime) -> bool:
+    """Whether a claim counts: its process is there, or, on another host, it is not old."""
+    if claim.host != _host():
+        return claim.claimed > oldest
+    if claim.process == os.getpid():
+        with _lock:
+            return claim.claim in _held
+    return claim.process_started == _started(claim.process)
+
+
+def _host() -> str:
+    """Host and, on Linux, the namespace of process numbers: containers may share a name."""
+    try:
+        return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _started(process: int) -> str:
+    """When a process began, so that a number that is used again is not taken for it; "" if gone."""
+    try:
+        # The name of the program, in brackets, may hold blanks.
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        pass
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return ""
+    except OSError:
+        return "unknown"
+    return "unknown"

@@ -1,0 +1,304 @@
+"""The Delta tables of a workspace: where they lie, how they come to be, and one append to one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from gio_spark.engine import capabilities, describe
+from gio_spark.engine.engine_errors import engine_errors
+from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError, WorkspaceError
+from gio_spark.tables import delta
+from gio_spark.tables.aliases import engine_path
+from gio_spark.tables.files import check_writable, filesystem
+from gio_spark.tables.names import absolute, is_remote_path, is_schema, parts, quoted, quoted_column
+from gio_spark.tables.table_schema import column_ddl, delta_schema_json
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import types as T
+
+# The least and greatest value of each column of each file are for readers who look for values.
+# Stages look for partitions, and what they write is read whole: gathering them would cost a tenth
+# of a commit and more. Of embeddings the log is asked how many rows have a reason.
+_WITH_STATISTICS = ("quarantine",)
+_COUNTED_COLUMN = {"embeddings": "reason"}
+
+# Digits of vectors and hashes are noise: Snappy takes one percent of them away, and a fortieth of
+# the processor time of a whole run to put in and out again.
+_INCOMPRESSIBLE = ("embeddings",)
+
+# Two writers that make or widen a table at once: one of them is told to try again.
+_TRIES = 6
+
+
+class StageStore:
+    """The tables of a workspace as Delta knows them: places, shapes, appends.
+
+    Rows of stage tables are only ever added, so that no writer can take away or change what
+    another one has written, and two of them at once do not conflict.
+
+    Args:
+        spark: The session.
+        location: A folder, or `catalog.schema` (Spark only).
+        writable: Whether the folder is made where it is missing, and must take files.
+
+    Raises:
+        EngineError: A schema was given on the embedded engine.
+        WorkspaceError: The folder cannot be written.
+    """
+
+    def __init__(self, spark: SparkSession, location: str, *, writable: bool = True) -> None:
+        self.spark = spark
+        self.in_catalog = is_schema(location)
+        if self.in_catalog and not capabilities(spark).persistent_catalog:
+            raise EngineError(
+                f"The workspace {location!r} is a schema, and names of tables end with the "
+                "session on the embedded engine. Give a folder, or run with engine: spark."
+            )
+        if self.in_catalog and len(parts(location)) > 2:
+            raise ConfigError(
+                f"The workspace {location!r} must be catalog.schema or a folder (with a slash)."
+            )
+        self.location = location if self.in_catalog else absolute(location)
+        if writable and not self.in_catalog and not is_remote_path(self.location):
+            check_writable(Path(self.location))
+        self._embedded = describe(spark).kind == "embedded"
+        self._known: set[str] = set()
+        self._columns: dict[str, dict[str, str]] = {}
+
+    def place(self, table: str) -> str:
+        """Path or name of a table."""
+        return f"{self.location}.{table}" if self.in_catalog else f"{self.location}/{table}"
+
+    def exists(self, table: str, *, look: bool = False) -> bool:
+        """Whether a table has a commit; a first write that was killed leaves a log without one.
+
+        With `look`, a table that was there before is looked for again.
+        """
+        if table in self._known and not look:
+            return True
+        if self.in_catalog:
+            there = self.spark.catalog.tableExists(delta.sql_name(self.spark, self.place(table)))
+        else:
+            there = delta.is_delta(self.place(table))
+        if there:
+            self._known.add(table)
+        return there
+
+    def version(self, table: str) -> int:
+        """Newest version of a table, -1 where it was never made."""
+        if not table or not self.exists(table):
+            return -1
+        if not self.in_catalog:
+            return delta.newest_version(self.place(table))
+        return delta.pin(self.spark, self.place(table), None).version
+
+    def read(self, table: str) -> DataFrame:
+        """All rows of a table, as it is now."""
+        return delta.read(self.spark, self.place(table))
+
+    def append(
+        self,
+        table: str,
+        rows: DataFrame,
+        *,
+        partition_by: tuple[str, ...] = (),
+        note: Mapping[str, Any],
+    ) -> None:
+        """Add rows to a table in one commit; the table is made, and widened, where it has to be.
+
+        Args:
+            table: Name of the table.
+            rows: With all columns of the partition.
+            partition_by: What a new table is partitioned by.
+            note: For the commit's metadata.
+
+        Raises:
+            WorkspaceError: A column is there with another type, or the place cannot be written.
+        """
+        for attempt in range(_TRIES):
+            try:
+                self._append(table, rows, partition_by, note)
+                return
+            except ConcurrentRunError:
+                # Appends do not conflict with one another: another writer made or widened the
+                # table. Nothing was committed.
+                self._known.discard(table)
+                self._columns.pop(table, None)
+                if attempt == _TRIES - 1:
+                    raise
+
+    def _append(
+        self, table: str, rows: DataFrame, partition_by: tuple[str, ...], note: Mapping[str, Any]
+    ) -> None:
+        there = self.exists(table)
+        if there:
+            self._check_layout(table, partition_by)
+            rows = self._with_all_columns(table, rows)
+        writer = rows.write.format("delta").mode("append")
+        if table in _INCOMPRESSIBLE and not self._embedded:
+            writer = writer.option("compression", "uncompressed")
+        if not there:
+            self._clear_half_made(table)
+            writer = writer.options(**self._properties(table))
+        if partition_by:
+            writer = writer.partitionBy(*partition_by)
+        self._save(writer.option("userMetadata", json.dumps(note)), table)
+
+    def overwrite(self, table: str, rows: DataFrame, note: Mapping[str, Any]) -> None:
+        """Put rows, of whatever columns, in place of all that a table holds, in one commit."""
+        writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
+        self._save(writer.option("userMetadata", json.dumps(note)), table)
+
+    def create(self, table: str, schema: T.StructType) -> None:
+        """Make an empty table that keeps NOT NULL and comments, which a written frame loses."""
+        place = self.place(table)
+        with engine_errors(location=place):
+            if self._embedded:
+                from deltalake import DeltaTable, Schema
+
+                from gio_spark.tables.aliases import plain_path
+
+                DeltaTable.create(
+                    plain_path(place), schema=Schema.from_json(delta_schema_json(schema))
+                )
+            else:
+                name = delta.sql_name(self.spark, place)
+                self.spark.sql(f"CREATE TABLE {name} ({column_ddl(schema)}) USING DELTA")
+        self._known.add(table)
+
+    def show_as_view(self, view: str, table: str) -> None:
+        """Make a view of a catalog show the rows of a table, or do nothing where it does."""
+        of = delta.sql_name(self.spark, self.place(table))
+        name = delta.sql_name(self.spark, self.place(view))
+        # Both names were checked and quoted.
+        self.spark.sql(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM {of}")  # noqa: S608
+
+    def drop(self, table: str) -> None:
+        """Take a table away with its files."""
+        place = self.place(table)
+        self._known.discard(table)
+        self._columns.pop(table, None)
+        if self.in_catalog:
+            self.spark.sql(f"DROP TABLE IF EXISTS {delta.sql_name(self.spark, place)}")
+            return
+        import pyarrow.fs as pafs
+
+        store, path = filesystem(place)
+        if store.get_file_info(path).type == pafs.FileType.Directory:
+            store.delete_dir(path)
+
+    def names(self, prefix: str) -> list[str]:
+        """Names of the tables that begin with a prefix, in order, half-made ones included."""
+        if self.in_catalog:
+            schema = quoted(self.location)
+            listed = self.spark.sql(f"SHOW TABLES IN {schema} LIKE '{prefix}*'").limit(100_000)
+            return sorted(row["tableName"] for row in listed.collect() if not row["isTemporary"])
+        import pyarrow.fs as pafs
+
+        store, path = filesystem(self.location)
+        folders = store.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        return sorted(f.base_name for f in folders if f.base_name.startswith(prefix))
+
+    def committed_rows(self, table: str, partition: Mapping[str, str]) -> int:
+        """Rows that a partition holds after an append to it: from the log, or else counted."""
+        if not self.in_catalog:
+            rows = delta.committed_rows(self.place(table), partition)
+            if rows is not None:
+                return rows
+        df = self.read(table)
+        for column, value in partition.items():
+            df = df.where(F.col(column) == value)
+        return int(df.count())
+
+    def _clear_half_made(self, table: str) -> None:
+        """Take away what a first write that was cut short has left, where that is in the way."""
+        place = self.place(table)
+        if self.in_catalog or is_remote_path(place):
+            return
+        log = Path(place) / "_delta_log"
+        # A log of empty files is read as a table without a schema; no log at all, or one without
+        # any file, is written to as if nothing were there.
+        if log.is_dir() and any(log.iterdir()) and not delta.is_delta(place):
+            self.drop(table)
+
+    def _properties(self, table: str) -> dict[str, str]:
+        """Properties that a table is made with."""
+        if table in _WITH_STATISTICS or self._embedded:
+            return {}
+        if table in _COUNTED_COLUMN:
+            return {"delta.dataSkippingStatsColumns": _COUNTED_COLUMN[table]}
+        return {"delta.dataSkippingNumIndexedCols": "0"}
+
+    def _check_layout(self, table: str, partition_by: tuple[str, ...]) -> None:
+        """Refuse a table of a workspace that an earlier version of gio_spark wrote.
+
+        Raises:
+            WorkspaceError: It lacks a column of the partition.
+        """
+        if table not in self._columns:
+            self._columns[table] = _types(self.read(table).schema)
+        if not set(partition_by) <= set(self._columns[table]):
+            raise WorkspaceError(earlier_layout(self.location))
+
+    def _with_all_columns(self, table: str, rows: DataFrame) -> DataFrame:
+        """Widen a table by the columns of rows that it lacks, and rows by those that they lack.
+
+        Raises:
+            WorkspaceError: A column is there with another type.
+        """
+        stored, written = self._columns[table], _types(rows.schema)
+        for name in sorted(set(stored) & set(written)):
+            if stored[name] != written[name]:
+                raise WorkspaceError(
+                    f"{self.place(table)} holds column {name!r} as {stored[name]}, but this "
+                    f"version of gio_spark writes {written[name]}. Give another workspace."
+                )
+        added = [f for f in rows.schema.fields if f.name not in stored]
+        if added:
+            self._add_columns(table, added)
+        missing = {n: F.lit(None).cast(t) for n, t in stored.items() if n not in written}
+        return rows.withColumns(missing) if missing else rows
+
+    def _add_columns(self, table: str, fields: list[T.StructField]) -> None:
+        place = self.place(table)
+        with engine_errors(location=place):
+            if self._embedded:
+                delta.add_columns(place, fields)
+            else:
+                columns = ", ".join(
+                    f"{quoted_column(f.name)} {f.dataType.simpleString()}" for f in fields
+                )
+                name = delta.sql_name(self.spark, place)
+                self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({columns})")
+        self._columns.pop(table)
+
+    def _save(self, writer: Any, table: str) -> None:
+        place = self.place(table)
+        with engine_errors(location=place):
+            if self.in_catalog:
+                writer.saveAsTable(delta.sql_name(self.spark, place))
+            else:
+                writer.save(engine_path(self.spark, place))
+        self._known.add(table)
+
+
+def earlier_layout(location: str) -> str:
+    """What to say of a workspace in a layout that is no longer read."""
+    return (
+        f"The workspace {location} was written by an earlier version of gio_spark, in a layout "
+        "that this one does not read. Give another workspace; the tables of this one stay as they "
+        "are, and `selected` holds its selections."
+    )
+
+
+def _types(schema: T.StructType) -> dict[str, str]:
+    # Through Spark Connect a string carries its collation.
+    return {
+        f.name: f.dataType.simpleString().replace(" collate UTF8_BINARY", "") for f in schema.fields
+    }

@@ -1,0 +1,75 @@
+"""Schemas of selections: the pool's own columns with NOT NULL and comments, as DDL and as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pyspark.sql import types as T
+
+from gio_spark.tables.names import quoted_column
+
+
+def kept_schema(schema: T.StructType, comments: dict[str, str] | None = None) -> T.StructType:
+    """Schema with names, types, NOT NULL and comments alone, of a table that is written anew.
+
+    What else Delta keeps in a field (column mapping, identity, generation, defaults) belongs to
+    the table that was read.
+
+    Args:
+        schema: Of the table that was read.
+        comments: Column -> its comment, where the engine's schema does not carry it.
+    """
+    return T.StructType([_kept_field(f, (comments or {}).get(f.name)) for f in schema.fields])
+
+
+def _kept_field(field: T.StructField, comment: str | None = None) -> T.StructField:
+    text = comment or field.metadata.get("comment")
+    metadata = {"comment": text} if text else {}
+    return T.StructField(field.name, _kept_type(field.dataType), field.nullable, metadata)
+
+
+def _kept_type(kind: T.DataType) -> T.DataType:
+    if isinstance(kind, T.StructType):
+        return T.StructType([_kept_field(f) for f in kind.fields])
+    if isinstance(kind, T.ArrayType):
+        return T.ArrayType(_kept_type(kind.elementType), kind.containsNull)
+    if isinstance(kind, T.MapType):
+        return T.MapType(
+            _kept_type(kind.keyType), _kept_type(kind.valueType), kind.valueContainsNull
+        )
+    if type(kind) is T.StringType:
+        return T.StringType()  # through Spark Connect it would carry its collation
+    return kind
+
+
+def column_ddl(schema: T.StructType) -> str:
+    """Columns of a CREATE TABLE statement; names and comments are quoted."""
+    return ", ".join(_field_ddl(f, " ") for f in schema.fields)
+
+
+def _field_ddl(field: T.StructField, between: str) -> str:
+    text = f"{quoted_column(field.name)}{between}{_type_ddl(field.dataType)}"
+    if not field.nullable:
+        text += " NOT NULL"
+    comment = field.metadata.get("comment")
+    if comment:
+        escaped = comment.replace("\\", "\\\\").replace("'", "\\'")
+        text += f" COMMENT '{escaped}'"
+    return text
+
+
+def _type_ddl(kind: T.DataType) -> str:
+    if isinstance(kind, T.StructType):
+        return f"STRUCT<{', '.join(_field_ddl(f, ': ') for f in kind.fields)}>"
+    if isinstance(kind, T.ArrayType):
+        return f"ARRAY<{_type_ddl(kind.elementType)}>"
+    if isinstance(kind, T.MapType):
+        return f"MAP<{_type_ddl(kind.keyType)}, {_type_ddl(kind.valueType)}>"
+    return kind.simpleString()
+
+
+def delta_schema_json(schema: T.StructType) -> str:
+    """Schema as a Delta log holds it."""
+    content: dict[str, Any] = json.loads(schema.json())
+    return json.dumps(content)
