@@ -81,8 +81,8 @@ def prepared(settings: RunSettings, spark: SparkSession, progress: Progress) -> 
                      context=name.rstrip("-0123456789"))
         for name, one in inputs.items()
     )  # fmt: skip
-    fitted, fit_key = vectors.fit_embedder(ctx, embedder, inputs["pool"])
-    embedded = vectors.embed_sides(ctx, fitted, fit_key, inputs)
+    fitted, _ = vectors.fit_embedder(ctx, embedder, inputs["pool"])
+    embedded = vectors.embed_sides(ctx, fitted, inputs)
     sides = vectors.set_aside(ctx, embedded)
     dimension = vectors.one_dimension(vectors.lengths_of(ctx, fitted, embedded))
     book = clusters.quantise(ctx, sides, dimension)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from gio_spark.pipeline.context import Context
     from gio_spark.tables import Input, Workspace
 
-# Every stage below costs each later reader a join with the ids that do not count.
+# Every stage below costs each later reader a join with the ids that do not count. A version that
+# would have more is put on the lowest one, with all that changed since.
 MOST_STAGES_BELOW = 4
 # Above this share of new and changed rows, all rows are written anew.
 MOST_CHANGED = 0.5
@@ -34,7 +35,8 @@ class EmbeddingChanges:
     """What differs between an input and the embeddings of its earlier version.
 
     Attributes:
-        base: Key of the earlier embeddings.
+        base: Key of the earlier embeddings that are compared with.
+        newest: Key of those that vectors are taken from; another one where the base is older.
         added: Rows whose ids are new.
         changed: Rows with an id that was there and other content or other carried values.
         gone: Ids that are no longer there.
@@ -43,6 +45,7 @@ class EmbeddingChanges:
     """
 
     base: str
+    newest: str
     added: int
     changed: int
     gone: int
@@ -66,7 +69,7 @@ def earlier_embeddings(workspace: Workspace, stage: str, embedder: str, source: 
 
 
 def find_changes(
-    ctx: Context, source: Input, embedder: embed.Embedder, *, base: str, key: str, stage: str
+    ctx: Context, source: Input, embedder: embed.Embedder, *, newest: str, key: str, stage: str
 ) -> EmbeddingChanges:
     """Compare an input with its earlier embeddings, and write what differs to `replaced`.
 
@@ -77,11 +80,13 @@ def find_changes(
         ctx: The run.
         source: The input.
         embedder: Prepared embedder.
-        base: Key of the earlier embeddings.
+        newest: Key of the newest earlier embeddings.
         key: Key of the new ones, under which the differences are written.
         stage: Stage that writes.
     """
     ws = ctx.workspace
+    below = ws.stages_below("embeddings", newest)
+    base = newest if len(below) < MOST_STAGES_BELOW else below[-1]
     now = embed.describe_rows(source.rows, embedder, columns=source.columns)
     now = now.select("id", *_HASHES)
     before = ws.read("embeddings", base).select(
@@ -102,21 +107,21 @@ def find_changes(
     counted = bounded(ws.own_rows("replaced", key).groupBy("change").count(), 3, "changes")
     counts = {r["change"]: int(r["count"]) for r in counted.to_pylist()}
     added, changed = counts.get("added", 0), counts.get("changed", 0)
-    few = added + changed <= MOST_CHANGED * source.ids
     return EmbeddingChanges(
         base=base,
+        newest=newest,
         added=added,
         changed=changed,
         gone=counts.get("gone", 0),
-        known=_known_rows(ws, base, key),
-        on_base=few and ws.depth("embeddings", base) < MOST_STAGES_BELOW,
+        known=_known_rows(ws, newest, key),
+        on_base=added + changed <= MOST_CHANGED * source.ids,
     )
 
 
-def _known_rows(ws: Workspace, base: str, key: str) -> int:
+def _known_rows(ws: Workspace, newest: str, key: str) -> int:
     """Number of new and changed rows whose content has a vector already."""
     hashes = _new_rows(ws, key).select("content_hash")
-    before = ws.read("embeddings", base).where(F.col("reason").isNull())
+    before = ws.read("embeddings", newest).where(F.col("reason").isNull())
     embedded = hashes.distinct().join(before.select("content_hash").distinct(), "content_hash")
     return int(hashes.join(embedded, "content_hash").count())
 
@@ -150,7 +155,7 @@ def changed_embeddings(
     if not changes.known:
         fresh = _only(rows, ids.select("new_id"))
         return embed.embed(fresh, embedder, columns=source.columns, directions=directions)
-    before = ws.read("embeddings", changes.base).where(F.col("reason").isNull())
+    before = ws.read("embeddings", changes.newest).where(F.col("reason").isNull())
     before = before.select(F.col("content_hash").alias("known_hash"), "vector")
     hashes = ids.select("content_hash").distinct()
     # Equal content has equal vectors, so it does not matter whose is taken.

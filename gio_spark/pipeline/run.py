@@ -199,8 +199,8 @@ def _stages(
     at_once = rates and not (cleans or learns or until in ("embed", "quantize"))
     begun = None
     if at_once and ratio.content_kind(ctx) == "text":
-        begun = ratio.begin(ctx, vectors.to_embed(ctx, fitted, fit_key, inputs))
-    embedded = vectors.embed_sides(ctx, fitted, fit_key, inputs)
+        begun = ratio.begin(ctx, vectors.to_embed(ctx, fitted, inputs))
+    embedded = vectors.embed_sides(ctx, fitted, inputs)
     lengths = ahead(ctx.spark, lambda: vectors.lengths_of(ctx, fitted, embedded))
     sides = vectors.set_aside(ctx, embedded)
     dimension = vectors.one_dimension(lengths())
@@ -323,6 +323,8 @@ def _finish(
     )
     curation = _load(ctx.workspace, record, did_work=any(not s.skipped for s in ctx.stages))
     publication = _publish(ctx.workspace, ctx.settings, record, ctx.progress)
+    number = publication.number
+    ctx.tracker.tags({"gio.published": f"{publication.name} {number}" if number else "no"})
     problem = try_to_prune(ctx.workspace, ctx.settings.retention)
     if problem:
         ctx.progress.say(f"retention: {problem}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pyspark.sql import functions as F
 
 from gio_spark import embed
@@ -86,44 +88,49 @@ def fit_embedder(ctx: Context, embedder: embed.Embedder, pool: Input) -> tuple[e
 
 
 def to_embed(
-    ctx: Context, embedder: embed.Embedder, fit_key: str, inputs: Mapping[str, Input]
+    ctx: Context, embedder: embed.Embedder, inputs: Mapping[str, Input]
 ) -> dict[str, Side]:
     """Return the sides as they will be if every row can be used; for what needs no vectors."""
-    return {
-        n: Side(n, s, _embedding_key(ctx, embedder, fit_key, s), s.ids, {})
-        for n, s in inputs.items()
-    }
+    return {n: Side(n, s, _embedding_key(ctx, embedder, s), s.ids, {}) for n, s in inputs.items()}
 
 
 def embed_sides(
-    ctx: Context, embedder: embed.Embedder, fit_key: str, inputs: Mapping[str, Input]
+    ctx: Context, embedder: embed.Embedder, inputs: Mapping[str, Input]
 ) -> dict[str, tuple[Input, str, int]]:
     """Embed the inputs; gives each with the fingerprint of its rows and their number."""
-    return {
-        name: (source, *_embed_side(ctx, embedder, fit_key, source))
-        for name, source in inputs.items()
-    }
+    return {name: (source, *_embed_side(ctx, embedder, source)) for name, source in inputs.items()}
 
 
 def _directions(ctx: Context) -> list[str]:
     return ["directions"] if ctx.settings.quantize.spherical else []
 
 
-def _embedding_key(ctx: Context, embedder: embed.Embedder, fit_key: str, source: Input) -> str:
-    name, directed = embedder_name(embedder), _directions(ctx)
-    return fingerprint("embed", name, fit_key, source.fingerprint(), *directed)
+def _embedding_key(ctx: Context, embedder: embed.Embedder, source: Input) -> str:
+    name, state = embedder_name(embedder), _state_digest(embedder)
+    return fingerprint("embed", name, state, source.fingerprint(), *_directions(ctx))
 
 
-def _embed_side(
-    ctx: Context, embedder: embed.Embedder, fit_key: str, source: Input
-) -> tuple[str, int]:
+def _state_digest(embedder: embed.Embedder) -> str:
+    """Hash of what was fitted: another pool may lead to the same, as for ready-made vectors."""
+    digest = hashlib.sha256()
+    for name, array in sorted(embedder.state.items()):
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _embed_side(ctx: Context, embedder: embed.Embedder, source: Input) -> tuple[str, int]:
     """Write the embeddings of an input, on those of its earlier version where there are some."""
     ws, stage = ctx.workspace, f"embed {source.name}"
-    key = _embedding_key(ctx, embedder, fit_key, source)
+    key = _embedding_key(ctx, embedder, source)
     directed = bool(_directions(ctx))
     # Which vectors are the same for the same content: those of this embedder, of these columns.
     same_vectors = fingerprint(
-        "vectors of", embedder_name(embedder), fit_key, source.columns.digest(), directed
+        "vectors of",
+        embedder_name(embedder),
+        _state_digest(embedder),
+        source.columns.digest(),
+        directed,
     )
 
     def rows_of(chunk: Chunk, changes: EmbeddingChanges | None) -> DataFrame:
@@ -148,10 +155,10 @@ def _embed_side(
         return out
 
     def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-        base = earlier_embeddings(ws, stage, same_vectors, source)
+        newest = earlier_embeddings(ws, stage, same_vectors, source)
         changes = None
-        if base:
-            changes = find_changes(ctx, source, embedder, base=base, key=key, stage=stage)
+        if newest:
+            changes = find_changes(ctx, source, embedder, newest=newest, key=key, stage=stage)
             shown.say(
                 f"{changes.added + changes.changed:,} new or changed rows, {changes.gone:,} gone"
             )
@@ -176,8 +183,8 @@ def _embed_side(
         }
         if changes is not None:
             detail["changes"] = asdict(changes)
-        if on_base:
-            detail["base"] = {"embeddings": [base, key]}
+        if changes is not None and changes.on_base:
+            detail["base"] = {"embeddings": [changes.base, key]}
         return source.ids, detail
 
     record = ctx.stage(stage, key, "embeddings", make, rows=source.ids, claim=True)

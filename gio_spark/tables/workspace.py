@@ -82,6 +82,8 @@ class Workspace:
         # Read once: what this process adds is kept beside it.
         self._records: list[Record] | None = None
         self._unwritten: list[Record] = []
+        # (table, key) -> newest record that names its rows.
+        self._naming: dict[tuple[str, str], Record] = {}
         # (table, key) -> tokens of what this process wrote or found complete.
         self._attempts: dict[tuple[str, str], list[str]] = {}
         # Those of them that no record names yet.
@@ -157,20 +159,20 @@ class Workspace:
 
     def base_of(self, table: str, key: str) -> Base | None:
         """Earlier rows that a stage's rows are added to, or None."""
-        named = [r for r in self.records() if key in r.attempts.get(table, {}) and not r.is_chunk]
-        return named[-1].base(table) if named else None
+        self.records()
+        record = self._naming.get((table, key))
+        return None if record is None else record.base(table)
 
-    def depth(self, table: str, key: str) -> int:
-        """Number of stages below a stage's own rows."""
+    def stages_below(self, table: str, key: str) -> list[str]:
+        """Keys of the stages whose rows a stage's own are added to, the lowest one last."""
         base = self.base_of(table, key)
-        return 0 if base is None else 1 + self.depth(table, base.key)
+        return [] if base is None else [base.key, *self.stages_below(table, base.key)]
 
     def _tokens(self, table: str, key: str) -> list[str]:
         if (table, key) not in self._attempts:
-            for record in reversed(self.records()):
-                if not record.is_chunk and key in record.attempts.get(table, {}):
-                    self._adopt(record)
-                    break
+            self.records()
+            if (table, key) in self._naming:
+                self._adopt(self._naming[table, key])
         return self._attempts.get((table, key), [])
 
     def _adopt(self, record: Record) -> None:
@@ -395,7 +397,8 @@ class Workspace:
             self._add(again, later=True)
 
     def _add(self, record: Record, *, later: bool) -> None:
-        self._records = [*self._all_records(), record]
+        self.records().append(record)
+        self._note_names(record)
         self._unwritten.append(record)
         if not later or sum(r.seconds for r in self._unwritten) >= UNRECORDED_SECONDS:
             self.flush()
@@ -418,15 +421,20 @@ class Workspace:
 
     def records(self, run: str | None = None) -> list[Record]:
         """Records of finished stages, oldest first."""
-        own = [r for r in self._all_records() if run is None or r.run == run]
-        return sorted(own, key=lambda r: (r.finished, r.stage))
-
-    def _all_records(self) -> list[Record]:
         if self._records is None:
             stored = self._stored_records() if self.exists("runs") else []
             known = {r.record for r in stored}
-            self._records = [*stored, *(r for r in self._unwritten if r.record not in known)]
-        return self._records
+            both = [*stored, *(r for r in self._unwritten if r.record not in known)]
+            self._records = sorted(both, key=lambda r: (r.finished, r.stage))
+            self._naming = {}
+            for record in self._records:
+                self._note_names(record)
+        return self._records if run is None else [r for r in self._records if r.run == run]
+
+    def _note_names(self, record: Record) -> None:
+        if not record.is_chunk:
+            for table, keys in record.attempts.items():
+                self._naming |= {(table, key): record for key in keys}
 
     def _stored_records(self) -> list[Record]:
         """Records in the table.

@@ -126,7 +126,7 @@ def test_the_log_tells_the_rows_of_the_last_commit_of_a_fingerprint(workspace):
     (token,) = workspace.attempts("plan", "aa")
     assert delta.committed_rows(place, {"fingerprint": "aa", "attempt": token}) == 3
     assert delta.committed_rows(place, {"fingerprint": "bb"}) == 4
-    assert delta.committed_rows(place, {"fingerprint": "cc"}) is None
+    assert delta.committed_rows(place, {"fingerprint": "zz"}) is None
 
 
 def test_gathered_records_are_written_in_one_commit_and_seen_before_it(workspace, spark):
@@ -171,3 +171,12 @@ def test_the_log_tells_in_how_many_rows_a_column_has_a_value(workspace):
     assert found in (1, None)  # a writer may leave the statistics out
     assert count_values(workspace, "embeddings", "bb", "reason") is None
     assert count_values(workspace, "scores", "aa", "reason") is None
+
+
+def test_a_workspace_of_an_earlier_layout_is_refused_in_one_line(workspace, spark):
+    old = pa.table({"run": ["run-1"], "stage": ["run"], "fingerprint": ["run-1"], "rows": [1]})
+    frame = workspace.frame(old)
+    frame.write.format("delta").save(workspace.place("runs"))
+    with pytest.raises(WorkspaceError, match="was written by an earlier version") as error:
+        Workspace(spark, workspace.location).records()
+    assert "\n" not in str(error.value)
