@@ -163,7 +163,8 @@ def embed_rows(rows: pa.Table, embedder: Embedder, *, directions: bool = False) 
     blobs = encode_vectors(vectors)
     if bad.any():  # a copy of all vectors, which most batches do without
         blobs = pc.if_else(pa.array(bad), pa.scalar(None, pa.binary()), blobs)
-    return pa.table({"vector": blobs, **_described(rows, embedder, passed, reasons)})
+    described = _described(rows, embedder, passed, reasons)
+    return pa.table({"id": described.pop("id"), "vector": blobs, **described})
 
 
 @dataclass(frozen=True)
