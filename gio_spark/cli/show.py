@@ -185,6 +185,7 @@ def print_refresh(out: Console, done: Refreshed) -> None:
     """Print what a refresh changed."""
     table = text_table(f"Refresh of {done.run_id}", "", "")
     table.add_row("new rows in the pool", f"{done.new_rows:,}")
+    table.add_row("changed rows", f"{done.changed_rows:,}")
     table.add_row("rows gone from the pool", f"{done.gone_rows:,}")
     table.add_row("put aside", f"{done.bad_rows:,}")
     table.add_row("selected before", f"{done.before:,}")

@@ -26,13 +26,12 @@ from gio_spark.pipeline.steer import Steering, steer
 from gio_spark.pipeline.strata import in_strata, kept_by_source, save_strata
 from gio_spark.pipeline.vectors import Side, targets_of
 from gio_spark.settings.run import parse_budget
-from gio_spark.tables import quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from gio_spark.engine.progress import Stage as StageProgress
-    from gio_spark.tables import Input
+    from gio_spark.tables import Input, Record, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -377,7 +376,6 @@ def write_candidate(
     *,
     expected: int,
     exact: bool = False,
-    stays: DataFrame | None = None,
 ) -> tuple[str, int]:
     """Write selected rows as a table of its own, which nobody reads before it is published.
 
@@ -387,7 +385,6 @@ def write_candidate(
         kept: id, cluster, reason and log_ratio of the rows to fetch.
         expected: About how many these are.
         exact: Whether it must be this number.
-        stays: Rows of an earlier selection that are part of this one, with its columns.
 
     Returns:
         Name of the table and its rows.
@@ -411,12 +408,24 @@ def write_candidate(
             f"The plan takes {expected:,} rows, but {chosen_rows:,} pass its thresholds: rows of "
             f"{ctx.workspace.place('assignments')} or scores changed meanwhile. Run again."
         )
-    if stays is not None:
-        chosen_rows += int(stays.count())
-        rows = rows.unionByName(stays.select(*[quoted_column(c) for c in rows.columns]))
     own_schema = T.StructType() if settings.output == "ids" else pool.schema
     schema = T.StructType([*own_schema.fields, *_GIO_SCHEMA.fields])
     return ctx.workspace.write_selection(rows, schema, run=ctx.run, expected=chosen_rows)
+
+
+def frozen_plan(workspace: Workspace, run: Record, ratio: Ratio | None) -> Chosen:
+    """Plan of a finished run, for the rows that a ratio has scored since.
+
+    Raises:
+        WorkspaceError: It is gone.
+    """
+    key = run.detail["plan_key"]
+    records = workspace.recorded("plan", key)
+    if not records:
+        raise WorkspaceError(f"{workspace.place('plan')} lacks the plan of {run.run}. Run again.")
+    table = workspace.read_arrow("plan", key, 1 << 20, "clusters of the plan").to_pandas()
+    table = table.sort_values("cluster", ignore_index=True)
+    return Chosen(table, key, records[-1].detail, ratio)
 
 
 def kept_ids(ctx: Context, book: Codebook, chosen: Chosen) -> DataFrame:

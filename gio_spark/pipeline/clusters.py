@@ -202,6 +202,12 @@ def quantise(ctx: Context, sides: dict[str, Side], dimension: int) -> Codebook:
     return Codebook(centroids, fit_key, keys, stats, published, curve)
 
 
+def pool_stats(ctx: Context, assignments: str, clusters: int) -> ClusterStats:
+    """Figures of the pool's clusters by its assignments."""
+    rows = ctx.workspace.read("assignments", assignments)
+    return quantize.cluster_stats(rows, clusters, quantile=ctx.settings.quantize.reach_quantile)
+
+
 def publish(
     ctx: Context,
     sides: dict[str, Side],
@@ -210,7 +216,6 @@ def publish(
     keys: dict[str, str],
 ) -> tuple[ClusterStats, str]:
     """Write the centroids table: the pool's clusters with their figures, and the targets' own."""
-    ws = ctx.workspace
     settings = ctx.settings.quantize
     key = fingerprint(
         "centroids",
@@ -225,9 +230,8 @@ def publish(
         return [_own_rows(ctx, s, centroids.shape[1]) for s in targets_of(sides)]
 
     own = ctx.ahead("centroids", key, rows_of_targets)
-    pool_rows = ws.read("assignments", keys["pool"])
     # One scan of a skinny table; cheap enough to do again when the stage itself is complete.
-    stats = quantize.cluster_stats(pool_rows, len(centroids), quantile=settings.reach_quantile)
+    stats = pool_stats(ctx, keys["pool"], len(centroids))
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         table = pa.concat_tables([_rows_of("pool", centroids, stats), *own()])

@@ -89,12 +89,32 @@ def find_changes(
     base = newest if len(below) < MOST_STAGES_BELOW else below[-1]
     now = embed.describe_rows(source.rows, embedder, columns=source.columns)
     now = now.select("id", *_HASHES)
-    before = ws.read("embeddings", base).select(
-        F.col("id").alias("old_id"), *[F.col(h).alias(f"old_{h}") for h in _HASHES]
+    before = ws.read("embeddings", base).select("id", *_HASHES)
+    rows = changed_rows(before, now)
+    ws.write("replaced", rows, fingerprint=key, run=ctx.run, stage=stage)
+    added, changed, gone = count_changes(ws.own_rows("replaced", key))
+    return EmbeddingChanges(
+        base=base,
+        newest=newest,
+        added=added,
+        changed=changed,
+        gone=gone,
+        known=_known_rows(ws, newest, key),
+        on_base=added + changed <= MOST_CHANGED * source.ids,
     )
-    joined = now.join(before, now["id"] == before["old_id"], "full_outer")
+
+
+def changed_rows(before: DataFrame, now: DataFrame) -> DataFrame:
+    """Rows that differ between two frames of the same columns, of which `id` is unique.
+
+    Returns:
+        id, change (added, changed or gone) and the other columns as they are now.
+    """
+    columns = [c for c in now.columns if c not in ("id", "fingerprint")]
+    old = before.select(F.col("id").alias("old_id"), *[F.col(c).alias(f"old_{c}") for c in columns])
+    joined = now.select("id", *columns).join(old, now["id"] == old["old_id"], "full_outer")
     same = F.lit(True)
-    for column in _HASHES:
+    for column in columns:
         same = same & F.col(column).eqNullSafe(F.col(f"old_{column}"))
     change = (
         F.when(F.col("old_id").isNull(), F.lit("added"))
@@ -102,20 +122,14 @@ def find_changes(
         .when(~same, F.lit("changed"))
     )
     differing = joined.withColumn("change", change).where(F.col("change").isNotNull())
-    rows = differing.select(F.coalesce("id", "old_id").alias("id"), "change", F.col("content_hash"))
-    ws.write("replaced", rows, fingerprint=key, run=ctx.run, stage=stage)
-    counted = bounded(ws.own_rows("replaced", key).groupBy("change").count(), 3, "changes")
-    counts = {r["change"]: int(r["count"]) for r in counted.to_pylist()}
-    added, changed = counts.get("added", 0), counts.get("changed", 0)
-    return EmbeddingChanges(
-        base=base,
-        newest=newest,
-        added=added,
-        changed=changed,
-        gone=counts.get("gone", 0),
-        known=_known_rows(ws, newest, key),
-        on_base=added + changed <= MOST_CHANGED * source.ids,
-    )
+    return differing.select(F.coalesce("id", "old_id").alias("id"), "change", *columns)
+
+
+def count_changes(rows: DataFrame) -> tuple[int, int, int]:
+    """Numbers of rows added, changed and gone."""
+    table = bounded(rows.groupBy("change").count(), 3, "changes").to_pylist()
+    counts = {row["change"]: int(row["count"]) for row in table}
+    return counts.get("added", 0), counts.get("changed", 0), counts.get("gone", 0)
 
 
 def _known_rows(ws: Workspace, newest: str, key: str) -> int:

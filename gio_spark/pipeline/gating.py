@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,14 +192,14 @@ def _measure_ways(
 
     The other ways choose inside cells by hash alone.
     """
-    refreshes = tuple(r.fingerprint for r in refreshes_of(workspace, record.run))
-    ground = Ground.of_record(workspace, settings, record, refreshes)
-    if refreshes or ground.owns:
+    refreshes = refreshes_of(workspace, record.run)
+    ground = Ground.of_record(
+        workspace, settings, record, refreshes[-1].detail["keys"] if refreshes else None
+    )
+    if ground.owns:
         resolved = prepare.pin_views(spark, workspace, settings)
         inputs = prepare.open_all(spark, resolved, prepare.pin_all(spark, resolved))
         ground = ground.with_inputs(inputs)
-        if refreshes:
-            ground = replace(ground, present=inputs["pool"].rows.select("id"))
     selected = workspace.read_table(find_candidate(workspace, record.run).table)
     ids = selected.select(F.col("gio_id").alias("id"))
     count = int(ids.count())

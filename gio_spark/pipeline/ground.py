@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,21 +34,19 @@ class Ground:
     Attributes:
         workspace: Its tables.
         settings: Of the run.
-        embeddings: Side -> fingerprints of its embeddings; several after refreshes.
-        assignments: Side -> fingerprints of its assignments.
+        embeddings: Side -> fingerprint of its embeddings.
+        assignments: Side -> fingerprint of its assignments.
         fit: Fingerprint of the codebook.
         inputs: Side -> its opened input, for profiles that read the user's own columns.
-        present: Ids of the pool as it is now, after refreshes; None: all that were assigned.
         source: Only the rows of this source, measured by its own profile; None: all rows.
     """
 
     workspace: Workspace
     settings: RunSettings
-    embeddings: Mapping[str, tuple[str, ...]]
-    assignments: Mapping[str, tuple[str, ...]]
+    embeddings: Mapping[str, str]
+    assignments: Mapping[str, str]
     fit: str
     inputs: Mapping[str, Input] = field(default_factory=dict)
-    present: DataFrame | None = None
     source: str | None = None
 
     @classmethod
@@ -57,8 +55,8 @@ class Ground:
         return cls(
             ctx.workspace,
             ctx.settings,
-            {n: (s.key,) for n, s in sides.items()},
-            {n: (k,) for n, k in book.assignments.items()},
+            {n: s.key for n, s in sides.items()},
+            dict(book.assignments),
             book.key,
             {n: s.source for n, s in sides.items()},
         )
@@ -69,24 +67,25 @@ class Ground:
         workspace: Workspace,
         settings: RunSettings,
         record: Record,
-        refreshes: tuple[str, ...],
-        *,
-        present: DataFrame | None = None,
+        pool: Mapping[str, str] | None = None,
     ) -> Ground:
-        """Return that of a finished run, with the rows that refreshes brought to its pool."""
+        """Return that of a finished run.
+
+        Args:
+            workspace: Its tables.
+            settings: Of the run.
+            record: Of the run.
+            pool: Keys (embeddings, assignments) of its pool after a refresh.
+        """
         check_profiles(settings.gime, settings.pool_columns().source)
         keys = record.detail["keys"]
-
-        def grown(found: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-            return {n: (k, *(refreshes if n == "pool" else ())) for n, k in found.items()}
-
+        newer = pool or {}
         return cls(
             workspace,
             settings,
-            grown(keys["embeddings"]),
-            grown(keys["assignments"]),
+            {**keys["embeddings"], **({"pool": newer["embeddings"]} if pool else {})},
+            {**keys["assignments"], **({"pool": newer["assignments"]} if pool else {})},
             keys["fit"],
-            present=present,
         )
 
     @cached_property
@@ -123,39 +122,23 @@ class Ground:
         """Return what a metric of these rows is called: `source/metric` for those of a source."""
         return metric if self.source is None else f"{self.source}/{metric}"
 
-    def rows(
-        self, side: str, *, vectors: bool = False, keep_fingerprint: bool = False
-    ) -> DataFrame:
+    def rows(self, side: str, *, vectors: bool = False) -> DataFrame:
         """Return the assigned rows of a side, as the metrics read them.
 
         Args:
             side: pool, target, target-1, held-out-1, ...
             vectors: Also join each row's vector and content hash.
-            keep_fingerprint: Keep the column that tells which stage or refresh assigned a row.
         """
-        ws = self.workspace
-        rows = self._assigned(side)
-        if self.present is not None and side == "pool":
-            rows = rows.join(self.present, "id", "left_semi")
-        if not keep_fingerprint:
-            rows = rows.drop("fingerprint")
+        rows = self._assigned(side).drop("fingerprint")
         if vectors:
-            found = rows_of_keys(ws, "embeddings", self.embeddings[side])
-            found = found.where(F.col("reason").isNull()).select("id", "vector", "content_hash")
-            rows = rows.join(found, "id", "inner")
+            embedded = rows_of(self.workspace, "embeddings", self.embeddings[side])
+            embedded = embedded.where(F.col("reason").isNull())
+            rows = rows.join(embedded.select("id", "vector", "content_hash"), "id", "inner")
         own = self._own(side)
         return rows if own is None else rows.join(own, "id", "left")
 
-    def missing(self, *, keep_fingerprint: bool = False) -> DataFrame:
-        """Return rows of the pool that were assigned and are gone."""
-        rows = self._assigned("pool")
-        if self.present is None:
-            return rows.limit(0)
-        gone = rows.join(self.present, "id", "left_anti")
-        return gone if keep_fingerprint else gone.drop("fingerprint")
-
     def _assigned(self, side: str) -> DataFrame:
-        rows = rows_of_keys(self.workspace, "assignments", self.assignments[side])
+        rows = rows_of(self.workspace, "assignments", self.assignments[side])
         if self.source is None or not self._tells_sources(side):
             return rows
         return rows.where(F.coalesce("source", F.lit("")) == F.lit(self.source))
@@ -225,16 +208,15 @@ class Ground:
         return replace(self, inputs=dict(inputs))
 
 
-def rows_of_keys(ws: Workspace, table: str, keys: Sequence[str]) -> DataFrame:
-    """Rows of several stages of one table; `fingerprint` tells which.
+def rows_of(ws: Workspace, table: str, key: str) -> DataFrame:
+    """Rows of a stage of a finished run.
 
     Raises:
-        InputError: Retention has taken the rows of one away.
+        InputError: Retention has taken them away.
     """
-    gone = [key for key in keys if not ws.holds(table, key)]
-    if gone:
+    if not ws.holds(table, key):
         raise InputError(
             f"{ws.place(table)} no longer holds the rows of this run (retention.runs says how "
             "many runs stay). Run `gio-spark run` again."
         )
-    return reduce(lambda one, other: one.unionByName(other), [ws.read(table, k) for k in keys])
+    return ws.read(table, key)

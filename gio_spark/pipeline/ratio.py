@@ -96,7 +96,7 @@ def begin(ctx: Context, sides: dict[str, Side]) -> Begun:
 
 def score(ctx: Context, sides: dict[str, Side], book: Codebook, begun: Begun) -> Ratio:
     """Store the density ratio that was begun, and score every usable row of the pool."""
-    kind, model_key, ws = begun.kind, begun.model_key, ctx.workspace
+    kind, model_key = begun.kind, begun.model_key
 
     def fit(_: StageProgress) -> tuple[int, dict[str, Any]]:
         fitted = begun.fitted()
@@ -113,23 +113,31 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook, begun: Begun) ->
         return save_arrays(ctx, "ratio", arrays, key=model_key), {}
 
     ctx.stage("fit ratio", model_key, "models", fit)
+    return score_pool(ctx, sides["pool"], book, model_key)
+
+
+def score_pool(ctx: Context, pool: Side, book: Codebook, model_key: str) -> Ratio:
+    """Score every usable row of a pool by a fitted ratio, on the scores of its earlier version."""
+    ws, stage, assignments = ctx.workspace, "score pool", book.assignments["pool"]
     arrays = load_arrays(ws, model_key)
     facts = array_text(arrays.pop("facts"))
     for text in facts["warnings"]:
         ctx.caution("density ratio", text, "See the calibration plot; or use exact_count.")
-    key = fingerprint("scores", model_key, book.assignments["pool"])
-
-    chunks = chunks_for(sides["pool"].usable, ctx.settings.chunk_rows)
+    key = fingerprint("scores", model_key, assignments)
+    below = ws.base_of("assignments", assignments)
+    base = fingerprint("scores", model_key, below.key) if below else ""
+    on_base = bool(base) and ws.complete(stage, base) is not None
+    total = int(book.stats.rows.sum())
 
     def rated(chunk: Chunk) -> DataFrame:
         model = explode.RatioModel.from_arrays(arrays)
-        scored = explode.score(
-            content_of(ctx, sides["pool"], kind, chunk), model, content="content", keep=()
-        )
-        assigned = ws.read("assignments", book.assignments["pool"], chunk=chunk)
+        content = content_of(ctx, pool, facts["kind"], chunk, only_new=on_base)
+        scored = explode.score(content, model, content="content", keep=())
+        read = ws.own_rows if on_base else ws.read
         # A row that cannot be scored counts as neither like nor unlike the target.
         return (
-            assigned.select("id", "cluster")
+            read("assignments", assignments, chunk=chunk)
+            .select("id", "cluster")
             .join(scored, "id", "left")
             .select(
                 "id",
@@ -139,28 +147,46 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook, begun: Begun) ->
         )
 
     def apply(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-        rows = ctx.write_chunks(
+        rows = ws.own_rows("assignments", assignments).count() if on_base else total
+        ctx.write_chunks(
             shown,
             "scores",
             rated,
-            count=chunks,
+            count=chunks_for(rows, ctx.settings.chunk_rows),
             key=key,
-            stage="score pool",
-            expected=int(book.stats.rows.sum()),
+            stage=stage,
+            expected=rows,
         )
-        return rows, {}
+        detail: dict[str, Any] = {}
+        if on_base and below is not None:
+            detail["base"] = {"scores": [base, below.hidden]}
+        return total, detail
 
-    ctx.stage("score pool", key, "scores", apply, rows=sides["pool"].usable, claim=True)
-    return Ratio(key, model_key, kind, facts)
+    ctx.stage(stage, key, "scores", apply, rows=total, claim=True)
+    return Ratio(key, model_key, facts["kind"], facts)
 
 
-def content_of(ctx: Context, side: Side, kind: str, chunk: Chunk = WHOLE) -> DataFrame:
-    """Return id and content of a side's usable rows, or of one chunk of them."""
+def content_of(
+    ctx: Context, side: Side, kind: str, chunk: Chunk = WHOLE, *, only_new: bool = False
+) -> DataFrame:
+    """Return id and content of a side's usable rows, or of one chunk of them.
+
+    Args:
+        ctx: The run.
+        side: Whose rows.
+        kind: text or vector.
+        chunk: Which of them.
+        only_new: Only rows that its version brought.
+    """
     if kind == "vector":
-        return vectors_of(ctx, side, chunk).select("id", F.col("vector").alias("content"))
+        vectors = vectors_of(ctx, side, chunk, only_new=only_new)
+        return vectors.select("id", F.col("vector").alias("content"))
     column = side.source.columns.text
     if column is None:
         raise InputError(f"{side.name}: a density ratio on text needs columns.text.")
     rows = chunk.rows(side.source.rows)
     rows = rows.select("id", F.col(quoted_column(column)).alias("content"))
+    if only_new:
+        new = ctx.workspace.own_rows("embeddings", side.key).select(F.col("id").alias("new_id"))
+        rows = F.broadcast(new).join(rows, new["new_id"] == rows["id"]).drop("new_id")
     return rows.where(F.col("content").isNotNull())

@@ -1,8 +1,8 @@
-"""`gio-spark refresh`, first cut: a grown pool meets the frozen plan.
+"""`gio-spark refresh`: the stages of a run on the pool as it is now, by the run's own models.
 
-Only ids not seen before are embedded and assigned; the plan's thresholds, the codebook, the
-embedder's and the ratio's fitted state stay as the run left them; rows whose ids are gone are
-dropped from the selection.
+A refresh has no stages of its own. What it makes of a pool is what the run would have made of it
+with the same embedder, codebook, density ratio, plan and thresholds; stages write what changed and
+stand on what they wrote before. The selection alone is written anew.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
-from gio_spark import embed, explode, quantize
-from gio_spark.engine import bounded, describe, session
+from gio_spark.engine import describe, session
 from gio_spark.engine.progress import Progress
-from gio_spark.errors import InputError, TooManyBadRowsError
-from gio_spark.pipeline import prepare, vectors
-from gio_spark.pipeline.choose import write_candidate
+from gio_spark.errors import InputError
+from gio_spark.pipeline import clean, prepare, vectors
+from gio_spark.pipeline.choose import frozen_plan, kept_ids, write_candidate
+from gio_spark.pipeline.clusters import Codebook, assign, pool_stats
 from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.embedding_changes import changed_rows, count_changes
 from gio_spark.pipeline.fits import fitted_state
-from gio_spark.pipeline.gate import gate_facts
-from gio_spark.pipeline.ground import rows_of_keys
 from gio_spark.pipeline.publishing import (
     REFRESH,
+    Candidate,
     Publication,
     audit_and_publish,
     find_candidate,
@@ -31,11 +32,9 @@ from gio_spark.pipeline.publishing import (
     publish_audited,
     refreshes_of,
 )
-from gio_spark.pipeline.pull import Order, to_choose_from
+from gio_spark.pipeline.ratio import Ratio, score_pool
 from gio_spark.pipeline.series import in_series, measure_refresh
 from gio_spark.pipeline.store import load_arrays
-from gio_spark.pipeline.strata import kept_by_source
-from gio_spark.pipeline.vectors import content_columns
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import (
     Input,
@@ -45,14 +44,15 @@ from gio_spark.tables import (
     Workspace,
     open_input,
     pin_input,
-    quoted_column,
     try_to_prune,
 )
+from gio_spark.tables.table_schema import is_widened
 from gio_spark.tracking import NullTracker
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
+    from gio_spark.embed import Embedder
     from gio_spark.engine.progress import Stage as StageProgress
     from gio_spark.settings.inputs import InputSettings
 
@@ -63,6 +63,7 @@ class Refreshed:
 
     run_id: str
     new_rows: int
+    changed_rows: int
     gone_rows: int
     bad_rows: int
     before: int
@@ -115,57 +116,73 @@ def _refresh(ctx: Context, base: Record, pool_now: InputSettings, pin: Pin) -> R
     workspace, settings = ctx.workspace, ctx.settings
     chain = refreshes_of(workspace, base.run)
     newest = chain[-1] if chain else None
-    if newest is None and _is_same(base.detail["versions"]["pool"], base.detail, pin):
-        candidate = find_candidate(workspace, base.run)
-        publication = publish_audited(workspace, settings, candidate, ctx.progress.say)
-        count = base.rows
-        return Refreshed(
-            base.run, 0, 0, 0, count, 0, 0, count, did_work=False, publication=publication
-        )
-    nothing_new = newest is not None and _is_same(newest.detail["version"], newest.detail, pin)
-    if newest is not None and nothing_new:
-        key = newest.fingerprint
+    detail = base.detail if newest is None else newest.detail
+    version = base.detail["versions"]["pool"] if newest is None else newest.detail["version"]
+    nothing_new = version == pin.version and detail["table_id"] == pin.table_id
+    candidate = find_candidate(workspace, base.run)
+    if nothing_new:
         # A refresh that died between its rows and its audit goes on with what is missing.
-        measured_rows = not settings.gime.on_refresh or in_series(workspace, base, key)
-        candidate = find_candidate(workspace, base.run)
-        if measured_rows and is_audited(workspace, settings, candidate):
+        measured = (
+            not settings.gime.on_refresh
+            or newest is None
+            or in_series(workspace, base, newest.fingerprint)
+        )
+        if newest is None or (measured and is_audited(workspace, settings, candidate)):
             publication = publish_audited(workspace, settings, candidate, ctx.progress.say)
-            counts = {**newest.detail["counts"], "did_work": False}
-            return Refreshed(**counts, publication=publication)
+            return _unchanged(base, candidate, publication)
+    before = "" if newest is None else newest.fingerprint
+    number = 1 if newest is None else newest.detail["number"] + 1
+    if newest is not None and nothing_new:
         before, number = newest.detail["before"], newest.detail["number"]
-    else:
-        # The refresh before is part of the key: a pool may go back to files it had once.
-        before = "" if newest is None else newest.fingerprint
-        number = 1 if newest is None else newest.detail["number"] + 1
-        key = fingerprint("refresh", base.run, pin.table_id, pin.version, before)
-    pool = open_input(ctx.spark, pool_now, settings.pool_columns(), "pool", pin)
-    counts = {}
+    # The refresh before is part of the key: a pool may go back to files it had once.
+    key = fingerprint("refresh", base.run, pin.table_id, pin.version, before)
+    inputs = _open(ctx, pool_now, pin)
+    pool = inputs["pool"]
+    check_schema(pool, detail["schema"])
+    sides, book, ratio = _rows_by_frozen_models(ctx, base, inputs)
+    keys = {
+        "embeddings": sides["pool"].key,
+        "assignments": book.assignments["pool"],
+        "scores": ratio.key if ratio else "",
+    }
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        table, made = _apply(ctx, base, pool, key)
+        earlier = base.detail["keys"]["embeddings"]["pool"]
+        if number > 1:
+            earlier = workspace.recorded(REFRESH, before)[-1].detail["keys"]["embeddings"]
+        plan = frozen_plan(workspace, base, ratio)
+        kept = kept_ids(ctx, book, plan)
+        table, rows = write_candidate(ctx, pool, kept, expected=int(plan.plan["take"].sum()))
         pool.recheck()
-        counts.update(made)
-        return made["after"], {
-            "counts": {**made, "run_id": base.run},
+        counts = _counts(workspace, earlier, keys["embeddings"], sides["pool"])
+        counts |= _moves(workspace, candidate.table, table)
+        return rows, {
+            "counts": counts,
             "version": pin.version,
             "table_id": pin.table_id,
+            "schema": pool.schema.jsonValue(),
             "before": before,
             "number": number,
+            "keys": keys,
             "table": table,
         }
 
     record = ctx.stage(REFRESH, key, "", make, rows=pool.count)
-    counts = counts or {k: v for k, v in record.detail["counts"].items() if k != "run_id"}
     problems: list[str] = []
     judged = None
     if settings.gime.on_refresh:
-        judged = measure_refresh(ctx, base, pool, key)
+        judged = measure_refresh(ctx, base, pool, keys, key)
         if judged.gate is not None and not judged.gate["passed"]:
             problems.append("the gate fails: " + judged.gate["why"].replace("\n", " "))
         if judged.drifted and settings.publish.on_drift == "hold":
             problems.append("metrics drifted: " + ", ".join(judged.drifted))
-    candidate = find_candidate(workspace, base.run)
-    publication = audit_and_publish(workspace, settings, candidate, problems, ctx.progress.say)
+    publication = audit_and_publish(
+        workspace,
+        settings,
+        find_candidate(workspace, base.run),
+        problems,
+        ctx.progress.say,
+    )
     problem = try_to_prune(workspace, settings.retention)
     if problem:
         ctx.progress.say(f"retention: {problem}")
@@ -175,16 +192,121 @@ def _refresh(ctx: Context, base: Record, pool_now: InputSettings, pin: Pin) -> R
         gate=judged.gate if judged else None,
         drifted=judged.drifted if judged else (),
         publication=publication,
-        **counts,
+        **record.detail["counts"],
     )
 
 
-def _is_same(version: str, detail: dict[str, Any], pin: Pin) -> bool:
-    """Whether a record was made from the table and version that is pinned now.
+def _unchanged(base: Record, candidate: Candidate, publication: Publication) -> Refreshed:
+    rows = candidate.rows
+    return Refreshed(
+        base.run, 0, 0, 0, 0, rows, 0, 0, rows, did_work=False, publication=publication
+    )
 
-    A table that was dropped and made again may have the same version number.
+
+def _open(ctx: Context, pool_now: InputSettings, pin: Pin) -> dict[str, Input]:
+    """Open the pool at its pin, and the held-out sets that its rows must not overlap."""
+    settings = ctx.settings
+    pool = open_input(ctx.spark, pool_now, settings.pool_columns(), "pool", pin)
+    prepare.check_own_columns(pool)
+    resolved = prepare.pin_views(ctx.spark, ctx.workspace, settings) if settings.held_out else None
+    held = prepare.names(resolved) if resolved else {}
+    return {
+        "pool": pool,
+        **{
+            name: open_input(
+                ctx.spark, one, one.columns or settings.columns, name,
+                pin_input(ctx.spark, one, name),
+            )
+            for name, one in held.items()
+            if name.startswith("held-out")
+        },
+    }  # fmt: skip
+
+
+def _rows_by_frozen_models(
+    ctx: Context, base: Record, inputs: dict[str, Input]
+) -> tuple[dict[str, vectors.Side], Codebook, Ratio | None]:
+    """Have the stages of a run make the rows of an input by the models that a run has fitted.
+
+    Each stage stands on the rows that it made of the input's earlier version, so that only what
+    changed is embedded, assigned and scored.
     """
-    return bool(version == pin.version and detail.get("table_id", pin.table_id) == pin.table_id)
+    ws, keys = ctx.workspace, base.detail["keys"]
+    embedder = _frozen_embedder(ctx, base)
+    sides = vectors.set_aside(ctx, vectors.embed_sides(ctx, embedder, inputs))
+    centroids = fitted_state(ws, keys["fit"]).centroids
+    assignments = assign(ctx, sides, centroids, keys["fit"])
+    book = Codebook(
+        centroids,
+        keys["fit"],
+        {**keys["assignments"], **assignments},
+        pool_stats(ctx, assignments["pool"], len(centroids)),
+        keys["centroids"],
+    )
+    if clean.wanted(ctx):
+        sides, book = clean.clean(ctx, sides, book)
+    ratio = score_pool(ctx, sides["pool"], book, keys["ratio"]) if keys["ratio"] else None
+    return sides, book, ratio
+
+
+def _frozen_embedder(ctx: Context, base: Record) -> Embedder:
+    """Embedder of the run, with what it had fitted.
+
+    Raises:
+        InputError: This process would embed otherwise.
+    """
+    embedder = vectors.make_embedder(ctx)
+    if [embedder.name, embedder.revision] != base.detail["embedder"]:
+        raise InputError(
+            f"The run embedded with {base.detail['embedder']}, this process would embed with "
+            f"{[embedder.name, embedder.revision]}: set embed.name and embed.revision to the "
+            "run's, or run again."
+        )
+    if not embedder.needs_fit:
+        return embedder
+    return embedder.with_state(load_arrays(ctx.workspace, base.detail["keys"]["embed_fit"]))
+
+
+def check_schema(pool: Input, earlier: dict[str, Any]) -> None:
+    """Refuse a pool of which a column has another type than the selection that is refreshed.
+
+    Columns may come, go, stand in another order and be widened.
+
+    Raises:
+        InputError: With the column and both types.
+    """
+    types = {f.name: f.dataType for f in T.StructType.fromJson(earlier).fields}
+    for field in pool.schema.fields:
+        before = types.get(field.name, field.dataType)
+        if before != field.dataType and not is_widened(before, field.dataType):
+            raise InputError(
+                f"{pool.name}: column {field.name!r} of {pool.location} was "
+                f"{before.simpleString()} and is {field.dataType.simpleString()} now. Cast it "
+                "back, or run `gio-spark run`, which makes a selection of the new columns."
+            ).about(location=pool.location, column=field.name)
+
+
+def _counts(ws: Workspace, earlier: str, now: str, side: vectors.Side) -> dict[str, int]:
+    """Rows of the pool that are new, changed and gone since the refresh before, and unusable."""
+    columns = ["id", "content_hash", "row_hash"]
+    differing = changed_rows(
+        ws.read("embeddings", earlier).select(*columns), ws.read("embeddings", now).select(*columns)
+    )
+    added, changed, gone = count_changes(differing)
+    return {
+        "new_rows": added,
+        "changed_rows": changed,
+        "gone_rows": gone,
+        "bad_rows": sum(side.bad.values()),
+    }
+
+
+def _moves(ws: Workspace, before: str, after: str) -> dict[str, int]:
+    """Rows that were selected before and after, and how many came and went."""
+    old, new = (ws.read_table(t).select(F.col("gio_id").alias("id")) for t in (before, after))
+    added, _, dropped = count_changes(changed_rows(old, new))
+    return {"before": int(old.count()), "added": added, "dropped": dropped,
+            "after": int(new.count())}  # fmt: skip
 
 
 def _newest_run(workspace: Workspace, settings: RunSettings) -> Record:
@@ -197,132 +319,3 @@ def _newest_run(workspace: Workspace, settings: RunSettings) -> Record:
         f"No finished run of this configuration is in the workspace {workspace.location}. "
         "Run `gio-spark run` first; a changed setting makes another run."
     )
-
-
-def _apply(ctx: Context, base: Record, pool: Input, key: str) -> tuple[str, dict[str, int]]:
-    """Embed, assign and judge new rows; write the selection anew as a table of its own."""
-    keys = base.detail["keys"]
-    ws = ctx.workspace
-    # Everything that was ever embedded for this run: its first pool and earlier refreshes.
-    earlier = [r.fingerprint for r in refreshes_of(ws, base.run)]
-    earlier = [k for k in earlier if k != key]
-    seen = rows_of_keys(ws, "embeddings", [keys["embeddings"]["pool"], *earlier]).select("id")
-    seen = seen.distinct()
-    # A refresh that was interrupted after its embeddings were written starts over with the same
-    # fingerprint, so its own rows never count as seen.
-    new = pool.rows.join(seen, "id", "left_anti")
-    embedder = vectors.make_embedder(ctx)
-    if [embedder.name, embedder.revision] != base.detail["embedder"]:
-        raise InputError(
-            f"The run embedded with {base.detail['embedder']}, this process would embed with "
-            f"{[embedder.name, embedder.revision]}: set embed.name and embed.revision to the "
-            "run's, or run again."
-        )
-    state = load_arrays(ws, keys["embed_fit"]) if embedder.needs_fit else {}
-    if embedder.needs_fit:
-        embedder = embedder.with_state(state)
-    out = embed.embed(
-        new, embedder, columns=pool.columns, directions=ctx.settings.quantize.spherical
-    ).select(
-        "*",
-        F.lit("pool").alias("side"),
-        F.lit(embedder.name).alias("embedder"),
-        F.lit(embedder.revision).alias("embedder_revision"),
-        F.lit(pool.version).alias("input_version"),
-    )
-    new_rows = ws.write("embeddings", out, fingerprint=key, run=ctx.run, stage="refresh")
-    written = ws.read("embeddings", key)
-    bad_rows = _judge(ctx, pool, written, new_rows)
-    book = fitted_state(ws, keys["fit"]).centroids
-    assigned = quantize.assign(
-        written.where(F.col("reason").isNull()).select("id", "vector", *vectors.CARRIED),
-        book,
-        carry=vectors.CARRIED,
-        spherical=ctx.settings.quantize.spherical,
-        second=ctx.settings.quantize.second and len(book) > 1,
-    )
-    ws.write(
-        "assignments",
-        assigned,
-        fingerprint=key,
-        run=ctx.run,
-        stage="refresh",
-        expected=new_rows - bad_rows,
-    )
-    before = ws.read_table(find_candidate(ws, base.run).table)
-    had = before.count()
-    # What was taken stays taken; what was not, or was gone for a while, is judged by the plan.
-    if keys["ratio"]:
-        _score(ctx, base, new, key)
-    kept = _kept(ctx, base, [*earlier, key])
-    kept = kept.join(before.select(F.col("gio_id").alias("id")), "id", "left_anti")
-    kept = kept.join(pool.rows.select("id"), "id", "left_semi")
-    stay = before.join(pool.rows.select(F.col("id").alias("gio_id")), "gio_id", "left_semi")
-    stayed = stay.count()
-    table, after = write_candidate(ctx, pool, kept, expected=pool.count, stays=stay)
-    gone = seen.join(pool.rows.select("id"), "id", "left_anti").count()
-    return table, {
-        "new_rows": new_rows,
-        "gone_rows": gone,
-        "bad_rows": bad_rows,
-        "before": had,
-        "added": after - stayed,
-        "dropped": had - stayed,
-        "after": after,
-    }
-
-
-def _judge(ctx: Context, pool: Input, written: DataFrame, new_rows: int) -> int:
-    """Write the new rows' quarantine; stop where too many are unusable."""
-    bad = written.where(F.col("reason").isNotNull()).select(
-        "id", "reason", F.lit(None).cast("string").alias("detail"), F.lit("pool").alias("side")
-    )
-    key = fingerprint(
-        "refresh-quarantine",
-        bounded(written.select("fingerprint").limit(1), 1, "one fingerprint").to_pylist(),
-    )
-    count = ctx.workspace.write("quarantine", bad, fingerprint=key, run=ctx.run, stage="refresh")
-    if count > ctx.settings.quarantine.max_share * max(new_rows, 1):
-        raise TooManyBadRowsError(
-            f"{pool.name}: {count:,} of {new_rows:,} new rows of {pool.location} "
-            f"({content_columns(pool)}) cannot be used, above quarantine.max_share = "
-            f"{ctx.settings.quarantine.max_share:g}. Look for the reasons in "
-            f"{ctx.workspace.place('quarantine')}, mend the input, or allow a larger share; the "
-            "selection is as it was."
-        )
-    return count
-
-
-def _score(ctx: Context, base: Record, new: DataFrame, key: str) -> None:
-    """Write the log ratio of the new rows by the run's fitted ratio."""
-    ws = ctx.workspace
-    arrays = load_arrays(ws, base.detail["keys"]["ratio"])
-    arrays.pop("facts")
-    model = explode.RatioModel.from_arrays(arrays)
-    if model.kind == "text":
-        column = quoted_column(ctx.settings.pool_columns().text or "")
-        content = new.select("id", F.col(column).alias("content"))
-    else:
-        content = ws.read("embeddings", key).select("id", F.col("vector").alias("content"))
-    scored = explode.score(content, model, content="content", keep=())
-    rows = ws.read("assignments", key).select("id", "cluster").join(scored, "id", "inner")
-    ws.write("scores", rows, fingerprint=key, run=ctx.run, stage="refresh")
-
-
-def _kept(ctx: Context, base: Record, refreshes: list[str]) -> DataFrame:
-    """Return all rows ever assigned for this run that pass its frozen thresholds."""
-    ws = ctx.workspace
-    keys = base.detail["keys"]
-    plan = bounded(ws.read("plan", base.detail["plan_key"]), 1 << 20, "clusters").to_pandas()
-
-    def ever(table: str, first: str) -> DataFrame:
-        return rows_of_keys(ws, table, [first, *refreshes])
-
-    assigned = ever("assignments", keys["assignments"]["pool"])
-    scores = ever("scores", keys["scores"]) if keys["ratio"] else None
-    # The order inside cells is the plan's own, with the means and weights of its day.
-    rows = to_choose_from(assigned, scores, Order.stored(gate_facts(ws, base)))
-    kept = kept_by_source(ctx, base.detail["plan_key"], rows, assigned)
-    if kept is not None:
-        return kept
-    return explode.kept(rows, plan, settings=ctx.settings.explode, seed=ctx.settings.seed)

@@ -292,6 +292,7 @@ def _finish(
         "quarantine": {n: s.bad for n, s in sides.items()},
         "versions": {n: s.source.version for n, s in sides.items()},
         "table_id": sides["pool"].source.table_id,
+        "schema": sides["pool"].source.schema.jsonValue(),
         "inputs": {n: s.source.location for n, s in sides.items()},
         "cautions": [[c.name, c.text, c.action] for c in ctx.cautions],
         "stages": [[s.name, round(s.seconds, 2), s.rows, s.skipped] for s in ctx.stages],

@@ -13,6 +13,7 @@ from gio_spark import gime
 from gio_spark.engine import bounded
 from gio_spark.pipeline import prepare
 from gio_spark.pipeline.context import Context, fingerprint
+from gio_spark.pipeline.embedding_changes import changed_rows
 from gio_spark.pipeline.gate import as_facts, gate_facts, verdict_of
 from gio_spark.pipeline.ground import Ground
 from gio_spark.pipeline.measure import (
@@ -70,34 +71,39 @@ class Judged:
     drifted: tuple[str, ...]
 
 
-def measure_refresh(ctx: Context, base: Record, pool: Input, key: str) -> Judged:
+def measure_refresh(
+    ctx: Context, base: Record, pool: Input, keys: Mapping[str, str], key: str
+) -> Judged:
     """Measure pool, selection and a random draw after a refresh, and judge the gate.
 
-    The pool's states are kept per refresh and hash chunk of the id: those of new rows are added,
-    those of chunks that lost or regained rows are made anew, all others stay as they are.
+    The pool's states are kept per hash chunk of the id: those of chunks whose rows changed since
+    the refresh that was measured before are made anew, all others stay as they are.
 
     Args:
         ctx: The run that is refreshed.
         base: Its record.
         pool: The pool as it is now.
+        keys: Keys of its embeddings and assignments.
         key: Fingerprint of the refresh.
     """
     ws = ctx.workspace
-    done = [r.fingerprint for r in refreshes_of(ws, base.run)]
-    ground = Ground.of_record(ws, ctx.settings, base, tuple(done), present=pool.rows.select("id"))
+    ground = Ground.of_record(ws, ctx.settings, base, keys)
     others = prepare.open_targets(ctx.spark, ws, ctx.settings) if ground.owns else {}
     ground = ground.with_inputs({"pool": pool, **others})
     gate = gate_facts(ws, base)
+    earlier = [r for r in refreshes_of(ws, base.run) if r.fingerprint != key]
+    measured_before = [r for r in earlier if ws.recorded(STAGE, r.fingerprint)]
+    before = measured_before[-1] if measured_before else None
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        found = [
-            _figures(ctx, part, base, done, key, steered=gate is not None)
+        parts = [
+            _figures(ctx, part, base, before, key, steered=gate is not None)
             for part in ground.parts()
         ]
-        figures, touched = pa.concat_tables([f for f, _ in found]), found[0][1]
+        figures = pa.concat_tables(parts)
         rows = ws.write_arrow("metrics", figures, fingerprint=key, run=ctx.run, stage=STAGE)
         verdict = as_facts(verdict_of(gate, figures.to_pandas()))
-        return rows, {"gate": verdict, "touched": touched, "version": pool.version}
+        return rows, {"gate": verdict, "version": pool.version}
 
     record = ctx.stage(STAGE, key, "metrics", make)
     series = write_series(ws, base)
@@ -109,11 +115,11 @@ def measure_refresh(ctx: Context, base: Record, pool: Input, key: str) -> Judged
 
 
 def _figures(
-    ctx: Context, ground: Ground, base: Record, done: Sequence[str], key: str, *, steered: bool
-) -> tuple[pa.Table, list[str]]:
+    ctx: Context, ground: Ground, base: Record, before: Record | None, key: str, *, steered: bool
+) -> pa.Table:
     skinny = ground.constants(vectors=False)
     target = ground.target_states(skinny, vectors=False)
-    states, touched = _pool_states(ctx, ground, base, done, key, skinny)
+    states = _pool_states(ctx, ground, before, key, skinny)
     values = gime.values(states, ground.profile, target=target, constants=skinny)
     pool = bounded(values, MAX_FIGURES, "metrics")
     names = pa.array(["pool"] * pool.num_rows, pa.string())
@@ -128,60 +134,45 @@ def _figures(
         target = ground.target_states(frozen, vectors=True)
     frames = beside(ground, whole, ids, rows, pool_rows)
     both = measured(ground, frames, constants=frozen, target=target, by=False)
-    return pa.concat_tables([under_names(pool, ground), both]), touched
+    return pa.concat_tables([under_names(pool, ground), both])
 
 
 def _pool_states(
     ctx: Context,
     ground: Ground,
-    base: Record,
-    done: Sequence[str],
+    before: Record | None,
     key: str,
     constants: gime.Constants,
-) -> tuple[DataFrame, list[str]]:
-    """Return the pool's states as it is now, stored under the refresh, and what was made anew."""
+) -> DataFrame:
+    """Return the states of the pool as it is now, stored under the refresh."""
     ws, settings = ctx.workspace, ctx.settings.gime
-    batch = "refresh_batch"
 
-    def states(rows: DataFrame, only: Sequence[str] | None = None) -> DataFrame:
+    def states(only: Sequence[str] | None = None) -> DataFrame:
         return gime.states(
-            rows.withColumn(batch, F.substring("fingerprint", 1, 8)), ground.profile,
-            constants=constants, batch=batch, only=only, settings=settings,
-        )  # fmt: skip
+            ground.rows("pool"), ground.profile, constants=constants, only=only, settings=settings
+        )
 
     def key_of(refresh: str) -> str:
         """States of a source stand under a key of their own."""
         return refresh if ground.source is None else fingerprint(refresh, ground.source)
 
-    every = ground.rows("pool", keep_fingerprint=True)
     mine = key_of(key)
-    measured_before = [
-        ws.recorded(STAGE, k)[-1] for k in done if k != key and ws.recorded(STAGE, k)
-    ]
-    known = measured_before[-1] if measured_before else None
-    stored_key = "" if known is None else key_of(known.fingerprint)
-    if known is None or not _same_version(ws, stored_key, ground, constants):
-        ws.write("metric_states", states(every), fingerprint=mine, run=ctx.run, stage=STAGE)
-        return ws.read("metric_states", mine).drop("fingerprint"), []
-    seen = done[: done.index(known.fingerprint) + 1]
-    fresh = every.where(~F.col("fingerprint").isin([*_first(ground), *seen]))
-    gone = ground.missing(keep_fingerprint=True).withColumn(batch, F.substring("fingerprint", 1, 8))
-    now = gime.partitions_of(gone, batch=batch, settings=settings)
-    # Rows that were away at the refresh before may have come back.
-    touched = sorted({*now, *known.detail["touched"]})
-    old = ws.read("metric_states", stored_key).drop("fingerprint")
-    if touched:
-        old = gime.replace_partitions(old, states(every, touched), touched)
-    new = states(fresh)
-    if touched:
-        # A new row in a touched partition was counted with it.
-        new = new.where(~F.col("partition").isin(touched))
-    ws.write("metric_states", old.unionByName(new), fingerprint=mine, run=ctx.run, stage=STAGE)
-    return ws.read("metric_states", mine).drop("fingerprint"), now
-
-
-def _first(ground: Ground) -> tuple[str, ...]:
-    return ground.assignments["pool"][:1]
+    stored_key = "" if before is None else key_of(before.fingerprint)
+    # The user's own columns may change in rows whose assignment does not.
+    known = before is not None and not ground.owns and ws.holds("metric_states", stored_key)
+    if before is None or not known or not _same_version(ws, stored_key, ground, constants):
+        ws.write("metric_states", states(), fingerprint=mine, run=ctx.run, stage=STAGE)
+    else:
+        differing = changed_rows(
+            ws.read("assignments", before.detail["keys"]["assignments"]),
+            ws.read("assignments", ground.assignments["pool"]),
+        )
+        touched = gime.partitions_of(differing, settings=settings)
+        rows = ws.read("metric_states", stored_key).drop("fingerprint")
+        if touched:
+            rows = gime.replace_partitions(rows, states(touched), touched)
+        ws.write("metric_states", rows, fingerprint=mine, run=ctx.run, stage=STAGE)
+    return ws.read("metric_states", mine).drop("fingerprint")
 
 
 def _same_version(ws: Workspace, key: str, ground: Ground, constants: gime.Constants) -> bool:

@@ -73,3 +73,32 @@ def delta_schema_json(schema: T.StructType) -> str:
     """Schema as a Delta log holds it."""
     content: dict[str, Any] = json.loads(schema.json())
     return json.dumps(content)
+
+
+_WIDENED = {
+    T.ByteType: (T.ShortType, T.IntegerType, T.LongType),
+    T.ShortType: (T.IntegerType, T.LongType),
+    T.IntegerType: (T.LongType,),
+    T.FloatType: (T.DoubleType,),
+    T.DateType: (T.TimestampNTZType,),
+}
+
+
+def is_widened(before: T.DataType, now: T.DataType) -> bool:
+    """Whether every value of a type is one of another, as Delta widens types; structs by field."""
+    if isinstance(before, T.DecimalType) and isinstance(now, T.DecimalType):
+        whole = now.precision - now.scale >= before.precision - before.scale
+        return whole and now.scale >= before.scale
+    if isinstance(before, T.ArrayType) and isinstance(now, T.ArrayType):
+        return _same_or_widened(before.elementType, now.elementType)
+    if isinstance(before, T.StructType) and isinstance(now, T.StructType):
+        types = {f.name: f.dataType for f in before.fields}
+        return all(_same_or_widened(types.get(f.name, f.dataType), f.dataType) for f in now.fields)
+    if isinstance(before, T.MapType) and isinstance(now, T.MapType):
+        keys = _same_or_widened(before.keyType, now.keyType)
+        return keys and _same_or_widened(before.valueType, now.valueType)
+    return isinstance(now, _WIDENED.get(type(before), ()))
+
+
+def _same_or_widened(before: T.DataType, now: T.DataType) -> bool:
+    return before.simpleString() == now.simpleString() or is_widened(before, now)

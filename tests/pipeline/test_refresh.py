@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
+from gio_spark import quantize
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError, TooManyBadRowsError
+from gio_spark.pipeline import vectors
+from gio_spark.pipeline.fits import fitted_state
 from gio_spark.pipeline.refresh import refresh as refresh_pipeline
+from gio_spark.tables import Workspace
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -54,8 +61,8 @@ def test_new_rows_are_judged_by_the_frozen_plan_and_gone_rows_are_dropped(place,
     assert jobs.table(place / "ws", "embeddings").num_rows == embedded + 200
     assert jobs.table(place / "ws", "plan").sort_by("cluster").equals(plan)
     assert jobs.table(place / "ws", "centroids").num_rows == centroids
-    # Rows that stayed say which version they were read from; new ones say the newer.
-    assert len(set(rows["gio_input_version"].to_pylist())) == 2
+    # Every row says which version it was read from.
+    assert len(set(rows["gio_input_version"].to_pylist())) == 1
     own = {r["id"]: r["note"] for r in grown(jobs.vector_pool(), 100, 200).to_pylist()}
     assert all(own[r["gio_id"]] == r["note"] for r in rows.to_pylist())
 
@@ -131,13 +138,13 @@ def test_unusable_new_rows_are_counted_and_too_many_leave_the_selection_as_it_wa
     new = pa.Table.from_pylist(rows, schema=jobs.vector_pool().schema)
     jobs.write(pa.concat_tables([jobs.vector_pool(), new]), place / "pool.parquet")
     assert refresh(made).bad_rows == 10
-    worse = [{**row, "id": "w" + row["id"], "vector": None} for row in rows]
+    worse = [{**row, "id": f"{w}{row['id']}", "vector": None} for row in rows for w in "vw"]
     both = pa.concat_tables(
         [jobs.vector_pool(), pa.Table.from_pylist(worse, schema=jobs.vector_pool().schema)]
     )
     jobs.write(both, place / "pool.parquet")
     with pytest.raises(
-        TooManyBadRowsError, match=r"pool: 100 of 100 new rows of .*vector.\) cannot be used"
+        TooManyBadRowsError, match=r"pool: 200 of 800 rows of .*vector.\) cannot be used"
     ):
         refresh(made)
     kept = set(jobs.picked(made, run)["gio_id"].to_pylist())
@@ -147,3 +154,274 @@ def test_unusable_new_rows_are_counted_and_too_many_leave_the_selection_as_it_wa
 def test_a_refresh_needs_a_finished_run_of_the_same_settings(place):
     with pytest.raises(InputError, match=r"No finished run .* Run `gio-spark run` first"):
         refresh(jobs.settings(place))
+
+
+# ---- what a run has, a refresh has -------------------------------------------------------------
+
+
+def changed_rows(pool: pa.Table, **values) -> pa.Table:
+    """The pool with other values in some of its first rows."""
+    for name, new in values.items():
+        column = new + pool[name].to_pylist()[len(new) :]
+        index = pool.schema.get_field_index(name)
+        pool = pool.set_column(index, name, pa.array(column, pool.schema.field(name).type))
+    return pool
+
+
+def test_updated_rows_have_their_new_content_and_are_judged_by_it(place):
+    made = jobs.settings(place)
+    run = jobs.go(made)
+    pool, before = jobs.vector_pool(), set(jobs.ids(run.selected))
+    ids, content = pool["id"].to_pylist(), pool["vector"].to_pylist()
+    good = [i for i in range(600) if ids[i] in before][:30]
+    bad = [i for i in range(600) if i % jobs.BLOBS][:30]  # of another kind than the target
+    swapped = list(content)
+    for one, other in zip(good, bad, strict=True):
+        swapped[one], swapped[other] = content[other], content[one]
+    notes = ["changed"] * 600
+    jobs.write(changed_rows(pool, vector=swapped, note=notes), place / "pool.parquet")
+    done = refresh(made)
+    assert (done.new_rows, done.changed_rows, done.gone_rows) == (0, 60, 0)
+    rows = jobs.picked(made, run)
+    after = set(rows["gio_id"].to_pylist())
+    # Rows are taken by the hash of their id where their cluster holds more than the plan takes.
+    assert not after & {ids[i] for i in good} and len(after & {ids[i] for i in bad}) > 10
+    assert set(rows["note"].to_pylist()) == {"changed"}
+    by_id = dict(zip(ids, swapped, strict=True))
+    assert all(by_id[r["gio_id"]] == r["vector"] for r in rows.to_pylist())
+
+
+def test_a_changed_value_beside_the_content_embeds_nothing_anew(place, spark):
+    made = jobs.settings(place)
+    jobs.go(made)
+    words = [99] * 50
+    jobs.write(changed_rows(jobs.vector_pool(), words=words), place / "pool.parquet")
+    done = refresh(made)
+    assert (done.new_rows, done.changed_rows) == (0, 50)
+    tables = Workspace(spark, str(place / "ws"))
+    record = [r for r in tables.records() if r.stage == "embed pool"][-1]
+    assert record.detail["changes"]["known"] == 50
+
+
+def test_copies_and_held_out_rows_do_not_enter_by_a_refresh(place):
+    def texts(prefix: str, content: pa.ChunkedArray) -> pa.Table:
+        return pa.table({"id": [f"{prefix}{i}" for i in range(len(content))], "text": content})
+
+    held = jobs.text_rows("h", 20, 0, 90, 40)
+    pool = jobs.text_rows("p", 400, 0, 90, 1)
+    for name, rows in (
+        ("held", held), ("pool", pool), ("target", jobs.text_rows("t", 40, 0, 45, 2)),
+    ):  # fmt: skip
+        jobs.write(rows, place / f"{name}.parquet")
+    made = jobs.settings(
+        place,
+        columns={"vector": None, "source": None, "text": "text", "tokens": None},
+        embedder={"name": "ngrams", "dimension": 16},
+        held_out=str(place / "held.parquet"),
+        quantize={"duplicates": "exact"},
+        clusters=6,
+        budget=60,
+    )
+    run = jobs.go(made)
+    copies = texts("z", jobs.picked(made, run)["text"].slice(0, 20))
+    contaminated = texts("y", held["text"])
+    fresh = jobs.text_rows("n", 60, 0, 45, 11)
+    jobs.write(pa.concat_tables([pool, copies, contaminated, fresh]), place / "pool.parquet")
+    done = refresh(made)
+    after = jobs.picked(made, run)["gio_id"].to_pylist()
+    # Of equal texts the one that comes first by its id stays.
+    assert not [i for i in after if i[0] in "yz"] and [i for i in after if i[0] == "n"]
+    aside = set(jobs.table(place / "ws", "quarantine")["id"].to_pylist())
+    assert {*copies["id"].to_pylist(), *contaminated["id"].to_pylist()} <= aside
+    assert done.bad_rows >= 40
+
+
+def test_malformed_lines_null_and_doubled_ids_of_a_refresh_are_in_quarantine(place):
+    def lines(rows: pa.Table, *more: str) -> None:
+        texts = [json.dumps(r) for r in rows.to_pylist()]
+        (place / "pool.jsonl").write_text("\n".join([*texts, *more]) + "\n")
+
+    lines(jobs.vector_pool())
+    made = jobs.settings(place, pool=str(place / "pool.jsonl"))
+    run = jobs.go(made)
+    first = jobs.vector_pool(1).to_pylist()[0]
+    odd = ["{broken", json.dumps({**first, "id": None}), json.dumps({**first, "note": "twice"})]
+    lines(pa.concat_tables([jobs.vector_pool(), jobs.vector_pool(50, seed=11, name="n")]), *odd)
+    done = refresh(made)
+    assert (done.new_rows, done.bad_rows) == (50, 3)
+    reasons = [
+        r["reason"].split(":")[0] for r in jobs.table(place / "ws", "quarantine").to_pylist()
+    ]
+    assert sorted(reasons) == ["duplicate id", "malformed line", "null id"]
+    ids = jobs.picked(made, run)["gio_id"].to_pylist()
+    assert len(ids) == len(set(ids))
+    lines(jobs.vector_pool(), *["{broken"] * 400)
+    with pytest.raises(TooManyBadRowsError, match="400 of 1,000 rows"):
+        refresh(made)
+    assert jobs.picked(made, run)["gio_id"].to_pylist() == ids
+
+
+def test_settings_that_change_no_selection_do_not_part_a_refresh_from_its_run(place):
+    run = jobs.go(jobs.settings(place))
+    jobs.write(grown(jobs.vector_pool(), 10, 40), place / "pool.parquet")
+    other = jobs.settings(
+        place, evaluate={"seeds": 7}, name="other", retention={"runs": 9},
+        chunk_rows=100, inputs={"verify": "content"},
+    )  # fmt: skip
+    assert refresh(other).run_id == run.run_id
+
+
+def test_a_refresh_uses_the_embedder_that_its_own_run_fitted(place):
+    text = {
+        "columns": {"vector": None, "source": None, "text": "text", "tokens": None},
+        "embedder": {"name": "ngrams", "dimension": 8},
+        "clusters": 6,
+        "budget": 40,
+    }
+    jobs.write(jobs.text_rows("t", 40, 0, 30, 2), place / "target.parquet")
+    pool = jobs.text_rows("p", 300, 0, 90, 1)
+    jobs.write(pool, place / "pool.parquet")
+    made = jobs.settings(place, **text)
+    run = jobs.go(made)
+    # Another run fits an embedder of its own, later.
+    jobs.write(jobs.text_rows("o", 200, 40, 120, 3), place / "other.parquet")
+    jobs.go(jobs.settings(place, **text, pool=str(place / "other.parquet")))
+    more = pa.concat_tables([pool, jobs.text_rows("n", 60, 0, 90, 4)])
+    jobs.write(more, place / "pool.parquet")
+    refresh(made)
+    alone = jobs.settings(place, **text, workspace=str(place / "alone"))
+    jobs.write(pool, place / "pool.parquet")
+    jobs.go(alone)
+    jobs.write(more, place / "pool.parquet")
+    refresh(alone)
+    mine = jobs.selected(place / "ws", run.run_id)["gio_id"].to_pylist()
+    assert sorted(mine) == sorted(jobs.selected(place / "alone")["gio_id"].to_pylist())
+
+
+def test_rows_are_searched_on_two_levels_where_the_run_did_so(place, spark):
+    two = {"quantize": {"two_level_above": 4, "probes": 1}}
+    made = jobs.settings(place, **two)
+    jobs.go(made)
+    jobs.write(grown(jobs.vector_pool(), 0, 300), place / "pool.parquet")
+    refresh(made)
+    tables = Workspace(spark, str(place / "ws"))
+    key = [r for r in tables.records() if r.stage == "refresh"][-1].detail["keys"]["assignments"]
+    mine = tables.read("assignments", key).select("id", "cluster").toArrow().sort_by("id")
+    fit = [r for r in tables.records() if r.stage == "run"][-1].detail["keys"]["fit"]
+    embedded = [r for r in tables.records() if r.stage == "embed pool"][-1].fingerprint
+    vectors = tables.read("embeddings", embedded)
+    centroids = fitted_state(tables, fit).centroids
+    whole = quantize.assign(vectors, centroids, two_level=True, probes=1)
+    assert mine.equals(whole.select("id", "cluster").toArrow().sort_by("id"))
+
+
+def test_a_table_that_was_made_again_is_another_though_its_version_is_the_same(place):
+    where = str(place / "pool")
+    write_deltalake(where, jobs.vector_pool())
+    made = jobs.settings(place, pool=where)
+    run = jobs.go(made)
+    shutil.rmtree(where)
+    write_deltalake(where, jobs.vector_pool(500, seed=21, name="r"))
+    done = refresh(made)
+    assert (done.new_rows, done.gone_rows) == (500, 600)
+    after = jobs.picked(made, run)["gio_id"].to_pylist()
+    assert after and all(i.startswith("r") for i in after)
+    assert not refresh(made).did_work
+
+
+def test_columns_may_come_go_move_and_widen_and_a_changed_type_is_refused_by_name(place):
+    pool = jobs.vector_pool()
+    narrow = pool.set_column(3, "words", pool["words"].cast(pa.int32()))
+    jobs.write(narrow, place / "pool.parquet")
+    made = jobs.settings(place)
+    run = jobs.go(made)
+    before = sorted(jobs.picked(made, run)["gio_id"].to_pylist())
+    wider = pool.drop_columns(["note"]).append_column("lang", pa.array(["en"] * 600))
+    wider = wider.select(["lang", "words", "site", "vector", "id"])
+    jobs.write(wider, place / "pool.parquet")
+    refresh(made)
+    rows = jobs.picked(made, run)
+    assert rows.schema.names[:5] == ["lang", "words", "site", "vector", "id"]
+    assert rows.schema.field("words").type == pa.int64()
+    assert sorted(rows["gio_id"].to_pylist()) == before
+    odd = wider.set_column(0, "lang", pa.array(range(600), pa.int64()))
+    jobs.write(odd, place / "pool.parquet")
+    with pytest.raises(InputError, match="was string and is bigint now") as error:
+        refresh(made)
+    assert error.value.column == "lang"
+    assert jobs.picked(made, run).schema.names[0] == "lang"
+
+
+# ---- one path ----------------------------------------------------------------------------------
+
+
+def stage_rows(spark, workspace, refreshed: bool) -> dict[str, list[dict]]:
+    """Rows of every stage table of the newest refresh, or of a run, as readers see them."""
+    tables = Workspace(spark, str(workspace))
+    stage = "refresh" if refreshed else "run"
+    keys = [r for r in tables.records() if r.stage == stage][-1].detail["keys"]
+    rows = {}
+    for table in ("embeddings", "assignments", "scores"):
+        key = keys[table] if refreshed else keys[table]["pool"]
+        if key:
+            frame = tables.read(table, key).drop("fingerprint", "input_version", "attempt")
+            rows[table] = frame.toArrow().sort_by("id").to_pylist()
+    selection = jobs.selected(Path(workspace)).drop_columns(["gio_input_version"])
+    rows["selection"] = selection.sort_by("gio_id").to_pylist()
+    return rows
+
+
+def moved_on(pool: pa.Table, random: np.random.Generator, step: int) -> pa.Table:
+    """The pool after an insert, an update, a delete, a mixture of them, or an overwrite."""
+    kind = random.choice(["insert", "update", "delete", "mixed", "overwrite"])
+    rows = pool.to_pylist()
+    if kind in ("delete", "mixed"):
+        rows = [r for r in rows if random.random() > 0.1]
+    if kind in ("update", "mixed"):
+        for row in rows:
+            if random.random() < 0.1:
+                row["vector"] = (np.asarray(row["vector"]) + random.normal(0, 2, 6)).tolist()
+            elif random.random() < 0.1:
+                row["words"], row["note"] = int(row["words"]) + 1, "updated"
+    if kind in ("insert", "mixed"):
+        rows += jobs.vector_pool(60, seed=100 + step, name=f"s{step}-").to_pylist()
+    if kind == "overwrite":
+        rows = jobs.vector_pool(400, seed=200 + step, name="p").to_pylist()
+    return pa.Table.from_pylist(rows, schema=pool.schema)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"within_cluster": "density_ratio"},
+        {
+            "quantize": {"duplicates": "exact"},
+            "select": {"source_caps": {"site-0": 0.6}, "replay": 0.3},
+        },
+    ],
+    ids=["ratio", "copies and caps"],
+)
+def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_gives(
+    spark, place, monkeypatch, seed, changes
+):
+    random = np.random.default_rng(seed)
+    made = jobs.settings(place, **changes)
+    run = jobs.go(made)
+    shutil.copytree(place / "ws", place / "whole")
+    pool = jobs.vector_pool()
+    for step in range(4):
+        pool = moved_on(pool, random, step)
+        jobs.write(pool, place / "pool.parquet")
+        done = refresh(made)
+        assert done.run_id == run.run_id
+    stepwise = stage_rows(spark, place / "ws", refreshed=True)
+    # The same models and plan, and every row made anew: nothing stands on earlier rows.
+    whole = jobs.settings(place, **changes, workspace=str(place / "whole"))
+    monkeypatch.setattr(vectors, "earlier_embeddings", lambda *_: "")
+    refresh(whole)
+    at_once = stage_rows(spark, place / "whole", refreshed=True)
+    for table, rows in at_once.items():
+        assert stepwise[table] == rows, table
+    ids = [r["gio_id"] for r in stepwise["selection"]]
+    assert len(ids) == len(set(ids)) == done.after
