@@ -160,10 +160,10 @@ def job(folder: Path, **changes: Any) -> Job:
     return Job(folder, made.config, folder / "ws")
 
 
-def beside(first: Job, name: str, **changes: Any) -> Job:
+def beside(first: Job, file: str, /, **changes: Any) -> Job:
     """A job on the inputs of another one, in a workspace of its own unless one is given."""
-    config = first.folder / f"{name}.yml"
-    workspace = Path(changes.get("workspace", first.folder / f"ws-{name}"))
+    config = first.folder / f"{file}.yml"
+    workspace = Path(changes.get("workspace", first.folder / f"ws-{file}"))
     given = yaml.safe_load(first.config.read_text())
     config.write_text(yaml.safe_dump({**given, **changes, "workspace": str(workspace)}))
     return Job(first.folder, config, workspace)
@@ -217,7 +217,7 @@ def publishes(workspace: Path, name: str | None = None) -> list[dict[str, Any]]:
     """Publishes of a name, or of all names, oldest first."""
     table = rows(workspace / "publishes")
     listed = [] if table is None else table.to_pylist()
-    own = [e for e in listed if e["event"] != "pin" and name in (None, e["name"])]
+    own = [e for e in listed if name in (None, e["name"])]
     return sorted(own, key=lambda e: (e["name"], e["number"]))
 
 
@@ -229,9 +229,18 @@ def published(workspace: Path, name: str | None = None) -> pa.Table:
     return table.sort_by("gio_id")
 
 
-def check_same_rows(workspace: Path, undisturbed: Path, name: str | None = None) -> None:
-    """A published selection is that of an undisturbed workspace, to the last bit."""
-    same = published(undisturbed, name)
+def check_same_rows(
+    workspace: Path, undisturbed: Path, name: str | None = None, named: str | None = None
+) -> None:
+    """A published selection is that of an undisturbed workspace, to the last bit.
+
+    Args:
+        workspace: What something happened to.
+        undisturbed: What nothing happened to.
+        name: Published name.
+        named: Its name in the undisturbed workspace, where it is another one.
+    """
+    same = published(undisturbed, named or name)
     selection = published(workspace, name).select(same.column_names)
     assert selection["gio_id"].to_pylist() == same["gio_id"].to_pylist()
     assert selection.drop(["gio_run"]).to_pylist() == same.drop(["gio_run"]).to_pylist()

@@ -1,0 +1,41 @@
+"""Claims of processes that are gone, and of those that have done what they claimed."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from gio_spark.errors import ConcurrentRunError
+from gio_spark.settings.run import ConcurrencySettings
+from gio_spark.tables import StageClaims, Workspace
+from tests.faults.processes import Process, beside, check_same_rows, rows, wait_until
+
+
+def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once(spark, tmp_path):
+    place = tmp_path / "ws"
+    process = Process(["tests.faults.start", "--hold-claim", str(place), "some key"], tmp_path)
+    assert wait_until(lambda: "holding" in process.said(), process)
+    claims = StageClaims(Workspace(spark, str(place)), ConcurrencySettings(wait_minutes=0), print)
+
+    def claim():
+        with claims.hold("some key", run="run-own", stage="embed pool", finished=lambda: None):
+            return time.monotonic()
+
+    with pytest.raises(ConcurrentRunError, match="run-of-another has been computing it"):
+        claim()
+    process.kill()
+    began = time.monotonic()
+    assert claim() - began < 5
+
+
+@pytest.mark.faults
+def test_a_run_takes_over_from_a_run_that_was_killed_with_a_claim(undisturbed, tmp_path):
+    more = {"workspace": str(tmp_path / "ws"), "concurrency": {"wait_minutes": 0}}
+    one = beside(undisturbed, "one", **more)
+    process = one.start()
+    wait_until(lambda: rows(one.workspace / "claims") is not None, process)
+    process.kill()
+    # Nothing may be waited for; the whole run takes what a run takes.
+    assert one.finish().seconds < 60
+    check_same_rows(one.workspace, undisturbed.workspace, "one", "run")
