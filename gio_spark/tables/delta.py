@@ -273,6 +273,15 @@ def _is_commit(name: str) -> bool:
     return number.isdigit() and (kind == "json" or kind.startswith("checkpoint."))
 
 
+def folder_in_the_way(error: Exception) -> str | None:
+    """Return the folder for which a catalog refused to make a table, None for another error."""
+    ask = getattr(error, "getCondition", None)
+    if ask is None or not str(ask()).startswith("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"):
+        return None
+    named: dict[str, str] = error.getMessageParameters() or {}  # type: ignore[attr-defined]
+    return named.get("tableLocation")
+
+
 def has_log(location: str) -> bool:
     """Tell whether a path holds the folder of a Delta log, with or without a commit in it."""
     import pyarrow.fs as pafs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from gio_spark.engine import capabilities, describe
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError, WorkspaceError
 from gio_spark.tables import delta
-from gio_spark.tables.aliases import engine_path
+from gio_spark.tables.aliases import engine_path, plain_path
 from gio_spark.tables.files import check_writable, filesystem
 from gio_spark.tables.names import absolute, is_remote_path, is_schema, parts, quoted, quoted_column
 from gio_spark.tables.table_schema import column_ddl, delta_schema_json
@@ -31,6 +32,9 @@ _COUNTED_COLUMN = {"embeddings": "reason"}
 # Digits of vectors and hashes are noise: Snappy takes one percent of them away, and a fortieth of
 # the processor time of a whole run to put in and out again.
 _INCOMPRESSIBLE = ("embeddings",)
+
+# Files and folders of a Delta table in the making, as partitions of ours are named.
+_LEFT_BY_A_WRITE = re.compile(r"_delta_log$|_temporary$|(fingerprint|attempt|name)=|\.?part-")
 
 # Two writers that make or widen a table at once: one of them is told to try again.
 _TRIES = 6
@@ -68,6 +72,7 @@ class StageStore:
         if writable and not self.in_catalog and not is_remote_path(self.location):
             check_writable(Path(self.location))
         self._embedded = describe(spark).kind == "embedded"
+        self._schema_folder: str | None = None
         self._known: set[str] = set()
         self._columns: dict[str, dict[str, str]] = {}
 
@@ -136,7 +141,7 @@ class StageStore:
     def _append(
         self, table: str, rows: DataFrame, partition_by: tuple[str, ...], note: Mapping[str, Any]
     ) -> None:
-        there = self.exists(table)
+        there = self.exists(table) or self._clear_half_made(table)
         if there:
             self._check_layout(table, partition_by)
             rows = self._with_all_columns(table, rows)
@@ -144,7 +149,6 @@ class StageStore:
         if table in _INCOMPRESSIBLE and not self._embedded:
             writer = writer.option("compression", "uncompressed")
         if not there:
-            self._clear_half_made(table)
             writer = writer.options(**self._properties(table))
         if partition_by:
             writer = writer.partitionBy(*partition_by)
@@ -152,6 +156,8 @@ class StageStore:
 
     def overwrite(self, table: str, rows: DataFrame, note: Mapping[str, Any]) -> None:
         """Put rows, of whatever columns, in place of all that a table holds, in one commit."""
+        if self.in_catalog and not self.exists(table):
+            self._clear_half_made(table)
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
         self._save(writer.option("userMetadata", json.dumps(note)), table)
 
@@ -161,8 +167,6 @@ class StageStore:
         with engine_errors(location=place):
             if self._embedded:
                 from deltalake import DeltaTable, Schema
-
-                from gio_spark.tables.aliases import plain_path
 
                 DeltaTable.create(
                     plain_path(place), schema=Schema.from_json(delta_schema_json(schema))
@@ -216,16 +220,68 @@ class StageStore:
             df = df.where(F.col(column) == value)
         return int(df.count())
 
-    def _clear_half_made(self, table: str) -> None:
-        """Take away what a first write that was cut short has left, where that is in the way."""
+    def _clear_half_made(self, table: str) -> bool:
+        """Take away what a first write that was cut short has left, where that is in the way.
+
+        Returns:
+            Whether the table turned out to be whole, and only its catalog did not know of it.
+        """
         place = self.place(table)
-        if self.in_catalog or is_remote_path(place):
-            return
+        if self.in_catalog:
+            folder = self._folder_of_schema()
+            return folder is not None and self._take_over(f"{folder}/{table}", table)
+        if is_remote_path(place):
+            return False
         log = Path(place) / "_delta_log"
         # A log of empty files is read as a table without a schema; no log at all, or one without
         # any file, is written to as if nothing were there.
         if log.is_dir() and any(log.iterdir()) and not delta.is_delta(place):
             self.drop(table)
+        return False
+
+    def _folder_of_schema(self) -> str | None:
+        """Folder of this machine in which a catalog makes the tables of the schema, or None."""
+        if self._schema_folder is None:
+            listed = self.spark.sql(f"DESCRIBE SCHEMA {quoted(self.location)}").collect()
+            named = {str(row[0]).lower(): str(row[1]) for row in listed}
+            self._schema_folder = named.get("location", "")
+        local = self._schema_folder.startswith(("file:", "/"))
+        return absolute(self._schema_folder) if local else None
+
+    def _take_over(self, folder: str, table: str) -> bool:
+        """Make use, or nothing, of a folder that stands where a catalog is to make a table.
+
+        A writer that was killed after its first commit and before the catalog knew of it has left
+        a whole table, which is named to the catalog; one that was killed earlier has left files
+        that nobody reads.
+
+        Returns:
+            Whether the table is whole.
+
+        Raises:
+            WorkspaceError: The folder holds something else.
+        """
+        import pyarrow.fs as pafs
+
+        place = self.place(table)
+        store, path = filesystem(folder)
+        left = store.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        if not left:
+            return False
+        if delta.is_delta(folder):
+            self.spark.catalog.createTable(
+                delta.sql_name(self.spark, place), path=folder, source="delta"
+            )
+            self._known.add(table)
+            return True
+        foreign = [info.base_name for info in left if not _LEFT_BY_A_WRITE.match(info.base_name)]
+        if foreign:
+            raise WorkspaceError(
+                f"{place} cannot be made: {folder} is not empty and no Delta table (it holds "
+                f"{foreign[0]}). Move it away, or give another workspace."
+            )
+        store.delete_dir(path)
+        return False
 
     def _properties(self, table: str) -> dict[str, str]:
         """Properties that a table is made with."""
@@ -282,10 +338,22 @@ class StageStore:
         place = self.place(table)
         with engine_errors(location=place):
             if self.in_catalog:
-                writer.saveAsTable(delta.sql_name(self.spark, place))
+                self._save_in_catalog(writer, table)
             else:
                 writer.save(engine_path(self.spark, place))
         self._known.add(table)
+
+    def _save_in_catalog(self, writer: Any, table: str) -> None:
+        try:
+            writer.saveAsTable(delta.sql_name(self.spark, self.place(table)))
+        except Exception as error:
+            folder = delta.folder_in_the_way(error)
+            if folder is None:
+                raise
+            self._take_over(folder, table)
+            raise ConcurrentRunError(
+                f"Files stood where {self.place(table)} was to be made. Run again."
+            ) from error
 
 
 def earlier_layout(location: str) -> str:
