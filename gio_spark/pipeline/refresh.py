@@ -102,7 +102,13 @@ def refresh(
     ctx = Context(spark, settings, workspace, base.run, progress, NullTracker())
     claims = StageClaims(workspace, settings.concurrency, progress.say)
     claimed = fingerprint("refresh", base.run)
-    with claims.hold(claimed, run=base.run, stage="refresh", finished=lambda: _look(workspace)):
+    with claims.hold(
+        claimed,
+        run=base.run,
+        stage="refresh",
+        finished=lambda: _look(workspace),
+        release=True,
+    ):
         return _refresh(ctx, base, pool_now, pin)
 
 

@@ -93,15 +93,25 @@ class StageClaims:
 
     @contextmanager
     def hold(
-        self, key: str, *, run: str, stage: str, finished: Callable[[], T | None]
+        self,
+        key: str,
+        *,
+        run: str,
+        stage: str,
+        finished: Callable[[], T | None],
+        release: bool = False,
     ) -> Iterator[T | None]:
         """Hold the claim on a stage, after whoever holds it now.
+
+        A claim ends with the record of its stage, with an error, or with its process.
 
         Args:
             key: Key of the stage.
             run: Run that wants to compute it.
             stage: Its name.
             finished: Looks anew whether the stage is complete, and returns its record.
+            release: Whether the claim ends with a commit of its own, since no record of the run
+                has its key.
 
         Yields:
             What `finished` gave where another writer has done the work in the meantime, or None:
@@ -116,6 +126,9 @@ class StageClaims:
         except BaseException:
             self._release(own)
             raise
+        else:
+            if release:
+                self._release(own)
         finally:
             with _lock:
                 _held.discard(own.claim)
@@ -176,9 +189,17 @@ class StageClaims:
         counting = [
             c
             for c in claims
-            if c.claim not in released and (c.claim == own.claim or _lives(c, oldest))
+            if c.claim == own.claim
+            or (c.claim not in released and _lives(c, oldest) and not self._is_recorded(c))
         ]
         return min(counting, key=lambda c: (c.claimed, c.claim), default=None)
+
+    def _is_recorded(self, claim: Claim) -> bool:
+        """Whether the run has done what it claimed, by its own clock; its process may live on."""
+        return any(
+            r.run == claim.run and r.fingerprint == claim.key and r.finished >= claim.claimed
+            for r in self._workspace.records()
+        )
 
 
 def _lives(claim: Claim, oldest: datetime) -> bool:

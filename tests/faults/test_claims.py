@@ -6,10 +6,24 @@ import time
 
 import pytest
 
+from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConcurrentRunError
+from gio_spark.pipeline.refresh import refresh
+from gio_spark.settings.load import load
 from gio_spark.settings.run import ConcurrencySettings
 from gio_spark.tables import StageClaims, Workspace
-from tests.faults.processes import Process, beside, check_same_rows, rows, wait_until
+from tests.faults.processes import (
+    Process,
+    add_rows,
+    beside,
+    check_same_rows,
+    job,
+    published,
+    publishes,
+    rows,
+    wait_until,
+)
+from tests.pipeline import jobs
 
 
 def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once(spark, tmp_path):
@@ -39,3 +53,27 @@ def test_a_run_takes_over_from_a_run_that_was_killed_with_a_claim(undisturbed, t
     # Nothing may be waited for; the whole run takes what a run takes.
     assert one.finish().seconds < 60
     check_same_rows(one.workspace, undisturbed.workspace, "one", "run")
+
+
+@pytest.mark.faults
+def test_a_claim_counts_no_more_once_its_stage_is_recorded(spark, tmp_path):
+    one = job(tmp_path, within_cluster="exact_count", concurrency={"wait_minutes": 0})
+    # This process lives on, as a notebook does.
+    jobs.go(load(one.config, []))
+    for table in ("embeddings", "assignments"):
+        spark.sql(f"DELETE FROM delta.`{one.workspace}/{table}`").collect()
+    one.finish("run", "budget=40")
+    assert published(one.workspace).num_rows == 40
+
+
+@pytest.mark.faults
+def test_a_refresh_that_is_done_is_not_waited_for(spark, tmp_path):
+    one = job(tmp_path, within_cluster="exact_count", concurrency={"wait_minutes": 0})
+    settings = load(one.config, [])
+    jobs.go(settings)
+    for i in range(2):
+        add_rows(tmp_path, 40, seed=20 + i, name=f"n{i}")
+        if i == 0:
+            refresh(settings, progress=Progress("silent"))
+    one.finish("refresh")
+    assert [e["number"] for e in publishes(one.workspace)] == [1, 2, 3]
