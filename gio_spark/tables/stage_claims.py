@@ -46,6 +46,7 @@ SCHEMA = pa.schema(
 )
 _MOST = 10_000
 _POLL_SECONDS = (1.0, 10.0)
+_ENDED = ("Z", "X", "x")
 
 # Claims that this process holds: threads of one process cannot be told apart by its number.
 _held: set[str] = set()
@@ -224,7 +225,9 @@ def _started(process: int) -> str:
     """When a process began, so that a number that is used again is not taken for it; "" if gone."""
     try:
         # The name of the program, in brackets, may hold blanks.
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        facts = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+        # One that has ended stays in the list until whoever started it asks for its exit code.
+        return "" if facts[0] in _ENDED else facts[19]
     except (OSError, IndexError):
         pass
     try:
