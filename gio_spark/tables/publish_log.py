@@ -135,6 +135,14 @@ class PublishLog:
         """All published names."""
         return sorted({e.name for e in self.events()})
 
+    def by_name(self) -> dict[str, list[PublishEvent]]:
+        """Publishes of every name, oldest first, by one look at the table."""
+        published: dict[str, list[PublishEvent]] = {}
+        for event in self.events():
+            if event.event in _SHOWS_ROWS:
+                published.setdefault(event.name, []).append(event)
+        return published
+
     def pinned(self) -> set[tuple[str, int]]:
         """(name, number) of publishes that retention leaves alone."""
         pins: set[tuple[str, int]] = set()
@@ -281,7 +289,7 @@ class PublishLog:
         self, name: str, next_event: Callable[[Sequence[PublishEvent]], PublishEvent]
     ) -> PublishEvent:
         """Add the event that follows those of a name, anew where another one came before it."""
-        check_name(name)
+        self._check_new(name)
         for _ in range(_TRIES):
             events = self.events(name)
             sequence = 1 + max((e.sequence for e in events), default=0)
@@ -297,6 +305,20 @@ class PublishLog:
             f"Others published {name} in {self._workspace.location} at the same time, "
             f"{_TRIES} times over. Run `gio-spark publish` again."
         )
+
+    def _check_new(self, name: str) -> None:
+        """Refuse a name whose view or copy another name has.
+
+        Raises:
+            ConfigError: With the other name.
+        """
+        check_name(name)
+        others = [n for n in self.names() if n != name and view_name(n) == view_name(name)]
+        if others:
+            raise ConfigError(
+                f"name: {name!r} and the published name {others[0]!r} would have one view, "
+                f"{view_name(name)}. Use another name."
+            )
 
     def _insert(self, event: PublishEvent) -> None:
         """Add a row where its name and sequence are free, and fail where they are taken meanwhile.

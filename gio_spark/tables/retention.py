@@ -169,8 +169,7 @@ def _kept_publishes(log: PublishLog, settings: RetentionSettings) -> tuple[set[s
     pinned = log.pinned()
     tables: set[str] = set()
     runs: set[str] = set()
-    for name in log.names():
-        published = log.publishes(name)
+    for name, published in log.by_name().items():
         tables |= {e.table for e in published[-settings.publishes :]}
         for event in published:
             if event is published[-1] or (name, event.number) in pinned:
@@ -189,8 +188,7 @@ def _newest_runs(finished: Mapping[str, Record], count: int) -> set[str]:
 def _refuse_published(workspace: Workspace, run: str) -> None:
     log = PublishLog(workspace)
     pinned = log.pinned()
-    for name in log.names():
-        published = log.publishes(name)
+    for name, published in log.by_name().items():
         for event in published:
             state = "current" if event is published[-1] else "pinned"
             if event.run == run and (state == "current" or (name, event.number) in pinned):

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 
 from gio_spark import read_selection
 from gio_spark.engine.progress import Progress
-from gio_spark.errors import ConcurrentRunError, InputError
+from gio_spark.errors import ConcurrentRunError, ConfigError, InputError
 from gio_spark.pipeline import publishing, series
 from gio_spark.pipeline.refresh import refresh
 from gio_spark.settings.run import RetentionSettings
@@ -353,3 +353,10 @@ def test_what_is_not_to_be_published_by_itself_waits_for_a_person(spark, place):
     with pytest.raises(InputError, match="Nothing is published"):
         shown(spark, place)
     assert replace(held.publication, note="").name == "selection"
+
+
+def test_two_names_that_would_share_a_view_are_refused(spark, place):
+    run = jobs.go(jobs.settings(place, name="sft-code"))
+    workspace = Workspace(spark, str(place / "ws"))
+    with pytest.raises(ConfigError, match="'sft_code' and the published name 'sft-code'"):
+        publishing.publish_by_hand(workspace, run.run_id, name="sft_code")
