@@ -4,14 +4,14 @@ ENGINE ?= embedded
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults lint docs lock env env-demo java archive clean
+.PHONY: help demo test test-faults lint docs lock env env-demo java clean
 
 help: ## Show this list
 	@echo "make TARGET [PYTHON=python3.12] ..."
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14 | sed 's/^/  /'
 
 ifeq ($(ENGINE),spark)
-demo: env archive
+demo: env java
 demo: BIN := .venv/bin
 else
 demo: env-demo
@@ -24,7 +24,7 @@ demo: ## Curate images and text that are on this machine; ENGINE=spark does it o
 # A process of its own for each kind of Spark: its two APIs cannot be told apart within one.
 GROUPS = "not (spark or connect or cluster or faults)" "spark and not faults" connect cluster
 
-test: lint archive ## Check style, types and layers, then run every test (ARGS="-k word" narrows)
+test: lint java ## Check style, types and layers, then run every test (ARGS="-k word" narrows)
 	@failed=; for group in $(GROUPS); do \
 		echo "==> Running the tests: $$group"; \
 		$(WITH_JAVA) .venv/bin/python -m pytest -q -m "$$group" $(ARGS); code=$$?; \
@@ -50,7 +50,7 @@ lint: env ## Check style (ruff), types (mypy) and the direction of imports (impo
 docs: env ## Write docs/configuration.md from the settings models
 	@.venv/bin/python tools/configuration_page.py
 
-bench-%: env archive ## Run benchmarks/bench_NAME.py: make bench-pipeline ARGS="..."
+bench-%: env java ## Run benchmarks/bench_NAME.py: make bench-pipeline ARGS="..."
 	@echo "==> Running benchmarks/bench_$*.py"
 	@$(WITH_JAVA) .venv/bin/python benchmarks/bench_$*.py $(ARGS)
 
@@ -69,10 +69,6 @@ env-demo:
 
 java: env
 	@.venv/bin/python tools/java.py > .venv/java-home
-
-# Each of these targets starts several JVMs. Without the archive they only start more slowly.
-archive: java
-	@$(WITH_JAVA) .venv/bin/python -m gio_spark.engine.archive || true
 
 # Where Java was asked for, its home was written down; the embedded engine runs without.
 WITH_JAVA = JAVA_HOME="$$(cat .venv/java-home 2>/dev/null || echo "$$JAVA_HOME")"

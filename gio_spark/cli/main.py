@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import logging
 import os
 import sys
@@ -125,16 +123,11 @@ def run(config: Config, overrides: Overrides = None, engine: EngineOption = None
 def _run(config: Path, overrides: list[str] | None, engine: str | None, until: str | None) -> None:
     with clear_errors():
         settings = load_settings(config, overrides, engine)
-        from gio_spark.engine import session
-        from gio_spark.engine.load import OF_A_RUN
-
-        # Before the pipeline is imported: that goes on while a JVM starts.
-        spark = session(settings.engine, load=OF_A_RUN)
         from gio_spark.cli.publishing import print_publication
         from gio_spark.cli.show import print_curation
         from gio_spark.pipeline import run as run_pipeline
 
-        curation = run_pipeline(settings, spark=spark, until=until)
+        curation = run_pipeline(settings, until=until)
         print_curation(out, curation, until)
         if not print_publication(out, curation.publication):
             raise typer.Exit(GATE_FAILED)
@@ -423,7 +416,4 @@ def main() -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    # At the end of the process all memory goes at once: to look through the half a million objects
-    # that a run imports, for those that could be freed, would take a second.
-    atexit.register(gc.freeze)
     app()

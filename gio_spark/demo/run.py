@@ -76,11 +76,10 @@ def run(engine: str = "auto", folder: str | Path = "demo-output") -> list[Outcom
         folder: Data, workspaces and reports go here; each engine has workspaces of its own.
     """
     from gio_spark.engine import describe, session
-    from gio_spark.engine.load import OF_A_RUN
 
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(100, console.width)  # a log has no width of its own
-    spark = session(engine, load=OF_A_RUN)  # type: ignore[arg-type]
+    spark = session(engine)  # type: ignore[arg-type]
     kind = describe(spark).kind
     outcomes = []
     for case in CASES:

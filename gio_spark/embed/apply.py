@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from gio_spark.engine.hashing import content_hashes
 from gio_spark.engine.info import describe
 from gio_spark.engine.sampling import hash_sample
 from gio_spark.engine.ship import Shipped, ship
+from gio_spark.process import environment
 from gio_spark.settings.columns import Columns
 
 if TYPE_CHECKING:
@@ -177,12 +177,13 @@ class _Task:
     directions: bool
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-        if self.one_thread:
-            # A worker process has one core; tokenizers would start a thread for every core.
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        embedder = self.embedder.with_state(self.state.load())
-        for batch in batches:
-            yield embed_rows(pa.Table.from_batches([batch]), embedder, directions=self.directions)
+        # A worker process has one core; tokenizers would start a thread for every core.
+        variables = {"TOKENIZERS_PARALLELISM": "false"} if self.one_thread else {}
+        with environment(**variables):
+            embedder = self.embedder.with_state(self.state.load())
+            for batch in batches:
+                rows = pa.Table.from_batches([batch])
+                yield embed_rows(rows, embedder, directions=self.directions)
 
 
 def _passed(rows: pa.Table, embedder: Embedder, reasons: np.ndarray) -> dict[str, pa.Array]:

@@ -9,6 +9,7 @@ from gio_spark.engine.arrow import (
     output_schema,
 )
 from gio_spark.engine.info import Capabilities, EngineInfo, capabilities, describe, slots
+from gio_spark.engine.parallelism import ensure_parallelism
 from gio_spark.engine.sampling import (
     HASH_RANGE,
     bounded,
@@ -20,7 +21,6 @@ from gio_spark.engine.sampling import (
 )
 from gio_spark.engine.session import session
 from gio_spark.engine.ship import Shipped, keep_newest, ship
-from gio_spark.engine.spread import spread
 
 __all__ = [
     "HASH_RANGE",
@@ -33,6 +33,7 @@ __all__ = [
     "decode_vectors",
     "describe",
     "encode_vectors",
+    "ensure_parallelism",
     "group_arrow",
     "hash53",
     "hash_sample",
@@ -45,5 +46,4 @@ __all__ = [
     "session",
     "ship",
     "slots",
-    "spread",
 ]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gio_spark.errors import InputError
+from gio_spark.process import one_blas_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -223,7 +224,7 @@ def map_arrow(
     batch_rows: int = 8192,
     batch_bytes: int = MAX_BYTES,
 ) -> DataFrame:
-    """Run `fn` over the Arrow batches of each partition.
+    """Run `fn` over the Arrow batches of each partition, with BLAS on one thread.
 
     Args:
         df: Rows to map.
@@ -236,8 +237,9 @@ def map_arrow(
     declared = _as_schema(schema)
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for produced in fn(rebatch(batches, batch_rows, batch_bytes)):
-            yield from conform(produced, declared)
+        with one_blas_thread():
+            for produced in fn(rebatch(batches, batch_rows, batch_bytes)):
+                yield from conform(produced, declared)
 
     return df.mapInArrow(run, _spark_schema(declared))
 
@@ -253,7 +255,8 @@ def group_arrow(
     names = [keys] if isinstance(keys, str) else list(keys)
 
     def run(table: pa.Table) -> pa.Table:
-        return pa.Table.from_batches(conform(fn(table), declared), schema=declared)
+        with one_blas_thread():
+            return pa.Table.from_batches(conform(fn(table), declared), schema=declared)
 
     return df.groupBy(*names).applyInArrow(run, _spark_schema(declared))
 

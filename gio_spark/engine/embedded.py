@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
-import os
 from typing import TYPE_CHECKING, Any
-
-from threadpoolctl import threadpool_limits
 
 from gio_spark.engine.info import mark_embedded
 from gio_spark.errors import MissingExtraError
+from gio_spark.process import environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -23,18 +21,16 @@ def start_embedded(conf: dict[str, str]) -> SparkSession:
     global _server
     if importlib.util.find_spec("pysail") is None:
         raise MissingExtraError("pysail", "embedded", "The embedded engine")
-    os.environ.setdefault("RUST_LOG", "error")
-    from pysail.spark import SparkConnectServer
     from pyspark.sql import SparkSession
 
     if _server is None:
-        server = SparkConnectServer(ip="127.0.0.1", port=0)
-        server.start(background=True)
+        with environment(RUST_LOG="error"):  # read once, when the server starts
+            from pysail.spark import SparkConnectServer
+
+            server = SparkConnectServer(ip="127.0.0.1", port=0)
+            server.start(background=True)
         _server = server
         atexit.register(_stop)
-        # Map functions run as threads of this process, one per core: with a BLAS that starts
-        # threads of its own in each of them the cores would be oversubscribed.
-        threadpool_limits(1, user_api="blas")
     _, port = _server.listening_address
     spark = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
     for key, value in {"spark.sql.session.timeZone": "UTC", **conf}.items():

@@ -5,20 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gio_spark.engine.java import check_java
-from gio_spark.engine.start_cache import (
-    EXCLUDES,
-    OPTIONS,
-    PACKAGES,
-    decided_elsewhere,
-    excludes,
-    quicker,
-    remember_jars,
-    spark_home,
-)
 from gio_spark.errors import MissingExtraError
+from gio_spark.process import environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,8 +25,11 @@ JVM_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UsePa
 
 
 def start_local(conf: dict[str, str]) -> SparkSession:
-    """Start (or get) a classic session with Delta Lake on all cores of this machine."""
-    from pyspark import SparkContext
+    """Start (or get) a classic session with Delta Lake on all cores of this machine.
+
+    Args:
+        conf: Settings of the caller, which come before those of `local_conf`.
+    """
     from pyspark.sql import SparkSession
     from pyspark.util import is_remote_only
 
@@ -43,32 +38,13 @@ def start_local(conf: dict[str, str]) -> SparkSession:
             "pyspark", "spark", "Local Spark (this environment has only the Connect client)"
         )
     check_java()
-    # Workers must be this very interpreter: the first python3 on the path may lack the package.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("gio-spark")
-    settings = start_settings(conf)
-    for key, value in settings.items():
+    for key, value in {**local_conf(), **conf}.items():
         builder = builder.config(key, value)
-    # A JVM of an earlier session resolves nothing: what it has may be of other settings.
-    new_jvm = SparkContext._gateway is None
-    spark = builder.getOrCreate()
-    if new_jvm and EXCLUDES in settings and not decided_elsewhere(conf):
-        remember_jars(settings[PACKAGES], spark.conf.get("spark.jars", "") or "")
-    return spark
-
-
-def start_settings(conf: dict[str, str]) -> dict[str, str]:
-    """Return all settings of a local start: local_conf, the caller's, what earlier starts left.
-
-    Args:
-        conf: The caller's settings. Where they say themselves where classes come from, nothing is
-            left out of what is fetched and nothing is taken from earlier starts.
-    """
-    settings = {**local_conf(), **conf}
-    if not decided_elsewhere(conf):
-        return quicker(settings)
-    return {k: v for k, v in settings.items() if k != EXCLUDES or k in conf}
+    # Workers must be this very interpreter: the first python3 on the path may lack the package.
+    # Spark reads the variables while it starts.
+    with environment(PYSPARK_PYTHON=sys.executable, PYSPARK_DRIVER_PYTHON=sys.executable):
+        return builder.getOrCreate()
 
 
 def local_conf() -> dict[str, str]:
@@ -91,17 +67,21 @@ def local_conf() -> dict[str, str]:
         # One machine, small logs: Delta's defaults start hundreds of tasks for each commit.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
-        OPTIONS: JVM_OPTIONS,
-        "spark.python.daemon.module": "gio_spark.engine.daemon",
+        "spark.driver.extraJavaOptions": JVM_OPTIONS,
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
     }
     package = delta_package()
     if package is not None:
-        settings[PACKAGES] = package
-        jars = (file.name for file in (spark_home() / "jars").glob("*.jar"))
-        settings[EXCLUDES] = ",".join(excludes(jars))
+        settings["spark.jars.packages"] = package
     return settings
+
+
+def spark_home() -> Path:
+    """Folder of the Spark that will be started."""
+    import pyspark
+
+    return Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent)
 
 
 def delta_package() -> str | None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from gio_spark.engine.embedded import start_embedded
 from gio_spark.engine.info import describe
-from gio_spark.engine.load import loading
 from gio_spark.engine.local import start_local
 from gio_spark.engine.upload import ensure_package
 from gio_spark.errors import ConfigError, EngineError, MissingExtraError
@@ -25,7 +23,7 @@ Engine = Literal["auto", "embedded", "spark", "cluster"]
 _SUBMITTED = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
 
 
-def session(engine: Engine = "auto", *, load: Sequence[str] = (), **conf: str) -> SparkSession:
+def session(engine: Engine = "auto", **conf: str) -> SparkSession:
     """Return a Spark session.
 
     Args:
@@ -33,8 +31,6 @@ def session(engine: Engine = "auto", *, load: Sequence[str] = (), **conf: str) -
             (spark-submit, Databricks, SPARK_REMOTE); else the embedded engine, if installed; else
             a local Spark with Delta. `embedded`, `spark` (local, in a JVM) and `cluster` ask for
             one of them by name.
-        load: Modules that the caller will want: imported while a JVM starts, which takes seconds
-            in which Python would only wait.
         conf: Extra Spark settings for a session that is started here.
 
     Raises:
@@ -57,8 +53,7 @@ def session(engine: Engine = "auto", *, load: Sequence[str] = (), **conf: str) -
         return spark
     if engine == "embedded" or (engine == "auto" and _installed("pysail")):
         return start_embedded(conf)
-    with loading(load):
-        return start_local(conf)
+    return start_local(conf)
 
 
 def _submitted() -> bool:

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyspark.sql import functions as F
-from threadpoolctl import threadpool_limits
 
 from gio_spark.engine import Shipped, bounded, describe, map_arrow, ship
 from gio_spark.errors import ConfigError
@@ -28,6 +27,7 @@ from gio_spark.evaluate.measures import MEASURES, Measure
 from gio_spark.evaluate.methods.base import FAILURES
 from gio_spark.evaluate.pack import digest, pack, pack_ruler, unpack, unpack_ruler
 from gio_spark.evaluate.ruler import Ruler, make_ruler
+from gio_spark.process import one_thread
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -319,7 +319,7 @@ def compute_group(arena: Arena, ruler: Ruler, group: Mapping[str, Any]) -> dict[
         budget = float(text)
         rows = max(1, round(budget * arena.rows))
         problem = note = ""
-        with threadpool_limits(1), warnings.catch_warnings():
+        with one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 chosen = registry.choose(name, arena, rows, seed)

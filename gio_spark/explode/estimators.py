@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
 from gio_spark.explode.ngrams import NgramSpec, ngrams
 from gio_spark.explode.scorers import WEIGHT_ONE, KnnScorer, TextScorer, VectorScorer
 from gio_spark.kernels import squared_distances
+from gio_spark.process import one_thread
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -194,7 +194,7 @@ def _logistic(
     )
     # One thread: the bits of a fit must not depend on the number of cores, and threads that
     # wait for a busy machine cost more than they bring (measured: 0.2 s became 30 s).
-    with warnings.catch_warnings(), threadpool_limits(1):
+    with warnings.catch_warnings(), one_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, label)
     log.debug("ratio fit rows=%d iterations=%s", len(label), model.n_iter_)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
 from gio_spark.engine import bounded, describe, map_arrow, ship
 from gio_spark.errors import ConfigError, InputError
+from gio_spark.process import one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -272,7 +272,7 @@ def _train(
         score, seconds, problem = float("nan"), 0.0, ""
         try:
             # One thread per model: executors train as many models as they have cores.
-            with threadpool_limits(1):
+            with one_thread():
                 score, seconds = score_of(index, int(seed))
         except ValueError as reason:
             problem = str(reason)

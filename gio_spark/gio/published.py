@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from gio_spark.errors import InputError
 from gio_spark.gio.distances import blocks, squared_distances, squared_norms
@@ -26,6 +25,7 @@ from gio_spark.gio.exact import (
     target_log_distance,
 )
 from gio_spark.gio.published_options import Draws, PublishedOptions, SeededDraws
+from gio_spark.process import one_blas_thread
 
 
 class PublishedPath(NamedTuple):
@@ -117,7 +117,7 @@ def published_run(
     state = _State(x, g, w, options)
     # A step is two products of a small matrix with a vector: threads wait longer for one another
     # than they work (0.3 ms on one thread, 5 to 20 ms on two of a busy machine).
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         return _run(state, options, source, until)
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gio_spark.engine import ahead, describe, session
-from gio_spark.engine.load import OF_A_RUN
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
 from gio_spark.pipeline import (
@@ -106,7 +105,7 @@ def curate(
         GioSparkError: With one clear message; see gio_spark.errors.
     """
     engine = settings.get("engine", "auto")
-    spark = spark or session(engine, load=OF_A_RUN)
+    spark = spark or session(engine)
     tables = Workspace(spark, str(workspace))
     data = {
         **settings,
@@ -139,7 +138,7 @@ def run(
     """
     if until is not None and until not in (*STAGES, learn.STAGE):
         raise ConfigError(f"Unknown stage {until!r}: use one of {', '.join(STAGES)}.")
-    spark = spark or session(settings.engine, load=OF_A_RUN)
+    spark = spark or session(settings.engine)
     started = datetime.now(timezone.utc)
     progress = progress or Progress()
     progress.say(describe(spark).line())

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_DRAWS = 8
 _TRIES = 20
 # Share of the attainable range that a plan aims beyond each bound; doubled after a miss.
 _MARGIN = 0.01

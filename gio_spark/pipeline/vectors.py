@@ -11,7 +11,7 @@ import numpy as np
 from pyspark.sql import functions as F
 
 from gio_spark import embed
-from gio_spark.engine import bounded, spread
+from gio_spark.engine import bounded, ensure_parallelism
 from gio_spark.errors import InputError, TooManyBadRowsError
 from gio_spark.pipeline.context import Context, fingerprint
 from gio_spark.pipeline.embedding_changes import (
@@ -136,8 +136,8 @@ def _embed_side(ctx: Context, embedder: embed.Embedder, source: Input) -> tuple[
     def rows_of(chunk: Chunk, changes: EmbeddingChanges | None) -> DataFrame:
         rows = chunk.rows(source.rows)
         if changes is None:
-            spread_rows = spread(rows, "id", source.bytes, source.fullest_share)
-            out = embed.embed(spread_rows, embedder, columns=source.columns, directions=directed)
+            rows = ensure_parallelism(rows, "id", source.bytes)
+            out = embed.embed(rows, embedder, columns=source.columns, directions=directed)
         else:
             out = changed_embeddings(
                 ws, rows, source, embedder, changes, key=key, directions=directed

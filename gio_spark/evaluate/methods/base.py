@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from gio_spark.errors import BudgetError, ConfigError, GioSparkError, InputError
 from gio_spark.evaluate.methods.shared import Meter
+from gio_spark.process import one_blas_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -184,7 +184,7 @@ def choose(name: str, arena: Arena, budget: int, seed: int = 0) -> Selection:
     rows = np.zeros(0, dtype=np.int64)
     # One BLAS thread: costs compare, results do not depend on the number of cores, and cells run
     # side by side anyway (two threads on a busy machine took three times as long as one).
-    with meter, threadpool_limits(1, user_api="blas"):
+    with meter, one_blas_thread():
         try:
             answer = wanted.function(ordered, budget, seed)
             found, note = answer if isinstance(answer, Chosen) else (answer, "")
