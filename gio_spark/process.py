@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,8 @@ from threadpoolctl import ThreadpoolController
 _lock = threading.Lock()
 _inside = 0
 _threads: dict[str, tuple[Any, int]] = {}
+_quiet = 0
+_filters: Any = None
 _variables: dict[str, int] = {}
 _libraries: tuple[int, Any] = (0, None)
 
@@ -76,6 +79,29 @@ def _loaded_libraries() -> ThreadpoolController:
     if _libraries[0] != len(sys.modules):
         _libraries = (len(sys.modules), ThreadpoolController())
     return _libraries[1]
+
+
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Run a block without warnings, in all threads of the process.
+
+    `warnings.catch_warnings` alone restores the wrong filters where blocks of several threads
+    overlap.
+    """
+    global _quiet, _filters
+    with _lock:
+        _quiet += 1
+        if _quiet == 1:
+            _filters = warnings.catch_warnings()
+            _filters.__enter__()
+            warnings.simplefilter("ignore")
+    try:
+        yield
+    finally:
+        with _lock:
+            _quiet -= 1
+            if not _quiet:
+                _filters.__exit__()
 
 
 @contextmanager

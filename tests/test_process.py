@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 
 import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from gio_spark.process import environment, one_blas_thread, one_thread
+from gio_spark.process import environment, no_warnings, one_blas_thread, one_thread
 
 
 @pytest.fixture
@@ -92,3 +93,14 @@ def test_variables_are_there_inside_and_those_of_the_user_come_first(monkeypatch
     second.__exit__(None, None, None)
     assert "GIO_TEST_OURS" not in os.environ
     assert os.environ["GIO_TEST_USER"] == "user"
+
+
+def test_filters_of_warnings_are_those_of_before_however_blocks_overlap():
+    before = list(warnings.filters)
+    first, second = no_warnings(), no_warnings()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    warnings.warn("not an error here", stacklevel=1)
+    second.__exit__(None, None, None)
+    assert warnings.filters == before

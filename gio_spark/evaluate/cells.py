@@ -8,7 +8,6 @@ import logging
 import os
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -27,7 +26,7 @@ from gio_spark.evaluate.measures import MEASURES, Measure
 from gio_spark.evaluate.methods.base import FAILURES
 from gio_spark.evaluate.pack import digest, pack, pack_ruler, unpack, unpack_ruler
 from gio_spark.evaluate.ruler import Ruler, make_ruler
-from gio_spark.process import one_thread
+from gio_spark.process import no_warnings, one_thread
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -319,8 +318,7 @@ def compute_group(arena: Arena, ruler: Ruler, group: Mapping[str, Any]) -> dict[
         budget = float(text)
         rows = max(1, round(budget * arena.rows))
         problem = note = ""
-        with one_thread(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with one_thread(), no_warnings():
             try:
                 chosen = registry.choose(name, arena, rows, seed)
                 picked, seconds, memory = chosen.rows, chosen.seconds, chosen.memory_mb

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from gio_spark.errors import InputError, MissingExtraError
 from gio_spark.evaluate.arena import Arena
 from gio_spark.gime.train import Task, train_one
+from gio_spark.process import no_warnings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,9 +52,8 @@ def boosting(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> f
 
 def _train(arena: Arena, rows: NDArray[np.intp], seed: int, proxy: str) -> float:
     task, index = _task(arena, rows, proxy)
-    with warnings.catch_warnings():
-        # A model that stops at its last iteration is as good as the task asks for.
-        warnings.simplefilter("ignore")
+    # A model that stops at its last iteration is as good as the task asks for.
+    with no_warnings():
         return train_one(task, index, seed)[0]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from gio_spark.errors import InputError
 from gio_spark.explode.ngrams import NgramSpec, ngrams
 from gio_spark.explode.scorers import WEIGHT_ONE, KnnScorer, TextScorer, VectorScorer
 from gio_spark.kernels import squared_distances
-from gio_spark.process import one_thread
+from gio_spark.process import no_warnings, one_thread
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -179,7 +178,6 @@ def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _logistic(
     features: npt.NDArray | sparse.csr_matrix, label: IntArray, *, c: float, solver: str
 ) -> LogisticRegression:
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     # Dual coordinate descent (liblinear) is the quickest on sparse text, and a little early stop
@@ -194,8 +192,8 @@ def _logistic(
     )
     # One thread: the bits of a fit must not depend on the number of cores, and threads that
     # wait for a busy machine cost more than they bring (measured: 0.2 s became 30 s).
-    with warnings.catch_warnings(), one_thread():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    # An early stop is meant.
+    with no_warnings(), one_thread():
         model.fit(features, label)
     log.debug("ratio fit rows=%d iterations=%s", len(label), model.n_iter_)
     return model

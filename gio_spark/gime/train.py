@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +15,7 @@ import pyarrow as pa
 
 from gio_spark.engine import bounded, describe, map_arrow, ship
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.process import one_thread
+from gio_spark.process import no_warnings, one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -263,16 +262,15 @@ def _train(
     arrays: dict[str, Any], measure: str, proxy: str, which: Sequence[int], seeds: Sequence[int]
 ) -> dict[str, list[Any]]:
     score_of = _scoring(arrays, measure, proxy)
-    # Its message is about joblib's settings in threads, which this does not use.
-    warnings.filterwarnings("ignore", module="sklearn.utils.parallel")
     starts = np.r_[0, arrays["ends"]]
     found: dict[str, list[Any]] = {part.split()[0]: [] for part in _SCHEMA.split(", ")}
     for subset, seed in zip(which, seeds, strict=True):
         index = arrays["index"][starts[subset] : starts[subset + 1]]
         score, seconds, problem = float("nan"), 0.0, ""
         try:
-            # One thread per model: executors train as many models as they have cores.
-            with one_thread():
+            # One thread per model: executors train as many models as they have cores. scikit-learn
+            # warns of joblib's settings in threads, which this does not use.
+            with one_thread(), no_warnings():
                 score, seconds = score_of(index, int(seed))
         except ValueError as reason:
             problem = str(reason)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gio_spark.process import environment
 from gio_spark.settings.redact import flatten, redact
 
 if TYPE_CHECKING:
@@ -26,35 +27,34 @@ _UNSAFE = re.compile(r"[^\w\-. /]")
 
 
 def connect(store: Store) -> MlflowClient:
-    """Return a client of the store; the fluent API's global state stays untouched.
-
-    Unless the user says otherwise in the environment: no pickled models are loaded, nothing is
-    reported to MLflow's makers, the file store is allowed where it was asked for, and a server that
-    has gone silent is given up after about a minute (MLflow's own limit is beyond ten).
-    """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    if store.kind == "file":
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    """Client of a store; the global state of MLflow's fluent API stays untouched."""
     from mlflow.tracking import MlflowClient
 
     registry = {"registry_uri": store.uri} if store.kind != "databricks" else {}
     return MlflowClient(tracking_uri=store.uri, **registry)
 
 
-@contextmanager
-def quick_answers() -> Iterator[None]:
-    """Let MLflow give up on a silent server after seconds, as a check before a run should."""
-    names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-    mine = {name: value for name, value in names.items() if name not in os.environ}
-    os.environ.update(mine)
-    try:
-        yield
-    finally:
-        for name in mine:
-            os.environ.pop(name, None)
+def mlflow_defaults(
+    store: Store, *, retries: int = 3, timeout: int = 15
+) -> AbstractContextManager[None]:
+    """Variables of the environment that MLflow reads, for the block in which it is called.
+
+    Unless the user says otherwise in the environment: nothing is reported to MLflow's makers, the
+    file store is allowed where it was asked for, and a server that has gone silent is given up
+    after about a minute (MLflow's own limit is beyond ten).
+
+    Args:
+        store: The store that is called.
+        retries: Retries of a request.
+        timeout: Seconds that a request may take.
+    """
+    file_store = {"MLFLOW_ALLOW_FILE_STORE": "true"} if store.kind == "file" else {}
+    return environment(
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES=str(retries),
+        MLFLOW_HTTP_REQUEST_TIMEOUT=str(timeout),
+        MLFLOW_DISABLE_TELEMETRY="true",
+        **file_store,
+    )
 
 
 def experiment_id(client: MlflowClient, name: str, store: Store) -> str:

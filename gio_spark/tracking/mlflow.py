@@ -1,8 +1,8 @@
 """Record a run with MLflow, beside the run and never in its way.
 
-All calls go to one worker thread, in order, so that loading MLflow (3 s), making a new store (10 s
-and more) or a slow server cost the run no time. The first failure is said once, clearly; what
-follows is skipped, so that a dead server is not waited for again and again.
+All calls go to one worker thread, in order, so that loading MLflow (3 s), making a new store (2 s)
+or a slow server cost the run no time. The first failure is said once, clearly; what follows is
+skipped, so that a dead server is not waited for again and again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from gio_spark.tracking.base import (
     Tracker,
     TrackingOutcome,
 )
-from gio_spark.tracking.store import MAKE_SECONDS, Store, check, prepare, resolve
+from gio_spark.tracking.store import Store, check, resolve
 
 log = logging.getLogger(__name__)
 
 _PARAMS_A_CALL = 100  # MLflow's own limits
 _METRICS_A_CALL = 1000
+_MAKE_SECONDS = 300.0  # that MLflow may take for the tables of a new SQLite store
 
 
 def tracker(settings: TrackingSettings, folder: Path) -> Tracker:
@@ -96,7 +97,6 @@ class MlflowTracker:
         kept = ml.flat_tags({**self._settings.tags, **(tags or {})})
 
         def begin() -> str | None:
-            prepare(self.store)
             self._client = ml.connect(self.store)
             place = ml.experiment_id(self._client, self._settings.experiment, self.store)
             run = self._client.create_run(place, run_name=name, tags=kept)
@@ -188,7 +188,7 @@ class MlflowTracker:
         self._submit("close the run", lambda: self._client.set_terminated(self._id, status))
         try:
             if self._started is not None and self.store.kind == "sqlite":
-                self._started.result(timeout=MAKE_SECONDS)
+                self._started.result(timeout=_MAKE_SECONDS)
             if self._last is not None:
                 self._last.result(timeout=self._settings.wait_seconds)
         except WaitTimeout:
@@ -242,7 +242,8 @@ class MlflowTracker:
             if self._problem is not None:
                 return None
             try:
-                return call()
+                with ml.mlflow_defaults(self.store):
+                    return call()
             except Exception as error:  # noqa: BLE001 - whatever a store raises, the run goes on
                 self._fail(what, redact(str(error)), error)
                 return None

@@ -1,16 +1,9 @@
-"""Which MLflow store a run is recorded in, whether it can work, and how it is made quickly."""
+"""Which MLflow store a run is recorded in, and whether it can work."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
-import shutil
-import sqlite3
-import subprocess
-import sys
-import tempfile
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,18 +11,10 @@ from urllib.parse import unquote, urlsplit
 from gio_spark.errors import ConfigError, MissingExtraError
 from gio_spark.settings.redact import redact
 
-log = logging.getLogger(__name__)
-
 SQLITE = "sqlite:///"
-MAKE_SECONDS = 300.0  # most that the first database of a machine may take; 10 to 40 s were seen
 _SERVERS = ("http", "https")
 _PLATFORM = ("databricks", "databricks-uc")
 _SQL = ("sqlite", "postgresql", "mysql", "mssql")
-_MAKE_TABLES = (
-    "import sys; from mlflow.store.db.utils import create_sqlalchemy_engine, "
-    "_safe_initialize_tables; e = create_sqlalchemy_engine(sys.argv[1]); "
-    "_safe_initialize_tables(e); e.dispose()"
-)
 
 
 @dataclass(frozen=True)
@@ -151,96 +136,16 @@ def _check_local(store: Store, path: Path) -> None:
 
 
 def _check_server(store: Store) -> None:
-    from gio_spark.tracking.client import connect, quick_answers
+    from gio_spark.tracking.client import connect, mlflow_defaults
 
     try:
-        with quick_answers():
+        with mlflow_defaults(store, retries=1, timeout=10):
             connect(store).search_experiments(max_results=1)
     except Exception as error:
         raise ConfigError(
             f"tracking.uri '{store.shown}' does not answer: {redact(str(error))[:300]} "
             "Check the address and the credentials, or set tracking.enabled to false."
         ) from error
-
-
-def prepare(store: Store) -> None:
-    """Make the tables of a new SQLite store, or do nothing.
-
-    MLflow makes them by running its whole history of migrations, 8 to 20 s of work. So it is done
-    in a process of its own, on a second core beside the first stages of a run, and the empty
-    database is kept in the user's cache, by MLflow version: the next store is a copy. A store
-    appears under its name complete or not at all.
-
-    Raises:
-        OSError: when the database cannot be made.
-    """
-    if store.kind != "sqlite" or store.path is None or store.path.exists():
-        return
-    store.path.parent.mkdir(parents=True, exist_ok=True)
-    template = _template()
-    with tempfile.TemporaryDirectory(dir=store.path.parent, prefix=".mlflow-") as scratch:
-        fresh = Path(scratch) / "mlflow.db"
-        if template is not None and _sound(template):
-            shutil.copyfile(template, fresh)
-        else:
-            _make_tables(fresh)
-            if template is not None:
-                _keep(fresh, template)
-        # a hard link fails if another run was first: its database is as good
-        try:
-            os.link(fresh, store.path)
-        except FileExistsError:
-            return
-        except OSError:  # a file system without hard links
-            fresh.replace(store.path)
-
-
-def _make_tables(path: Path) -> None:
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", _MAKE_TABLES, f"{SQLITE}{path}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=path.parent,
-        stdin=subprocess.DEVNULL,
-        timeout=MAKE_SECONDS,
-    )
-    if done.returncode:
-        raise OSError(f"MLflow could not make its database: {done.stderr.strip()[-300:]}")
-
-
-def _template() -> Path | None:
-    """Return where the empty database of this MLflow version is kept."""
-    from importlib.metadata import version
-
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    if base.startswith("~"):  # no home folder
-        return None
-    return Path(base) / "gio-spark" / f"mlflow-{version('mlflow-skinny')}.db"
-
-
-def _sound(path: Path) -> bool:
-    """Tell whether the kept database is whole, empty and finished."""
-    if not path.is_file():
-        return False
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as base:
-            whole = base.execute("pragma quick_check").fetchone()[0] == "ok"
-            finished = base.execute("select count(*) from alembic_version").fetchone()[0] == 1
-            empty = base.execute("select count(*) from runs").fetchone()[0] == 0
-    except sqlite3.Error:
-        return False
-    return bool(whole and finished and empty)
-
-
-def _keep(fresh: Path, template: Path) -> None:
-    try:
-        template.parent.mkdir(parents=True, exist_ok=True)
-        part = template.with_suffix(f".{os.getpid()}.part")
-        shutil.copyfile(fresh, part)
-        part.replace(template)
-    except OSError as error:
-        log.debug("the empty MLflow database was not kept: %s", error)
 
 
 def _installed(package: str) -> bool:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import importlib.util
-import sqlite3
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -108,47 +106,3 @@ def test_a_server_that_is_not_mlflow_is_refused(tmp_path):
     finally:
         server.shutdown()
         server.server_close()
-
-
-@pytest.fixture
-def empty_database(tmp_path, monkeypatch) -> Path:
-    """A stand-in for the kept empty database, in a cache of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    path = store._template()
-    path.parent.mkdir(parents=True)
-    with sqlite3.connect(path) as base:
-        base.execute("create table runs (id text)")
-        base.execute("create table alembic_version (version_num text)")
-        base.execute("insert into alembic_version values ('x')")
-    base.close()
-    return path
-
-
-def test_a_new_store_is_a_copy_of_the_kept_one_and_an_old_store_is_left_alone(
-    tmp_path, empty_database
-):
-    wanted = store.resolve(None, None, tmp_path / "a")
-    store.prepare(wanted)
-    assert wanted.path.read_bytes() == empty_database.read_bytes()
-    wanted.path.write_bytes(b"runs of a year")
-    store.prepare(wanted)
-    assert wanted.path.read_bytes() == b"runs of a year"
-    assert [p.name for p in wanted.path.parent.iterdir()] == ["mlflow.db"]
-
-
-@pytest.mark.parametrize("damage", ["used", "unfinished", "torn", "missing"])
-def test_a_kept_database_that_is_not_whole_and_empty_is_not_used(empty_database, damage):
-    assert store._sound(empty_database)
-    if damage == "torn":
-        empty_database.write_bytes(empty_database.read_bytes()[:5000])
-    elif damage == "missing":
-        empty_database.unlink()
-    else:
-        with sqlite3.connect(empty_database) as base:
-            base.execute(
-                "insert into runs values ('1')"
-                if damage == "used"
-                else "delete from alembic_version"
-            )
-        base.close()
-    assert not store._sound(empty_database)

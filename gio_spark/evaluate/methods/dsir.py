@@ -1,24 +1,18 @@
 """DSIR (Xie and others, NeurIPS 2023): importance resampling on hashed word n-grams.
 
-The weights are those of the authors' package `data-selection`, by the package where it is
-installed. Its loop hashes each n-gram of each text anew; from `PACKAGE_BYTES` of text on, the same
-weights are computed here, every different n-gram being hashed once (a test compares the two).
+The weights are those of the authors' package `data-selection`, to the last digits but a few (a test
+compares the two), with every different n-gram hashed once instead of in every text anew.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from gio_spark.evaluate.methods.base import Chosen, method
+from gio_spark.evaluate.methods.base import method
 from gio_spark.evaluate.methods.draws import gumbel, top
 from gio_spark.evaluate.methods.shared import shared
 from gio_spark.evaluate.methods.words import strings
@@ -31,8 +25,6 @@ if TYPE_CHECKING:
 #: Buckets and smoothing of the published package.
 BUCKETS = 10_000
 _SMOOTHING = 1e-8
-#: Bytes of both sides' texts up to which the package is used: some ten seconds.
-PACKAGE_BYTES = 2_000_000
 # Runs of word characters, or of anything else that is not a space, as nltk's WordPunct tokenizer.
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 
@@ -110,32 +102,6 @@ def own_weights(pool: list[str], target: list[str], buckets: int = BUCKETS) -> W
     return Weights(total.astype(np.float64), np.bincount(raw.owner, minlength=raw.texts))
 
 
-def package_weights(pool: list[str], target: list[str]) -> NDArray[np.float64]:
-    """Return the log importance weights that the package `data-selection` computes, (n,).
-
-    Raises:
-        ImportError: It is not installed (it needs nltk, too).
-    """
-    from data_selection import HashedNgramDSIR, base, hashed_ngram_dsir
-
-    # The package draws progress bars whatever it is told: thousands of lines in a worker's log.
-    base.tqdm = hashed_ngram_dsir.tqdm = functools.partial(base.tqdm, disable=True)
-    sides = {"pool": pool, "target": target}
-
-    def read(name: str) -> list[dict[str, Any]]:
-        return [{"text": text} for text in sides[name]]
-
-    with tempfile.TemporaryDirectory(prefix="gio-spark-dsir-") as folder:
-        model = HashedNgramDSIR(
-            ["pool"], ["target"], cache_dir=folder, raw_load_dataset_fn=read,
-            target_load_dataset_fn=read, num_proc=1, min_example_length=0,
-        )  # fmt: skip
-        model.fit_importance_estimator(num_tokens_to_fit="all")
-        model.compute_importance_weights()
-        weights = np.load(Path(folder) / "log_importance_weights" / "0.npy", allow_pickle=False)
-    return np.asarray(weights, dtype=np.float64)
-
-
 def weights(arena: Arena) -> Weights:
     """Return the pool's log weights and lengths."""
 
@@ -147,32 +113,10 @@ def weights(arena: Arena) -> Weights:
     return shared(arena, "dsir", make)
 
 
-def _published(arena: Arena) -> tuple[NDArray[np.float64], str]:
-    """Return the log weights by the package where that takes seconds, and who computed them."""
-    pool, target = strings(arena.texts), strings(arena.target_texts)
-    size = _bytes(pool) + _bytes(target)
-    if size > PACKAGE_BYTES:
-        return weights(arena).log_weight, "Weights as by data-selection, computed here (large)."
-
-    def make() -> tuple[NDArray[np.float64], str]:
-        try:
-            found = package_weights(pool.to_pylist(), target.to_pylist())
-        except ImportError:
-            return weights(arena).log_weight, "Weights as by data-selection (not installed)."
-        return found, "Weights by the package data-selection."
-
-    return shared(arena, "dsir package", make)
-
-
-def _bytes(texts: pa.Array) -> int:
-    return int(pc.sum(pc.binary_length(texts)).as_py() or 0)
-
-
 @method("dsir", needs=("texts", "target_texts"))
-def dsir(arena: Arena, budget: int, seed: int) -> Chosen:
+def dsir(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
     """Draw rows in proportion to their importance weights on hashed n-grams (DSIR)."""
-    log_weight, note = _published(arena)
-    return Chosen(top(log_weight + gumbel(arena, seed, "dsir"), budget), note)
+    return top(weights(arena).log_weight + gumbel(arena, seed, "dsir"), budget)
 
 
 @method("dsir_length", needs=("texts", "target_texts"))
