@@ -6,13 +6,7 @@ numpy and scipy only. Everything here runs on the driver, on arrays of K cluster
 from gio_spark.gio.auto import HeldoutCurve, MixtureShare, heldout_curve, mixture_share
 from gio_spark.gio.estimators import (
     energy_distance,
-    frechet_distance,
-    intrinsic_dimension,
     jsd_histogram,
-    kl_histogram,
-    knn_divergence,
-    mmd,
-    published_divergence,
 )
 from gio_spark.gio.exact import ExactPath, exact_path, published_scores
 from gio_spark.gio.greedy import GreedyPath, knn_greedy
@@ -65,22 +59,16 @@ __all__ = [
     "energy_distance",
     "energy_greedy",
     "exact_path",
-    "frechet_distance",
     "heldout_curve",
     "integer_plan",
-    "intrinsic_dimension",
     "jsd_histogram",
     "kernel_mass",
     "kernel_width",
-    "kl_histogram",
-    "knn_divergence",
     "knn_greedy",
     "mix_targets",
     "mixture_share",
-    "mmd",
     "nearest_clusters",
     "objectives",
-    "published_divergence",
     "published_gio",
     "published_run",
     "published_scores",

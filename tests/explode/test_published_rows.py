@@ -9,7 +9,8 @@ import pytest
 from gio_spark.engine import encode_vectors
 from gio_spark.errors import BudgetError, ConfigError, InputError
 from gio_spark.explode import score_published, take_published
-from gio_spark.gio import exact_path, published_divergence
+from gio_spark.gio import exact_path
+from tests.gio.references import published_divergence
 
 pytestmark = pytest.mark.embedded
 

@@ -15,11 +15,11 @@ from gio_spark.gio import (
     energy_distance,
     energy_greedy,
     exact_path,
-    knn_divergence,
     knn_greedy,
     select,
 )
 from gio_spark.gio import greedy as greedy_module
+from tests.gio.references import knn_divergence
 
 
 def data(seed=0, n=60, m=40, d=3):

@@ -13,11 +13,11 @@ from gio_spark.gio import (
     PublishedOptions,
     SeededDraws,
     exact_path,
-    published_divergence,
     published_gio,
     published_run,
 )
 from gio_spark.gio.published import _State
+from tests.gio.references import published_divergence
 
 FOLDER = Path(__file__).parent / "cases"
 CASES = json.loads((FOLDER / "cases.json").read_text())
