@@ -1,7 +1,6 @@
 """From the plan over clusters to rows of the pool: hash share, exact count, density ratio."""
 
 from gio_spark.explode.calibration import Calibration
-from gio_spark.explode.exact import ExactRows, score_published, take_published
 from gio_spark.explode.keys import hash_keys, rank_keys, ratio_keys, share_thresholds
 from gio_spark.explode.materialise import materialise
 from gio_spark.explode.ratio import RatioFit, RatioModel, Sample, fit, fit_ratio, score
@@ -10,7 +9,6 @@ from gio_spark.explode.thresholds import Thresholds, thresholds_of_arrays
 
 __all__ = [
     "Calibration",
-    "ExactRows",
     "RatioFit",
     "RatioModel",
     "Sample",
@@ -23,9 +21,7 @@ __all__ = [
     "rank_keys",
     "ratio_keys",
     "score",
-    "score_published",
     "share_thresholds",
-    "take_published",
     "thresholds_of_arrays",
     "with_thresholds",
 ]
