@@ -37,30 +37,18 @@ class Capabilities:
     """What `tables` may ask of the engine; the rest is done another way or refused by name.
 
     Attributes:
-        idempotent_append: txnAppId and txnVersion are honoured.
-        change_feed: readChangeFeed gives changes.
         history: DESCRIBE HISTORY works.
-        replace_where_checked: replaceWhere refuses rows outside its predicate.
         persistent_catalog: Saved tables keep their names after the session.
-        cluster_by: Tables with liquid clustering, deletion vectors and row tracking can be made.
-        python_processes: Every Python worker is a process of its own (no shared GIL).
         any_column_names: Tables may have columns named with blanks, commas, brackets or '='.
-        file_times: Input files can be listed by the engine (needed for remote paths).
     """
 
-    idempotent_append: bool
-    change_feed: bool
     history: bool
-    replace_where_checked: bool
     persistent_catalog: bool
-    cluster_by: bool
-    python_processes: bool
     any_column_names: bool
-    file_times: bool
 
 
-_SPARK = Capabilities(True, True, True, True, True, True, True, False, True)
-_SAIL = Capabilities(False, False, False, False, False, False, False, True, False)
+_SPARK = Capabilities(history=True, persistent_catalog=True, any_column_names=False)
+_SAIL = Capabilities(history=False, persistent_catalog=False, any_column_names=True)
 
 _embedded_sessions: set[str] = set()
 _infos: dict[int, EngineInfo] = {}

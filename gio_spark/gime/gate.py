@@ -69,11 +69,6 @@ class Verdict:
     tries: int = 0
 
     @property
-    def exit_code(self) -> int:
-        """0 if passed, 4 if not (1 to 3 are other outcomes), so that a scheduled job can wait."""
-        return 0 if self.passed else 4
-
-    @property
     def why(self) -> str:
         """Every failed threshold in one line each; a plain sentence if all passed."""
         failed = [c.why for c in self.checks if not c.passed]

@@ -54,11 +54,6 @@ class Sensitivity:
     notes: tuple[str, ...]
     random_metrics: Mapping[str, float] = field(default_factory=dict)
 
-    def of_class(self, name: str) -> list[str]:
-        """Return the metrics of a class ("high", "moderate", "low")."""
-        chosen = self.table[self.table["class"] == name]["metrics"]
-        return [metric for factor in chosen for metric in factor.split("+")]
-
 
 def sensitivity(
     spark: SparkSession | None,

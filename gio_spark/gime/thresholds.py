@@ -398,27 +398,3 @@ def efficiency(
         scored["tokens"] = [each[s] for s in scored["subset"]]
     full = float(scored.loc[scored["way"] == "full", "score"].mean())
     return scored.assign(of_full=scored["score"] / full)
-
-
-def gap_closed(curve: pd.DataFrame, way: str) -> pd.DataFrame:
-    """Return, per number of rows, the share of the gap from random to full that a way closes.
-
-    Args:
-        curve: From `efficiency`, with a way "random".
-        way: The way to judge.
-
-    Returns:
-        Columns rows, way_score, random_score, full_score, closed; `closed` is NaN where random
-        subsets are as good as the full pool, for then there is no gap.
-    """
-    full = float(curve.loc[curve["way"] == "full", "score"].mean())
-    mean = curve.groupby(["way", "rows"])["score"].mean()
-    rows = []
-    for size in mean[way].index:
-        if size not in mean["random"].index:
-            continue
-        mine, random = float(mean[way][size]), float(mean["random"][size])
-        gap = full - random
-        rows.append((size, mine, random, full, (mine - random) / gap if gap > 0 else np.nan))
-    names = ["rows", "way_score", "random_score", "full_score", "closed"]
-    return pd.DataFrame(rows, columns=names)

@@ -14,7 +14,7 @@ def test_the_active_session_is_used_and_named(spark):
     info = describe(spark)
     assert info.kind == "embedded"
     assert "Sail" in info.line()
-    assert not capabilities(spark).change_feed
+    assert not capabilities(spark).history
 
 
 @pytest.mark.embedded

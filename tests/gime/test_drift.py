@@ -48,9 +48,9 @@ def test_mistakes_are_told():
 def test_one_gate_fails_when_one_source_fails():
     threshold = Threshold.at_share("scope", 0.5, 0.0, 1.0, "more", "moderate")
     good, bad = judge({"scope": 0.6}, [threshold]), judge({"scope": 0.1}, [threshold])
-    assert one_gate({"text": good, "images": good}).exit_code == 0
+    assert one_gate({"text": good, "images": good}).passed
     joined = one_gate({"text": good, "images": bad})
-    assert joined.exit_code == 4
+    assert not joined.passed
     assert "images: scope: 0.1" in joined.why
     assert "text" not in joined.why
 
