@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from tests.faults.processes import Job, job
+from tests.faults.processes import Job, Process, job
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +15,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Job:
     whole = job(tmp_path_factory.mktemp("undisturbed"))
     whole.finish()
     return whole
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test() -> Iterator[None]:
+    """Kill what a failed test has left running."""
+    yield
+    for process in Process.started:
+        process.kill()
+    Process.started.clear()

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import yaml
@@ -66,6 +66,7 @@ class Process:
     """
 
     _count = 0
+    started: ClassVar[list[Process]] = []
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Process:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "1000", **(env or {})},
             )  # fmt: skip
+        Process.started.append(self)
 
     @property
     def running(self) -> bool:
