@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ _SUFFIXES = {
 # A listing travels to the driver; corpora of more files than this belong in a Delta table.
 MAX_FILES = 200_000
 _FOOTERS = 64
-_FILE_COST = 4 << 20  # spark.sql.files.openCostInBytes
 
 
 # What stores say of an object's content, the best first: S3 and Azure the ETag; Google an MD5,
@@ -218,36 +216,6 @@ def footer_rows(files: FileList) -> dict[str, int | None] | None:
         except (pa.ArrowException, OSError):
             rows[path] = None
     return rows
-
-
-def fullest_share(files: FileList, tasks: int) -> float | None:
-    """Return the share of the rows that the fullest of Spark's tasks over Parquet files gets.
-
-    Spark cuts files by bytes into as many pieces as there are cores, and reads a row group in the
-    piece that its middle lies in.
-
-    Args:
-        files: Parquet files.
-        tasks: Cores.
-
-    Returns:
-        A share, or None where it is not known: of many or of remote files no footer is read.
-    """
-    if is_remote_path(files.root) or len(files.files) > _FOOTERS:
-        return None
-    cut = max(_FILE_COST, (files.bytes + len(files.files) * _FILE_COST) / tasks)
-    rows: Counter[tuple[str, int]] = Counter()
-    try:
-        for path, length, _ in files.files:
-            found = pq.read_metadata(path)
-            groups = [found.row_group(i) for i in range(found.num_row_groups)]
-            starts = [g.column(0).dictionary_page_offset or g.column(0).data_page_offset
-                      for g in groups]  # fmt: skip
-            for group, start, end in zip(groups, starts, [*starts[1:], length], strict=True):
-                rows[path, int((start + end) / 2 // cut)] += group.num_rows
-    except (pa.ArrowException, OSError):
-        return None  # whoever reads the file says what is wrong with it
-    return max(rows.values(), default=0) / max(1, rows.total())
 
 
 def is_encrypted(path: str) -> bool:

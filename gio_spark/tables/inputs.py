@@ -28,7 +28,6 @@ from gio_spark.tables.files import (
     filesystem,
     footer_rows,
     format_of,
-    fullest_share,
     is_encrypted,
     list_files,
 )
@@ -68,7 +67,6 @@ class Input:
         bytes: Size in storage, where known.
         recheck: Raises SnapshotExpiredError where files changed since they were pinned, or another
             table has the place of the pinned one.
-        fullest_share: Cores -> share of the rows that one of them would read; None: not known.
     """
 
     name: str
@@ -87,7 +85,6 @@ class Input:
     put_aside: int
     bytes: int | None
     recheck: Callable[[], None] = field(repr=False, default=lambda: None)
-    fullest_share: Callable[[int], float | None] = field(repr=False, default=lambda _: None)
 
     def fingerprint(self) -> str:
         """Hash of what was read and how its columns are understood."""
@@ -133,11 +130,6 @@ class Pin:
         self.check_table()
         if self.files is not None:
             check_unchanged(self.files)
-
-    def fullest_share(self, tasks: int) -> float | None:
-        """Return how much of the input one task of so many reads; see `files.fullest_share`."""
-        known = self.format == "parquet" and self.files is not None
-        return fullest_share(self.files, tasks) if known and self.files else None
 
 
 def pin_input(spark: SparkSession, settings: InputSettings, name: str) -> Pin:
@@ -365,7 +357,6 @@ def _finish(
         put_aside=count - ids,
         bytes=base.bytes,
         recheck=base.recheck,
-        fullest_share=base.fullest_share,
     )
     return made if sums["most"] == 1 else _without_doubles(made)
 
