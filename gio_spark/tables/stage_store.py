@@ -17,6 +17,7 @@ from gio_spark.tables import delta
 from gio_spark.tables.aliases import engine_path, plain_path
 from gio_spark.tables.files import check_writable, filesystem
 from gio_spark.tables.names import absolute, is_remote_path, is_schema, parts, quoted, quoted_column
+from gio_spark.tables.records import new_token
 from gio_spark.tables.table_schema import column_ddl, delta_schema_json
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ _COUNTED_COLUMN = {"embeddings": "reason"}
 # Digits of vectors and hashes are noise: Snappy takes one percent of them away, and a fortieth of
 # the processor time of a whole run to put in and out again.
 _INCOMPRESSIBLE = ("embeddings",)
+
+_COMMIT = re.compile(r"\d{20}\.json")
+_CHECKSUM = re.compile(r"\.\d{20}\.json\.crc")
 
 # Files and folders of a Delta table in the making, as partitions of ours are named.
 _LEFT_BY_A_WRITE = re.compile(r"_delta_log$|_temporary$|(fingerprint|attempt|name)=|\.?part-")
@@ -221,7 +225,7 @@ class StageStore:
         return int(df.count())
 
     def _clear_half_made(self, table: str) -> bool:
-        """Take away what a first write that was cut short has left, where that is in the way.
+        """Take what is in the way of a first write, left by one that was cut short, out of a log.
 
         Returns:
             Whether the table turned out to be whole, and only its catalog did not know of it.
@@ -232,11 +236,7 @@ class StageStore:
             return folder is not None and self._take_over(f"{folder}/{table}", table)
         if is_remote_path(place):
             return False
-        log = Path(place) / "_delta_log"
-        # A log of empty files is read as a table without a schema; no log at all, or one without
-        # any file, is written to as if nothing were there.
-        if log.is_dir() and any(log.iterdir()) and not delta.is_delta(place):
-            self.drop(table)
+        clear_log(Path(place) / "_delta_log")
         return False
 
     def _folder_of_schema(self) -> str | None:
@@ -249,11 +249,11 @@ class StageStore:
         return absolute(self._schema_folder) if local else None
 
     def _take_over(self, folder: str, table: str) -> bool:
-        """Make use, or nothing, of a folder that stands where a catalog is to make a table.
+        """Make use of a folder that stands where a catalog is to make a table.
 
         A writer that was killed after its first commit and before the catalog knew of it has left
         a whole table, which is named to the catalog; one that was killed earlier has left files
-        that nobody reads.
+        that nobody reads. They stay: a writer that lives has such files as well.
 
         Returns:
             Whether the table is whole.
@@ -280,7 +280,10 @@ class StageStore:
                 f"{place} cannot be made: {folder} is not empty and no Delta table (it holds "
                 f"{foreign[0]}). Move it away, or give another workspace."
             )
-        store.delete_dir(path)
+        # Delta makes a table beside other files where there is a log, be it an empty one.
+        store.create_dir(f"{path}/_delta_log")
+        if not is_remote_path(folder):
+            clear_log(Path(path) / "_delta_log")
         return False
 
     def _properties(self, table: str) -> dict[str, str]:
@@ -354,6 +357,36 @@ class StageStore:
             raise ConcurrentRunError(
                 f"Files stood where {self.place(table)} was to be made. Run again."
             ) from error
+
+
+def clear_log(log: Path) -> None:
+    """Take commits without content, and checksums without a commit, out of a log without a commit.
+
+    Engines read the former as a table without a schema, and take the latter for a commit of
+    another writer. Nothing else is touched: what a writer that was killed has left looks like what
+    one that lives is about to commit.
+    """
+    names = {file.name for file in log.iterdir()} if log.is_dir() else set()
+    for name in sorted(names):
+        if _CHECKSUM.fullmatch(name) and name[1:-4] not in names:
+            (log / name).unlink(missing_ok=True)
+        elif _COMMIT.fullmatch(name) and _is_empty(log / name):
+            # Moved first, and put back where another writer has committed in this moment.
+            aside = log / f".{name}.{new_token()}.tmp"
+            try:
+                (log / name).rename(aside)
+            except FileNotFoundError:  # another writer has cleared it
+                continue
+            if aside.stat().st_size:
+                (log / name).hardlink_to(aside)
+            aside.unlink()
+
+
+def _is_empty(file: Path) -> bool:
+    try:
+        return file.stat().st_size == 0
+    except FileNotFoundError:
+        return False
 
 
 def earlier_layout(location: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gio_spark.settings.load import load
+from gio_spark.tables.stage_store import StageStore
 from tests.faults.processes import (
     beside,
     check_recorded_rows,
@@ -16,6 +17,7 @@ from tests.faults.processes import (
     job,
     published,
     publishes,
+    rows,
 )
 from tests.pipeline import jobs
 
@@ -136,3 +138,21 @@ def test_a_catalog_on_local_spark_makes_tables_of_which_folders_are_left(undistu
     check_recorded_rows(warehouse)
     assert published(warehouse).num_rows == 30
     shutil.rmtree(warehouse)
+
+
+def test_files_of_a_writer_that_lives_stay_when_another_one_makes_the_table(spark, tmp_path):
+    """Before its first commit, what it has written looks like what a killed one has left."""
+    table = tmp_path / "ws" / "plan"
+    _orphan_without_a_log(table)
+    _unfinished_commit_of_delta_rs(table)
+    before = {f: f.read_bytes() for f in table.rglob("*") if f.is_file()}
+    store = StageStore(spark, str(tmp_path / "ws"))
+    keys = "'0123456789abcdef' fingerprint", "'6b0b7dae6fc5aa384a8b' attempt"
+    store.append(
+        "plan",
+        spark.range(3).selectExpr("id", *keys),
+        partition_by=("fingerprint", "attempt"),
+        note={},
+    )
+    assert {f: f.read_bytes() for f in before} == before
+    assert rows(table).num_rows == 3
