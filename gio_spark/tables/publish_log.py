@@ -331,7 +331,8 @@ class PublishLog:
         frame = self._workspace.frame(pa.Table.from_pylist([row], schema=SCHEMA))
         if not self._workspace.exists(TABLE):
             empty = self._workspace.frame(SCHEMA.empty_table())
-            store.append(TABLE, empty, partition_by=("name",), note={"made for": event.name})
+            note = {"made for": event.name}
+            store.append_again(TABLE, empty, partition_by=("name",), note=note)
         delta.insert_where_free(
             self._workspace.spark, store.place(TABLE), frame, ("name", "sequence"), SCHEMA.names
         )

@@ -148,7 +148,7 @@ class StageClaims:
         row = {n: getattr(claim, n) for n in SCHEMA.names} | changes
         rows = self._workspace.frame(pa.Table.from_pylist([row], schema=SCHEMA))
         note = {"run": claim.run, "stage": claim.stage, "claim": claim.claim}
-        self._workspace.store.append(TABLE, rows, note=note)
+        self._workspace.store.append_again(TABLE, rows, note=note)
 
     def _release(self, claim: Claim) -> None:
         try:

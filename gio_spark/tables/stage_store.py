@@ -41,7 +41,7 @@ _CHECKSUM = re.compile(r"\.\d{20}\.json\.crc")
 _LEFT_BY_A_WRITE = re.compile(r"_delta_log$|_temporary$|(fingerprint|attempt|name)=|\.?part-")
 
 # Two writers that make or widen a table at once: one of them is told to try again.
-_TRIES = 6
+TRIES = 6
 
 
 class StageStore:
@@ -128,19 +128,36 @@ class StageStore:
             note: For the commit's metadata.
 
         Raises:
+            ConcurrentRunError: Another writer made or widened the table at the same time.
             WorkspaceError: A column is there with another type, or the place cannot be written.
         """
-        for attempt in range(_TRIES):
+        try:
+            self._append(table, rows, partition_by, note)
+        except ConcurrentRunError:
+            # Another writer made or widened the table; appends themselves do not conflict.
+            self._known.discard(table)
+            self._columns.pop(table, None)
+            raise
+
+    def append_again(
+        self,
+        table: str,
+        rows: DataFrame,
+        *,
+        partition_by: tuple[str, ...] = (),
+        note: Mapping[str, Any],
+    ) -> None:
+        """Add rows that may be there twice, as often as another writer is in the way.
+
+        An engine may report a conflict after its own commit, so that whoever tries again must read
+        a row once however often it was written, or give the rows another token.
+        """
+        for _ in range(TRIES - 1):
             try:
-                self._append(table, rows, partition_by, note)
-                return
+                return self.append(table, rows, partition_by=partition_by, note=note)
             except ConcurrentRunError:
-                # Appends do not conflict with one another: another writer made or widened the
-                # table. Nothing was committed.
-                self._known.discard(table)
-                self._columns.pop(table, None)
-                if attempt == _TRIES - 1:
-                    raise
+                continue
+        return self.append(table, rows, partition_by=partition_by, note=note)
 
     def _append(
         self, table: str, rows: DataFrame, partition_by: tuple[str, ...], note: Mapping[str, Any]

@@ -11,12 +11,12 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded
-from gio_spark.errors import WorkspaceError
+from gio_spark.errors import ConcurrentRunError, WorkspaceError
 from gio_spark.tables import delta
 from gio_spark.tables.chunks import WHOLE, Chunk, check_rows
 from gio_spark.tables.names import quoted_column
 from gio_spark.tables.records import SCHEMA, Base, Record, from_table, new_token, to_table
-from gio_spark.tables.stage_store import StageStore, earlier_layout
+from gio_spark.tables.stage_store import TRIES, StageStore, earlier_layout
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -232,18 +232,26 @@ class Workspace:
         expected: int | None = None,
     ) -> tuple[int, str]:
         """Add rows in one commit; returns their number and the token that they carry."""
-        rows, token = 0, ""
-        for _ in range(_LOST_APPENDS):
+        for attempt in range(TRIES):
+            # A token of its own for each try: what came of one that failed is never read.
             token = new_token()
             partition = {KEY: fingerprint, ATTEMPT: token}
             note = {**partition, "run": run, "stage": stage, "chunk": chunk.label}
             tagged = df.withColumns({name: F.lit(value) for name, value in partition.items()})
-            self.store.append(table, tagged, partition_by=(KEY, ATTEMPT), note=note)
+            last = attempt == TRIES - 1
+            try:
+                self.store.append(table, tagged, partition_by=(KEY, ATTEMPT), note=note)
+            except ConcurrentRunError:
+                if last:
+                    raise
+                continue
             rows = self.store.committed_rows(table, partition)
-            if rows or not expected:
-                break
-        check_rows(self.place(table), stage, rows, expected)
-        return rows, token
+            if (
+                rows or not expected or attempt
+            ):  # work that gives no row is not done again and again
+                check_rows(self.place(table), stage, rows, expected)
+                return rows, token
+        raise AssertionError("the last try ends above")
 
     def attempt_rows(self, table: str, tokens: list[str]) -> dict[str, int]:
         """Token -> rows that a table holds of an attempt."""
@@ -410,7 +418,7 @@ class Workspace:
             return
         note = {"run": unwritten[-1].run, "stage": unwritten[-1].stage, ATTEMPT: new_token()}
         for _ in range(_LOST_APPENDS):
-            self.store.append("runs", self.frame(to_table(unwritten)), note=note)
+            self.store.append_again("runs", self.frame(to_table(unwritten)), note=note)
             # A record that is written twice is read once.
             if self.in_catalog or delta.has_commit(self.place("runs"), note[ATTEMPT]):
                 return

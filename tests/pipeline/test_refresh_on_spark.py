@@ -1,0 +1,53 @@
+"""Refreshes on Spark, over a Delta pool that is appended to, updated, deleted from and restored."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from gio_spark.engine.progress import Progress
+from gio_spark.pipeline import run, vectors
+from gio_spark.pipeline.refresh import refresh
+from tests.pipeline import jobs
+from tests.pipeline.test_refresh import stage_rows
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
+SILENT = Progress("silent")
+
+
+def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_gives(
+    local_spark, folder, monkeypatch
+):
+    spark = local_spark
+    jobs.write(jobs.vector_target(), folder / "target.parquet")
+    where = str(folder / "pool")
+    pool = f"delta.`{where}`"
+    spark.createDataFrame(jobs.vector_pool()).write.format("delta").save(where)
+    settings = jobs.settings(
+        folder, engine="spark", pool=where, within_cluster="density_ratio",
+        gime={"on_refresh": False}, quantize={"duplicates": "exact"},
+    )  # fmt: skip
+    run(settings, spark=spark, progress=SILENT)
+    shutil.copytree(folder / "ws", folder / "whole")
+    more = spark.createDataFrame(jobs.vector_pool(60, seed=7, name="n"))
+    more.write.format("delta").mode("append").save(where)
+    spark.sql(f"UPDATE {pool} SET words = words + 1 WHERE id < 'p00020'")
+    done = refresh(settings, spark=spark, progress=SILENT)
+    assert (done.new_rows, done.changed_rows, done.gone_rows) == (60, 20, 0)
+    spark.sql(f"DELETE FROM {pool} WHERE id LIKE 'p0001%'")
+    spark.sql(
+        f"UPDATE {pool} SET vector = transform(vector, x -> CAST(x + 1 AS FLOAT)) "
+        "WHERE id LIKE 'p0002%'"
+    )
+    done = refresh(settings, spark=spark, progress=SILENT)
+    assert (done.new_rows, done.changed_rows, done.gone_rows) == (0, 10, 10)
+    stepwise = stage_rows(spark, folder / "ws", refreshed=True)
+    assert not refresh(settings, spark=spark, progress=SILENT).did_work
+
+    whole = settings.model_copy(update={"workspace": str(folder / "whole")})
+    monkeypatch.setattr(vectors, "earlier_embeddings", lambda *_: "")
+    refresh(whole, spark=spark, progress=SILENT)
+    at_once = stage_rows(spark, folder / "whole", refreshed=True)
+    for table, rows in at_once.items():
+        assert stepwise[table] == rows, table
