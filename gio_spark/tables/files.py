@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -304,11 +305,11 @@ def check_writable(folder: Path) -> None:
     Raises:
         WorkspaceError: It cannot be written.
     """
-    probe = folder / ".gio-spark-write-check"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        # A name of its own: several processes may open one workspace at once.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise WorkspaceError(
             f"Cannot write to the workspace {folder}: {error.strerror}. Give another folder with "
