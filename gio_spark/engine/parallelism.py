@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gio_spark.engine.info import describe
+from gio_spark.engine.info import describe, slots
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -19,7 +19,7 @@ def ensure_parallelism(df: DataFrame, key: str, stored_bytes: int | None) -> Dat
 
     Spark never splits a row group, and a file of a million rows is often a single one: without
     this, one core embeds it while the others wait (on two cores, 62,000 texts of 11 MB take 25 s
-    instead of 16 s). Spark chooses the number of partitions.
+    instead of 16 s).
 
     Args:
         df: Rows.
@@ -27,6 +27,9 @@ def ensure_parallelism(df: DataFrame, key: str, stored_bytes: int | None) -> Dat
         stored_bytes: Size of the input in storage; None where it is not known.
     """
     least, most = SMALL_BYTES
-    small = stored_bytes is not None and least <= stored_bytes < most
+    kind = describe(df.sparkSession).kind
     # The threads of the embedded engine share what is read.
-    return df.repartition(key) if small and describe(df.sparkSession).kind != "embedded" else df
+    if kind == "embedded" or stored_bytes is None or not least <= stored_bytes < most:
+        return df
+    # Where the cores are not known, Spark makes as many partitions as it has, of 1 MB at least.
+    return df.repartition(slots(df.sparkSession), key) if kind == "local" else df.repartition(key)
