@@ -233,22 +233,6 @@ def newest_version(location: str) -> int:
     return max(numbers)
 
 
-def has_partition(location: str, key: str, value: str) -> bool:
-    """Tell whether a partition's folder exists, or folders do not tell (column mapping)."""
-    import pyarrow.fs as pafs
-
-    from gio_spark.tables.files import filesystem
-
-    store, path = filesystem(location)
-    folders = [
-        i.base_name
-        for i in store.get_file_info(pafs.FileSelector(path))
-        if i.type == pafs.FileType.Directory and i.base_name != "_delta_log"
-    ]
-    named = [name for name in folders if name.startswith(f"{key}=")]
-    return f"{key}={value}" in named or len(named) < len(folders)
-
-
 def is_delta(location: str) -> bool:
     """Tell whether a path holds a Delta log with a commit or a checkpoint in it.
 
