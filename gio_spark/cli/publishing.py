@@ -55,7 +55,7 @@ def print_publishes(out: Console, workspace: Workspace, name: str, number: int |
     from gio_spark.tables import PublishLog
 
     log = PublishLog(workspace)
-    asked = log.find(name, number)
+    one = log.find(name, number)
     published, pinned = log.publishes(name), log.pinned()
     table = text_table(f"Publishes of {name}", "publish", "at (UTC)", "rows", "run", "why", "state")
     for event in published:
@@ -73,8 +73,8 @@ def print_publishes(out: Console, workspace: Workspace, name: str, number: int |
         )
     out.print(table)
     out.print(
-        f"publish {asked.number} of {name}: {log.read(name, asked.number).count():,} rows of "
-        f"{asked.run}: {workspace.place(asked.table)}",
+        f"publish {one.number} of {name}: {log.read(name, one.number).count():,} rows of "
+        f"{one.run}: {workspace.place(one.table)}",
         markup=False,
     )
 

@@ -347,8 +347,8 @@ def _expired(case: _Case) -> GioSparkError | None:
     if not said and not gone:
         return None
     known = {k: int(v) for k, v in (said.groupdict() if said else {}).items() if v is not None}
-    asked = [known[k] for k in ("version", "wanted", "asked", "invalid") if k in known]
-    version = asked[0] if asked else case.version
+    versions = [known[k] for k in ("version", "wanted", "asked", "invalid") if k in known]
+    version = versions[0] if versions else case.version
     what = (
         f"has no version {version} (any more)." if version is not None else "lacks old log files."
     )

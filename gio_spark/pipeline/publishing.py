@@ -168,8 +168,8 @@ def publish_audited(
         return Publication(name, None, note="its audit is not finished")
     log = PublishLog(workspace)
     published = log.publishes(name)
-    shown = [e for e in published if e.table == candidate.table]
-    if shown:
+    showing = [e for e in published if e.table == candidate.table]
+    if showing:
         show_published(workspace, settings, name)
         note = ""
         if published[-1].table != candidate.table:
@@ -177,7 +177,7 @@ def publish_audited(
                 f"{name} shows publish {published[-1].number}, of {published[-1].run}; `gio-spark "
                 f"publish {candidate.run}` moves to {candidate.run}"
             )
-        return Publication(name, shown[-1].number, note=note)
+        return Publication(name, showing[-1].number, note=note)
     problems = audits[-1].detail["failed"]
     if problems:
         return Publication(name, None, failed="; ".join(problems))

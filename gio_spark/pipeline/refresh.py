@@ -157,8 +157,8 @@ def _refresh(ctx: Context, base: Record, pool_now: InputSettings, pin: Pin) -> R
         if number > 1:
             earlier = workspace.recorded(REFRESH, before)[-1].detail["keys"]["embeddings"]
         plan = frozen_plan(workspace, base, ratio)
-        kept = kept_ids(ctx, book, plan)
-        table, rows = write_candidate(ctx, pool, kept, expected=int(plan.plan["take"].sum()))
+        ids = kept_ids(ctx, book, plan)
+        table, rows = write_candidate(ctx, pool, ids, expected=int(plan.plan["take"].sum()))
         pool.recheck()
         counts = _counts(workspace, earlier, keys["embeddings"], sides["pool"])
         counts |= _moves(workspace, candidate.table, table)
@@ -215,7 +215,7 @@ def _open(ctx: Context, pool_now: InputSettings, pin: Pin) -> dict[str, Input]:
     pool = open_input(ctx.spark, pool_now, settings.pool_columns(), "pool", pin)
     prepare.check_own_columns(pool)
     resolved = prepare.pin_views(ctx.spark, ctx.workspace, settings) if settings.held_out else None
-    held = prepare.names(resolved) if resolved else {}
+    by_name = prepare.names(resolved) if resolved else {}
     return {
         "pool": pool,
         **{
@@ -223,7 +223,7 @@ def _open(ctx: Context, pool_now: InputSettings, pin: Pin) -> dict[str, Input]:
                 ctx.spark, one, one.columns or settings.columns, name,
                 pin_input(ctx.spark, one, name),
             )
-            for name, one in held.items()
+            for name, one in by_name.items()
             if name.startswith("held-out")
         },
     }  # fmt: skip
@@ -317,9 +317,9 @@ def _moves(ws: Workspace, before: str, after: str) -> dict[str, int]:
 
 def _newest_run(workspace: Workspace, settings: RunSettings) -> Record:
     """Return the newest finished run with the same settings, pinned versions aside."""
-    wanted = prepare.identity(settings)
+    identity = prepare.identity(settings)
     for record in reversed([r for r in workspace.records() if r.stage == "run"]):
-        if record.detail["identity"] == wanted:
+        if record.detail["identity"] == identity:
             return record
     raise InputError(
         f"No finished run of this configuration is in the workspace {workspace.location}. "

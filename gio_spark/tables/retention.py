@@ -65,17 +65,17 @@ def prune(workspace: Workspace, settings: RetentionSettings) -> Pruned:
     finished = finished_runs(records)
     keep = _newest_runs(finished, settings.runs) | published_runs
     keep |= {r.run for r in records if r.run not in finished and r.finished > old}
-    wanted = _tokens_read(workspace, keep)
+    read_tokens = _tokens_read(workspace, keep)
     recorded = _tokens_recorded(records)
     deleted = {}
     for table in ROW_TABLES:
         # Looking what is stored is a query; there is none where no record can be done without.
-        if set(recorded.get(table, ())) <= set(wanted.get(table, ())):
+        if set(recorded.get(table, ())) <= set(read_tokens.get(table, ())):
             continue
         gone = [
             token
             for token in _stored_attempts(workspace, table)
-            if token not in wanted.get(table, ())
+            if token not in read_tokens.get(table, ())
             and (token in recorded.get(table, ()) or token_time(token) < old)
         ]
         deleted[table] = _delete(workspace, table, ATTEMPT, gone)
@@ -119,15 +119,15 @@ def forget(workspace: Workspace, run: str, settings: RetentionSettings) -> Prune
         known = ", ".join(list(finished_runs(records))[-10:]) or "none"
         raise InputError(f"No run {run!r} is recorded in {workspace.location}. Known: {known}.")
     _refuse_published(workspace, run)
-    wanted = _tokens_read(workspace, {r.run for r in records} - {run})
-    gone = [r for r in own if not _names_any(r, wanted)]
+    read_tokens = _tokens_read(workspace, {r.run for r in records} - {run})
+    gone = [r for r in own if not _names_any(r, read_tokens)]
     dropped = tuple(dict.fromkeys(r.table for r in gone if r.table.startswith(SELECTION)))
     for table in dropped:
         workspace.store.drop(table)
     recorded = _tokens_recorded(gone)
     deleted = {}
     for table in ROW_TABLES:
-        tokens = set(recorded.get(table, ())) - set(wanted.get(table, ()))
+        tokens = set(recorded.get(table, ())) - set(read_tokens.get(table, ()))
         deleted[table] = _delete(workspace, table, ATTEMPT, sorted(tokens))
         if deleted[table]:
             vacuum(workspace, table, settings.hours)
@@ -202,14 +202,14 @@ def _tokens_read(workspace: Workspace, runs: set[str]) -> Tokens:
     """Attempts whose rows these runs read, those of the stages below them included."""
     records = workspace.records()
     keys: dict[str, set[str]] = {table: set() for table in ROW_TABLES}
-    wanted: dict[str, set[str]] = {table: set() for table in ROW_TABLES}
+    tokens_read: dict[str, set[str]] = {table: set() for table in ROW_TABLES}
     for record in records:
         if record.run not in runs:
             continue
         for table, named in record.attempts.items():
             keys.setdefault(table, set()).update(named)
         if record.is_chunk:
-            wanted.setdefault(record.table, set()).add(record.detail["token"])
+            tokens_read.setdefault(record.table, set()).add(record.detail["token"])
     for table in ROW_TABLES:
         for key in list(keys[table]):
             base = workspace.base_of(table, key)
@@ -221,8 +221,8 @@ def _tokens_read(workspace: Workspace, runs: set[str]) -> Tokens:
         for table, named in record.attempts.items():
             for key, tokens in named.items():
                 if key in keys.get(table, ()):
-                    wanted.setdefault(table, set()).update(tokens)
-    return wanted
+                    tokens_read.setdefault(table, set()).update(tokens)
+    return tokens_read
 
 
 def _tokens_recorded(records: Iterable[Record]) -> Tokens:

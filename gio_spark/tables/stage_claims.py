@@ -158,12 +158,12 @@ class StageClaims:
 
     def _wait(self, own: Claim, finished: Callable[[], T | None]) -> T | None:
         """Wait until no other claim on the key comes before one's own."""
-        began, pause, told = time.monotonic(), _POLL_SECONDS[0], ""
+        began, pause, last_line = time.monotonic(), _POLL_SECONDS[0], ""
         while True:
             first = self._first(own)
             if first is None or first.claim == own.claim:
                 # Who held it before may have finished just now.
-                return finished() if told else None
+                return finished() if last_line else None
             line = first.line(self._workspace.location)
             waited = time.monotonic() - began
             if waited >= 60 * self._settings.wait_minutes:
@@ -171,9 +171,9 @@ class StageClaims:
                     f"{line}. Run again when it has finished; what is complete is not computed "
                     "twice. concurrency.wait_minutes says how long to wait for it."
                 )
-            if line != told:
+            if line != last_line:
                 self._say(f"{line}; waiting for it")
-                told = line
+                last_line = line
             time.sleep(pause)
             pause = min(1.5 * pause, _POLL_SECONDS[1])
             record = finished()

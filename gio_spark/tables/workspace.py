@@ -121,8 +121,8 @@ class Workspace:
         rows = self.read(table, base.key, chunk=chunk)
         # An anti join whose small side is held and whose large side streams, on every engine.
         beside = F.broadcast(hidden).join(rows, hidden["_hidden"] == rows["id"], "right_outer")
-        kept = beside.where(F.col("_hidden").isNull()).drop("_hidden")
-        return kept.withColumn(KEY, F.lit(key)).unionByName(own)
+        counting = beside.where(F.col("_hidden").isNull()).drop("_hidden")
+        return counting.withColumn(KEY, F.lit(key)).unionByName(own)
 
     def own_rows(self, table: str, key: str, *, chunk: Chunk = WHOLE) -> DataFrame:
         """Rows that a stage wrote itself, without those of its base."""
