@@ -70,7 +70,8 @@ def one_run(task: Task, engine: str, workspace: Path) -> tuple[float, dict]:
 def sources(task: Task, workspace: Path) -> str:
     """Return the most frequent sources of the rows that were selected, in one line."""
     source = task.columns["source"]
-    table = DeltaTable(workspace / "selected").to_pyarrow_table(columns=[source])
+    (selection,) = workspace.glob("selection_*")
+    table = DeltaTable(selection).to_pyarrow_table(columns=[source])
     return ", ".join(f"{k} {v}" for k, v in Counter(table[source].to_pylist()).most_common(5))
 
 

@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 
 from gio_spark.pipeline import run
 from gio_spark.settings.load import load
+from tests.pipeline import jobs
 
 ROOT = Path(__file__).parent.parent.parent
 POOL_ROWS, TARGET_ROWS, BUDGET = 900, 120, 150
@@ -57,7 +58,7 @@ def embedded_rows(config: Path, folder: Path) -> set[str]:
     """Return the ids that the same settings select on the embedded engine, in this process."""
     place = folder / "embedded"
     run(load(config, ["engine=embedded", f"workspace={place}", "tracking.enabled=false"]))
-    return set(read(place, "selected")["id"].to_pylist())
+    return set(jobs.selected(place)["id"].to_pylist())
 
 
 def assert_every_row_once(workspace: Path) -> set[str]:
@@ -65,7 +66,7 @@ def assert_every_row_once(workspace: Path) -> set[str]:
     for table in ("embeddings", "assignments"):
         ids = read(workspace, table)["id"].to_pylist()
         assert len(ids) == len(set(ids)) == POOL_ROWS + TARGET_ROWS, table
-    selected = read(workspace, "selected")
+    selected = jobs.selected(workspace)
     ids = selected["id"].to_pylist()
     assert len(ids) == len(set(ids)) == BUDGET
     assert set(ids) <= {f"pool-{number:04d}" for number in range(POOL_ROWS)}
