@@ -101,9 +101,7 @@ def open_all(spark: SparkSession, settings: RunSettings, pins: dict[str, Pin]) -
 
     begun = {name: begin(name, one) for name, one in names(settings).items()}
     opened = {name: found() for name, found in begun.items()}
-    check_own_columns(opened["pool"])
-    if settings.explode.output == "copy" and not capabilities(spark).any_column_names:
-        check_plain_names(opened["pool"])
+    check_pool_columns(spark, settings, opened["pool"])
     check_sizes(settings, opened["pool"].count)
     if settings.embed.name in ("auto", "vectors"):
         check_dimensions(opened)
@@ -176,6 +174,17 @@ def check_profiles(settings: GimeSettings, source: str | None) -> None:
         raise ConfigError(
             "gime.profiles needs columns.source, the column with the source of a row."
         )
+
+
+def check_pool_columns(spark: SparkSession, settings: RunSettings, pool: Input) -> None:
+    """Refuse a pool whose own columns cannot stand in a selection on this engine.
+
+    Raises:
+        InputError: With the columns.
+    """
+    check_own_columns(pool)
+    if settings.explode.output == "copy" and not capabilities(spark).any_column_names:
+        check_plain_names(pool)
 
 
 def check_own_columns(pool: Input) -> None:

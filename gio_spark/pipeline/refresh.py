@@ -213,7 +213,7 @@ def _open(ctx: Context, pool_now: InputSettings, pin: Pin) -> dict[str, Input]:
     """Open the pool at its pin, and the held-out sets that its rows must not overlap."""
     settings = ctx.settings
     pool = open_input(ctx.spark, pool_now, settings.pool_columns(), "pool", pin)
-    prepare.check_own_columns(pool)
+    prepare.check_pool_columns(ctx.spark, settings, pool)
     resolved = prepare.pin_views(ctx.spark, ctx.workspace, settings) if settings.held_out else None
     by_name = prepare.names(resolved) if resolved else {}
     return {
