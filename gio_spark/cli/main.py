@@ -104,7 +104,7 @@ def validate(config: Config, overrides: Overrides = None, engine: EngineOption =
         from gio_spark.cli.show import print_forecast
         from gio_spark.engine import describe, session
         from gio_spark.engine.doctor import complaints
-        from gio_spark.pipeline.forecast import validate as check
+        from gio_spark.pipeline.commands.forecast import validate as check
 
         for text in complaints():
             err.print(f"warning: {text}", style="yellow", markup=False)
@@ -260,7 +260,7 @@ def show(
         from gio_spark.cli.publishing import print_publishes
         from gio_spark.cli.show import print_run, print_runs
         from gio_spark.engine import session
-        from gio_spark.pipeline.history import history
+        from gio_spark.pipeline.commands.metric_history import history
         from gio_spark.tables import PublishLog, Workspace
 
         spark = session(engine or "auto")  # type: ignore[arg-type]
@@ -348,7 +348,7 @@ def forget(
 def _opened(workspace: str, engine: str | None) -> Iterator[Workspace]:
     """Open a workspace that is there."""
     from gio_spark.engine import session
-    from gio_spark.pipeline.history import history
+    from gio_spark.pipeline.commands.metric_history import history
     from gio_spark.tables import Workspace
 
     spark = session(engine or "auto")  # type: ignore[arg-type]
@@ -377,7 +377,7 @@ def check(config: Config, overrides: Overrides = None, engine: EngineOption = No
     with clear_errors():
         settings = load_settings(config, overrides, engine)
         from gio_spark.cli.show import print_checks
-        from gio_spark.pipeline.check import check as check_pipeline
+        from gio_spark.pipeline.commands.check import check as check_pipeline
 
         done = check_pipeline(settings)
         held = print_checks(out, done.checks)

@@ -101,7 +101,7 @@ def metrics_of_table(
 ) -> None:
     """Measure a table, print its metrics and write its page."""
     from gio_spark.engine import session
-    from gio_spark.pipeline.table_metrics import measure_table
+    from gio_spark.pipeline.commands.table_metrics import measure_table
     from gio_spark.report.metrics import render_metrics
     from gio_spark.settings.inputs import InputSettings
     from gio_spark.settings.tracking import TrackingSettings
@@ -155,7 +155,7 @@ def metrics_of_run(
     """Run a configuration up to its metrics, print them and write their page."""
     from gio_spark.cli.main import load_settings
     from gio_spark.pipeline import run
-    from gio_spark.pipeline.measure import metrics_of, metrics_page
+    from gio_spark.pipeline.stages.measure import metrics_of, metrics_page
 
     for name, value in only_tables.items():
         if value is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gio_spark.gio.checks import Check
     from gio_spark.pipeline import Curation
-    from gio_spark.pipeline.forecast import Forecast
+    from gio_spark.pipeline.commands.forecast import Forecast
     from gio_spark.pipeline.refresh import Refreshed
     from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Input, Record

@@ -18,11 +18,11 @@ from gio_spark.errors import InputError
 from gio_spark.evaluate.arena import Arena
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.gio import mix_targets
-from gio_spark.pipeline import clean, clusters, prepare, vectors
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.places import local_folder
+from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.stages import clean, cluster, embed, open_inputs
 from gio_spark.settings.run import RunSettings, parse_budget
 from gio_spark.tables import Workspace, quoted_column
+from gio_spark.tables.local_files import local_folder
 from gio_spark.tracking import TrackedInput, tracker
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from gio_spark.engine.progress import Progress
-    from gio_spark.pipeline.clusters import Codebook
-    from gio_spark.pipeline.vectors import Side
+    from gio_spark.pipeline.stages.cluster import Codebook
+    from gio_spark.pipeline.stages.embed import Side
 
 # Fewer held-out rows than this tell no method from another.
 _LEAST_HELD = 50
@@ -65,14 +65,14 @@ def prepared(settings: RunSettings, spark: SparkSession, progress: Progress) -> 
     workspace = Workspace(spark, settings.workspace)
     watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
     watch.check()
-    resolved = prepare.pin_views(spark, workspace, settings)
-    pins = prepare.pin_all(spark, resolved)
-    embedder = vectors.make_embedder(Context(spark, settings, workspace, "", progress, watch))
-    named = prepare.run_id(settings, pins, json.dumps(vectors.embedder_name(embedder)))
+    resolved = open_inputs.pin_views(spark, workspace, settings)
+    pins = open_inputs.pin_all(spark, resolved)
+    embedder = embed.make_embedder(Context(spark, settings, workspace, "", progress, watch))
+    named = open_inputs.run_id(settings, pins, json.dumps(embed.embedder_name(embedder)))
     asked = settings.evaluate.model_dump(mode="json")
     run = "eval-" + fingerprint("evaluate", named, asked)[:12]
     ctx = Context(spark, settings, workspace, run, progress, watch)
-    inputs = prepare.open_all(spark, resolved, pins)
+    inputs = open_inputs.open_all(spark, resolved, pins)
     budgets_of(settings, inputs["pool"].count)
     watch.start(settings.tracking.run_name or run, {"gio.run": run, "gio.kind": "evaluation"})
     watch.params(settings.model_dump(mode="json"))
@@ -81,11 +81,11 @@ def prepared(settings: RunSettings, spark: SparkSession, progress: Progress) -> 
                      context=name.rstrip("-0123456789"))
         for name, one in inputs.items()
     )  # fmt: skip
-    fitted, _ = vectors.fit_embedder(ctx, embedder, inputs["pool"])
-    embedded = vectors.embed_sides(ctx, fitted, inputs)
-    sides = vectors.set_aside(ctx, embedded)
-    dimension = vectors.one_dimension(vectors.lengths_of(ctx, fitted, embedded))
-    book = clusters.quantise(ctx, sides, dimension)
+    fitted, _ = embed.fit_embedder(ctx, embedder, inputs["pool"])
+    embedded = embed.embed_sides(ctx, fitted, inputs)
+    sides = embed.set_aside(ctx, embedded)
+    dimension = embed.one_dimension(embed.lengths_of(ctx, fitted, embedded))
+    book = cluster.quantise(ctx, sides, dimension)
     if clean.wanted(ctx):
         sides, book = clean.clean(ctx, sides, book)
     return Ground(ctx, sides, book, {name: one.version for name, one in inputs.items()})
@@ -122,8 +122,8 @@ def make_arena(ground: Ground) -> Arena:
     """
     ctx = ground.ctx
     wanted = ctx.settings.evaluate
-    targets = vectors.targets_of(ground.sides)
-    held = vectors.held_out_of(ground.sides)
+    targets = embed.targets_of(ground.sides)
+    held = embed.held_out_of(ground.sides)
     share = 0.0 if held else wanted.held_out_share
     if not held and share == 0.0:
         raise InputError(
@@ -178,7 +178,7 @@ class _Part:
     kept: bool
 
     def rows(self) -> DataFrame:
-        rows = vectors.vectors_of(self.ctx, self.side)
+        rows = embed.vectors_of(self.ctx, self.side)
         if self.share == 0.0:
             return rows
         bound = F.lit(round(self.share * HASH_RANGE))
@@ -216,7 +216,7 @@ def _pool_rows(ground: Ground) -> pa.Table:
     found = hash_sample(skinny, rows, _DRAW_SALT, total=side.usable)
     if found.num_rows == 0:
         raise InputError("The pool's sample is empty.")
-    embedded = vectors.vectors_of(ctx, side).select("id", "vector")
+    embedded = embed.vectors_of(ctx, side).select("id", "vector")
     draws = embedded.withColumn("_draw", hash53("id", _DRAW_SALT))
     found = _joined(ctx, found, draws)
     found = _with_text(ctx, side, found)
@@ -257,7 +257,7 @@ def _with_text(ctx: Context, side: Side, found: pa.Table) -> pa.Table:
 def _mass(ground: Ground, seen: list[_Part], weights: list[float]) -> NDArray[np.float64]:
     """Return the mass of the rows that methods may see, within the pool's reach."""
     masses = [
-        clusters.mass_of(ground.ctx, p.side, ground.book, weight=None, rows=p.rows()) for p in seen
+        cluster.mass_of(ground.ctx, p.side, ground.book, weight=None, rows=p.rows()) for p in seen
     ]
     mass, unreachable = mix_targets(masses, weights)
     if mass.sum() <= 0:

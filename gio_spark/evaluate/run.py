@@ -20,12 +20,12 @@ from gio_spark.evaluate import methods as registry
 from gio_spark.evaluate.cells import TABLE, Outcome, Plan, load_modules, run_cells
 from gio_spark.evaluate.ground import Ground, budgets_of, make_arena, prepared
 from gio_spark.evaluate.measures import MEASURES, wanted_measures
-from gio_spark.pipeline import prepare
-from gio_spark.pipeline.places import local_folder
+from gio_spark.pipeline.stages import open_inputs
 from gio_spark.report import scores
 from gio_spark.report.evaluation import render_evaluation
 from gio_spark.settings.load import build
 from gio_spark.tables import Workspace
+from gio_spark.tables.local_files import local_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -135,7 +135,7 @@ def compare(
     if "held_out" in settings:
         given["held_out"] = settings["held_out"]
     places = {
-        name: prepare.as_location(spark, tables, value, name.replace("_", "-"))
+        name: open_inputs.as_location(spark, tables, value, name.replace("_", "-"))
         for name, value in given.items()
     }
     data = {**settings, **places, "workspace": str(workspace)}

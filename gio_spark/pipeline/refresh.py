@@ -16,12 +16,6 @@ from pyspark.sql import types as T
 from gio_spark.engine import describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError
-from gio_spark.pipeline import clean, prepare, vectors
-from gio_spark.pipeline.choose import frozen_plan, kept_ids, write_candidate
-from gio_spark.pipeline.clusters import Codebook, assign, pool_stats
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.embedding_changes import changed_rows, count_changes
-from gio_spark.pipeline.fits import fitted_state
 from gio_spark.pipeline.publishing import (
     REFRESH,
     Candidate,
@@ -32,9 +26,14 @@ from gio_spark.pipeline.publishing import (
     publish_audited,
     refreshes_of,
 )
-from gio_spark.pipeline.ratio import Ratio, score_pool
-from gio_spark.pipeline.series import in_series, measure_refresh
-from gio_spark.pipeline.store import load_arrays
+from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.stages import clean, embed, open_inputs
+from gio_spark.pipeline.stages.cluster import Codebook, assign, pool_stats
+from gio_spark.pipeline.stages.density_ratio import Ratio, score_pool
+from gio_spark.pipeline.stages.embedding_changes import changed_rows, count_changes
+from gio_spark.pipeline.stages.kmeans_checkpoints import fitted_state
+from gio_spark.pipeline.stages.metric_series import in_series, measure_refresh
+from gio_spark.pipeline.stages.plan import frozen_plan, kept_ids, write_candidate
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import (
     Input,
@@ -46,6 +45,7 @@ from gio_spark.tables import (
     pin_input,
     try_to_prune,
 )
+from gio_spark.tables.model_arrays import load_arrays
 from gio_spark.tables.table_schema import is_widened
 from gio_spark.tracking import NullTracker
 
@@ -97,7 +97,7 @@ def refresh(
     progress.say(describe(spark).line())
     workspace = Workspace(spark, settings.workspace)
     base = _newest_run(workspace, settings)
-    pool_now = prepare.pin_views(spark, workspace, settings).pool
+    pool_now = open_inputs.pin_views(spark, workspace, settings).pool
     pin = pin_input(spark, pool_now, "pool")
     ctx = Context(spark, settings, workspace, base.run, progress, NullTracker())
     claims = StageClaims(workspace, settings.concurrency, progress.say)
@@ -213,9 +213,11 @@ def _open(ctx: Context, pool_now: InputSettings, pin: Pin) -> dict[str, Input]:
     """Open the pool at its pin, and the held-out sets that its rows must not overlap."""
     settings = ctx.settings
     pool = open_input(ctx.spark, pool_now, settings.pool_columns(), "pool", pin)
-    prepare.check_pool_columns(ctx.spark, settings, pool)
-    resolved = prepare.pin_views(ctx.spark, ctx.workspace, settings) if settings.held_out else None
-    by_name = prepare.names(resolved) if resolved else {}
+    open_inputs.check_pool_columns(ctx.spark, settings, pool)
+    resolved = (
+        open_inputs.pin_views(ctx.spark, ctx.workspace, settings) if settings.held_out else None
+    )
+    by_name = open_inputs.names(resolved) if resolved else {}
     return {
         "pool": pool,
         **{
@@ -231,7 +233,7 @@ def _open(ctx: Context, pool_now: InputSettings, pin: Pin) -> dict[str, Input]:
 
 def _rows_by_frozen_models(
     ctx: Context, base: Record, inputs: dict[str, Input]
-) -> tuple[dict[str, vectors.Side], Codebook, Ratio | None]:
+) -> tuple[dict[str, embed.Side], Codebook, Ratio | None]:
     """Have the stages of a run make the rows of an input by the models that a run has fitted.
 
     Each stage stands on the rows that it made of the input's earlier version, so that only what
@@ -239,7 +241,7 @@ def _rows_by_frozen_models(
     """
     ws, keys = ctx.workspace, base.detail["keys"]
     embedder = _frozen_embedder(ctx, base)
-    sides = vectors.set_aside(ctx, vectors.embed_sides(ctx, embedder, inputs))
+    sides = embed.set_aside(ctx, embed.embed_sides(ctx, embedder, inputs))
     centroids = fitted_state(ws, keys["fit"]).centroids
     assignments = assign(ctx, sides, centroids, keys["fit"])
     book = Codebook(
@@ -261,7 +263,7 @@ def _frozen_embedder(ctx: Context, base: Record) -> Embedder:
     Raises:
         InputError: This process would embed otherwise.
     """
-    embedder = vectors.make_embedder(ctx)
+    embedder = embed.make_embedder(ctx)
     if [embedder.name, embedder.revision] != base.detail["embedder"]:
         raise InputError(
             f"The run embedded with {base.detail['embedder']}, this process would embed with "
@@ -292,7 +294,7 @@ def check_schema(pool: Input, earlier: dict[str, Any]) -> None:
             ).about(location=pool.location, column=field.name)
 
 
-def _counts(ws: Workspace, earlier: str, now: str, side: vectors.Side) -> dict[str, int]:
+def _counts(ws: Workspace, earlier: str, now: str, side: embed.Side) -> dict[str, int]:
     """Rows of the pool that are new, changed and gone since the refresh before, and unusable."""
     columns = ["id", "content_hash", "row_hash"]
     differing = changed_rows(
@@ -317,7 +319,7 @@ def _moves(ws: Workspace, before: str, after: str) -> dict[str, int]:
 
 def _newest_run(workspace: Workspace, settings: RunSettings) -> Record:
     """Return the newest finished run with the same settings, pinned versions aside."""
-    identity = prepare.identity(settings)
+    identity = open_inputs.identity(settings)
     for record in reversed([r for r in workspace.records() if r.stage == "run"]):
         if record.detail["identity"] == identity:
             return record

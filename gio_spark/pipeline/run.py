@@ -14,30 +14,28 @@ import pandas as pd
 from gio_spark.engine import ahead, describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
-from gio_spark.pipeline import (
-    choose,
-    clean,
-    clusters,
-    gate,
-    learn,
-    measure,
-    prepare,
-    ratio,
-    steer,
-    vectors,
-)
-from gio_spark.pipeline.context import Context
-from gio_spark.pipeline.describe import Seen, look, look_before, report_data
-from gio_spark.pipeline.places import local_folder, report_folder
+from gio_spark.pipeline.constraints import enforce, gate_verdict, sensitivity_runs
 from gio_spark.pipeline.publishing import (
     SELECT,
     Publication,
     audit_and_publish,
     selection_of_run,
 )
+from gio_spark.pipeline.stage_runner import Context
+from gio_spark.pipeline.stages import (
+    clean,
+    cluster,
+    density_ratio,
+    embed,
+    measure,
+    open_inputs,
+    plan,
+)
+from gio_spark.pipeline.stages.report_inputs import Seen, look, look_before, report_data
 from gio_spark.settings.load import build
 from gio_spark.settings.run import RunSettings, parse_budget
 from gio_spark.tables import STAGE_TABLES, Record, Workspace, try_to_prune
+from gio_spark.tables.local_files import local_folder, report_folder
 from gio_spark.tracking import TrackedInput, tracker
 
 if TYPE_CHECKING:
@@ -109,10 +107,10 @@ def curate(
     tables = Workspace(spark, str(workspace))
     data = {
         **settings,
-        "pool": prepare.as_location(spark, tables, pool, "pool"),
-        "target": prepare.as_location(spark, tables, target, "target"),
+        "pool": open_inputs.as_location(spark, tables, pool, "pool"),
+        "target": open_inputs.as_location(spark, tables, target, "target"),
         **(
-            {"held_out": prepare.as_location(spark, tables, settings["held_out"], "held-out")}
+            {"held_out": open_inputs.as_location(spark, tables, settings["held_out"], "held-out")}
             if "held_out" in settings
             else {}
         ),
@@ -136,7 +134,7 @@ def run(
     Raises:
         GioSparkError: With one clear message.
     """
-    if until is not None and until not in (*STAGES, learn.STAGE):
+    if until is not None and until not in (*STAGES, sensitivity_runs.STAGE):
         raise ConfigError(f"Unknown stage {until!r}: use one of {', '.join(STAGES)}.")
     spark = spark or session(settings.engine)
     started = datetime.now(timezone.utc)
@@ -145,19 +143,19 @@ def run(
     workspace = Workspace(spark, settings.workspace)
     watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
     watch.check()
-    resolved = prepare.pin_views(spark, workspace, settings)
-    pins = prepare.pin_all(spark, resolved)
+    resolved = open_inputs.pin_views(spark, workspace, settings)
+    pins = open_inputs.pin_all(spark, resolved)
     draft = Context(spark, settings, workspace, "", progress, watch)
-    embedder = vectors.make_embedder(draft)
-    run_id = prepare.run_id(settings, pins, json.dumps(vectors.embedder_name(embedder)))
+    embedder = embed.make_embedder(draft)
+    run_id = open_inputs.run_id(settings, pins, json.dumps(embed.embedder_name(embedder)))
     finished = workspace.complete("run", run_id)
-    if finished is not None and until != learn.STAGE and _still_there(workspace, run_id):
+    if finished is not None and until != sensitivity_runs.STAGE and _still_there(workspace, run_id):
         progress.say(f"{run_id}: nothing to do, all stages are complete.")
         curation = _load(workspace, finished, did_work=False)
         publication = _publish(workspace, settings, finished, progress)
         return replace(curation, publication=publication)
     ctx = Context(spark, settings, workspace, run_id, progress, watch, gather=True)
-    inputs = prepare.open_all(spark, resolved, pins)
+    inputs = open_inputs.open_all(spark, resolved, pins)
     watch.start(
         settings.tracking.run_name or run_id,
         {"gio.run": run_id, "gio.engine": describe(spark).line()},
@@ -191,41 +189,45 @@ def _stages(
         )
         for name, one in inputs.items()
     )
-    fitted, fit_key = vectors.fit_embedder(ctx, embedder, inputs["pool"])
+    fitted, fit_key = embed.fit_embedder(ctx, embedder, inputs["pool"])
     by_ratio = ctx.settings.explode.within_cluster == "density_ratio"
     rates = by_ratio or parse_budget(ctx.settings.budget)[0] == "auto"
-    cleans, learns = clean.wanted(ctx), until == learn.STAGE
+    cleans, learns = clean.wanted(ctx), until == sensitivity_runs.STAGE
     at_once = rates and not (cleans or learns or until in ("embed", "quantize"))
     begun = None
-    if at_once and ratio.content_kind(ctx) == "text":
-        begun = ratio.begin(ctx, vectors.to_embed(ctx, fitted, inputs))
-    embedded = vectors.embed_sides(ctx, fitted, inputs)
-    lengths = ahead(ctx.spark, lambda: vectors.lengths_of(ctx, fitted, embedded))
-    sides = vectors.set_aside(ctx, embedded)
-    dimension = vectors.one_dimension(lengths())
+    if at_once and density_ratio.content_kind(ctx) == "text":
+        begun = density_ratio.begin(ctx, embed.to_embed(ctx, fitted, inputs))
+    embedded = embed.embed_sides(ctx, fitted, inputs)
+    lengths = ahead(ctx.spark, lambda: embed.lengths_of(ctx, fitted, embedded))
+    sides = embed.set_aside(ctx, embedded)
+    dimension = embed.one_dimension(lengths())
     if until == "embed":
         return _partial(ctx)
     if at_once and begun is None:
-        begun = ratio.begin(ctx, sides)
-    book = clusters.quantise(ctx, sides, dimension)
+        begun = density_ratio.begin(ctx, sides)
+    book = cluster.quantise(ctx, sides, dimension)
     if until == "quantize":
         return _partial(ctx)
     if cleans:
         sides, book = clean.clean(ctx, sides, book)
     if learns:
-        learnt = learn.learn(ctx, sides, book)
+        learnt = sensitivity_runs.learn(ctx, sides, book)
         partial = _partial(ctx)
-        partial.summary[learn.STAGE] = learnt.key
+        partial.summary[sensitivity_runs.STAGE] = learnt.key
         return partial
-    masses = ahead(ctx.spark, lambda: choose.masses(ctx, sides, book))
-    rated = ratio.score(ctx, sides, book, begun or ratio.begin(ctx, sides)) if rates else None
-    steering = steer.in_force(ctx, sides, book)
+    masses = ahead(ctx.spark, lambda: plan.masses(ctx, sides, book))
+    rated = (
+        density_ratio.score(ctx, sides, book, begun or density_ratio.begin(ctx, sides))
+        if rates
+        else None
+    )
+    steering = enforce.in_force(ctx, sides, book)
     reports = until in (None, "report")
     before = look_before(ctx, sides) if reports else None
-    chosen = choose.plan(ctx, sides, book, rated, steering, masses)
+    chosen = plan.plan(ctx, sides, book, rated, steering, masses)
     if until == "select":
         return _partial(ctx, chosen)
-    selected, rows = choose.select_rows(ctx, sides, book, chosen)
+    selected, rows = plan.select_rows(ctx, sides, book, chosen)
     if until == "explode":
         return _partial(ctx, chosen, selected)
     seen = look(ctx, sides, book, chosen, selected, rows, before) if before else None
@@ -239,9 +241,9 @@ def _stages(
 
 def _finish(
     ctx: Context,
-    sides: dict[str, vectors.Side],
-    book: clusters.Codebook,
-    chosen: choose.Chosen,
+    sides: dict[str, embed.Side],
+    book: cluster.Codebook,
+    chosen: plan.Chosen,
     selected: DataFrame,
     rows: int,
     metrics: pd.DataFrame,
@@ -254,15 +256,15 @@ def _finish(
     from gio_spark.report.render import render
 
     began = datetime.now(timezone.utc)
-    verdict = gate.verdict_of(chosen.facts.get("gate"), metrics)
-    gate.tell(ctx, verdict)
-    judged = gate.as_facts(verdict)
+    verdict = gate_verdict.verdict_of(chosen.facts.get("gate"), metrics)
+    gate_verdict.tell(ctx, verdict)
+    judged = gate_verdict.as_facts(verdict)
     with ctx.progress.stage("report") as shown:
         data = report_data(
             ctx, sides, book, chosen, seen, rows, metrics, started, embedder.revision
         )
         if judged is not None:
-            data = replace(data, verdict=judged["why"], gate=gate.checks_table(judged))
+            data = replace(data, verdict=judged["why"], gate=gate_verdict.checks_table(judged))
         folder = report_folder(ctx.workspace, ctx.run)
         page = render(data, folder)
         shown.done(str(page))
@@ -274,7 +276,7 @@ def _finish(
         "embedder": [embedder.name, embedder.revision],
         "sides": {n: s.usable for n, s in sides.items()},
         "pool_rows": sides["pool"].usable,
-        "target_rows": sum(s.usable for s in vectors.targets_of(sides)),
+        "target_rows": sum(s.usable for s in embed.targets_of(sides)),
         "selected_rows": rows,
         "clusters": len(book.centroids),
         "budget": str(ctx.settings.budget),
@@ -307,7 +309,7 @@ def _finish(
             "ratio": chosen.ratio.model_key if chosen.ratio else "",
         },
         "settings": ctx.settings.model_dump(mode="json"),
-        "identity": prepare.identity(ctx.settings),
+        "identity": open_inputs.identity(ctx.settings),
         "started": started.isoformat(),
         "seconds": (datetime.now(timezone.utc) - started).total_seconds(),
     }
@@ -343,7 +345,7 @@ def _publish(
     return audit_and_publish(workspace, settings, candidate, problems, progress.say)
 
 
-def _track(ctx: Context, summary: dict[str, Any], chosen: choose.Chosen, page: Path) -> None:
+def _track(ctx: Context, summary: dict[str, Any], chosen: plan.Chosen, page: Path) -> None:
     numbers = {
         "selected_rows": summary["selected_rows"],
         "pool_rows": summary["pool_rows"],
@@ -388,7 +390,7 @@ def _places(workspace: Workspace) -> dict[str, str]:
 
 
 def _partial(
-    ctx: Context, chosen: choose.Chosen | None = None, selected: DataFrame | None = None
+    ctx: Context, chosen: plan.Chosen | None = None, selected: DataFrame | None = None
 ) -> Curation:
     """Return what a run that stops early has so far; `selected` has no rows before explode."""
     empty = pd.DataFrame()

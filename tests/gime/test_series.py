@@ -8,8 +8,8 @@ import pytest
 from gio_spark import gime
 from gio_spark.engine.progress import Progress
 from gio_spark.pipeline import refresh as refreshing
-from gio_spark.pipeline import series as series_of
 from gio_spark.pipeline.refresh import refresh
+from gio_spark.pipeline.stages import metric_series as series_of
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded

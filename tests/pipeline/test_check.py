@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from gio_spark.pipeline.check import check
+from gio_spark.pipeline.commands.check import check
 from tests.pipeline import jobs
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gio_spark.pipeline import embedding_changes
+from gio_spark.pipeline.stages import embedding_changes
 from gio_spark.tables import Workspace
 from tests.pipeline import jobs
 

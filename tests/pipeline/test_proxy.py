@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gio_spark.pipeline.proxy import drawn
+from gio_spark.pipeline.commands.proxy_scores import drawn
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,8 +14,9 @@ from deltalake import DeltaTable
 from gio_spark import read_selection
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConcurrentRunError, ConfigError, InputError
-from gio_spark.pipeline import publishing, series
+from gio_spark.pipeline import publishing
 from gio_spark.pipeline.refresh import refresh
+from gio_spark.pipeline.stages import metric_series
 from gio_spark.settings.run import RetentionSettings
 from gio_spark.tables import PublishLog, Workspace, forget, prune
 from tests.pipeline import jobs
@@ -138,15 +139,17 @@ def test_a_refresh_whose_gate_fails_publishes_nothing(spark, place, monkeypatch)
     assert jobs.go(held).publication.number == 1
     before = shown(spark, place)
     grow(place)
-    judge = series.verdict_of
+    judge = metric_series.verdict_of
     with monkeypatch.context() as strict:
         # The same rows judged by a bound that they cannot meet.
         bound = {"metric": "scope", "bound": 2.0}
-        strict.setattr(series, "verdict_of", lambda gate, figures: judge(
+        strict.setattr(metric_series, "verdict_of", lambda gate, figures: judge(
             {**gate, "thresholds": [{**gate["thresholds"][0], **bound}]}, figures
         ))  # fmt: skip
         strict.setattr(
-            series, "as_facts", lambda verdict: {**plain(verdict), "passed": False, "why": "no"}
+            metric_series,
+            "as_facts",
+            lambda verdict: {**plain(verdict), "passed": False, "why": "no"},
         )
         done = refresh(held, progress=SILENT)
     assert done.publication.failed == "the gate fails: no"
@@ -157,7 +160,7 @@ def test_a_refresh_whose_gate_fails_publishes_nothing(spark, place, monkeypatch)
 
 
 def plain(verdict):
-    from gio_spark.pipeline.gate import as_facts
+    from gio_spark.pipeline.constraints.gate_verdict import as_facts
 
     return as_facts(verdict) or {}
 

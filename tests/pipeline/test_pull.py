@@ -14,8 +14,8 @@ from gio_spark.explode import rank_keys, thresholds_of_arrays
 from gio_spark.explode.keys import HASH_RANGE, keep
 from gio_spark.gime import Constants, Threshold
 from gio_spark.gime.subsets import Sample
-from gio_spark.pipeline.pin import Pin, room_for
-from gio_spark.pipeline.pull import pulled
+from gio_spark.pipeline.constraints.required_rows import Pin, room_for
+from gio_spark.pipeline.constraints.score_bias import pulled
 from gio_spark.pipeline.refresh import refresh
 from tests.pipeline import jobs
 

@@ -14,9 +14,9 @@ from deltalake import write_deltalake
 from gio_spark import quantize
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError, TooManyBadRowsError
-from gio_spark.pipeline import vectors
-from gio_spark.pipeline.fits import fitted_state
 from gio_spark.pipeline.refresh import refresh as refresh_pipeline
+from gio_spark.pipeline.stages import embed
+from gio_spark.pipeline.stages.kmeans_checkpoints import fitted_state
 from gio_spark.tables import Workspace
 from tests.pipeline import jobs
 
@@ -418,7 +418,7 @@ def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_g
     stepwise = stage_rows(spark, place / "ws", refreshed=True)
     # The same models and plan, and every row made anew: nothing stands on earlier rows.
     whole = jobs.settings(place, **changes, workspace=str(place / "whole"))
-    monkeypatch.setattr(vectors, "earlier_embeddings", lambda *_: "")
+    monkeypatch.setattr(embed, "earlier_embeddings", lambda *_: "")
     refresh(whole)
     at_once = stage_rows(spark, place / "whole", refreshed=True)
     for table, rows in at_once.items():

@@ -7,8 +7,9 @@ import shutil
 import pytest
 
 from gio_spark.engine.progress import Progress
-from gio_spark.pipeline import run, vectors
+from gio_spark.pipeline import run
 from gio_spark.pipeline.refresh import refresh
+from gio_spark.pipeline.stages import embed
 from tests.pipeline import jobs
 from tests.pipeline.test_refresh import stage_rows
 
@@ -46,7 +47,7 @@ def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_g
     assert not refresh(settings, spark=spark, progress=SILENT).did_work
 
     whole = settings.model_copy(update={"workspace": str(folder / "whole")})
-    monkeypatch.setattr(vectors, "earlier_embeddings", lambda *_: "")
+    monkeypatch.setattr(embed, "earlier_embeddings", lambda *_: "")
     refresh(whole, spark=spark, progress=SILENT)
     at_once = stage_rows(spark, folder / "whole", refreshed=True)
     for table, rows in at_once.items():

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from gio_spark.errors import EngineError
-from gio_spark.pipeline import choose, clusters
+from gio_spark.pipeline.stages import cluster, plan
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -55,9 +55,9 @@ def test_changed_input_is_embedded_again_and_the_other_side_is_not(place):
 @pytest.mark.parametrize(
     ("module", "name", "unfinished"),
     [
-        (clusters, "publish", {"centroids", "plan", "select rows"}),
-        (choose, "plan", {"plan", "select rows"}),
-        (choose, "select_rows", {"select rows"}),
+        (cluster, "publish", {"centroids", "plan", "select rows"}),
+        (plan, "plan", {"plan", "select rows"}),
+        (plan, "select_rows", {"select rows"}),
     ],
 )
 def test_a_run_that_died_goes_on_after_its_last_complete_stage(
@@ -76,10 +76,10 @@ def test_a_run_that_died_goes_on_after_its_last_complete_stage(
 
 
 def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
-    monkeypatch.setattr(clusters, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "COMMIT_SECONDS", 0.0)
     changes = {"quantize": {"max_passes": 6, "patience": 6, "tolerance": 0.0, "batch_rows": 200}}
     whole = jobs.settings(place, workspace=str(place / "whole"), **changes)
-    save = clusters.save_state
+    save = cluster.save_state
     passes = []
 
     def save_and_die(ctx, state, key):
@@ -90,13 +90,13 @@ def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
 
     cut = jobs.settings(place, **changes)
     with monkeypatch.context() as broken:
-        broken.setattr(clusters, "save_state", save_and_die)
+        broken.setattr(cluster, "save_state", save_and_die)
         broken.setattr("gio_spark.quantize.together.VALUES", 0)  # a job for each pass
         with pytest.raises(EngineError, match="killed"):
             jobs.select(cut)
     with monkeypatch.context() as watched:
         watched.setattr(
-            clusters,
+            cluster,
             "save_state",
             lambda ctx, state, key: (passes.append(state.passes), save(ctx, state, key))[1],
         )
@@ -106,7 +106,7 @@ def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
 
 
 def test_every_pass_is_an_attempt_that_no_reader_of_a_run_meets(place, monkeypatch):
-    monkeypatch.setattr(clusters, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "COMMIT_SECONDS", 0.0)
     monkeypatch.setattr("gio_spark.quantize.together.VALUES", 0)  # a job for each pass
     changes = {"quantize": {"max_passes": 3, "tolerance": 0.0, "batch_rows": 200}}
     jobs.select(jobs.settings(place, **changes))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gio_spark.errors import InputError, SnapshotExpiredError
-from gio_spark.pipeline.prepare import run_id
+from gio_spark.pipeline.stages.open_inputs import run_id
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.load import build

@@ -1,6 +1,6 @@
 import pytest
 
-from gio_spark.pipeline import prepare
+from gio_spark.pipeline.stages import open_inputs
 from gio_spark.settings.load import build
 from gio_spark.tables import Workspace, open_input, pin_input
 
@@ -16,7 +16,7 @@ def test_a_view_is_read_once_and_a_named_table_at_its_version(local_spark, folde
     settings = build(
         {"pool": "odd_rows", "target": "rows_by_name", "columns": {"id": "id", "text": "text"}}
     )
-    resolved = prepare.pin_views(spark, workspace, settings)
+    resolved = open_inputs.pin_views(spark, workspace, settings)
     assert resolved.target == settings.target
     assert resolved.pool.location.startswith(str(folder / "workspace" / "snapshot_"))
     pool, target = (
@@ -26,6 +26,6 @@ def test_a_view_is_read_once_and_a_named_table_at_its_version(local_spark, folde
     assert sorted(r["id"] for r in pool.rows.collect()) == ["1", "3"]
     assert (target.count, target.format, target.version) == (3, "delta", "1")
     # The view moves on; the same content gives the same snapshot, new content a new one.
-    assert prepare.pin_views(spark, workspace, settings) == resolved
+    assert open_inputs.pin_views(spark, workspace, settings) == resolved
     spark.sql("INSERT INTO rows_by_name VALUES (5, 'five')")
-    assert prepare.pin_views(spark, workspace, settings).pool != resolved.pool
+    assert open_inputs.pin_views(spark, workspace, settings).pool != resolved.pool

@@ -16,8 +16,8 @@ from pyspark.sql import functions as F
 
 from gio_spark import explode
 from gio_spark.explode.rows import PINNED_REASON, reasons
-from gio_spark.pipeline.context import Context
-from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
+from gio_spark.pipeline.stage_runner import Context
+from gio_spark.tables.model_arrays import array_text, load_arrays, save_arrays, text_array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ def save_strata(ctx: Context, key: str, found: pd.DataFrame, names: Sequence[str
     """Store the strata of a plan, as `in_strata` found them, under its fingerprint."""
     arrays = {name: found[name].to_numpy(np.int64) for name in ("rows", "take", "threshold", "tie")}
     arrays["names"] = text_array(list(names))
-    save_arrays(ctx, "strata", arrays, key=key)
+    save_arrays(ctx.workspace, "strata", arrays, key=key, run=ctx.run)
 
 
 def kept_by_source(ctx: Context, key: str, rows: DataFrame, sources: DataFrame) -> DataFrame | None:

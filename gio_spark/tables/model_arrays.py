@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gio_spark.errors import WorkspaceError
-from gio_spark.pipeline.context import Context
-from gio_spark.tables import Workspace
+from gio_spark.tables.workspace import Workspace
 
 _SCHEMA = pa.schema(
     [
@@ -25,7 +24,9 @@ _SCHEMA = pa.schema(
 _ALLOWED = set("biuf")
 
 
-def save_arrays(ctx: Context, model: str, arrays: Mapping[str, np.ndarray], *, key: str) -> int:
+def save_arrays(
+    workspace: Workspace, model: str, arrays: Mapping[str, np.ndarray], *, key: str, run: str
+) -> int:
     """Write the arrays of one fitted model; returns the rows written."""
     rows: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     for name, array in arrays.items():
@@ -38,7 +39,7 @@ def save_arrays(ctx: Context, model: str, arrays: Mapping[str, np.ndarray], *, k
         rows["shape"].append(json.dumps(plain.shape))
         rows["content"].append(plain.astype(plain.dtype.newbyteorder("<")).tobytes())
     table = pa.table(rows, schema=_SCHEMA)
-    return ctx.write_small("models", table, key=key, stage=model)
+    return workspace.write_arrow("models", table, fingerprint=key, run=run, stage=model)
 
 
 def load_arrays(workspace: Workspace, fingerprint: str) -> dict[str, np.ndarray]:

@@ -12,12 +12,12 @@ from pyspark.sql import functions as F
 from gio_spark import gime
 from gio_spark.engine import bounded, hash_share, session
 from gio_spark.errors import InputError
-from gio_spark.pipeline.clusters import Codebook
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.ground import Ground
-from gio_spark.pipeline.places import report_folder
-from gio_spark.pipeline.vectors import Side
+from gio_spark.pipeline.run_rows import Ground
+from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.stages.cluster import Codebook
+from gio_spark.pipeline.stages.embed import Side
 from gio_spark.tables import Workspace, quoted_column
+from gio_spark.tables.local_files import report_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,14 +17,14 @@ from gio_spark import explode, gio
 from gio_spark.engine import bounded
 from gio_spark.errors import EmptySelectionError, InputError, WorkspaceError
 from gio_spark.gio.checks import failure_signs
-from gio_spark.pipeline.auto import auto_options
-from gio_spark.pipeline.clusters import Codebook, centroids_of, mass_of
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.pull import Order, to_choose_from
-from gio_spark.pipeline.ratio import Ratio
-from gio_spark.pipeline.steer import Steering, steer
-from gio_spark.pipeline.strata import in_strata, kept_by_source, save_strata
-from gio_spark.pipeline.vectors import Side, targets_of
+from gio_spark.pipeline.constraints.enforce import Steering, steer
+from gio_spark.pipeline.constraints.score_bias import Order, to_choose_from
+from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.stages.automatic_budget import auto_options
+from gio_spark.pipeline.stages.cluster import Codebook, centroids_of, mass_of
+from gio_spark.pipeline.stages.density_ratio import Ratio
+from gio_spark.pipeline.stages.embed import Side, targets_of
+from gio_spark.pipeline.stages.source_strata import in_strata, kept_by_source, save_strata
 from gio_spark.settings.run import parse_budget
 
 if TYPE_CHECKING:

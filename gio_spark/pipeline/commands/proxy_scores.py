@@ -10,14 +10,14 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from gio_spark import gime
-from gio_spark.pipeline.learn import cells_of
-from gio_spark.pipeline.prepare import names
+from gio_spark.pipeline.constraints.sensitivity_runs import cells_of
+from gio_spark.pipeline.stages.open_inputs import names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
-    from gio_spark.pipeline.ground import Ground
+    from gio_spark.pipeline.run_rows import Ground
 
 _TAKEN = "_taken"
 # Fewer labelled rows of a selection say nothing of what a model learns from it.

@@ -20,12 +20,12 @@ from gio_spark.gio.checks import (
     quantisation_consistency,
     self_consistency,
 )
-from gio_spark.pipeline.places import report_folder
 from gio_spark.pipeline.run import Curation, run
 from gio_spark.quantize import ClusterStats
 from gio_spark.report.checks import render_checks
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import Workspace
+from gio_spark.tables.local_files import report_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,18 +18,18 @@ from gio_spark.engine import bounded, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.gate import SET_LIKE
-from gio_spark.pipeline import prepare
-from gio_spark.pipeline.context import fingerprint
-from gio_spark.pipeline.gate import as_facts, checks_table, gate_facts
-from gio_spark.pipeline.ground import Ground
-from gio_spark.pipeline.measure import beside, counted, measured
-from gio_spark.pipeline.places import local_folder, report_folder
-from gio_spark.pipeline.proxy import proxy_scores, told
+from gio_spark.pipeline.commands.proxy_scores import proxy_scores, told
+from gio_spark.pipeline.constraints.enforce import judge, thresholds_for
+from gio_spark.pipeline.constraints.gate_verdict import as_facts, checks_table, gate_facts
 from gio_spark.pipeline.publishing import find_candidate, refreshes_of
 from gio_spark.pipeline.refresh import _newest_run as newest_run
-from gio_spark.pipeline.steer import judge, thresholds_for
+from gio_spark.pipeline.run_rows import Ground
+from gio_spark.pipeline.stage_runner import fingerprint
+from gio_spark.pipeline.stages import open_inputs
+from gio_spark.pipeline.stages.measure import beside, counted, measured
 from gio_spark.report.gate import render_gate
 from gio_spark.tables import Record, Workspace
+from gio_spark.tables.local_files import local_folder, report_folder
 from gio_spark.tracking import tracker
 
 if TYPE_CHECKING:
@@ -197,8 +197,8 @@ def _measure_ways(
         workspace, settings, record, refreshes[-1].detail["keys"] if refreshes else None
     )
     if ground.owns:
-        resolved = prepare.pin_views(spark, workspace, settings)
-        inputs = prepare.open_all(spark, resolved, prepare.pin_all(spark, resolved))
+        resolved = open_inputs.pin_views(spark, workspace, settings)
+        inputs = open_inputs.open_all(spark, resolved, open_inputs.pin_all(spark, resolved))
         ground = ground.with_inputs(inputs)
     selected = workspace.read_table(find_candidate(workspace, record.run).table)
     ids = selected.select(F.col("gio_id").alias("id"))

@@ -15,10 +15,7 @@ from gio_spark import gime
 from gio_spark.engine import bounded, describe
 from gio_spark.engine.progress import Progress
 from gio_spark.gime.scan import group_expression, role_columns
-from gio_spark.pipeline.context import fingerprint
-from gio_spark.pipeline.measure import profiles_line
-from gio_spark.pipeline.prepare import check_profiles
-from gio_spark.pipeline.table_rows import (
+from gio_spark.pipeline.commands.table_rows import (
     EXTRA,
     Part,
     check_roles,
@@ -27,6 +24,9 @@ from gio_spark.pipeline.table_rows import (
     parts_of,
     pin_of,
 )
+from gio_spark.pipeline.stage_runner import fingerprint
+from gio_spark.pipeline.stages.measure import profiles_line
+from gio_spark.pipeline.stages.open_inputs import check_profiles
 from gio_spark.settings.gime import GimeSettings
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.tracking import TrackingSettings

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gio_spark import gime
-from gio_spark.pipeline.steer import judge
+from gio_spark.pipeline.constraints.enforce import judge
 
 if TYPE_CHECKING:
-    from gio_spark.pipeline.context import Context
+    from gio_spark.pipeline.stage_runner import Context
     from gio_spark.tables import Record, Workspace
 
 CHECKS = ("metric", "value", "bound", "upper", "direction", "kind", "passed", "why")

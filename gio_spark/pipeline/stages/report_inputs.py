@@ -15,10 +15,10 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark.engine import ahead, bounded, decode_vectors, describe, hash_sample, hash_samples
-from gio_spark.pipeline.choose import Chosen, smoothed_path
-from gio_spark.pipeline.clusters import Codebook
-from gio_spark.pipeline.context import Context
-from gio_spark.pipeline.vectors import Side, targets_of, vectors_of
+from gio_spark.pipeline.stage_runner import Context
+from gio_spark.pipeline.stages.cluster import Codebook
+from gio_spark.pipeline.stages.embed import Side, targets_of, vectors_of
+from gio_spark.pipeline.stages.plan import Chosen, smoothed_path
 from gio_spark.report import (
     Calibration,
     Certificate,

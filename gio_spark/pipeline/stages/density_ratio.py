@@ -10,11 +10,11 @@ from pyspark.sql import functions as F
 
 from gio_spark import explode
 from gio_spark.errors import InputError
-from gio_spark.pipeline.clusters import Codebook
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.store import array_text, load_arrays, save_arrays, text_array
-from gio_spark.pipeline.vectors import Side, targets_of, vectors_of
+from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.stages.cluster import Codebook
+from gio_spark.pipeline.stages.embed import Side, targets_of, vectors_of
 from gio_spark.tables import WHOLE, Chunk, chunks_for, quoted_column
+from gio_spark.tables.model_arrays import array_text, load_arrays, save_arrays, text_array
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -110,7 +110,7 @@ def score(ctx: Context, sides: dict[str, Side], book: Codebook, begun: Begun) ->
             "kind": kind,
         }
         arrays = {**fitted.model.to_arrays(), "facts": text_array(facts)}
-        return save_arrays(ctx, "ratio", arrays, key=model_key), {}
+        return save_arrays(ctx.workspace, "ratio", arrays, key=model_key, run=ctx.run), {}
 
     ctx.stage("fit ratio", model_key, "models", fit)
     return score_pool(ctx, sides["pool"], book, model_key)

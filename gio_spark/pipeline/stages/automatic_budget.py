@@ -9,11 +9,11 @@ from pyspark.sql import functions as F
 
 from gio_spark import explode, gio
 from gio_spark.engine import bounded, hash53
-from gio_spark.pipeline.clusters import Codebook, mass_of
-from gio_spark.pipeline.context import Context
-from gio_spark.pipeline.ratio import Ratio, content_of
-from gio_spark.pipeline.store import load_arrays
-from gio_spark.pipeline.vectors import Side, targets_of, vectors_of
+from gio_spark.pipeline.stage_runner import Context
+from gio_spark.pipeline.stages.cluster import Codebook, mass_of
+from gio_spark.pipeline.stages.density_ratio import Ratio, content_of
+from gio_spark.pipeline.stages.embed import Side, targets_of, vectors_of
+from gio_spark.tables.model_arrays import load_arrays
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

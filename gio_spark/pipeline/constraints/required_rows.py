@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gio_spark.gime.thresholds import Threshold
-    from gio_spark.pipeline.ground import Ground
+    from gio_spark.pipeline.run_rows import Ground
 
 # Metric -> what its literal form is made of: a role, and whether its largest value is meant.
 _ENDS = {

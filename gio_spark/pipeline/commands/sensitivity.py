@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from gio_spark.engine import session
-from gio_spark.pipeline import learn
-from gio_spark.pipeline.learn_page import page_of, shown_level, thresholds_of
+from gio_spark.pipeline.constraints import sensitivity_runs
+from gio_spark.pipeline.constraints.sensitivity_page import page_of, shown_level, thresholds_of
 from gio_spark.pipeline.run import run
 from gio_spark.tables import Workspace
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from gio_spark.engine.progress import Progress
-    from gio_spark.pipeline.learn import Learnt
+    from gio_spark.pipeline.constraints.sensitivity_runs import Learnt
     from gio_spark.settings.run import RunSettings
 
 
@@ -60,11 +60,11 @@ def sensitivity(
         ConfigError: There is nothing to score subsets by.
         InputError: No row has a label, or no metric can be moved.
     """
-    learn.check_labels(settings)
+    sensitivity_runs.check_labels(settings)
     spark = spark or session(settings.engine)
-    curation = run(settings, spark=spark, progress=progress, until=learn.STAGE)
+    curation = run(settings, spark=spark, progress=progress, until=sensitivity_runs.STAGE)
     workspace = Workspace(spark, settings.workspace)
-    learnt = learn.of_key(workspace, curation.summary[learn.STAGE])
+    learnt = sensitivity_runs.of_key(workspace, curation.summary[sensitivity_runs.STAGE])
     stages = {name: skipped for name, _, _, skipped in curation.summary["stages"]}
     return Found(
         learnt,
@@ -72,5 +72,5 @@ def sensitivity(
         shown_level(settings),
         page_of(workspace, curation.run_id),
         workspace.place("sensitivity"),
-        stages.get(learn.STAGE, False),
+        stages.get(sensitivity_runs.STAGE, False),
     )

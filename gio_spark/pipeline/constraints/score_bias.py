@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from gio_spark.gime.accumulators import DAY
 from gio_spark.gime.gate import move_distance
 from gio_spark.gime.thresholds import additive
-from gio_spark.pipeline.pin import Pin
+from gio_spark.pipeline.constraints.required_rows import Pin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,17 +12,17 @@ from pyspark.sql import functions as F
 
 from gio_spark import gime
 from gio_spark.errors import InputError
-from gio_spark.pipeline.fits import fitted_state
-from gio_spark.pipeline.prepare import check_profiles, names
+from gio_spark.pipeline.stages.kmeans_checkpoints import fitted_state
+from gio_spark.pipeline.stages.open_inputs import check_profiles, names
 from gio_spark.tables import Input, Workspace, quoted_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from gio_spark.pipeline.clusters import Codebook
-    from gio_spark.pipeline.context import Context
-    from gio_spark.pipeline.vectors import Side
+    from gio_spark.pipeline.stage_runner import Context
+    from gio_spark.pipeline.stages.cluster import Codebook
+    from gio_spark.pipeline.stages.embed import Side
     from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Record
 

@@ -13,7 +13,7 @@ from gio_spark.engine import ahead, bounded, capabilities
 from gio_spark.engine.info import is_connect
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gio import objectives
-from gio_spark.pipeline.context import fingerprint
+from gio_spark.pipeline.stage_runner import fingerprint
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.run import RunSettings, parse_budget
 from gio_spark.tables import (

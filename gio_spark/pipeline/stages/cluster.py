@@ -15,9 +15,14 @@ from gio_spark import quantize
 from gio_spark.engine import decode_vectors, encode_vectors
 from gio_spark.errors import InputError
 from gio_spark.gio import TargetMass
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.fits import centroid_rows, fitted_state, load_state, save_state
-from gio_spark.pipeline.vectors import CARRIED, Side, targets_of, vectors_of
+from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.stages.embed import CARRIED, Side, targets_of, vectors_of
+from gio_spark.pipeline.stages.kmeans_checkpoints import (
+    centroid_rows,
+    fitted_state,
+    load_state,
+    save_state,
+)
 from gio_spark.quantize import ClusterStats, KMeansState, MiniBatchKMeans
 from gio_spark.tables import Chunk, chunks_for
 

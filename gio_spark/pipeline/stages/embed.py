@@ -13,16 +13,16 @@ from pyspark.sql import functions as F
 from gio_spark import embed
 from gio_spark.engine import bounded, ensure_parallelism
 from gio_spark.errors import InputError, TooManyBadRowsError
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.embedding_changes import (
+from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.stages.embedding_changes import (
     EmbeddingChanges,
     changed_embeddings,
     earlier_embeddings,
     find_changes,
     unchanged_embeddings,
 )
-from gio_spark.pipeline.store import load_arrays, save_arrays
 from gio_spark.tables import WHOLE, Chunk, chunks_for, count_values
+from gio_spark.tables.model_arrays import load_arrays, save_arrays
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -81,7 +81,7 @@ def fit_embedder(ctx: Context, embedder: embed.Embedder, pool: Input) -> tuple[e
             state = embed.fit_state(pool.rows, embedder, total=pool.count)
         except InputError as error:
             raise InputError(f"{pool.name}: {pool.location}: {error}") from error
-        return save_arrays(ctx, "embedder", state, key=key), {}
+        return save_arrays(ctx.workspace, "embedder", state, key=key, run=ctx.run), {}
 
     ctx.stage("embed-fit", key, "models", make)
     return embedder.with_state(load_arrays(ctx.workspace, key)), key

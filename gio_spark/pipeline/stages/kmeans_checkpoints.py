@@ -16,7 +16,7 @@ from gio_spark.errors import WorkspaceError
 from gio_spark.quantize import KMeansState
 
 if TYPE_CHECKING:
-    from gio_spark.pipeline.context import Context
+    from gio_spark.pipeline.stage_runner import Context
     from gio_spark.tables import Workspace
 
 SIDE = "fit"

@@ -11,12 +11,13 @@ from pyspark.sql import functions as F
 
 from gio_spark import gime
 from gio_spark.engine import bounded
-from gio_spark.pipeline import prepare
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.embedding_changes import changed_rows
-from gio_spark.pipeline.gate import as_facts, gate_facts, verdict_of
-from gio_spark.pipeline.ground import Ground
-from gio_spark.pipeline.measure import (
+from gio_spark.pipeline.constraints.gate_verdict import as_facts, gate_facts, verdict_of
+from gio_spark.pipeline.publishing import find_candidate, refreshes_of
+from gio_spark.pipeline.run_rows import Ground
+from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.stages import open_inputs
+from gio_spark.pipeline.stages.embedding_changes import changed_rows
+from gio_spark.pipeline.stages.measure import (
     MAX_FIGURES,
     beside,
     counted,
@@ -25,8 +26,7 @@ from gio_spark.pipeline.measure import (
     stored,
     under_names,
 )
-from gio_spark.pipeline.places import local_folder
-from gio_spark.pipeline.publishing import find_candidate, refreshes_of
+from gio_spark.tables.local_files import local_folder
 from gio_spark.tracking import tracker
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def measure_refresh(
     """
     ws = ctx.workspace
     ground = Ground.of_record(ws, ctx.settings, base, keys)
-    others = prepare.open_targets(ctx.spark, ws, ctx.settings) if ground.owns else {}
+    others = open_inputs.open_targets(ctx.spark, ws, ctx.settings) if ground.owns else {}
     ground = ground.with_inputs({"pool": pool, **others})
     gate = gate_facts(ws, base)
     earlier = [r for r in refreshes_of(ws, base.run) if r.fingerprint != key]

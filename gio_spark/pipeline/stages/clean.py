@@ -11,9 +11,9 @@ from pyspark.sql import functions as F
 from gio_spark import quantize
 from gio_spark.engine import bounded
 from gio_spark.errors import EmptySelectionError
-from gio_spark.pipeline.clusters import Codebook
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.vectors import Side, held_out_of
+from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.stages.cluster import Codebook
+from gio_spark.pipeline.stages.embed import Side, held_out_of
 from gio_spark.tables import Chunk, chunks_for, quoted_column
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from gio_spark import quantize
 from gio_spark.engine import describe
-from gio_spark.pipeline import prepare, vectors
-from gio_spark.pipeline.clusters import clusters_for
-from gio_spark.pipeline.context import Context
+from gio_spark.pipeline.stage_runner import Context
+from gio_spark.pipeline.stages import embed, open_inputs
+from gio_spark.pipeline.stages.cluster import clusters_for
 from gio_spark.settings.run import RunSettings, parse_budget
 
 if TYPE_CHECKING:
@@ -144,10 +144,10 @@ def validate(settings: RunSettings, spark: SparkSession) -> tuple[Forecast, dict
 
     workspace = Workspace(spark, settings.workspace)
     ctx = Context(spark, settings, workspace, "", Progress("silent"), NullTracker())
-    embedder = vectors.make_embedder(ctx)
-    resolved = prepare.pin_views(spark, workspace, settings)
-    pins = prepare.pin_all(spark, resolved)
-    inputs = prepare.open_all(spark, resolved, pins)
+    embedder = embed.make_embedder(ctx)
+    resolved = open_inputs.pin_views(spark, workspace, settings)
+    pins = open_inputs.pin_all(spark, resolved)
+    inputs = open_inputs.open_all(spark, resolved, pins)
     pool = inputs["pool"].count
     dimension = _dimension(settings, embedder, inputs["pool"])
     made = forecast(

@@ -18,7 +18,7 @@ from gio_spark.engine import bounded
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from gio_spark.pipeline.context import Context
+    from gio_spark.pipeline.stage_runner import Context
     from gio_spark.tables import Input, Workspace
 
 # Every stage below costs each later reader a join with the ids that do not count. A version that

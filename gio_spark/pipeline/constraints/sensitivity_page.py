@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from gio_spark import gime
-from gio_spark.pipeline.places import report_folder
+from gio_spark.tables.local_files import report_folder
 
 if TYPE_CHECKING:
-    from gio_spark.pipeline.context import Context
-    from gio_spark.pipeline.learn import Learnt
+    from gio_spark.pipeline.constraints.sensitivity_runs import Learnt
+    from gio_spark.pipeline.stage_runner import Context
     from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Workspace
 

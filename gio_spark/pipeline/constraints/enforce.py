@@ -20,19 +20,19 @@ import numpy as np
 from gio_spark import gime, gio
 from gio_spark.gime.gate import move_distance
 from gio_spark.gime.thresholds import additive
-from gio_spark.pipeline import learn
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.ground import Ground
-from gio_spark.pipeline.pin import extremes, room_for
-from gio_spark.pipeline.pull import READS, Order, pulled
-from gio_spark.pipeline.views import View
+from gio_spark.pipeline.constraints import sensitivity_runs
+from gio_spark.pipeline.constraints.profile_sample import View
+from gio_spark.pipeline.constraints.required_rows import extremes, room_for
+from gio_spark.pipeline.constraints.score_bias import READS, Order, pulled
+from gio_spark.pipeline.run_rows import Ground
+from gio_spark.pipeline.stage_runner import Context, fingerprint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from gio_spark.pipeline.clusters import Codebook
-    from gio_spark.pipeline.vectors import Side
+    from gio_spark.pipeline.stages.cluster import Codebook
+    from gio_spark.pipeline.stages.embed import Side
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Steering:
     ctx: Context
     ground: Ground
     pool_rows: int
-    learnt: learn.Learnt | None
+    learnt: sensitivity_runs.Learnt | None
     key: str
 
     @cached_property
@@ -73,7 +73,7 @@ class Steering:
         if self.learnt is not None:
             return int(self.learnt.facts["size"]) == rows
         sample = self.views[None].sample.rows.count
-        return learn.subset_size(self.ctx.settings, sample, self.pool_rows) == rows
+        return sensitivity_runs.subset_size(self.ctx.settings, sample, self.pool_rows) == rows
 
     @cached_property
     def found(self) -> tuple[list[gime.Threshold], dict[str, float]]:
@@ -105,7 +105,7 @@ class Steering:
         """Return thresholds by hand of one view, from what random tilts reach there."""
         settings, named = self.ctx.settings, view.ground.named
         directions = view.sample.directions()
-        size = learn.subset_size(settings, view.sample.rows.count, self.pool_rows)
+        size = sensitivity_runs.subset_size(settings, view.sample.rows.count, self.pool_rows)
         ranges = gime.reach(
             view.sample, directions, size=size, subsets=settings.gime.screen, seed=settings.seed
         )
@@ -124,7 +124,7 @@ def in_force(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Steerin
         return None
     learnt = None
     if settings.wanted_level is not None:
-        learnt = learn.learn(ctx, sides, book)
+        learnt = sensitivity_runs.learn(ctx, sides, book)
     key = fingerprint(
         "thresholds",
         settings.wanted_level,
@@ -135,7 +135,7 @@ def in_force(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Steerin
         settings.profile,
         settings.profiles,
         settings.columns,
-        learnt.key if learnt else learn.sensitivity_key(ctx, book),
+        learnt.key if learnt else sensitivity_runs.sensitivity_key(ctx, book),
     )
     return Steering(ctx, Ground.of(ctx, sides, book), sides["pool"].usable, learnt, key)
 

@@ -15,15 +15,15 @@ from gio_spark import gime
 from gio_spark.engine import bounded
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.labelled import labelled, unlabelled
-from gio_spark.pipeline import learn_page
-from gio_spark.pipeline.context import Context, fingerprint
-from gio_spark.pipeline.ground import Ground
+from gio_spark.pipeline.constraints import sensitivity_page
+from gio_spark.pipeline.run_rows import Ground
+from gio_spark.pipeline.stage_runner import Context, fingerprint
 from gio_spark.settings.run import parse_budget
 
 if TYPE_CHECKING:
     from gio_spark.engine.progress import Stage as StageProgress
-    from gio_spark.pipeline.clusters import Codebook
-    from gio_spark.pipeline.vectors import Side
+    from gio_spark.pipeline.stages.cluster import Codebook
+    from gio_spark.pipeline.stages.embed import Side
     from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Record, Workspace
 
@@ -166,7 +166,7 @@ def learn(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Learnt:
 
     record = ctx.stage(STAGE, key, "sensitivity", make, rows=ctx.settings.gime.sample)
     learnt = load(ctx.workspace, record)
-    learn_page.tell(ctx, learnt)
+    sensitivity_page.tell(ctx, learnt)
     return learnt
 
 

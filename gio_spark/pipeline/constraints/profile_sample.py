@@ -12,9 +12,9 @@ import numpy as np
 from gio_spark import gime
 from gio_spark.gime.labelled import unlabelled
 from gio_spark.gime.select import cell_means
-from gio_spark.pipeline import learn
-from gio_spark.pipeline.ground import Ground
-from gio_spark.pipeline.measure import beside, counted, measured
+from gio_spark.pipeline.constraints import sensitivity_runs
+from gio_spark.pipeline.run_rows import Ground
+from gio_spark.pipeline.stages.measure import beside, counted, measured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class View:
     @cached_property
     def cells(self) -> NDArray[np.int64] | None:
         """Cell of each row of the sample; None where the profile knows no cells."""
-        found = learn.cells_of(self.sample)
+        found = sensitivity_runs.cells_of(self.sample)
         return None if found is None else np.asarray(found, np.int64)
 
     def measure(self, ids: DataFrame, *, random: bool) -> dict[str, dict[str, float]]:

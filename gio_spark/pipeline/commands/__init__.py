@@ -1,0 +1,1 @@
+"""What the command line starts beside a run and its refresh."""

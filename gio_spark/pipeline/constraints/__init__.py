@@ -1,0 +1,1 @@
+"""Holding a plan to thresholds of information metrics."""
