@@ -30,9 +30,9 @@ def print_gate(out: Console, settings: RunSettings, run_id: str | None, *, compa
         f"gate of {found.run_id}: {'passed' if found.passed else 'FAILED'}",
         style="green" if found.passed else "red",
     )
-    for line in str(found.verdict["why"]).splitlines():
+    for line in found.verdict.why.splitlines():
         out.print(line, markup=False)
-    for note in found.verdict["notes"]:
+    for note in found.verdict.notes:
         out.print(f"note: {note}", style="yellow", markup=False)
     if found.page is not None:
         out.print(f"page: {found.page}", markup=False)

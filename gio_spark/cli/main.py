@@ -260,7 +260,7 @@ def show(
         from gio_spark.cli.publishing import print_publishes
         from gio_spark.cli.show import print_run, print_runs
         from gio_spark.engine import session
-        from gio_spark.pipeline.commands.metric_history import history
+        from gio_spark.pipeline.commands.run_history import history
         from gio_spark.tables import PublishLog, Workspace
 
         spark = session(engine or "auto")  # type: ignore[arg-type]
@@ -289,7 +289,7 @@ def publish(
     """Have a name show the newest selection of a run, whatever its audit said."""
     with clear_errors(), _opened(workspace, engine) as tables:
         from gio_spark.cli.publishing import print_event
-        from gio_spark.pipeline.publishing import publish_by_hand
+        from gio_spark.pipeline.stages.publish_selection import publish_by_hand
 
         print_event(out, tables, publish_by_hand(tables, run_id, name=name))
 
@@ -303,7 +303,7 @@ def rollback(
     """Have a name show the selection that it showed before."""
     with clear_errors(), _opened(workspace, engine) as tables:
         from gio_spark.cli.publishing import print_event
-        from gio_spark.pipeline.publishing import roll_back
+        from gio_spark.pipeline.stages.publish_selection import roll_back
 
         print_event(out, tables, roll_back(tables, name))
 
@@ -348,7 +348,7 @@ def forget(
 def _opened(workspace: str, engine: str | None) -> Iterator[Workspace]:
     """Open a workspace that is there."""
     from gio_spark.engine import session
-    from gio_spark.pipeline.commands.metric_history import history
+    from gio_spark.pipeline.commands.run_history import history
     from gio_spark.tables import Workspace
 
     spark = session(engine or "auto")  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from gio_spark.cli.show import text_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gio_spark.pipeline.publishing import Publication
+    from gio_spark.pipeline.stages.publish_selection import Publication
     from gio_spark.tables import Pruned, PublishEvent, Workspace
 
 

@@ -193,8 +193,8 @@ def print_refresh(out: Console, done: Refreshed) -> None:
     table.add_row("dropped", f"{done.dropped:,}")
     table.add_row("selected now", f"{done.after:,}")
     if done.gate is not None:
-        said = "passed" if done.gate["passed"] else "FAILED"
-        table.add_row("gate", f"{said}: " + done.gate["why"].splitlines()[0])
+        said = "passed" if done.gate.passed else "FAILED"
+        table.add_row("gate", f"{said}: " + done.gate.why.splitlines()[0])
     if done.drifted:
         table.add_row("metrics that drifted", ", ".join(done.drifted))
     out.print(table)

@@ -1,12 +1,17 @@
 """Where Spark comes from, what it can do, and the few ways data cross between it and numpy."""
 
-from gio_spark.engine.ahead import ahead
 from gio_spark.engine.arrow import (
     decode_vectors,
     encode_vectors,
     group_arrow,
     map_arrow,
     output_schema,
+)
+from gio_spark.engine.background import (
+    queries_side_by_side,
+    run_in_background,
+    run_when_asked,
+    side_by_side,
 )
 from gio_spark.engine.info import Capabilities, EngineInfo, capabilities, describe, slots
 from gio_spark.engine.parallelism import ensure_parallelism
@@ -27,7 +32,6 @@ __all__ = [
     "Capabilities",
     "EngineInfo",
     "Shipped",
-    "ahead",
     "bounded",
     "capabilities",
     "decode_vectors",
@@ -42,8 +46,12 @@ __all__ = [
     "keep_newest",
     "map_arrow",
     "output_schema",
+    "queries_side_by_side",
     "row_hash",
+    "run_in_background",
+    "run_when_asked",
     "session",
     "ship",
+    "side_by_side",
     "slots",
 ]

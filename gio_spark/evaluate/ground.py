@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +19,21 @@ from gio_spark.errors import InputError
 from gio_spark.evaluate.arena import Arena
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.gio import mix_targets
-from gio_spark.pipeline.stage_runner import Context, fingerprint
-from gio_spark.pipeline.stages import clean, cluster, embed, open_inputs
+from gio_spark.pipeline.run_context import RunContext, fingerprint
+from gio_spark.pipeline.stage_runner import run_stages
+from gio_spark.pipeline.stages.cluster import mass_of
+from gio_spark.pipeline.stages.embed import vectors_of
+from gio_spark.pipeline.stages.open_inputs import open_context, opened_run, pin_inputs
+from gio_spark.pipeline.stages.run_graph import run_graph
 from gio_spark.settings.run import RunSettings, parse_budget
-from gio_spark.tables import Workspace, quoted_column
-from gio_spark.tables.local_files import local_folder
-from gio_spark.tracking import TrackedInput, tracker
+from gio_spark.tables import quoted_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
     from gio_spark.engine.progress import Progress
-    from gio_spark.pipeline.stages.cluster import Codebook
-    from gio_spark.pipeline.stages.embed import Side
+    from gio_spark.pipeline.run_state import Dataset, RunState
 
 # Fewer held-out rows than this tell no method from another.
 _LEAST_HELD = 50
@@ -39,56 +41,39 @@ _HELD_SALT = "evaluate-held-out"
 _DRAW_SALT = "evaluate-draws"
 
 
-@dataclass(frozen=True)
-class Ground:
-    """Inputs that are embedded and quantised, under one pinned version each.
-
-    Attributes:
-        ctx: The evaluation as a run.
-        sides: Pool, targets and held-out sets.
-        book: The pool's codebook, its rows assigned.
-        versions: Input -> version read.
-    """
-
-    ctx: Context
-    sides: dict[str, Side]
-    book: Codebook
-    versions: dict[str, str]
-
-
-def prepared(settings: RunSettings, spark: SparkSession, progress: Progress) -> Ground:
+@contextmanager
+def prepared(
+    settings: RunSettings, spark: SparkSession | None, progress: Progress | None
+) -> Iterator[EvaluationData]:
     """Run the pipeline as far as the clusters; what is complete is not done again.
+
+    What is done inside is recorded as a tracked run.
 
     Raises:
         GioSparkError: Inputs, budgets or settings cannot be used.
     """
-    workspace = Workspace(spark, settings.workspace)
-    watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
-    watch.check()
-    resolved = open_inputs.pin_views(spark, workspace, settings)
-    pins = open_inputs.pin_all(spark, resolved)
-    embedder = embed.make_embedder(Context(spark, settings, workspace, "", progress, watch))
-    named = open_inputs.run_id(settings, pins, json.dumps(embed.embedder_name(embedder)))
+    ctx = open_context(settings, spark=spark, progress=progress)
+    pinned = pin_inputs(ctx)
     asked = settings.evaluate.model_dump(mode="json")
-    run = "eval-" + fingerprint("evaluate", named, asked)[:12]
-    ctx = Context(spark, settings, workspace, run, progress, watch)
-    inputs = open_inputs.open_all(spark, resolved, pins)
-    budgets_of(settings, inputs["pool"].count)
-    watch.start(settings.tracking.run_name or run, {"gio.run": run, "gio.kind": "evaluation"})
-    watch.params(settings.model_dump(mode="json"))
-    watch.inputs(
-        TrackedInput(name=name, location=one.location, format=one.format, version=one.version,
-                     context=name.rstrip("-0123456789"))
-        for name, one in inputs.items()
-    )  # fmt: skip
-    fitted, _ = embed.fit_embedder(ctx, embedder, inputs["pool"])
-    embedded = embed.embed_sides(ctx, fitted, inputs)
-    sides = embed.set_aside(ctx, embedded)
-    dimension = embed.one_dimension(embed.lengths_of(ctx, fitted, embedded))
-    book = cluster.quantise(ctx, sides, dimension)
-    if clean.wanted(ctx):
-        sides, book = clean.clean(ctx, sides, book)
-    return Ground(ctx, sides, book, {name: one.version for name, one in inputs.items()})
+    ctx.run = "eval-" + fingerprint("evaluate", pinned.run_id, asked)[:12]
+    with opened_run(ctx, pinned, {"gio.kind": "evaluation"}) as state:
+        budgets_of(settings, state.inputs["pool"].count)
+        assignments = [f"assignments.{name}" for name in state.inputs]
+        run_stages(ctx, run_graph(settings), state, ["datasets", "cluster_stats", *assignments])
+        yield EvaluationData(ctx, state)
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Inputs that are embedded and clustered, under one pinned version each.
+
+    Attributes:
+        ctx: The evaluation as a run.
+        state: Datasets, codebook and assignments.
+    """
+
+    ctx: RunContext
+    state: RunState
 
 
 def budgets_of(settings: RunSettings, pool_rows: int) -> list[float]:
@@ -114,16 +99,15 @@ def budgets_of(settings: RunSettings, pool_rows: int) -> list[float]:
     return sorted(set(shares))
 
 
-def make_arena(ground: Ground) -> Arena:
+def make_arena(data: EvaluationData) -> Arena:
     """Draw the samples that methods and measures see, by hash of the id.
 
     Raises:
         InputError: There are too few held-out rows.
     """
-    ctx = ground.ctx
+    ctx, state = data.ctx, data.state
     wanted = ctx.settings.evaluate
-    targets = embed.targets_of(ground.sides)
-    held = embed.held_out_of(ground.sides)
+    targets, held = state.datasets.targets, state.datasets.held_out
     share = 0.0 if held else wanted.held_out_share
     if not held and share == 0.0:
         raise InputError(
@@ -137,7 +121,7 @@ def make_arena(ground: Ground) -> Arena:
         judged_weights = [float(s.usable) for s in held]
     else:
         judged, judged_weights = [_Part(ctx, s, share, kept=True) for s in targets], weights
-    pool = _pool_rows(ground)
+    pool = _pool_rows(data)
     mine = _mixed(seen, weights, wanted.target_rows)
     theirs = _mixed(judged, judged_weights, wanted.held_out_rows)
     if theirs.num_rows < _LEAST_HELD or mine.num_rows == 0:
@@ -148,14 +132,14 @@ def make_arena(ground: Ground) -> Arena:
         )
     texts = all("text" in t.column_names for t in (pool, mine, theirs))
     labels, held_labels = _labels(ctx, pool, theirs)
-    dimension = ground.book.centroids.shape[1]
+    dimension = state.codebook.centroids.shape[1]
     return Arena(
         vectors=_matrix(pool, dimension),
         hashes=pool["_draw"].to_numpy().astype(np.uint64) << np.uint64(11),
         target_vectors=_matrix(mine, dimension),
-        centroids=ground.book.centroids,
+        centroids=state.codebook.centroids,
         cluster=pool["cluster"].to_numpy().astype(np.int32),
-        target_mass=_mass(ground, seen, weights),
+        target_mass=_mass(data, seen, weights),
         held_vectors=_matrix(theirs, dimension),
         texts=_texts(pool) if texts else None,
         target_texts=_texts(mine) if texts else None,
@@ -172,13 +156,13 @@ def make_arena(ground: Ground) -> Arena:
 class _Part:
     """The rows of a side, or the part of them that is kept from (or left to) the methods."""
 
-    ctx: Context
-    side: Side
+    ctx: RunContext
+    dataset: Dataset
     share: float
     kept: bool
 
     def rows(self) -> DataFrame:
-        rows = embed.vectors_of(self.ctx, self.side)
+        rows = vectors_of(self.ctx, self.dataset)
         if self.share == 0.0:
             return rows
         bound = F.lit(round(self.share * HASH_RANGE))
@@ -188,7 +172,7 @@ class _Part:
     @property
     def total(self) -> int:
         part = 1.0 if self.share == 0.0 else self.share if self.kept else 1.0 - self.share
-        return max(1, round(self.side.usable * part))
+        return max(1, round(self.dataset.usable * part))
 
 
 def _mixed(parts: list[_Part], weights: list[float], most: int) -> pa.Table:
@@ -202,39 +186,39 @@ def _mixed(parts: list[_Part], weights: list[float], most: int) -> pa.Table:
         found = hash_sample(
             part.rows().select("id", "vector", "label"), number, _DRAW_SALT, total=part.total
         )
-        tables.append(_with_text(part.ctx, part.side, found))
+        tables.append(_with_text(part.ctx, part.dataset, found))
     common = set.intersection(*(set(t.column_names) for t in tables))
     return pa.concat_tables(t.select(sorted(common)) for t in tables)
 
 
-def _pool_rows(ground: Ground) -> pa.Table:
+def _pool_rows(data: EvaluationData) -> pa.Table:
     """Return the pool's sample in the order of its hash, with vector, cluster and content."""
-    ctx, side = ground.ctx, ground.sides["pool"]
-    assigned = ctx.workspace.read("assignments", ground.book.assignments["pool"])
+    ctx, state, pool = data.ctx, data.state, data.state.datasets.pool
+    assigned = ctx.workspace.read("assignments", state.assignments["pool"])
     skinny = assigned.select("id", "cluster", "source", "tokens", "label")
-    rows = min(ctx.settings.evaluate.sample, side.usable)
-    found = hash_sample(skinny, rows, _DRAW_SALT, total=side.usable)
+    rows = min(ctx.settings.evaluate.sample, state.pool_rows)
+    found = hash_sample(skinny, rows, _DRAW_SALT, total=state.pool_rows)
     if found.num_rows == 0:
         raise InputError("The pool's sample is empty.")
-    embedded = embed.vectors_of(ctx, side).select("id", "vector")
+    embedded = vectors_of(ctx, pool).select("id", "vector")
     draws = embedded.withColumn("_draw", hash53("id", _DRAW_SALT))
     found = _joined(ctx, found, draws)
-    found = _with_text(ctx, side, found)
+    found = _with_text(ctx, pool, found)
     column = ctx.settings.evaluate.oracle
     if column is not None:
-        if column not in side.source.rows.columns:
+        if column not in pool.source.rows.columns:
             raise InputError(
                 f"evaluate.oracle names {column!r}, which is no column of the pool. It has: "
-                f"{', '.join(side.source.rows.columns)}."
+                f"{', '.join(pool.source.rows.columns)}."
             )
-        truth = side.source.rows.select("id", F.col(quoted_column(column)).cast("double").alias(
+        truth = pool.source.rows.select("id", F.col(quoted_column(column)).cast("double").alias(
             "_good"))  # fmt: skip
         found = _joined(ctx, found, truth)
     order = pc.sort_indices(found, sort_keys=[("_draw", "ascending"), ("id", "ascending")])
     return take_rows(found, order)
 
 
-def _joined(ctx: Context, found: pa.Table, other: DataFrame) -> pa.Table:
+def _joined(ctx: RunContext, found: pa.Table, other: DataFrame) -> pa.Table:
     """Add the columns of another table to the sample's rows; its ids go there, no row twice."""
     ids = ctx.spark.createDataFrame(pa.table({"id": found["id"].cast(pa.string())}))
     there = bounded(other.join(F.broadcast(ids), "id", "inner"), found.num_rows, "sampled rows")
@@ -246,19 +230,17 @@ def _joined(ctx: Context, found: pa.Table, other: DataFrame) -> pa.Table:
     return found
 
 
-def _with_text(ctx: Context, side: Side, found: pa.Table) -> pa.Table:
-    column = side.source.columns.text
+def _with_text(ctx: RunContext, dataset: Dataset, found: pa.Table) -> pa.Table:
+    column = dataset.source.columns.text
     if column is None:
         return found
-    content = side.source.rows.select("id", F.col(quoted_column(column)).alias("text"))
+    content = dataset.source.rows.select("id", F.col(quoted_column(column)).alias("text"))
     return _joined(ctx, found, content)
 
 
-def _mass(ground: Ground, seen: list[_Part], weights: list[float]) -> NDArray[np.float64]:
+def _mass(data: EvaluationData, seen: list[_Part], weights: list[float]) -> NDArray[np.float64]:
     """Return the mass of the rows that methods may see, within the pool's reach."""
-    masses = [
-        cluster.mass_of(ground.ctx, p.side, ground.book, weight=None, rows=p.rows()) for p in seen
-    ]
+    masses = [mass_of(data.ctx, data.state, p.dataset, weight=None, rows=p.rows()) for p in seen]
     mass, unreachable = mix_targets(masses, weights)
     if mass.sum() <= 0:
         raise InputError(f"{unreachable:.0%} of the target is out of the pool's reach.")
@@ -295,7 +277,7 @@ def _good(table: pa.Table) -> NDArray[np.float64] | None:
 
 
 def _labels(
-    ctx: Context, pool: pa.Table, held: pa.Table
+    ctx: RunContext, pool: pa.Table, held: pa.Table
 ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
     """Return labels as class codes of both sides, or as numbers where they have fractions.
 

@@ -18,9 +18,9 @@ from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.evaluate import methods as registry
 from gio_spark.evaluate.cells import TABLE, Outcome, Plan, load_modules, run_cells
-from gio_spark.evaluate.ground import Ground, budgets_of, make_arena, prepared
+from gio_spark.evaluate.ground import EvaluationData, budgets_of, make_arena, prepared
 from gio_spark.evaluate.measures import MEASURES, wanted_measures
-from gio_spark.pipeline.stages import open_inputs
+from gio_spark.pipeline.stages.input_snapshots import as_location
 from gio_spark.report import scores
 from gio_spark.report.evaluation import render_evaluation
 from gio_spark.settings.load import build
@@ -91,21 +91,10 @@ def evaluate(
     check_methods(settings.evaluate.methods)
     _check_held_out(settings)
     _check_columns(settings)
-    spark = spark or session(settings.engine)
-    progress = progress or Progress()
-    progress.say(describe(spark).line())
-    ground = prepared(settings, spark, progress)
-    watch = ground.ctx.tracker
-    status = "FAILED"
-    try:
-        made = _compare(settings, spark, progress, ground)
-        status = "FINISHED"
-    finally:
-        outcome = watch.end(status)
-        if outcome.problem:
-            progress.say(f"tracking: {outcome.problem}")
-    progress.summary()
-    return made
+    with prepared(settings, spark, progress) as data:
+        evaluation = _compare(data)
+    data.ctx.progress.summary()
+    return evaluation
 
 
 def compare(
@@ -135,7 +124,7 @@ def compare(
     if "held_out" in settings:
         given["held_out"] = settings["held_out"]
     places = {
-        name: open_inputs.as_location(spark, tables, value, name.replace("_", "-"))
+        name: as_location(spark, tables, value, name.replace("_", "-"))
         for name, value in given.items()
     }
     data = {**settings, **places, "workspace": str(workspace)}
@@ -193,17 +182,16 @@ def _check_columns(settings: RunSettings) -> None:
             )
 
 
-def _compare(
-    settings: RunSettings, spark: SparkSession, progress: Progress, ground: Ground
-) -> Evaluation:
+def _compare(data: EvaluationData) -> Evaluation:
+    ctx, settings = data.ctx, data.ctx.settings
     wanted = settings.evaluate
-    with progress.stage("arena", spark=spark) as shown:
-        arena = make_arena(ground)
+    with ctx.progress.stage("arena", spark=ctx.spark) as shown:
+        arena = make_arena(data)
         shown.done(rows=arena.rows)
     plan = Plan(
         task=_task_name(settings),
         methods=_methods(arena, wanted.methods),
-        budgets=budgets_of(settings, ground.sides["pool"].source.count),
+        budgets=budgets_of(settings, data.state.inputs["pool"].count),
         seeds=range(settings.seed, settings.seed + wanted.seeds),
         measures=wanted_measures(
             wanted.measures,
@@ -213,7 +201,7 @@ def _compare(
         modules=wanted.modules,
     )
     began = time.monotonic()
-    with progress.stage("cells", unit="cells") as shown:
+    with ctx.progress.stage("cells", unit="cells") as shown:
 
         def told(done: int, cells: int, last: str) -> None:
             shown.total = cells
@@ -221,14 +209,13 @@ def _compare(
             shown.say(last)
 
         out = run_cells(
-            spark, ground.ctx.workspace, arena, plan, run=ground.ctx.run, slots=wanted.slots,
-            on_wave=told,
-        )  # fmt: skip
+            ctx.spark, ctx.workspace, arena, plan, run=ctx.run, slots=wanted.slots, on_wave=told
+        )
         if out.computed == 0:
             shown.skip(f"all {out.reused:,} cells are complete")
         else:
             shown.done(rows=out.computed + out.reused, note=f"{out.reused:,} were there")
-    return _shown(settings, ground, arena, out, time.monotonic() - began)
+    return _shown(data, arena, out, time.monotonic() - began)
 
 
 def _task_name(settings: RunSettings) -> str:
@@ -256,16 +243,14 @@ def _methods(arena: Arena, names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys([BASELINE, *names]))
 
 
-def _shown(
-    settings: RunSettings, ground: Ground, arena: Arena, out: Outcome, seconds: float
-) -> Evaluation:
+def _shown(data: EvaluationData, arena: Arena, out: Outcome, seconds: float) -> Evaluation:
     """Write page and metrics."""
-    ctx = ground.ctx
+    ctx, pool = data.ctx, data.state.inputs["pool"]
     facts = {
         "evaluation": ctx.run,
         "engine": describe(ctx.spark).line().removeprefix("engine: "),
         "pool": f"{arena.rows:,} rows drawn by hash from "
-        f"{ground.sides['pool'].usable:,} of {ground.sides['pool'].source.location}",
+        f"{data.state.pool_rows:,} of {pool.location}",
         "target": f"{len(arena.target_vectors):,} rows for the methods, "
         f"{len(arena.held_vectors):,} held out",
         "clusters": f"{len(arena.centroids):,}",
@@ -277,7 +262,7 @@ def _shown(
         folder,
         facts=facts,
         ranked_by=ranked_by(out.table),
-        settings=settings.model_dump(mode="json"),
+        settings=ctx.settings.model_dump(mode="json"),
     )
     ctx.tracker.metrics(tracked(out.table))
     ctx.tracker.artifact(folder, "evaluation")
@@ -287,7 +272,7 @@ def _shown(
         "reused": out.reused,
         "failed": int((out.table["error"] != "").sum()),
         "seconds": seconds,
-        "versions": ground.versions,
+        "versions": {name: one.version for name, one in data.state.inputs.items()},
         "page": str(page),
     }
     return Evaluation(out.table, page, ctx.run, summary, ctx.workspace.place(TABLE))

@@ -14,7 +14,7 @@ from gio_spark.gime.compute import (
     values,
 )
 from gio_spark.gime.drift import beside, drift, one_gate
-from gio_spark.gime.gate import Cells, Verdict, cell_limits, judge, meet, move_quota, robust
+from gio_spark.gime.gate import Cells, Check, Verdict, cell_limits, judge, meet, move_quota, robust
 from gio_spark.gime.labelled import labelled, unlabelled
 from gio_spark.gime.moves import Limits
 from gio_spark.gime.profile import (
@@ -24,6 +24,7 @@ from gio_spark.gime.profile import (
     Metric,
     Profile,
     Value,
+    check_profiles,
     get_profile,
     register,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "Accumulator",
     "BlockSample",
     "Cells",
+    "Check",
     "Column",
     "Constants",
     "Limits",
@@ -78,6 +80,7 @@ __all__ = [
     "bounded_kl",
     "by_hand",
     "cell_limits",
+    "check_profiles",
     "drift",
     "efficiency",
     "excess",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gio_spark.gime.rows import Rows
+    from gio_spark.settings.gime import GimeSettings
 
 METRICS = (
     "volume",
@@ -247,3 +249,32 @@ def get_profile(profile: str | Profile) -> Profile:
     if profile not in _REGISTRY:
         raise ConfigError(f"No metric profile {profile!r}; known are {sorted(_REGISTRY)}.")
     return _REGISTRY[profile]
+
+
+def check_profiles(settings: GimeSettings, source: str | None) -> None:
+    """Load what registers profiles, and refuse unknown ones and sources that no column tells.
+
+    Args:
+        settings: Of the metrics.
+        source: The column of sources, where there is one.
+
+    Raises:
+        ConfigError: With what to set.
+    """
+    for name in settings.modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"gime.modules: cannot import {name!r} ({error}).") from error
+    used = (settings.profile, *settings.profiles.values())
+    roles = {role for profile in used for role in get_profile(profile).roles}
+    unknown = sorted(set(settings.columns) - {r for r in roles if not r.endswith("*")})
+    if unknown:
+        raise ConfigError(
+            f"gime.columns: no profile of this run has the role {unknown[0]!r}. Roles are "
+            f"{', '.join(sorted(roles))}."
+        )
+    if settings.profiles and source is None:
+        raise ConfigError(
+            "gime.profiles needs columns.source, the column with the source of a row."
+        )

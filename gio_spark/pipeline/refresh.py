@@ -13,10 +13,30 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from gio_spark.engine import describe, session
-from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError
-from gio_spark.pipeline.publishing import (
+from gio_spark.pipeline.kmeans_checkpoints import fitted_state
+from gio_spark.pipeline.run_context import RunContext, fingerprint
+from gio_spark.pipeline.run_records import (
+    RefreshCounts,
+    RefreshKeys,
+    RefreshSummary,
+    RunSummary,
+    VerdictFacts,
+)
+from gio_spark.pipeline.run_state import Codebook, FittedEmbedder, Role, RunState
+from gio_spark.pipeline.stage_runner import run_stages
+from gio_spark.pipeline.stages.density_ratio import load_ratio
+from gio_spark.pipeline.stages.embed import set_fitted_embedder
+from gio_spark.pipeline.stages.embedding_changes import changed_rows, count_changes
+from gio_spark.pipeline.stages.metric_series import in_series, measure_refresh
+from gio_spark.pipeline.stages.open_inputs import (
+    PinnedInputs,
+    identity,
+    open_context,
+    pin_inputs,
+)
+from gio_spark.pipeline.stages.plan import load_plan
+from gio_spark.pipeline.stages.publish_selection import (
     REFRESH,
     Candidate,
     Publication,
@@ -26,35 +46,21 @@ from gio_spark.pipeline.publishing import (
     publish_audited,
     refreshes_of,
 )
-from gio_spark.pipeline.stage_runner import Context, fingerprint
-from gio_spark.pipeline.stages import clean, embed, open_inputs
-from gio_spark.pipeline.stages.cluster import Codebook, assign, pool_stats
-from gio_spark.pipeline.stages.density_ratio import Ratio, score_pool
-from gio_spark.pipeline.stages.embedding_changes import changed_rows, count_changes
-from gio_spark.pipeline.stages.kmeans_checkpoints import fitted_state
-from gio_spark.pipeline.stages.metric_series import in_series, measure_refresh
-from gio_spark.pipeline.stages.plan import frozen_plan, kept_ids, write_candidate
+from gio_spark.pipeline.stages.run_graph import run_graph
+from gio_spark.pipeline.stages.select_rows import selected_ids, write_candidate
 from gio_spark.settings.run import RunSettings
-from gio_spark.tables import (
-    Input,
-    Pin,
-    Record,
-    StageClaims,
-    Workspace,
-    open_input,
-    pin_input,
-    try_to_prune,
-)
+from gio_spark.tables import Input, Record, StageClaims, Workspace, try_to_prune
 from gio_spark.tables.model_arrays import load_arrays
 from gio_spark.tables.table_schema import is_widened
-from gio_spark.tracking import NullTracker
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from gio_spark.embed import Embedder
+    from gio_spark.engine.progress import Progress
     from gio_spark.engine.progress import Stage as StageProgress
-    from gio_spark.settings.inputs import InputSettings
+
+# Targets are not read: what the plan takes of each cluster is decided already.
+ROLES: tuple[Role, ...] = ("pool", "held-out")
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Refreshed:
     dropped: int
     after: int
     did_work: bool
-    gate: dict[str, Any] | None = None
+    gate: VerdictFacts | None = None
     drifted: tuple[str, ...] = ()
     publication: Publication | None = None
 
@@ -92,94 +98,92 @@ def refresh(
     Raises:
         InputError: No finished run of these settings is in the workspace.
     """
-    spark = spark or session(settings.engine)
-    progress = progress or Progress()
-    progress.say(describe(spark).line())
-    workspace = Workspace(spark, settings.workspace)
-    base = _newest_run(workspace, settings)
-    pool_now = open_inputs.pin_views(spark, workspace, settings).pool
-    pin = pin_input(spark, pool_now, "pool")
-    ctx = Context(spark, settings, workspace, base.run, progress, NullTracker())
-    claims = StageClaims(workspace, settings.concurrency, progress.say)
-    claimed = fingerprint("refresh", base.run)
+    ctx = open_context(settings, spark=spark, progress=progress, tracked=False)
+    base = RunSummary.of(newest_run(ctx.workspace, settings))
+    ctx.run = base.run
+    pinned = pin_inputs(ctx, ROLES)
+    claims = StageClaims(ctx.workspace, settings.concurrency, ctx.progress.say)
     with claims.hold(
-        claimed,
+        fingerprint("refresh", base.run),
         run=base.run,
         stage="refresh",
-        finished=lambda: _look(workspace),
+        # Another refresh may have recorded something in the meantime.
+        finished=ctx.workspace.reload,
         release=True,
     ):
-        return _refresh(ctx, base, pool_now, pin)
+        return _refresh(ctx, base, pinned)
 
 
-def _look(workspace: Workspace) -> None:
-    """See what another refresh has recorded in the meantime."""
-    workspace.reload()
-
-
-def _refresh(ctx: Context, base: Record, pool_now: InputSettings, pin: Pin) -> Refreshed:
+def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refreshed:
     """Follow the pool, judge what came of it, and publish it where it passes."""
-    workspace, settings = ctx.workspace, ctx.settings
+    workspace, settings, pin = ctx.workspace, ctx.settings, pinned.pins["pool"]
     chain = refreshes_of(workspace, base.run)
     newest = chain[-1] if chain else None
-    detail = base.detail if newest is None else newest.detail
-    version = base.detail["versions"]["pool"] if newest is None else newest.detail["version"]
-    nothing_new = version == pin.version and detail["table_id"] == pin.table_id
+    earlier = None if newest is None else RefreshSummary.of(newest)
+    version = base.versions["pool"] if earlier is None else earlier.version
+    table_id = base.table_id if earlier is None else earlier.table_id
+    nothing_new = version == pin.version and table_id == pin.table_id
     candidate = find_candidate(workspace, base.run)
     if nothing_new:
         # A refresh that died between its rows and its audit goes on with what is missing.
         measured = (
             not settings.gime.on_refresh
             or newest is None
-            or in_series(workspace, base, newest.fingerprint)
+            or in_series(workspace, newest.fingerprint)
         )
         if newest is None or (measured and is_audited(workspace, settings, candidate)):
             publication = publish_audited(workspace, settings, candidate, ctx.progress.say)
             return _unchanged(base, candidate, publication)
-    before = "" if newest is None else newest.fingerprint
-    number = 1 if newest is None else newest.detail["number"] + 1
-    if newest is not None and nothing_new:
-        before, number = newest.detail["before"], newest.detail["number"]
+    before, number = "", 1
+    if newest is not None and earlier is not None:
+        before, number = newest.fingerprint, earlier.number + 1
+        if nothing_new:
+            before, number = earlier.before, earlier.number
     # The refresh before is part of the key: a pool may go back to files it had once.
     key = fingerprint("refresh", base.run, pin.table_id, pin.version, before)
-    inputs = _open(ctx, pool_now, pin)
-    pool = inputs["pool"]
-    check_schema(pool, detail["schema"])
-    sides, book, ratio = _rows_by_frozen_models(ctx, base, inputs)
-    keys = {
-        "embeddings": sides["pool"].key,
-        "assignments": book.assignments["pool"],
-        "scores": ratio.key if ratio else "",
-    }
+    state = pinned.open()
+    pool = state.inputs["pool"]
+    check_schema(pool, base.pool_schema if earlier is None else earlier.pool_schema)
+    _set_frozen_models(ctx, base, state)
+    goals = ["assignments.pool", *(["scores"] if base.keys.scores else [])]
+    run_stages(ctx, run_graph(settings, ROLES), state, goals)
+    keys = RefreshKeys(
+        embeddings=state.datasets.pool.key,
+        assignments=state.assignments["pool"],
+        scores=state.get("scores") or "",
+    )
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        earlier = base.detail["keys"]["embeddings"]["pool"]
+        embeddings_before = base.keys.embeddings["pool"]
         if number > 1:
-            earlier = workspace.recorded(REFRESH, before)[-1].detail["keys"]["embeddings"]
-        plan = frozen_plan(workspace, base, ratio)
-        ids = kept_ids(ctx, book, plan)
-        table, rows = write_candidate(ctx, pool, ids, expected=int(plan.plan["take"].sum()))
+            record_before = workspace.recorded(REFRESH, before)[-1]
+            embeddings_before = RefreshSummary.of(record_before).keys.embeddings
+        ids = selected_ids(ctx, state)
+        table, rows = write_candidate(ctx, pool, ids, expected=int(state.plan.table["take"].sum()))
         pool.recheck()
-        counts = _counts(workspace, earlier, keys["embeddings"], sides["pool"])
-        counts |= _moves(workspace, candidate.table, table)
-        return rows, {
-            "counts": counts,
-            "version": pin.version,
-            "table_id": pin.table_id,
-            "schema": pool.schema.jsonValue(),
-            "before": before,
-            "number": number,
-            "keys": keys,
-            "table": table,
-        }
+        summary = RefreshSummary(
+            counts=RefreshCounts(
+                **_changes_of_pool(workspace, embeddings_before, keys.embeddings),
+                bad_rows=sum(state.quarantined["pool"].values()),
+                **_changes_of_selection(workspace, candidate.table, table),
+            ),
+            version=pin.version,
+            table_id=pin.table_id,
+            pool_schema=pool.schema.jsonValue(),
+            before=before,
+            number=number,
+            keys=keys,
+            table=table,
+        )
+        return rows, summary.plain()
 
     record = ctx.stage(REFRESH, key, "", make, rows=pool.count)
     problems: list[str] = []
     judged = None
     if settings.gime.on_refresh:
         judged = measure_refresh(ctx, base, pool, keys, key)
-        if judged.gate is not None and not judged.gate["passed"]:
-            problems.append("the gate fails: " + judged.gate["why"].replace("\n", " "))
+        if judged.gate is not None and not judged.gate.passed:
+            problems.append("the gate fails: " + judged.gate.why.replace("\n", " "))
         if judged.drifted and settings.publish.on_drift == "hold":
             problems.append("metrics drifted: " + ", ".join(judged.drifted))
     publication = audit_and_publish(
@@ -198,81 +202,43 @@ def _refresh(ctx: Context, base: Record, pool_now: InputSettings, pin: Pin) -> R
         gate=judged.gate if judged else None,
         drifted=judged.drifted if judged else (),
         publication=publication,
-        **record.detail["counts"],
+        **RefreshSummary.of(record).counts.plain(),
     )
 
 
-def _unchanged(base: Record, candidate: Candidate, publication: Publication) -> Refreshed:
+def _unchanged(base: RunSummary, candidate: Candidate, publication: Publication) -> Refreshed:
     rows = candidate.rows
     return Refreshed(
         base.run, 0, 0, 0, 0, rows, 0, 0, rows, did_work=False, publication=publication
     )
 
 
-def _open(ctx: Context, pool_now: InputSettings, pin: Pin) -> dict[str, Input]:
-    """Open the pool at its pin, and the held-out sets that its rows must not overlap."""
-    settings = ctx.settings
-    pool = open_input(ctx.spark, pool_now, settings.pool_columns(), "pool", pin)
-    open_inputs.check_pool_columns(ctx.spark, settings, pool)
-    resolved = (
-        open_inputs.pin_views(ctx.spark, ctx.workspace, settings) if settings.held_out else None
-    )
-    by_name = open_inputs.names(resolved) if resolved else {}
-    return {
-        "pool": pool,
-        **{
-            name: open_input(
-                ctx.spark, one, one.columns or settings.columns, name,
-                pin_input(ctx.spark, one, name),
-            )
-            for name, one in by_name.items()
-            if name.startswith("held-out")
-        },
-    }  # fmt: skip
-
-
-def _rows_by_frozen_models(
-    ctx: Context, base: Record, inputs: dict[str, Input]
-) -> tuple[dict[str, embed.Side], Codebook, Ratio | None]:
-    """Have the stages of a run make the rows of an input by the models that a run has fitted.
+def _set_frozen_models(ctx: RunContext, base: RunSummary, state: RunState) -> None:
+    """Put the models that a run has fitted into the state, and its plan: no stage makes others.
 
     Each stage stands on the rows that it made of the input's earlier version, so that only what
     changed is embedded, assigned and scored.
-    """
-    ws, keys = ctx.workspace, base.detail["keys"]
-    embedder = _frozen_embedder(ctx, base)
-    sides = embed.set_aside(ctx, embed.embed_sides(ctx, embedder, inputs))
-    centroids = fitted_state(ws, keys["fit"]).centroids
-    assignments = assign(ctx, sides, centroids, keys["fit"])
-    book = Codebook(
-        centroids,
-        keys["fit"],
-        {**keys["assignments"], **assignments},
-        pool_stats(ctx, assignments["pool"], len(centroids)),
-        keys["centroids"],
-    )
-    if clean.wanted(ctx):
-        sides, book = clean.clean(ctx, sides, book)
-    ratio = score_pool(ctx, sides["pool"], book, keys["ratio"]) if keys["ratio"] else None
-    return sides, book, ratio
-
-
-def _frozen_embedder(ctx: Context, base: Record) -> Embedder:
-    """Embedder of the run, with what it had fitted.
 
     Raises:
         InputError: This process would embed otherwise.
     """
-    embedder = embed.make_embedder(ctx)
-    if [embedder.name, embedder.revision] != base.detail["embedder"]:
+    embedder, keys = state.embedder, base.keys
+    if (embedder.name, embedder.revision) != base.embedder:
         raise InputError(
-            f"The run embedded with {base.detail['embedder']}, this process would embed with "
+            f"The run embedded with {list(base.embedder)}, this process would embed with "
             f"{[embedder.name, embedder.revision]}: set embed.name and embed.revision to the "
             "run's, or run again."
         )
-    if not embedder.needs_fit:
-        return embedder
-    return embedder.with_state(load_arrays(ctx.workspace, base.detail["keys"]["embed_fit"]))
+    if embedder.needs_fit:
+        embedder = embedder.with_state(load_arrays(ctx.workspace, keys.embed_fit))
+    set_fitted_embedder(state, FittedEmbedder(embedder, keys.embed_fit))
+    state.codebook = Codebook(fitted_state(ctx.workspace, keys.fit).centroids, keys.fit)
+    state.keys["codebook"] = keys.fit
+    if keys.ratio:
+        state.ratio_model = load_ratio(ctx.workspace, keys.ratio)
+        state.keys["ratio_model"] = keys.ratio
+    state.plan = load_plan(ctx.workspace, base.plan_key)
+    state.keys["plan"] = base.plan_key
 
 
 def check_schema(pool: Input, earlier: dict[str, Any]) -> None:
@@ -294,22 +260,22 @@ def check_schema(pool: Input, earlier: dict[str, Any]) -> None:
             ).about(location=pool.location, column=field.name)
 
 
-def _counts(ws: Workspace, earlier: str, now: str, side: embed.Side) -> dict[str, int]:
-    """Rows of the pool that are new, changed and gone since the refresh before, and unusable."""
+def _changes_of_pool(ws: Workspace, earlier: str, now: str) -> dict[str, int]:
+    """Rows of the pool that are new, changed and gone since the refresh before."""
     columns = ["id", "content_hash", "row_hash"]
     differing = changed_rows(
-        ws.read("embeddings", earlier).select(*columns), ws.read("embeddings", now).select(*columns)
+        ws.read("embeddings", earlier).select(*columns),
+        ws.read("embeddings", now).select(*columns),
     )
     added, changed, gone = count_changes(differing)
     return {
         "new_rows": added,
         "changed_rows": changed,
         "gone_rows": gone,
-        "bad_rows": sum(side.bad.values()),
     }
 
 
-def _moves(ws: Workspace, before: str, after: str) -> dict[str, int]:
+def _changes_of_selection(ws: Workspace, before: str, after: str) -> dict[str, int]:
     """Rows that were selected before and after, and how many came and went."""
     old, new = (ws.read_table(t).select(F.col("gio_id").alias("id")) for t in (before, after))
     added, _, dropped = count_changes(changed_rows(old, new))
@@ -317,11 +283,11 @@ def _moves(ws: Workspace, before: str, after: str) -> dict[str, int]:
             "after": int(new.count())}  # fmt: skip
 
 
-def _newest_run(workspace: Workspace, settings: RunSettings) -> Record:
+def newest_run(workspace: Workspace, settings: RunSettings) -> Record:
     """Return the newest finished run with the same settings, pinned versions aside."""
-    identity = open_inputs.identity(settings)
+    wanted_identity = identity(settings)
     for record in reversed([r for r in workspace.records() if r.stage == "run"]):
-        if record.detail["identity"] == identity:
+        if record.detail["identity"] == wanted_identity:
             return record
     raise InputError(
         f"No finished run of this configuration is in the workspace {workspace.location}. "

@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gio_spark.engine import ahead, describe, session
+from gio_spark.engine import describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
-from gio_spark.pipeline.constraints import enforce, gate_verdict, sensitivity_runs
-from gio_spark.pipeline.publishing import (
-    SELECT,
+from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_records import RunKeys, RunSummary
+from gio_spark.pipeline.run_state import RunState
+from gio_spark.pipeline.stage_runner import PlannedStage, planned_stages, run_stages
+from gio_spark.pipeline.stages.input_snapshots import as_location
+from gio_spark.pipeline.stages.open_inputs import (
+    identity,
+    open_context,
+    opened_run,
+    pin_inputs,
+)
+from gio_spark.pipeline.stages.plan import load_plan
+from gio_spark.pipeline.stages.publish_selection import (
     Publication,
     audit_and_publish,
     selection_of_run,
 )
-from gio_spark.pipeline.stage_runner import Context
-from gio_spark.pipeline.stages import (
-    clean,
-    cluster,
-    density_ratio,
-    embed,
-    measure,
-    open_inputs,
-    plan,
-)
-from gio_spark.pipeline.stages.report_inputs import Seen, look, look_before, report_data
+from gio_spark.pipeline.stages.run_graph import PARTS, run_graph
+from gio_spark.pipeline.stages.select_rows import SELECT
 from gio_spark.settings.load import build
-from gio_spark.settings.run import RunSettings, parse_budget
+from gio_spark.settings.run import RunSettings
 from gio_spark.tables import STAGE_TABLES, Record, Workspace, try_to_prune
-from gio_spark.tables.local_files import local_folder, report_folder
-from gio_spark.tracking import TrackedInput, tracker
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from gio_spark.embed import Embedder
-
-log = logging.getLogger(__name__)
-
-# Stages in order; `until` names one of them.
-STAGES = ("embed", "quantize", "select", "explode", "metrics", "report")
+# Parts in order; `until` names one of them.
+STAGES = tuple(PARTS)
 
 
 @dataclass(frozen=True)
@@ -107,16 +100,13 @@ def curate(
     tables = Workspace(spark, str(workspace))
     data = {
         **settings,
-        "pool": open_inputs.as_location(spark, tables, pool, "pool"),
-        "target": open_inputs.as_location(spark, tables, target, "target"),
-        **(
-            {"held_out": open_inputs.as_location(spark, tables, settings["held_out"], "held-out")}
-            if "held_out" in settings
-            else {}
-        ),
+        "pool": as_location(spark, tables, pool, "pool"),
+        "target": as_location(spark, tables, target, "target"),
         "budget": budget,
         "workspace": str(workspace),
     }
+    if "held_out" in settings:
+        data["held_out"] = as_location(spark, tables, settings["held_out"], "held-out")
     return run(build(data, where="the call of curate"), spark=spark)
 
 
@@ -127,261 +117,171 @@ def run(
     progress: Progress | None = None,
     until: str | None = None,
 ) -> Curation:
-    """Run all stages, or those up to `until`, and return what came of it.
+    """Run all stages, or those up to the end of a part, and return what came of it.
 
     The run is named by its settings and pinned inputs: the same again finds everything complete.
+
+    Args:
+        settings: Of the run.
+        spark: Session; none: as `engine` says.
+        progress: Where people see what is going on.
+        until: Part of the run to stop after: embed, quantize, select, explode, metrics or report.
 
     Raises:
         GioSparkError: With one clear message.
     """
-    if until is not None and until not in (*STAGES, sensitivity_runs.STAGE):
+    goal = PARTS["report"] if until is None else PARTS.get(until)
+    if goal is None:
         raise ConfigError(f"Unknown stage {until!r}: use one of {', '.join(STAGES)}.")
-    spark = spark or session(settings.engine)
-    started = datetime.now(timezone.utc)
-    progress = progress or Progress()
-    progress.say(describe(spark).line())
-    workspace = Workspace(spark, settings.workspace)
-    watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
-    watch.check()
-    resolved = open_inputs.pin_views(spark, workspace, settings)
-    pins = open_inputs.pin_all(spark, resolved)
-    draft = Context(spark, settings, workspace, "", progress, watch)
-    embedder = embed.make_embedder(draft)
-    run_id = open_inputs.run_id(settings, pins, json.dumps(embed.embedder_name(embedder)))
-    finished = workspace.complete("run", run_id)
-    if finished is not None and until != sensitivity_runs.STAGE and _still_there(workspace, run_id):
-        progress.say(f"{run_id}: nothing to do, all stages are complete.")
-        curation = _load(workspace, finished, did_work=False)
-        publication = _publish(workspace, settings, finished, progress)
-        return replace(curation, publication=publication)
-    ctx = Context(spark, settings, workspace, run_id, progress, watch, gather=True)
-    inputs = open_inputs.open_all(spark, resolved, pins)
-    watch.start(
-        settings.tracking.run_name or run_id,
-        {"gio.run": run_id, "gio.engine": describe(spark).line()},
-    )
-    status = "FAILED"
-    try:
-        try:
-            curation = _stages(ctx, inputs, embedder, started, until)
-        finally:
-            workspace.flush()
-        status = "FINISHED"
-    finally:
-        outcome = watch.end(status)
-        if outcome.problem:
-            progress.say(f"tracking: {outcome.problem}")
-    progress.summary()
+    ctx = open_context(settings, spark=spark, progress=progress)
+    pinned = pin_inputs(ctx)
+    ctx.run = pinned.run_id
+    finished = _finished(ctx)
+    if finished is not None:
+        ctx.progress.say(f"{ctx.run}: nothing to do, all stages are complete.")
+        return _curation(ctx, finished, _publish(ctx, finished), did_work=False)
+    with opened_run(ctx, pinned, {"gio.engine": describe(ctx.spark).line()}) as state:
+        run_stages(ctx, run_graph(settings), state, [goal])
+        curation = _record_run(ctx, state) if goal == PARTS["report"] else _partial(ctx, state)
+    ctx.progress.summary()
     return curation
 
 
-def _stages(
-    ctx: Context, inputs: dict[str, Any], embedder: Any, started: datetime, until: str | None
-) -> Curation:
-    ctx.tracker.params(ctx.settings.model_dump(mode="json"))
-    ctx.tracker.inputs(
-        TrackedInput(
-            name=name,
-            location=one.location,
-            format=one.format,
-            version=one.version,
-            context=name.rstrip("-0123456789"),
-        )
-        for name, one in inputs.items()
-    )
-    fitted, fit_key = embed.fit_embedder(ctx, embedder, inputs["pool"])
-    by_ratio = ctx.settings.explode.within_cluster == "density_ratio"
-    rates = by_ratio or parse_budget(ctx.settings.budget)[0] == "auto"
-    cleans, learns = clean.wanted(ctx), until == sensitivity_runs.STAGE
-    at_once = rates and not (cleans or learns or until in ("embed", "quantize"))
-    begun = None
-    if at_once and density_ratio.content_kind(ctx) == "text":
-        begun = density_ratio.begin(ctx, embed.to_embed(ctx, fitted, inputs))
-    embedded = embed.embed_sides(ctx, fitted, inputs)
-    lengths = ahead(ctx.spark, lambda: embed.lengths_of(ctx, fitted, embedded))
-    sides = embed.set_aside(ctx, embedded)
-    dimension = embed.one_dimension(lengths())
-    if until == "embed":
-        return _partial(ctx)
-    if at_once and begun is None:
-        begun = density_ratio.begin(ctx, sides)
-    book = cluster.quantise(ctx, sides, dimension)
-    if until == "quantize":
-        return _partial(ctx)
-    if cleans:
-        sides, book = clean.clean(ctx, sides, book)
-    if learns:
-        learnt = sensitivity_runs.learn(ctx, sides, book)
-        partial = _partial(ctx)
-        partial.summary[sensitivity_runs.STAGE] = learnt.key
-        return partial
-    masses = ahead(ctx.spark, lambda: plan.masses(ctx, sides, book))
-    rated = (
-        density_ratio.score(ctx, sides, book, begun or density_ratio.begin(ctx, sides))
-        if rates
-        else None
-    )
-    steering = enforce.in_force(ctx, sides, book)
-    reports = until in (None, "report")
-    before = look_before(ctx, sides) if reports else None
-    chosen = plan.plan(ctx, sides, book, rated, steering, masses)
-    if until == "select":
-        return _partial(ctx, chosen)
-    selected, rows = plan.select_rows(ctx, sides, book, chosen)
-    if until == "explode":
-        return _partial(ctx, chosen, selected)
-    seen = look(ctx, sides, book, chosen, selected, rows, before) if before else None
-    metrics = measure.measure(ctx, sides, book, selected, rows)
-    if seen is None:
-        return _partial(ctx, chosen, selected)
-    return _finish(
-        ctx, sides, book, chosen, selected, rows, metrics, seen, started, embedder, fit_key
-    )
+def plan_run(
+    settings: RunSettings, *, spark: SparkSession | None = None, progress: Progress | None = None
+) -> list[PlannedStage]:
+    """Stages that a run would go through, and which of them are complete; nothing is run."""
+    ctx = open_context(settings, spark=spark, progress=progress, tracked=False)
+    pinned = pin_inputs(ctx)
+    ctx.run = pinned.run_id
+    return planned_stages(ctx, run_graph(settings), pinned.open(), [PARTS["report"]])
 
 
-def _finish(
-    ctx: Context,
-    sides: dict[str, embed.Side],
-    book: cluster.Codebook,
-    chosen: plan.Chosen,
-    selected: DataFrame,
-    rows: int,
-    metrics: pd.DataFrame,
-    seen: Seen,
-    started: datetime,
-    embedder: Embedder,
-    fit_key: str,
-) -> Curation:
-    """Render the report, record the run, prune row tables that no recent run uses."""
-    from gio_spark.report.render import render
+def _finished(ctx: RunContext) -> Record | None:
+    """Record of this very run, where it is finished and its selection still there."""
+    finished = ctx.workspace.complete("run", ctx.run)
+    still_there = finished is not None and ctx.workspace.complete(SELECT, ctx.run) is not None
+    return finished if still_there else None
 
-    began = datetime.now(timezone.utc)
-    verdict = gate_verdict.verdict_of(chosen.facts.get("gate"), metrics)
-    gate_verdict.tell(ctx, verdict)
-    judged = gate_verdict.as_facts(verdict)
-    with ctx.progress.stage("report") as shown:
-        data = report_data(
-            ctx, sides, book, chosen, seen, rows, metrics, started, embedder.revision
-        )
-        if judged is not None:
-            data = replace(data, verdict=judged["why"], gate=gate_verdict.checks_table(judged))
-        folder = report_folder(ctx.workspace, ctx.run)
-        page = render(data, folder)
-        shown.done(str(page))
-    facts = chosen.facts
-    summary = {
-        "run": ctx.run,
-        "name": ctx.settings.published_name(),
-        "engine": describe(ctx.spark).line(),
-        "embedder": [embedder.name, embedder.revision],
-        "sides": {n: s.usable for n, s in sides.items()},
-        "pool_rows": sides["pool"].usable,
-        "target_rows": sum(s.usable for s in embed.targets_of(sides)),
-        "selected_rows": rows,
-        "clusters": len(book.centroids),
-        "budget": str(ctx.settings.budget),
-        "spent": facts["spent"],
-        "unit": facts["unit"],
-        "objective": facts["objective"],
-        "within_cluster": ctx.settings.explode.within_cluster,
-        "divergences": facts["divergences"],
-        "lost_mass": facts["lost_mass"],
-        "certificate": facts["certificate"],
-        "binding": facts["binding"],
-        "auto": facts["auto"],
-        "gate": judged,
-        "quarantine": {n: s.bad for n, s in sides.items()},
-        "versions": {n: s.source.version for n, s in sides.items()},
-        "table_id": sides["pool"].source.table_id,
-        "schema": sides["pool"].source.schema.jsonValue(),
-        "inputs": {n: s.source.location for n, s in sides.items()},
-        "cautions": [[c.name, c.text, c.action] for c in ctx.cautions],
-        "stages": [[s.name, round(s.seconds, 2), s.rows, s.skipped] for s in ctx.stages],
-        "report": str(page),
-        "plan_key": chosen.key,
-        "keys": {
-            "embeddings": {n: s.key for n, s in sides.items()},
-            "embed_fit": fit_key,
-            "fit": book.key,
-            "centroids": book.published,
-            "assignments": book.assignments,
-            "scores": chosen.ratio.key if chosen.ratio else "",
-            "ratio": chosen.ratio.model_key if chosen.ratio else "",
-        },
-        "settings": ctx.settings.model_dump(mode="json"),
-        "identity": open_inputs.identity(ctx.settings),
-        "started": started.isoformat(),
-        "seconds": (datetime.now(timezone.utc) - started).total_seconds(),
-    }
-    _track(ctx, summary, chosen, page)
+
+def _record_run(ctx: RunContext, state: RunState) -> Curation:
+    """Record a finished run, publish its selection, and prune tables that no recent run uses."""
+    summary = _summary(ctx, state)
+    _track(ctx, state, summary)
     record = ctx.workspace.record(
         run=ctx.run,
         stage="run",
         fingerprint=ctx.run,
         table="",
-        rows=rows,
-        seconds=(datetime.now(timezone.utc) - began).total_seconds(),
-        detail=summary,
+        rows=summary.selected_rows,
+        seconds=summary.seconds,
+        detail=summary.plain(),
     )
-    curation = _load(ctx.workspace, record, did_work=any(not s.skipped for s in ctx.stages))
-    publication = _publish(ctx.workspace, ctx.settings, record, ctx.progress)
+    publication = _publish(ctx, record)
     number = publication.number
     ctx.tracker.tags({"gio.published": f"{publication.name} {number}" if number else "no"})
     problem = try_to_prune(ctx.workspace, ctx.settings.retention)
     if problem:
         ctx.progress.say(f"retention: {problem}")
-    return replace(curation, publication=publication)
+    return _curation(ctx, record, publication, did_work=ctx.did_work)
 
 
-def _publish(
-    workspace: Workspace, settings: RunSettings, record: Record, progress: Progress
-) -> Publication:
+def _summary(ctx: RunContext, state: RunState) -> RunSummary:
+    """What a run records of itself."""
+    facts, pool, embedder = state.plan.facts, state.inputs["pool"], state.embedder
+    usable = {one.name: one.usable for one in state.datasets}
+    return RunSummary(
+        run=ctx.run,
+        name=ctx.settings.published_name(),
+        engine=describe(ctx.spark).line(),
+        embedder=(embedder.name, embedder.revision),
+        sides={**usable, "pool": state.pool_rows},
+        pool_rows=state.pool_rows,
+        target_rows=state.datasets.target_rows,
+        selected_rows=state.selection.count,
+        clusters=len(state.codebook.centroids),
+        budget=str(ctx.settings.budget),
+        spent=facts.spent,
+        unit=facts.unit,
+        objective=facts.objective,
+        within_cluster=ctx.settings.explode.within_cluster,
+        divergences=facts.divergences,
+        lost_mass=facts.lost_mass,
+        certificate=facts.certificate,
+        binding=facts.binding,
+        auto=facts.auto,
+        gate=state.verdict,
+        quarantine=state.quarantined,
+        versions={name: one.version for name, one in state.inputs.items()},
+        table_id=pool.table_id,
+        pool_schema=pool.schema.jsonValue(),
+        inputs={name: one.location for name, one in state.inputs.items()},
+        cautions=tuple((c.name, c.text, c.action) for c in ctx.cautions),
+        stages=ctx.stage_lines(),
+        report=str(state.report),
+        plan_key=state.plan.key,
+        keys=RunKeys(
+            embeddings={one.name: one.key for one in state.datasets},
+            embed_fit=state.fitted_embedder.key,
+            fit=state.codebook.key,
+            centroids=state.centroids,
+            assignments=state.assignments,
+            scores=state.get("scores") or "",
+            ratio=state.ratio_model.key if state.has("ratio_model") else "",
+        ),
+        settings=ctx.settings.model_dump(mode="json"),
+        identity=identity(ctx.settings),
+        started=ctx.started.isoformat(),
+        seconds=(datetime.now(timezone.utc) - ctx.started).total_seconds(),
+    )
+
+
+def _publish(ctx: RunContext, record: Record) -> Publication:
     """Audit the selection of a finished run and publish it, or find that this was done."""
-    candidate = selection_of_run(workspace, record.run)
-    verdict = record.detail["gate"]
+    candidate = selection_of_run(ctx.workspace, record.run)
+    verdict = RunSummary.of(record).gate
     problems = []
-    if verdict is not None and not verdict["passed"]:
-        problems.append("the gate fails: " + verdict["why"].replace("\n", " "))
-    return audit_and_publish(workspace, settings, candidate, problems, progress.say)
+    if verdict is not None and not verdict.passed:
+        problems.append("the gate fails: " + verdict.why.replace("\n", " "))
+    return audit_and_publish(ctx.workspace, ctx.settings, candidate, problems, ctx.progress.say)
 
 
-def _track(ctx: Context, summary: dict[str, Any], chosen: plan.Chosen, page: Path) -> None:
+def _track(ctx: RunContext, state: RunState, summary: RunSummary) -> None:
     numbers = {
-        "selected_rows": summary["selected_rows"],
-        "pool_rows": summary["pool_rows"],
-        "clusters": summary["clusters"],
-        "lost_mass": summary["lost_mass"],
-        **{f"divergence_{k}": v for k, v in summary["divergences"].items()},
+        "selected_rows": summary.selected_rows,
+        "pool_rows": summary.pool_rows,
+        "clusters": summary.clusters,
+        "lost_mass": summary.lost_mass,
+        **{f"divergence_{k}": v for k, v in summary.divergences.items()},
     }
-    if chosen.ratio is not None:
-        numbers["ratio_auc"] = chosen.ratio.facts["auc"]
+    if state.has("ratio_model"):
+        numbers["ratio_auc"] = state.ratio_model.facts.auc
     ctx.tracker.metrics({k: float(v) for k, v in numbers.items()})
-    order = chosen.plan[chosen.plan["order"] >= 0].sort_values("order")
+    table = state.plan.table
+    order = table[table["order"] >= 0].sort_values("order")
     ctx.tracker.path(
         "divergence", order["divergence_after"].tolist(), [int(n) for n in order["take"].cumsum()]
     )
-    plan = page.parent / "plan.csv"
-    chosen.plan.to_csv(plan, index=False)
-    ctx.tracker.artifact(page.parent, "report")
+    table.to_csv(state.report.parent / "plan.csv", index=False)
+    ctx.tracker.artifact(state.report.parent, "report")
 
 
-def _still_there(workspace: Workspace, run_id: str) -> bool:
-    return workspace.complete(SELECT, run_id) is not None
-
-
-def _load(workspace: Workspace, record: Record, *, did_work: bool) -> Curation:
-    summary = record.detail
-    page = Path(summary["report"])
+def _curation(
+    ctx: RunContext, record: Record, publication: Publication, *, did_work: bool
+) -> Curation:
+    """Outcome of a finished run."""
+    workspace, summary = ctx.workspace, RunSummary.of(record)
     selected = selection_of_run(workspace, record.run).table
-    plan = workspace.read_arrow("plan", summary["plan_key"], 1 << 20, "clusters of the plan")
+    page = Path(summary.report)
     return Curation(
         selected=workspace.read_table(selected),
-        plan=plan.to_pandas().sort_values("cluster", ignore_index=True),
-        summary=summary,
+        plan=load_plan(workspace, summary.plan_key).table,
+        summary=record.detail,
         report=page if page.exists() else None,
         run_id=record.run,
         tables={**_places(workspace), "selected": workspace.place(selected)},
         did_work=did_work,
+        publication=publication,
     )
 
 
@@ -389,24 +289,20 @@ def _places(workspace: Workspace) -> dict[str, str]:
     return {t: workspace.place(t) for t in STAGE_TABLES if workspace.exists(t)}
 
 
-def _partial(
-    ctx: Context, chosen: plan.Chosen | None = None, selected: DataFrame | None = None
-) -> Curation:
-    """Return what a run that stops early has so far; `selected` has no rows before explode."""
-    empty = pd.DataFrame()
+def _partial(ctx: RunContext, state: RunState) -> Curation:
+    """Outcome of a run that stopped early; `selected` has no rows before explode."""
     places = _places(ctx.workspace)
-    if selected is not None:
-        table = selection_of_run(ctx.workspace, ctx.run).table
-        places["selected"] = ctx.workspace.place(table)
+    if state.has("selection"):
+        places["selected"] = ctx.workspace.place(state.selection.table)
+        selected = state.selection.rows
+    else:
+        selected = ctx.spark.createDataFrame([], "gio_id string")
     return Curation(
-        selected=ctx.spark.createDataFrame([], "gio_id string") if selected is None else selected,
-        plan=chosen.plan if chosen else empty,
-        summary={
-            "run": ctx.run,
-            "stages": [[s.name, s.seconds, s.rows, s.skipped] for s in ctx.stages],
-        },
+        selected=selected,
+        plan=state.plan.table if state.has("plan") else pd.DataFrame(),
+        summary={"run": ctx.run, "stages": [list(line) for line in ctx.stage_lines()]},
         report=None,
         run_id=ctx.run,
         tables=places,
-        did_work=any(not s.skipped for s in ctx.stages),
+        did_work=ctx.did_work,
     )

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark import gime
+from gio_spark.engine import bounded, hash_share
 from gio_spark.errors import InputError
-from gio_spark.pipeline.stages.kmeans_checkpoints import fitted_state
-from gio_spark.pipeline.stages.open_inputs import check_profiles, names
+from gio_spark.pipeline.kmeans_checkpoints import fitted_state
 from gio_spark.tables import Input, Workspace, quoted_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from gio_spark.pipeline.stage_runner import Context
-    from gio_spark.pipeline.stages.cluster import Codebook
-    from gio_spark.pipeline.stages.embed import Side
+    from gio_spark.pipeline.run_context import RunContext
+    from gio_spark.pipeline.run_records import RefreshKeys, RunSummary
+    from gio_spark.pipeline.run_state import RunState
     from gio_spark.settings.run import RunSettings
-    from gio_spark.tables import Record
+
+MAX_FIGURES = 200_000
 
 
 @dataclass(frozen=True)
-class Ground:
+class RunRows:
     """Stage tables of one run, by side.
 
     Attributes:
@@ -50,43 +52,39 @@ class Ground:
     source: str | None = None
 
     @classmethod
-    def of(cls, ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Ground:
-        """Return that of a run under way."""
+    def of_state(cls, ctx: RunContext, state: RunState) -> RunRows:
+        """Rows of a run under way."""
         return cls(
             ctx.workspace,
             ctx.settings,
-            {n: s.key for n, s in sides.items()},
-            dict(book.assignments),
-            book.key,
-            {n: s.source for n, s in sides.items()},
+            {one.name: one.key for one in state.datasets},
+            dict(state.assignments),
+            state.codebook.key,
+            dict(state.inputs),
         )
 
     @classmethod
-    def of_record(
+    def of_summary(
         cls,
         workspace: Workspace,
         settings: RunSettings,
-        record: Record,
-        pool: Mapping[str, str] | None = None,
-    ) -> Ground:
-        """Return that of a finished run.
+        summary: RunSummary,
+        refreshed: RefreshKeys | None = None,
+    ) -> RunRows:
+        """Rows of a finished run.
 
         Args:
             workspace: Its tables.
             settings: Of the run.
-            record: Of the run.
-            pool: Keys (embeddings, assignments) of its pool after a refresh.
+            summary: Of the run.
+            refreshed: Keys of its pool's rows after a refresh.
         """
-        check_profiles(settings.gime, settings.pool_columns().source)
-        keys = record.detail["keys"]
-        newer = pool or {}
-        return cls(
-            workspace,
-            settings,
-            {**keys["embeddings"], **({"pool": newer["embeddings"]} if pool else {})},
-            {**keys["assignments"], **({"pool": newer["assignments"]} if pool else {})},
-            keys["fit"],
-        )
+        gime.check_profiles(settings.gime, settings.pool_columns().source)
+        keys = summary.keys
+        embeddings, assignments = dict(keys.embeddings), dict(keys.assignments)
+        if refreshed is not None:
+            embeddings["pool"], assignments["pool"] = refreshed.embeddings, refreshed.assignments
+        return cls(workspace, settings, embeddings, assignments, keys.fit)
 
     @cached_property
     def centroids(self) -> NDArray[np.float32]:
@@ -114,7 +112,7 @@ class Ground:
         roles = {r for n in names for r in gime.get_profile(n).roles}
         return bool(used.columns) or any(role.endswith("*") for role in roles)
 
-    def parts(self) -> list[Ground]:
+    def parts(self) -> list[RunRows]:
         """Return this and, for each source that has a profile of its own, its rows alone."""
         return [self, *(replace(self, source=name) for name in self.settings.gime.profiles)]
 
@@ -145,7 +143,7 @@ class Ground:
 
     def _tells_sources(self, side: str) -> bool:
         """Say whether a side has a column of sources; one without is that of every source."""
-        inputs = names(self.settings)
+        inputs = self.settings.datasets()
         return (inputs[side].columns or self.settings.columns).source is not None
 
     def target_states(
@@ -203,7 +201,73 @@ class Ground:
             settings=self.settings.gime,
         )
 
-    def with_inputs(self, inputs: Mapping[str, Input]) -> Ground:
+    def count_selected(self, ids: DataFrame) -> tuple[int, int]:
+        """How many of these rows have one of the ids, and how many there are.
+
+        Raises:
+            InputError: The pool has no row of the source.
+        """
+        pool = self.rows("pool").select("id")
+        pool_rows = int(pool.count())
+        if pool_rows == 0 and self.source is not None:
+            raise InputError(
+                f"gime.profiles names the source {self.source!r}, but the pool has no row of it."
+            )
+        return int(pool.join(ids, "id", "left_semi").count()), pool_rows
+
+    def selected_and_random(
+        self, pool: DataFrame, ids: DataFrame, rows: int, pool_rows: int
+    ) -> dict[str, DataFrame]:
+        """The selected rows of a pool, and a random draw of about as many.
+
+        Random rows are a share by hash: their exact number would take another pass over the pool
+        (which hash is the n-th smallest is known only once n is), to remove a difference of one
+        square root of n, no more than between two random draws.
+        """
+        share = rows / max(1, pool_rows)
+        return {
+            "selected": pool.join(ids, "id", "left_semi"),
+            "random": pool.where(hash_share("id", share, f"metrics-random-{self.settings.seed}")),
+        }
+
+    def measure(
+        self,
+        frames: Mapping[str, DataFrame],
+        *,
+        constants: gime.Constants,
+        target: Mapping[str, gime.State] | None,
+        by: bool = True,
+    ) -> pa.Table:
+        """Metrics of named frames of the same columns.
+
+        Args:
+            frames: Group -> rows.
+            constants: Frozen for rows of this kind.
+            target: The target's states under them.
+            by: Whether each group is also cut by the further columns of the settings.
+        """
+        parts = [
+            df.select(*[F.col(quoted_column(c)) for c in df.columns], F.lit(name).alias("group"))
+            for name, df in frames.items()
+        ]
+        every = reduce(lambda one, other: one.unionByName(other), parts)
+        settings = self.settings.gime
+        tables = []
+        for groups in [["group"], *([["group", *settings.by]] if by and settings.by else [])]:
+            values = gime.metrics(
+                every, self.profile, by=groups, target=target, settings=settings,
+                constants=constants,
+            )  # fmt: skip
+            tables.append(bounded(values, MAX_FIGURES, "metrics (use a coarser grouping)"))
+        return self.under_names(pa.concat_tables(tables))
+
+    def under_names(self, values: pa.Table) -> pa.Table:
+        """Metric values with the metrics called `source/metric` where they are of a source."""
+        at = values.schema.get_field_index("metric")
+        names = [self.named(m) for m in values.column("metric").to_pylist()]
+        return values.set_column(at, values.schema.field(at), pa.array(names, pa.string()))
+
+    def with_inputs(self, inputs: Mapping[str, Input]) -> RunRows:
         """Return the same with opened inputs."""
         return replace(self, inputs=dict(inputs))
 

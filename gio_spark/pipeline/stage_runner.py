@@ -1,206 +1,247 @@
-"""What all stages of one run share: session, settings, tables, records, progress."""
+"""Run a graph of stages: their order, fingerprints, what is skipped, what goes on side by side.
+
+A stage says which names of a `RunState` it reads and which it sets. All else follows from that:
+
+- the fingerprint: a hash of the stage's name, its settings and the fingerprints of its inputs;
+- the order, and which stages a goal needs: `--until`, a refresh with the models of a run and an
+  evaluation are other goals, or begin with more;
+- which stages are complete before anything is run: the dry run;
+- which queries may begin early: those whose inputs are there, while other stages write.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from gio_spark.engine import ahead
-from gio_spark.engine.progress import Progress
-from gio_spark.engine.progress import Stage as StageProgress
-from gio_spark.report.data import Caution, StageSummary
-from gio_spark.tables import Chunk, Record, StageClaims, Workspace, write_chunks
-from gio_spark.tracking import TrackedStage, Tracker
+from gio_spark.engine import queries_side_by_side, run_in_background, run_when_asked
+from gio_spark.pipeline.run_context import MakeRows, RunContext, fingerprint
+from gio_spark.pipeline.run_state import RunState
+from gio_spark.tables import Chunk, Record, chunks_for
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
+    from gio_spark.engine.progress import Stage as StageProgress
     from gio_spark.settings.run import RunSettings
 
-# Raised when what a stage writes changes meaning, so that old rows are not taken for new ones.
-FORMAT = 1
 
-T = TypeVar("T")
-
-
-def fingerprint(stage: str, *parts: Any) -> str:
-    """Hash a stage's name, format, settings and inputs to 32 hex characters."""
-    text = json.dumps([FORMAT, stage, *parts], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-@dataclass
-class Context:
-    """One run under way.
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
 
     Attributes:
-        spark: Session.
-        settings: Of the run.
-        workspace: Its tables.
-        run: Id of the run, made from settings and pinned inputs.
-        progress: Where people see what is going on.
-        tracker: Where the run is recorded.
-        stages: What has been done so far.
-        cautions: What the user must be told.
-        gather: Whether records of short stages are written together; the run then flushes them.
+        name: What people, records and tracked runs call it.
+        run: Does the work and sets the outputs. Not given for a query.
+        query: Gives the one output and writes nothing, so that it may go on beside other stages
+            (where an engine can do that) and is not made where no stage asks for it.
+        inputs: Names of the state that it reads; their fingerprints are part of its own.
+        reads: Further names that it reads, which its inputs decide already.
+        outputs: Names of the state that it sets.
+        settings: Paths of the settings that decide what it gives; `*` is each entry of a list.
+        key_of_run: Its key is the run's id: it writes what belongs to this run alone.
+        keyed_by_content: It sets the fingerprint of its output itself.
     """
 
-    spark: SparkSession
-    settings: RunSettings
-    workspace: Workspace
-    run: str
-    progress: Progress
-    tracker: Tracker
-    stages: list[StageSummary] = field(default_factory=list)
-    cautions: list[Caution] = field(default_factory=list)
-    gather: bool = False
+    name: str
+    run: Callable[[Step, RunState], None] | None = None
+    query: Callable[[RunContext, RunState], Any] | None = None
+    inputs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    key_of_run: bool = False
+    keyed_by_content: bool = False
 
-    def stage(
+    def key(self, ctx: RunContext, keys: Mapping[str, str]) -> str | None:
+        """Fingerprint of what it gives; None where that of an input is not known yet."""
+        if any(name not in keys for name in self.inputs):
+            return None
+        if self.key_of_run:
+            return ctx.run
+        values = {path: setting(ctx.settings, path) for path in self.settings}
+        return fingerprint(self.name, values, {name: keys[name] for name in self.inputs})
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage under way: its run, its key, and how it writes and records what it makes."""
+
+    ctx: RunContext
+    stage: Stage
+    key: str
+    keys: Mapping[str, str]
+
+    def record(
         self,
-        name: str,
-        key: str,
-        table: str,
-        make: Callable[[StageProgress], tuple[int, dict[str, Any]]],
+        make: MakeRows,
         *,
+        table: str = "",
         rows: int | None = None,
         fitted_on: int | None = None,
         claim: bool = False,
     ) -> Record:
-        """Run a stage, unless a complete record of the same fingerprint is there.
-
-        Args:
-            name: Stage.
-            key: Its fingerprint.
-            table: Stage table that it writes, or "" if it writes none.
-            make: Does the work; gives the rows written and details for the record, of which `table`
-                names the table where it is made by the stage itself.
-            rows: Rows it goes over, for progress.
-            fitted_on: Rows that a model is fitted on, shown instead of the arrays written.
-            claim: Whether the stage is long enough to claim it, so that a second run that needs
-                the same waits for it.
-        """
-        record = self.workspace.complete(name, key)
-        skipped = record is not None
-        with self.progress.stage(name, rows, spark=self.spark) as shown:
-            if record is None and claim:
-                with self._claims.hold(
-                    key, run=self.run, stage=name, finished=lambda: self._finished(name, key)
-                ) as by_another:
-                    record, skipped = by_another, by_another is not None
-                    if record is None:
-                        record = self._make(name, key, table, make, shown)
-            elif record is None:
-                record = self._make(name, key, table, make, shown)
-            if skipped:
-                self.workspace.record_reuse(record, self.run)
-                shown.skip("already complete")
-            else:
-                shown.done(rows=record.rows if fitted_on is None else fitted_on)
-        summary = StageSummary(
-            name=name,
-            seconds=0.0 if skipped else record.seconds,
-            rows=record.rows if fitted_on is None else fitted_on,
-            skipped=skipped,
-            note="" if skipped else shown.note,
-        )
-        self.stages.append(summary)
-        self.tracker.stage(
-            TrackedStage(
-                name=name, seconds=summary.seconds, rows=summary.rows, skipped=summary.skipped
-            )
-        )
-        return record
-
-    @property
-    def _claims(self) -> StageClaims:
-        return StageClaims(self.workspace, self.settings.concurrency, self.progress.say)
-
-    def _finished(self, name: str, key: str) -> Record | None:
-        """Look whether another run has completed a stage in the meantime."""
-        self.workspace.reload()
-        return self.workspace.complete(name, key)
-
-    def _make(
-        self,
-        name: str,
-        key: str,
-        table: str,
-        make: Callable[[StageProgress], tuple[int, dict[str, Any]]],
-        shown: StageProgress,
-    ) -> Record:
-        """Do the work of a stage and record it."""
-        began = time.monotonic()
-        try:
-            written, detail = make(shown)
-        except BaseException:
-            # No record of another stage may name what this one has left.
-            self.workspace.abandon()
-            raise
-        return self.workspace.record(
-            run=self.run,
-            stage=name,
-            fingerprint=key,
-            table=str(detail.pop("table", table)),
-            rows=written,
-            seconds=time.monotonic() - began,
-            detail=detail,
-            later=self.gather,
+        """Do the work unless it is recorded as complete; see `RunContext.stage`."""
+        return self.ctx.stage(
+            self.stage.name, self.key, table, make, rows=rows, fitted_on=fitted_on, claim=claim
         )
 
-    def ahead(self, stage: str, key: str, work: Callable[[], T]) -> Callable[[], T]:
-        """Begin what a stage will need beside what is done before it; see `engine.ahead`.
+    def key_with(self, name: str, key: str) -> str:
+        """Key of the same stage on another input of that name."""
+        return self.stage.key(self.ctx, {**self.keys, name: key}) or ""
 
-        Where a record says that the stage is complete, the work waits until it is asked for.
-        """
-        return work if self.recorded(stage, key) else ahead(self.spark, work)
-
-    def recorded(self, stage: str, key: str) -> bool:
-        """Tell whether a record says that a stage is complete; its rows are not looked at."""
-        return bool(self.workspace.recorded(stage, key))
-
-    def write_small(self, table: str, rows: pa.Table, *, key: str, stage: str) -> int:
+    def write_small(self, table: str, rows: pa.Table) -> int:
         """Write a small table from the driver; gives its rows. See `Workspace.write_arrow`."""
-        return self.workspace.write_arrow(table, rows, fingerprint=key, run=self.run, stage=stage)
+        return self.ctx.write_small(table, rows, key=self.key, stage=self.stage.name)
+
+    def write_rows(self, table: str, rows: DataFrame, *, expected: int | None = None) -> int:
+        """Write rows of a stage table; gives their number. See `Workspace.write`."""
+        return self.ctx.workspace.write(
+            table, rows, fingerprint=self.key, run=self.ctx.run, stage=self.stage.name,
+            expected=expected,
+        )  # fmt: skip
 
     def write_chunks(
         self,
-        shown: StageProgress,
+        progress: StageProgress,
         table: str,
         make: Callable[[Chunk], DataFrame],
         *,
-        count: int,
-        key: str,
-        stage: str,
-        expected: int | None = None,
+        expected: int,
     ) -> int:
-        """Write a stage's rows, in chunks where they are many; gives their number.
+        """Write rows in chunks where they are many; gives their number.
 
-        A stage that was killed goes on with its first chunk that is not complete; see
-        `tables.write_chunks` for the arguments.
+        A stage that was killed goes on with its first chunk that is not complete. The number of
+        chunks is no part of the key: the rows are the same.
         """
-
-        def tell(chunk: Chunk, there: int) -> None:
-            shown.reached(there)
-            shown.say(f"chunk {chunk.number} of {chunk.of}")
-
-        return write_chunks(
-            self.workspace,
+        return self.ctx.write_chunks(
+            progress,
             table,
             make,
-            count=count,
-            fingerprint=key,
-            run=self.run,
-            stage=stage,
+            count=chunks_for(expected, self.ctx.settings.chunk_rows),
+            key=self.key,
+            stage=self.stage.name,
             expected=expected,
-            on_chunk=tell,
         )
 
-    def caution(self, name: str, text: str, action: str) -> None:
-        """Tell the user something once."""
-        if all(c.name != name or c.text != text for c in self.cautions):
-            self.cautions.append(Caution(name=name, text=text, action=action))
+
+def setting(settings: RunSettings, path: str) -> Any:
+    """Plain value of a setting: `quantize.clusters`, `target.*.share`, or a whole section."""
+    value: Any = settings
+    for number, part in enumerate(parts := path.split(".")):
+        if part == "*":
+            rest = ".".join(parts[number + 1 :])
+            return [setting(one, rest) for one in value]
+        value = getattr(value, part)
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+def stages_for(stages: Sequence[Stage], state: RunState, goals: Iterable[str]) -> list[Stage]:
+    """Stages that the goals need beside what is there, in the order of the list."""
+    makers = {name: stage for stage in stages for name in stage.outputs}
+    needed: set[str] = set()
+    missing = [name for name in goals if not state.has(name)]
+    while missing:
+        stage = makers[missing.pop()]
+        if stage.name not in needed:
+            needed.add(stage.name)
+            missing += [n for n in (*stage.inputs, *stage.reads) if not state.has(n)]
+    return [stage for stage in stages if stage.name in needed]
+
+
+def derive_keys(
+    ctx: RunContext, stages: Sequence[Stage], keys: Mapping[str, str]
+) -> dict[str, str]:
+    """Fingerprints of all that stages give, as far as those of their inputs are known."""
+    derived = dict(keys)
+    for stage in stages:
+        key = stage.key(ctx, derived)
+        if key is not None and not stage.keyed_by_content:
+            for name in stage.outputs:
+                derived.setdefault(name, key)
+    return derived
+
+
+def run_stages(
+    ctx: RunContext, stages: Sequence[Stage], state: RunState, goals: Iterable[str]
+) -> None:
+    """Run the stages that the goals need, each as soon as its inputs are there.
+
+    Args:
+        ctx: The run.
+        stages: The graph; where several stages are ready, the first of them is run.
+        state: What is there; the stages set the rest.
+        goals: Names of the state that must be there at the end.
+    """
+    pending = stages_for(stages, state, goals)
+    while pending:
+        keys = derive_keys(ctx, pending, state.keys)
+        ready = [s for s in pending if all(state.has(n) for n in (*s.inputs, *s.reads))]
+        queries = [stage for stage in ready if stage.query is not None]
+        for stage in queries or ready[:1]:
+            if stage.query is not None:
+                _begin_query(ctx, stage, state, early=_is_awaited(ctx, stage, pending, keys))
+            else:
+                _run_stage(ctx, stage, state, keys)
+            pending.remove(stage)
+            if not stage.keyed_by_content:
+                state.keys |= {name: keys[name] for name in stage.outputs}
+
+
+def _run_stage(ctx: RunContext, stage: Stage, state: RunState, keys: Mapping[str, str]) -> None:
+    key = stage.key(ctx, keys)
+    if stage.run is None or key is None:
+        raise ValueError(f"stage {stage.name!r}: nothing to run, or an input without a key")
+    stage.run(Step(ctx, stage, key, keys), state)
+
+
+def _begin_query(ctx: RunContext, stage: Stage, state: RunState, *, early: bool) -> None:
+    """Set the output of a query to a function that gives its result, now begun or not."""
+
+    def work() -> Any:
+        return stage.query(ctx, state) if stage.query else None
+
+    begin = run_in_background if early and queries_side_by_side(ctx.spark) else run_when_asked
+    setattr(state, stage.outputs[0], begin(ctx.spark, work))
+
+
+def _is_awaited(
+    ctx: RunContext, query: Stage, pending: Sequence[Stage], keys: Mapping[str, str]
+) -> bool:
+    """Whether a stage that is not complete will ask for a query's result."""
+    for stage in pending:
+        if query.outputs[0] in (*stage.inputs, *stage.reads):
+            key = stage.key(ctx, keys)
+            if key is None or not ctx.recorded(stage.name, key):
+                return True
+    return False
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage that a run would go through: its name, and whether it is complete already."""
+
+    name: str
+    complete: bool
+
+
+def planned_stages(
+    ctx: RunContext, stages: Sequence[Stage], state: RunState, goals: Iterable[str]
+) -> list[PlannedStage]:
+    """Stages that write or fit something on the way to the goals, before any of them is run.
+
+    A stage after one whose outcome decides its fingerprint (a fit of the embedder that was not made
+    yet) counts as not complete.
+    """
+    needed = stages_for(stages, state, goals)
+    keys = derive_keys(ctx, needed, state.keys)
+    planned = []
+    for stage in needed:
+        if stage.run is not None:
+            key = stage.key(ctx, keys)
+            planned.append(
+                PlannedStage(stage.name, key is not None and ctx.recorded(stage.name, key))
+            )
+    return planned

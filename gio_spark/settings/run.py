@@ -280,6 +280,15 @@ class RunSettings(StageSettings):
         """Name under which the selection is published."""
         return self.name or "selection"
 
+    def datasets(self) -> dict[str, InputSettings]:
+        """Pool, targets and held-out sets under their names in tables and messages."""
+        several = len(self.target) > 1
+        targets = {
+            f"target-{i + 1}" if several else "target": one for i, one in enumerate(self.target)
+        }
+        held_out = {f"held-out-{i + 1}": one for i, one in enumerate(self.held_out)}
+        return {"pool": self.pool, **targets, **held_out}
+
     def pool_columns(self) -> Columns:
         """Return the roles of the pool's columns."""
         return self.pool.columns or self.columns

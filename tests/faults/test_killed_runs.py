@@ -21,7 +21,7 @@ from tests.faults.processes import (
 from tests.pipeline import jobs
 
 STAGES = [
-    "embed-fit", "embed pool", "embed target", "quarantine", "fit pool", "assign pool",
+    "fit embedder", "embed pool", "embed target", "quarantine", "fit pool", "assign pool",
     "assign target", "centroids", "fit ratio", "score pool", "plan", "select rows", "metrics",
     "run", "audit",
 ]  # fmt: skip

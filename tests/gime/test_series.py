@@ -60,7 +60,7 @@ def test_the_gate_is_judged_on_every_refresh(refreshed):
     _, _, done = refreshed
     for one in done:
         assert one.gate is not None
-        assert {c["metric"] for c in one.gate["checks"]} == {"scope", "mismatch"}
+        assert {c.metric for c in one.gate.checks} == {"scope", "mismatch"}
 
 
 def test_the_series_holds_every_refresh_with_its_change(refreshed):

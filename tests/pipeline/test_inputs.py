@@ -14,7 +14,7 @@ from deltalake import write_deltalake
 
 from gio_spark import curate
 from gio_spark.errors import InputError, TooManyBadRowsError
-from gio_spark.pipeline.stages.open_inputs import check_plain_names
+from gio_spark.pipeline.stages.input_checks import check_plain_names
 from gio_spark.tables import open_input
 from tests.pipeline import jobs
 

@@ -14,9 +14,8 @@ from deltalake import DeltaTable
 from gio_spark import read_selection
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConcurrentRunError, ConfigError, InputError
-from gio_spark.pipeline import publishing
 from gio_spark.pipeline.refresh import refresh
-from gio_spark.pipeline.stages import metric_series
+from gio_spark.pipeline.stages import metric_series, publish_selection
 from gio_spark.settings.run import RetentionSettings
 from gio_spark.tables import PublishLog, Workspace, forget, prune
 from tests.pipeline import jobs
@@ -75,7 +74,7 @@ def test_a_selection_whose_audit_fails_leaves_what_is_published_and_can_be_moved
     again = jobs.go(jobs.settings(place, **failing(budget=50)))
     assert not again.did_work and again.publication.failed == held.publication.failed
     workspace = Workspace(spark, str(place / "ws"))
-    event = publishing.publish_by_hand(workspace, held.run_id, name=None)
+    event = publish_selection.publish_by_hand(workspace, held.run_id, name=None)
     assert (event.name, event.number, event.why) == ("selection", 2, "by hand")
     assert shown(spark, place) == jobs.ids(held.selected)
 
@@ -83,22 +82,22 @@ def test_a_selection_whose_audit_fails_leaves_what_is_published_and_can_be_moved
 def test_a_rollback_goes_back_step_by_step_and_is_not_undone_by_a_second_run(spark, place):
     runs = [jobs.go(jobs.settings(place, budget=b)) for b in (100, 60, 50)]
     workspace = Workspace(spark, str(place / "ws"))
-    back = publishing.roll_back(workspace, "selection")
+    back = publish_selection.roll_back(workspace, "selection")
     assert (back.number, back.source_number) == (4, 2)
     assert shown(spark, place) == jobs.ids(runs[1].selected)
     again = jobs.go(jobs.settings(place, budget=50))
     assert "shows publish 4" in again.publication.note
     assert shown(spark, place) == jobs.ids(runs[1].selected)
-    assert publishing.roll_back(workspace, "selection").source_number == 1
+    assert publish_selection.roll_back(workspace, "selection").source_number == 1
     assert shown(spark, place) == jobs.ids(runs[0].selected)
     with pytest.raises(InputError, match="no publish before number 1"):
-        publishing.roll_back(workspace, "selection")
+        publish_selection.roll_back(workspace, "selection")
     assert [e.number for e in PublishLog(workspace).publishes("selection")] == [1, 2, 3, 4, 5]
 
 
 def test_of_several_who_publish_at_once_each_gets_a_number_of_its_own(spark, place):
     run = jobs.go(jobs.settings(place))
-    candidate = publishing.newest_candidate(Workspace(spark, str(place / "ws")), run.run_id)
+    candidate = publish_selection.newest_candidate(Workspace(spark, str(place / "ws")), run.run_id)
     facts = {
         "run": run.run_id, "table": candidate.table, "rows": candidate.rows, "why": "",
         "input_version": "",
@@ -140,36 +139,27 @@ def test_a_refresh_whose_gate_fails_publishes_nothing(spark, place, monkeypatch)
     before = shown(spark, place)
     grow(place)
     judge = metric_series.verdict_of
+
+    def judge_strictly(gate, figures):
+        """Judge the same rows by a bound that they cannot meet."""
+        bound = replace(gate.thresholds[0], metric="scope", bound=2.0, direction="more")
+        return judge(gate.model_copy(update={"thresholds": (bound,), "rescale": False}), figures)
+
     with monkeypatch.context() as strict:
-        # The same rows judged by a bound that they cannot meet.
-        bound = {"metric": "scope", "bound": 2.0}
-        strict.setattr(metric_series, "verdict_of", lambda gate, figures: judge(
-            {**gate, "thresholds": [{**gate["thresholds"][0], **bound}]}, figures
-        ))  # fmt: skip
-        strict.setattr(
-            metric_series,
-            "as_facts",
-            lambda verdict: {**plain(verdict), "passed": False, "why": "no"},
-        )
+        strict.setattr(metric_series, "verdict_of", judge_strictly)
         done = refresh(held, progress=SILENT)
-    assert done.publication.failed == "the gate fails: no"
+    assert done.publication.failed.startswith("the gate fails: scope")
     assert shown(spark, place) == before
     again = refresh(held, progress=SILENT)
-    assert not again.did_work and again.publication.failed == "the gate fails: no"
+    assert not again.did_work and again.publication.failed.startswith("the gate fails: scope")
     assert shown(spark, place) == before
-
-
-def plain(verdict):
-    from gio_spark.pipeline.constraints.gate_verdict import as_facts
-
-    return as_facts(verdict) or {}
 
 
 BOUNDARIES = [
-    (run_module, "_finish", False),
+    (run_module, "_record_run", False),
     (run_module, "audit_and_publish", False),
-    (publishing, "publish_audited", False),
-    (publishing, "show_published", False),
+    (publish_selection, "publish_audited", False),
+    (publish_selection, "show_published", False),
     (run_module, "_publish", True),
 ]
 
@@ -351,7 +341,7 @@ def test_a_published_selection_is_copied_where_that_is_asked_for(spark, place):
     assert jobs._read(place / "ws", "published_sft_code").num_rows == 100
     jobs.go(jobs.settings(place, publish={"copy_rows": True}, name="sft-code", budget=70))
     assert jobs._read(place / "ws", "published_sft_code").num_rows == 70
-    publishing.roll_back(Workspace(spark, str(place / "ws")), "sft-code")
+    publish_selection.roll_back(Workspace(spark, str(place / "ws")), "sft-code")
     assert jobs._read(place / "ws", "published_sft_code").num_rows == 100
 
 
@@ -368,4 +358,4 @@ def test_two_names_that_would_share_a_view_are_refused(spark, place):
     run = jobs.go(jobs.settings(place, name="sft-code"))
     workspace = Workspace(spark, str(place / "ws"))
     with pytest.raises(ConfigError, match="'sft_code' and the published name 'sft-code'"):
-        publishing.publish_by_hand(workspace, run.run_id, name="sft_code")
+        publish_selection.publish_by_hand(workspace, run.run_id, name="sft_code")

@@ -14,9 +14,10 @@ from gio_spark.explode import rank_keys, thresholds_of_arrays
 from gio_spark.explode.keys import HASH_RANGE, keep
 from gio_spark.gime import Constants, Threshold
 from gio_spark.gime.subsets import Sample
-from gio_spark.pipeline.constraints.required_rows import Pin, room_for
+from gio_spark.pipeline.constraints.required_rows import room_for
 from gio_spark.pipeline.constraints.score_bias import pulled
 from gio_spark.pipeline.refresh import refresh
+from gio_spark.pipeline.run_records import RequiredRow
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -39,16 +40,16 @@ class World:
         self.sample = Sample.from_arrow(pa.table(columns), profile, Constants({"clusters": CELLS}))
         self.measured = 0
 
-    def figures(self, pulls=()):
+    def figures(self, score_biases=()):
         """Measure the rows that the plan keeps."""
         self.measured += 1
         values = {"volume": self.tokens, "distortion": 1 - self.quality}
         pull = sum(
-            (p.sign * p.weight * (values[p.metric] - p.mean) / p.scale for p in pulls),
+            (p.sign * p.weight * (values[p.metric] - p.mean) / p.scale for p in score_biases),
             np.zeros(ROWS),
         )
         keys = rank_keys(
-            "exact_count", self.hashes, None, temperature=0.25, pull=pull if pulls else None
+            "exact_count", self.hashes, None, temperature=0.25, pull=pull if score_biases else None
         )
         found = thresholds_of_arrays(self.cluster, keys, self.ties, np.full(CELLS, TAKEN))
         own = self.cluster
@@ -72,37 +73,37 @@ def distortion(bound: float, upper: float | None = None) -> Threshold:
 
 def test_two_metrics_that_a_plan_misses_are_met_by_the_order_inside_cells():
     world = World()
-    before, pulls, figures = world.held(volume(18_500), distortion(0.42))
+    before, score_biases, figures = world.held(volume(18_500), distortion(0.42))
     assert before["volume"] < 18_500 and before["distortion"] > 0.42
     after = figures["selected"]
     assert after["volume"] >= 18_500 and after["distortion"] <= 0.42
-    assert {p.metric: p.sign for p in pulls} == {"volume": 1, "distortion": -1}
+    assert {p.metric: p.sign for p in score_biases} == {"volume": 1, "distortion": -1}
     # No more than is needed: the first weights are enough here.
-    assert all(p.weight <= 1 for p in pulls)
+    assert all(p.weight <= 1 for p in score_biases)
     assert world.measured <= 3
 
 
 def test_nothing_is_measured_where_no_metric_of_rows_is_missed():
     world = World()
     scope = Threshold("scope", 2.0, "more", "by hand", 1.0, 0.0, 1.0)
-    before, pulls, figures = world.held(volume(10_000), distortion(0.9), scope)
-    assert pulls == () and figures["selected"] == before and world.measured == 0
+    before, score_biases, figures = world.held(volume(10_000), distortion(0.9), scope)
+    assert score_biases == () and figures["selected"] == before and world.measured == 0
 
 
 def test_what_cannot_be_met_is_brought_as_far_as_it_can_in_a_few_steps():
     world = World()
-    _, pulls, figures = world.held(volume(10**6))
+    _, score_biases, figures = world.held(volume(10**6))
     best = sum(np.sort(world.tokens[world.cluster == c])[-TAKEN:].sum() for c in range(CELLS))
-    assert world.measured == 6 and pulls[0].weight == 16.0
+    assert world.measured == 6 and score_biases[0].weight == 16.0
     assert 0.99 * best <= figures["selected"]["volume"] <= best
 
 
 def test_a_band_is_not_passed_by():
     world = World()
-    before, pulls, figures = world.held(distortion(0.40, upper=0.42))
+    before, score_biases, figures = world.held(distortion(0.40, upper=0.42))
     assert before["distortion"] > 0.42
     assert 0.40 <= figures["selected"]["distortion"] <= 0.42
-    assert 0 < pulls[0].weight < 0.5
+    assert 0 < score_biases[0].weight < 0.5
 
 
 def test_metrics_that_are_fixed_or_no_sum_of_their_column_are_left_alone():
@@ -115,12 +116,15 @@ def test_metrics_that_are_fixed_or_no_sum_of_their_column_are_left_alone():
 
 def test_pins_get_room_from_the_fullest_cells_of_their_source_within_the_budget():
     one = np.ones((3, 1))
-    pins = [Pin("a", 1, ""), Pin("b", 1, "")]
-    assert room_for(pins, np.array([5, 0, 3]), one, ()).tolist() == [3, 2, 3]
-    assert room_for(pins, np.array([5, 2, 3]), one, ()).tolist() == [5, 2, 3]
-    assert room_for(pins, np.array([1, 0, 0]), one, ()).tolist() == [1, 0, 0]
+    required_rows = [
+        RequiredRow(id="a", cluster=1, source=""),
+        RequiredRow(id="b", cluster=1, source=""),
+    ]
+    assert room_for(required_rows, np.array([5, 0, 3]), one, ()).tolist() == [3, 2, 3]
+    assert room_for(required_rows, np.array([5, 2, 3]), one, ()).tolist() == [5, 2, 3]
+    assert room_for(required_rows, np.array([1, 0, 0]), one, ()).tolist() == [1, 0, 0]
     take, flat = np.array([[4, 3], [0, 0]]), np.ones((2, 2))
-    mine = [Pin("a", 1, "y")]
+    mine = [RequiredRow(id="a", cluster=1, source="y")]
     assert room_for(mine, take, flat, ("x", "y")).tolist() == [[4, 2], [0, 1]]
     # In tokens as many rows go as the pinned one costs.
     dear = np.array([[1.0, 2.0], [1.0, 3.0]])
@@ -174,8 +178,8 @@ def test_a_run_meets_by_order_inside_cells_what_its_plan_misses(held):
     assert run.summary["gate"]["passed"], run.summary["gate"]["why"]
     # No quota moved, and none is moved without corrections.
     assert run.plan["take"].tolist() == first.plan["take"].tolist()
-    assert judged["moved"] == gate["moved"] == 0 and judged["pulls"] == []
-    assert [p["metric"] for p in gate["pulls"]] == ["volume", "distortion"]
+    assert judged["moved"] == gate["moved"] == 0 and judged["score_biases"] == []
+    assert [p["metric"] for p in gate["score_biases"]] == ["volume", "distortion"]
     rows = jobs.picked(made, run)
     assert rows.num_rows == 60
     assert rows["gio_id"].to_pylist() != jobs.picked(free, first)["gio_id"].to_pylist()
@@ -187,7 +191,7 @@ def test_pulled_rows_are_the_same_from_seven_files(held, tmp_path):
     _, _, (made, run, gate) = held
     ids = jobs.picked(made, run)["gio_id"].to_pylist()
     assert jobs.picked_ids(made_in(tmp_path, files=7)) == ids
-    assert gate_of(tmp_path)["pulls"] == gate["pulls"]
+    assert gate_of(tmp_path)["score_biases"] == gate["score_biases"]
 
 
 def test_new_rows_are_pulled_by_the_means_and_weights_of_the_plan(held, spark):
@@ -207,7 +211,7 @@ def test_new_rows_are_pulled_by_the_means_and_weights_of_the_plan(held, spark):
     values = {"volume": mine["words"], "distortion": 1 - mine["score"]}
     mine["pull"] = sum(
         p["sign"] * p["weight"] * (values[p["metric"]] - p["mean"]) / p["scale"]
-        for p in gate["pulls"]
+        for p in gate["score_biases"]
     )
     frame = spark.createDataFrame(
         pa.Table.from_pandas(mine[["id", "cluster", "log_ratio", "pull"]], preserve_index=False)

@@ -14,9 +14,9 @@ from deltalake import write_deltalake
 from gio_spark import quantize
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError, TooManyBadRowsError
+from gio_spark.pipeline.kmeans_checkpoints import fitted_state
 from gio_spark.pipeline.refresh import refresh as refresh_pipeline
 from gio_spark.pipeline.stages import embed
-from gio_spark.pipeline.stages.kmeans_checkpoints import fitted_state
 from gio_spark.tables import Workspace
 from tests.pipeline import jobs
 

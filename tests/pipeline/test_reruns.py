@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from gio_spark.errors import EngineError
-from gio_spark.pipeline.stages import cluster, plan
+from gio_spark.pipeline.stages import cluster, plan, select_rows
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -55,9 +55,9 @@ def test_changed_input_is_embedded_again_and_the_other_side_is_not(place):
 @pytest.mark.parametrize(
     ("module", "name", "unfinished"),
     [
-        (cluster, "publish", {"centroids", "plan", "select rows"}),
-        (plan, "plan", {"plan", "select rows"}),
-        (plan, "select_rows", {"select rows"}),
+        (cluster, "write_centroids", {"centroids", "plan", "select rows"}),
+        (plan, "make_plan", {"plan", "select rows"}),
+        (select_rows, "select_rows", {"select rows"}),
     ],
 )
 def test_a_run_that_died_goes_on_after_its_last_complete_stage(

@@ -10,7 +10,8 @@ import pytest
 from gio_spark import read_selection
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError
-from gio_spark.pipeline import publishing, run
+from gio_spark.pipeline import run
+from gio_spark.pipeline.stages import publish_selection
 from gio_spark.settings.run import RetentionSettings
 from gio_spark.tables import PublishLog, Workspace, forget, prune
 from tests.pipeline import jobs
@@ -75,7 +76,7 @@ def test_runs_publishes_changes_and_retention_on_spark(local_spark, folder):
     assert (record.rows, tables.own_rows("embeddings", record.fingerprint).count()) == (640, 40)
 
     log = PublishLog(tables)
-    assert publishing.roll_back(tables, "one").source_number == 1
+    assert publish_selection.roll_back(tables, "one").source_number == 1
     back = read_selection("one", workspace=workspace, spark=spark)
     assert back.toArrow().sort_by("gio_id").equals(before)
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gio_spark.errors import InputError, SnapshotExpiredError
-from gio_spark.pipeline.stages.open_inputs import run_id
+from gio_spark.pipeline.stages.open_inputs import identity
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.load import build
@@ -102,7 +102,7 @@ def test_how_inputs_are_pinned_is_no_part_of_the_name_of_a_run():
     verify = [content.pool.verify, *(one.verify for one in content.target)]
     assert verify == ["content", "content", "listing"]
     assert plain.pool.verify == "listing"
-    assert run_id(plain, {}, "embedder") == run_id(content, {}, "embedder")
+    assert identity(plain) == identity(content)
 
 
 @embedded

@@ -1,6 +1,6 @@
 import pytest
 
-from gio_spark.pipeline.stages import open_inputs
+from gio_spark.pipeline.stages import input_snapshots
 from gio_spark.settings.load import build
 from gio_spark.tables import Workspace, open_input, pin_input
 
@@ -16,16 +16,21 @@ def test_a_view_is_read_once_and_a_named_table_at_its_version(local_spark, folde
     settings = build(
         {"pool": "odd_rows", "target": "rows_by_name", "columns": {"id": "id", "text": "text"}}
     )
-    resolved = open_inputs.pin_views(spark, workspace, settings)
-    assert resolved.target == settings.target
-    assert resolved.pool.location.startswith(str(folder / "workspace" / "snapshot_"))
+
+    def pinned():
+        inputs = settings.datasets().values()
+        return [input_snapshots.pin_view(spark, workspace, one) for one in inputs]
+
+    pool_now, target_now = pinned()
+    assert target_now == settings.target[0]
+    assert pool_now.location.startswith(str(folder / "workspace" / "snapshot_"))
     pool, target = (
         open_input(spark, one, settings.columns, "pool", pin_input(spark, one, "pool"))
-        for one in (resolved.pool, resolved.target[0])
+        for one in (pool_now, target_now)
     )
     assert sorted(r["id"] for r in pool.rows.collect()) == ["1", "3"]
     assert (target.count, target.format, target.version) == (3, "delta", "1")
     # The view moves on; the same content gives the same snapshot, new content a new one.
-    assert open_inputs.pin_views(spark, workspace, settings) == resolved
+    assert pinned() == [pool_now, target_now]
     spark.sql("INSERT INTO rows_by_name VALUES (5, 'five')")
-    assert open_inputs.pin_views(spark, workspace, settings).pool != resolved.pool
+    assert pinned()[0] != pool_now

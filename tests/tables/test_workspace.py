@@ -121,12 +121,12 @@ def test_workspaces_that_cannot_be_written_are_one_clear_error(spark, folder):
 
 def test_the_log_tells_the_rows_of_the_last_commit_of_a_fingerprint(workspace):
     place = workspace.place("plan")
-    for name, n in (("aa", 10), ("bb", 4), ("aa", 3)):
+    for name, n in (("one", 10), ("two", 4), ("one", 3)):
         workspace.write_arrow("plan", rows(n), fingerprint=name, **KEYS)
-    (token,) = workspace.attempts("plan", "aa")
-    assert delta.committed_rows(place, {"fingerprint": "aa", "attempt": token}) == 3
-    assert delta.committed_rows(place, {"fingerprint": "bb"}) == 4
-    assert delta.committed_rows(place, {"fingerprint": "zz"}) is None
+    (token,) = workspace.attempts("plan", "one")
+    assert delta.committed_rows(place, {"fingerprint": "one", "attempt": token}) == 3
+    assert delta.committed_rows(place, {"fingerprint": "two"}) == 4
+    assert delta.committed_rows(place, {"fingerprint": "none"}) is None
 
 
 def test_gathered_records_are_written_in_one_commit_and_seen_before_it(workspace, spark):

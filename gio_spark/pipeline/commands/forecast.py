@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from gio_spark import quantize
 from gio_spark.engine import describe
-from gio_spark.pipeline.stage_runner import Context
-from gio_spark.pipeline.stages import embed, open_inputs
+from gio_spark.engine.progress import Progress
 from gio_spark.pipeline.stages.cluster import clusters_for
+from gio_spark.pipeline.stages.open_inputs import open_context, pin_inputs
 from gio_spark.settings.run import RunSettings, parse_budget
 
 if TYPE_CHECKING:
@@ -138,16 +138,9 @@ def validate(settings: RunSettings, spark: SparkSession) -> tuple[Forecast, dict
     Raises:
         GioSparkError: With what is wrong, where, and what to do.
     """
-    from gio_spark.engine.progress import Progress
-    from gio_spark.tables import Workspace
-    from gio_spark.tracking import NullTracker
-
-    workspace = Workspace(spark, settings.workspace)
-    ctx = Context(spark, settings, workspace, "", Progress("silent"), NullTracker())
-    embedder = embed.make_embedder(ctx)
-    resolved = open_inputs.pin_views(spark, workspace, settings)
-    pins = open_inputs.pin_all(spark, resolved)
-    inputs = open_inputs.open_all(spark, resolved, pins)
+    ctx = open_context(settings, spark=spark, progress=Progress("silent"), tracked=False)
+    pinned = pin_inputs(ctx)
+    inputs, embedder = pinned.open().inputs, pinned.embedder
     pool = inputs["pool"].count
     dimension = _dimension(settings, embedder, inputs["pool"])
     made = forecast(

@@ -11,27 +11,26 @@ from pyspark.sql import functions as F
 
 from gio_spark import gime
 from gio_spark.pipeline.constraints.sensitivity_runs import cells_of
-from gio_spark.pipeline.stages.open_inputs import names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
-    from gio_spark.pipeline.run_rows import Ground
+    from gio_spark.pipeline.run_rows import RunRows
 
 _TAKEN = "_taken"
 # Fewer labelled rows of a selection say nothing of what a model learns from it.
 _LEAST = 20
 
 
-def labelled_sides(ground: Ground) -> list[str]:
+def labelled_sides(run_rows: RunRows) -> list[str]:
     """Return the sides whose labels a model is scored by: targets, else held-out sets."""
-    inputs = names(ground.settings)
+    inputs = run_rows.settings.datasets()
     for kind in ("target", "held-out"):
         found = [
             n
             for n, one in inputs.items()
-            if n.startswith(kind) and (one.columns or ground.settings.columns).label is not None
+            if n.startswith(kind) and (one.columns or run_rows.settings.columns).label is not None
         ]
         if found:
             return found
@@ -40,7 +39,7 @@ def labelled_sides(ground: Ground) -> list[str]:
 
 def proxy_scores(
     spark: SparkSession,
-    ground: Ground,
+    run_rows: RunRows,
     selected: DataFrame,
     takes: Mapping[str, NDArray[np.int64]],
     sizes: NDArray[np.int64],
@@ -52,7 +51,7 @@ def proxy_scores(
 
     Args:
         spark: Session; models are trained side by side on executors.
-        ground: Tables of the run.
+        run_rows: Tables of the run.
         selected: Ids of the selection judged.
         takes: Way -> rows per cell, (K,).
         sizes: Rows of the pool per cell, (K,).
@@ -61,20 +60,20 @@ def proxy_scores(
         One row per way: way, rows, score, spread (standard deviation over the draws), draws,
         measure, proxy. None where there are no labels, or too few of them.
     """
-    settings, sides = ground.settings, labelled_sides(ground)
+    settings, sides = run_rows.settings, labelled_sides(run_rows)
     if settings.pool_columns().label is None or not sides:
         return None
-    vectors = ground.vectors
-    held = ground.rows(sides[0], vectors=vectors)
+    vectors = run_rows.vectors
+    held = run_rows.rows(sides[0], vectors=vectors)
     for name in sides[1:]:
-        held = held.unionByName(ground.rows(name, vectors=vectors))
+        held = held.unionByName(run_rows.rows(name, vectors=vectors))
     marked = selected.select("id").withColumn(_TAKEN, F.lit(True))
     sample, task, kept = gime.labelled(
-        ground.rows("pool", vectors=vectors).join(marked, "id", "left"),
+        run_rows.rows("pool", vectors=vectors).join(marked, "id", "left"),
         held,
         "label",
-        constants=ground.constants(vectors=vectors),
-        profile=ground.profile,
+        constants=run_rows.constants(vectors=vectors),
+        profile=run_rows.profile,
         rows=settings.gime.sample,
         measure=settings.gime.measure,
         proxy=settings.gime.proxy,

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gio_spark.engine import session
-from gio_spark.pipeline.constraints import sensitivity_runs
 from gio_spark.pipeline.constraints.sensitivity_page import page_of, shown_level, thresholds_of
-from gio_spark.pipeline.run import run
-from gio_spark.tables import Workspace
+from gio_spark.pipeline.constraints.sensitivity_runs import STAGE, check_labels
+from gio_spark.pipeline.stage_runner import run_stages
+from gio_spark.pipeline.stages.open_inputs import open_context, opened_run, pin_inputs
+from gio_spark.pipeline.stages.run_graph import run_graph
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from gio_spark.engine.progress import Progress
-    from gio_spark.pipeline.constraints.sensitivity_runs import Learnt
+    from gio_spark.pipeline.constraints.sensitivity_runs import SensitivityResult
     from gio_spark.settings.run import RunSettings
 
 
@@ -35,7 +35,7 @@ class Found:
         skipped: Whether everything was complete already.
     """
 
-    learnt: Learnt
+    learnt: SensitivityResult
     thresholds: pd.DataFrame
     level: float
     page: Path
@@ -60,17 +60,19 @@ def sensitivity(
         ConfigError: There is nothing to score subsets by.
         InputError: No row has a label, or no metric can be moved.
     """
-    sensitivity_runs.check_labels(settings)
-    spark = spark or session(settings.engine)
-    curation = run(settings, spark=spark, progress=progress, until=sensitivity_runs.STAGE)
-    workspace = Workspace(spark, settings.workspace)
-    learnt = sensitivity_runs.of_key(workspace, curation.summary[sensitivity_runs.STAGE])
-    stages = {name: skipped for name, _, _, skipped in curation.summary["stages"]}
+    check_labels(settings)
+    ctx = open_context(settings, spark=spark, progress=progress)
+    pinned = pin_inputs(ctx)
+    ctx.run = pinned.run_id
+    with opened_run(ctx, pinned, {"gio.command": "sensitivity"}) as state:
+        run_stages(ctx, run_graph(settings), state, ["sensitivity"])
+    ctx.progress.summary()
+    result = state.sensitivity
     return Found(
-        learnt,
-        thresholds_of(settings, learnt),
+        result,
+        thresholds_of(settings, result),
         shown_level(settings),
-        page_of(workspace, curation.run_id),
-        workspace.place("sensitivity"),
-        stages.get(sensitivity_runs.STAGE, False),
+        page_of(ctx.workspace, ctx.run),
+        ctx.workspace.place("sensitivity"),
+        any(stage.skipped for stage in ctx.stages if stage.name == STAGE),
     )

@@ -24,9 +24,8 @@ from gio_spark.pipeline.commands.table_rows import (
     parts_of,
     pin_of,
 )
-from gio_spark.pipeline.stage_runner import fingerprint
+from gio_spark.pipeline.run_context import fingerprint
 from gio_spark.pipeline.stages.measure import profiles_line
-from gio_spark.pipeline.stages.open_inputs import check_profiles
 from gio_spark.settings.gime import GimeSettings
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.tracking import TrackingSettings
@@ -99,7 +98,7 @@ def measure_table(
     """
     progress = progress or Progress()
     roles = {**settings.columns, **(columns or {})}
-    check_profiles(settings, roles.get("source", "source"))
+    gime.check_profiles(settings, roles.get("source", "source"))
     used = (settings.profile, *settings.profiles.values())
     check_roles(roles, [gime.get_profile(name) for name in used])
     watch = NullTracker() if tracking is None else tracker(tracking, folder or Path("tracking"))

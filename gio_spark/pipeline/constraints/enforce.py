@@ -9,11 +9,10 @@ themselves gave.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,20 +20,18 @@ from gio_spark import gime, gio
 from gio_spark.gime.gate import move_distance
 from gio_spark.gime.thresholds import additive
 from gio_spark.pipeline.constraints import sensitivity_runs
-from gio_spark.pipeline.constraints.profile_sample import View
+from gio_spark.pipeline.constraints.profile_sample import ProfileSample
 from gio_spark.pipeline.constraints.required_rows import extremes, room_for
 from gio_spark.pipeline.constraints.score_bias import READS, Order, pulled
-from gio_spark.pipeline.run_rows import Ground
-from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_records import GateFacts
+from gio_spark.pipeline.run_rows import RunRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from gio_spark.pipeline.stages.cluster import Codebook
-    from gio_spark.pipeline.stages.embed import Side
-
-log = logging.getLogger(__name__)
+    from gio_spark.pipeline.constraints.sensitivity_runs import SensitivityResult
 
 _TRIES = 20
 # Share of the attainable range that a plan aims beyond each bound; doubled after a miss.
@@ -42,36 +39,34 @@ _MARGIN = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Steering:
+class Enforcement:
     """Thresholds in force, and what is needed to hold them.
 
     Attributes:
         ctx: The run.
-        ground: Its tables.
+        run_rows: Its tables.
         pool_rows: Usable rows of the pool.
-        learnt: Outcome of the sensitivity runs, where thresholds come from them.
-        key: Fingerprint of the thresholds, part of the plan's.
+        sensitivity: Outcome of the sensitivity runs, where thresholds come from them.
     """
 
-    ctx: Context
-    ground: Ground
+    ctx: RunContext
+    run_rows: RunRows
     pool_rows: int
-    learnt: sensitivity_runs.Learnt | None
-    key: str
+    sensitivity: SensitivityResult | None
 
     @cached_property
-    def views(self) -> dict[str | None, View]:
+    def views(self) -> dict[str | None, ProfileSample]:
         """The whole pool (None), and each source that has thresholds of its own."""
         held = {n.rpartition("/")[0] for n in self.ctx.settings.gime.thresholds}
-        parts = [p for p in self.ground.parts() if p.source is None or p.source in held]
-        return {part.source: View(part) for part in parts}
+        parts = [p for p in self.run_rows.parts() if p.source is None or p.source in held]
+        return {part.source: ProfileSample(part) for part in parts}
 
     def same_size(self, rows: int) -> bool:
         """Say whether thresholds were found on subsets as large as a plan of so many rows."""
         if len(self.views) > 1:
             return False
-        if self.learnt is not None:
-            return int(self.learnt.facts["size"]) == rows
+        if self.sensitivity is not None:
+            return int(self.sensitivity.facts["size"]) == rows
         sample = self.views[None].sample.rows.count
         return sensitivity_runs.subset_size(self.ctx.settings, sample, self.pool_rows) == rows
 
@@ -80,19 +75,19 @@ class Steering:
         """Thresholds for subsets, and metrics of random subsets of that size."""
         thresholds: list[gime.Threshold] = []
         here: dict[str, float] = {}
-        if self.learnt is not None:
+        if self.sensitivity is not None:
             held = self.ctx.settings.gime
             level = held.wanted_level or 1.0
             thresholds, _ = gime.automatic(
-                self.learnt.found,
-                self.learnt.directions,
+                self.sensitivity.found,
+                self.sensitivity.directions,
                 level=level,
                 by_hand=held.held(),
             )
-            here |= self.learnt.facts["random_metrics"]
+            here |= self.sensitivity.facts["random_metrics"]
         for source, view in self.views.items():
             shares = self.ctx.settings.gime.held(source)
-            if not shares or (source is None and self.learnt is not None):
+            if not shares or (source is None and self.sensitivity is not None):
                 continue
             named, random = self._reached(view, shares)
             thresholds += named
@@ -100,10 +95,10 @@ class Steering:
         return thresholds, here
 
     def _reached(
-        self, view: View, shares: Mapping[str, float]
+        self, view: ProfileSample, shares: Mapping[str, float]
     ) -> tuple[list[gime.Threshold], dict[str, float]]:
         """Return thresholds by hand of one view, from what random tilts reach there."""
-        settings, named = self.ctx.settings, view.ground.named
+        settings, named = self.ctx.settings, view.run_rows.named
         directions = view.sample.directions()
         size = sensitivity_runs.subset_size(settings, view.sample.rows.count, self.pool_rows)
         ranges = gime.reach(
@@ -114,59 +109,33 @@ class Steering:
         return [replace(t, metric=named(t.metric)) for t in found], random
 
 
-def in_force(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Steering | None:
-    """Return the thresholds that hold this run, or None: then nothing is computed at all.
-
-    Automatic thresholds come from the sensitivity runs, which are made now if they are not there.
-    """
-    settings = ctx.settings.gime
-    if not settings.steers:
-        return None
-    learnt = None
-    if settings.wanted_level is not None:
-        learnt = sensitivity_runs.learn(ctx, sides, book)
-    key = fingerprint(
-        "thresholds",
-        settings.wanted_level,
-        settings.thresholds,
-        settings.moves,
-        settings.sample,
-        settings.screen,
-        settings.profile,
-        settings.profiles,
-        settings.columns,
-        learnt.key if learnt else sensitivity_runs.sensitivity_key(ctx, book),
-    )
-    return Steering(ctx, Ground.of(ctx, sides, book), sides["pool"].usable, learnt, key)
-
-
-def judge(gate: Mapping[str, Any], figures: Mapping[str, Mapping[str, float]]) -> gime.Verdict:
+def judge(gate: GateFacts, figures: Mapping[str, Mapping[str, float]]) -> gime.Verdict:
     """Judge measured rows by stored thresholds.
 
     Args:
-        gate: The `gate` of a plan's facts.
+        gate: Thresholds of a plan.
         figures: Metric -> value of "selected", and of "random" rows, as many.
     """
     verdict = gime.judge(figures["selected"], thresholds_for(gate, figures["random"]))
-    return replace(verdict, tries=int(gate.get("moved", 0)))
+    return replace(verdict, tries=gate.moved)
 
 
-def thresholds_for(gate: Mapping[str, Any], random: Mapping[str, float]) -> list[gime.Threshold]:
+def thresholds_for(gate: GateFacts, random: Mapping[str, float]) -> list[gime.Threshold]:
     """Return a plan's thresholds for selections whose random draws have these metrics."""
-    found = [gime.Threshold(**t) for t in gate["thresholds"]]
-    return gime.rescaled(found, gate["here"], random) if gate["rescale"] else found
+    thresholds = list(gate.thresholds)
+    return gime.rescaled(thresholds, gate.here, random) if gate.rescale else thresholds
 
 
-def steer(
-    steering: Steering,
+def enforce(
+    enforcement: Enforcement,
     result: gio.SelectionResult,
     problem: gio.SelectionProblem,
     keep: Callable[[NDArray[np.int64], Order], DataFrame],
-) -> tuple[gio.SelectionResult, dict[str, Any]]:
+) -> tuple[gio.SelectionResult, GateFacts]:
     """Hold a plan to the thresholds.
 
     Args:
-        steering: Thresholds in force.
+        enforcement: Thresholds in force.
         result: The plan without them.
         problem: What it solves.
         keep: Rows per cell (and source, where the plan has them) and their order inside cells ->
@@ -175,44 +144,43 @@ def steer(
     Returns:
         The plan that holds them as far as can be, and the facts of the gate.
     """
-    settings = steering.ctx.settings
-    thresholds, here = steering.found
+    settings = enforcement.ctx.settings
+    thresholds, here = enforcement.found
     take = np.asarray(result.take, np.int64)
     if result.take_by_source is not None:
         take = np.asarray(result.take_by_source, np.int64)
     budget = int(take.sum())
-    gate: dict[str, Any] = {
-        "thresholds": [_plain(asdict(t)) for t in thresholds],
-        "here": _plain(here),
+    gate = GateFacts(
+        thresholds=tuple(thresholds),
+        here=here,
         # A subset as large as the selection needs no other bound.
-        "rescale": not steering.same_size(budget),
-        "level": settings.gime.wanted_level,
-        "moved": 0,
-        "pulls": [],
-        "pins": [],
-        "notes": list(steering.learnt.found.notes) if steering.learnt else [],
-    }
+        rescale=not enforcement.same_size(budget),
+        level=settings.gime.wanted_level,
+        notes=enforcement.sensitivity.found.notes if enforcement.sensitivity else (),
+    )
     if not thresholds:
         return result, gate
-    blind = [v for v in steering.views.values() if v.cells is None]
+    blind = [v for v in enforcement.views.values() if v.cells is None]
     if blind:
-        steering.ctx.caution(
+        enforcement.ctx.caution(
             "thresholds are only judged",
-            f"The profile {blind[0].ground.profile.name} knows no cells to move quota between.",
+            f"The profile {blind[0].run_rows.profile.name} knows no cells to move quota between.",
             "Judge the gate's verdict.",
         )
         return result, gate
     sizes = np.asarray(problem.sizes, np.int64)
-    pair = _Pair(steering, keep, sizes)
+    pair = _Pair(enforcement, keep, sizes)
     rows, cost, floor, cap = gio.strata(problem, result)
     if settings.gime.moves:
-        pins = extremes(thresholds, {s: view.ground for s, view in steering.views.items()})
-        pair.order = Order(pins=pins)
+        required_rows = extremes(
+            thresholds, {s: view.run_rows for s, view in enforcement.views.items()}
+        )
+        pair.order = Order(required_rows=required_rows)
 
-    def with_pins(plan: NDArray[np.int64]) -> NDArray[np.int64]:
-        return room_for(pair.order.pins, plan, cost, problem.source_names)
+    def with_required(plan: NDArray[np.int64]) -> NDArray[np.int64]:
+        return room_for(pair.order.required_rows, plan, cost, problem.source_names)
 
-    planned, take = take, with_pins(take)
+    planned, take = take, with_required(take)
     figures = pair.measure(take)
     bounds = thresholds_for(gate, figures["random"])
     # A plan may have fewer rows than its budget (duplicates of picks): it keeps their number.
@@ -228,28 +196,27 @@ def steer(
         if problem.unit != "rows":
             # A plan knows the mean tokens of cells alone: longer rows would pass its budget.
             fixed.add("volume")
-        samples = {source: view.sample for source, view in steering.views.items()}
-        pulls, figures = pulled(
+        samples = {source: view.sample for source, view in enforcement.views.items()}
+        score_biases, figures = pulled(
             bounds,
             figures,
             samples,
-            lambda p: pair.measure(take, replace(pair.order, pulls=p)),
+            lambda p: pair.measure(take, replace(pair.order, score_biases=p)),
             fixed=fixed,
         )
-        pair.order = replace(pair.order, pulls=pulls)
-        gate |= _plain(asdict(pair.order))
+        pair.order = replace(pair.order, score_biases=score_biases)
     best, best_short = (take, figures), move_distance(figures["selected"], bounds)
-    margin = _MARGIN
+    margin, moves = _MARGIN, 0
     for _ in range(settings.gime.moves if best_short > 0 else 0):
         # A forecast that just meets a bound misses it half of the time.
         inside = [t.tightened(margin) for t in bounds]
         moved = _within(inside, cells, *best, result) if free else best[0]
         moved, _verdict = gime.meet(moved, cells, inside, pair.forecast(*best), tries=_TRIES)
-        moved = with_pins(moved)
+        moved = with_required(moved)
         margin *= 2
         if np.array_equal(moved, best[0]):
             break
-        gate["moved"] += 1
+        moves += 1
         figures = pair.measure(moved)
         short = move_distance(figures["selected"], bounds)
         if short < best_short:
@@ -257,10 +224,17 @@ def steer(
         if best_short == 0:
             break
     held = "thresholds of the metrics moved {} rows between clusters"
-    gate["rows_moved"] = int(np.maximum(best[0] - planned, 0).sum())
+    gate = gate.model_copy(
+        update={
+            "moved": moves,
+            "rows_moved": int(np.maximum(best[0] - planned, 0).sum()),
+            "score_biases": pair.order.score_biases,
+            "required_rows": pair.order.required_rows,
+        }
+    )
     result = gio.with_take(problem, result, best[0], held)
-    if pair.order.pulls:
-        to = ", ".join(f"{one.metric} (weight {one.weight:g})" for one in pair.order.pulls)
+    if pair.order.score_biases:
+        to = ", ".join(f"{one.metric} (weight {one.weight:g})" for one in pair.order.score_biases)
         told = f"thresholds of the metrics pulled rows inside clusters towards {to}"
         result = replace(result, binding=(*result.binding, told))
     return result, gate
@@ -317,11 +291,11 @@ class _Pair:
 
     def __init__(
         self,
-        steering: Steering,
+        enforcement: Enforcement,
         keep: Callable[[NDArray[np.int64], Order], DataFrame],
         sizes: NDArray[np.int64],
     ) -> None:
-        self._views = list(steering.views.values())
+        self._views = list(enforcement.views.values())
         self._sizes = sizes
         self._keep = keep
         self._random: dict[str, float] = {}
@@ -362,7 +336,7 @@ class _Pair:
     def cells(self, law: NDArray[np.float64] | None, limits: gime.Limits) -> gime.Cells:
         """Return what is known of each cell, by source where sources have thresholds."""
         count = self._sizes.size
-        seen = {view.ground.source: view.of_cells(count) for view in self._views}
+        seen = {view.run_rows.source: view.of_cells(count) for view in self._views}
         parts = {source: known for source, known in seen.items() if source is not None}
         return gime.Cells(self._sizes, law, seen[None].means, limits, parts)
 
@@ -373,8 +347,3 @@ class _Pair:
         for view in self._views:
             found |= view.what_if(take, self._sizes)
         return found
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values fit for JSON; NaN as null would not survive a dataclass, so it stays NaN."""
-    return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from gio_spark import gime
 from gio_spark.pipeline.constraints.enforce import judge
+from gio_spark.pipeline.run_records import GateFacts, PlanFacts, VerdictFacts
 
 if TYPE_CHECKING:
-    from gio_spark.pipeline.stage_runner import Context
-    from gio_spark.tables import Record, Workspace
+    from gio_spark.pipeline.run_context import RunContext
+    from gio_spark.tables import Workspace
 
 CHECKS = ("metric", "value", "bound", "upper", "direction", "kind", "passed", "why")
 
 
-def verdict_of(gate: Mapping[str, Any] | None, figures: pd.DataFrame) -> gime.Verdict | None:
+def verdict_of(gate: GateFacts | None, figures: pd.DataFrame) -> gime.Verdict | None:
     """Judge the metrics of selected rows; None where no thresholds are in force.
 
     Args:
-        gate: The `gate` of a plan's facts.
+        gate: Of a plan's facts.
         figures: Metrics of the groups selected and random.
     """
     if gate is None:
@@ -31,36 +31,26 @@ def verdict_of(gate: Mapping[str, Any] | None, figures: pd.DataFrame) -> gime.Ve
     return judge(gate, groups)
 
 
-def as_facts(verdict: gime.Verdict | None) -> dict[str, Any] | None:
-    """Return a verdict as plain values, for records."""
-    if verdict is None:
-        return None
-    return {
-        "passed": verdict.passed,
-        "why": verdict.why,
-        "checks": [asdict(c) for c in verdict.checks],
-        "notes": list(verdict.notes),
-        "tries": verdict.tries,
-    }
+def as_facts(verdict: gime.Verdict) -> VerdictFacts:
+    """Verdict as it is recorded."""
+    return VerdictFacts(
+        passed=verdict.passed, why=verdict.why, checks=verdict.checks, notes=verdict.notes,
+        tries=verdict.tries,
+    )  # fmt: skip
 
 
-def gate_facts(workspace: Workspace, record: Record) -> dict[str, Any] | None:
-    """Return the thresholds that a finished run's plan was held to, or None."""
-    plans = [
-        r for r in workspace.records()
-        if r.stage == "plan" and r.fingerprint == record.detail["plan_key"]
-    ]  # fmt: skip
-    return plans[-1].detail.get("gate") if plans else None
+def gate_facts(workspace: Workspace, plan_key: str) -> GateFacts | None:
+    """Thresholds that a finished run's plan was held to, or None."""
+    plans = workspace.recorded("plan", plan_key)
+    return PlanFacts.model_validate(plans[-1].detail).gate if plans else None
 
 
-def checks_table(verdict: Mapping[str, Any] | None) -> pd.DataFrame | None:
-    """Return the checks of a recorded verdict as a table."""
-    if verdict is None:
-        return None
-    return pd.DataFrame(verdict["checks"], columns=list(CHECKS))
+def checks_table(verdict: VerdictFacts) -> pd.DataFrame:
+    """Checks of a recorded verdict as a table."""
+    return pd.DataFrame([asdict(check) for check in verdict.checks], columns=list(CHECKS))
 
 
-def tell(ctx: Context, verdict: gime.Verdict | None) -> None:
+def tell(ctx: RunContext, verdict: gime.Verdict | None) -> None:
     """Put a verdict into the run's cautions and its tracked record."""
     if verdict is None:
         return

@@ -13,8 +13,7 @@ from gio_spark import gime
 from gio_spark.gime.labelled import unlabelled
 from gio_spark.gime.select import cell_means
 from gio_spark.pipeline.constraints import sensitivity_runs
-from gio_spark.pipeline.run_rows import Ground
-from gio_spark.pipeline.stages.measure import beside, counted, measured
+from gio_spark.pipeline.run_rows import RunRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,33 +21,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ProfileSample:
     """One profile's view of a run.
 
     Attributes:
-        ground: Its tables, of all rows or of one source.
+        run_rows: Its tables, of all rows or of one source.
     """
 
-    ground: Ground
+    run_rows: RunRows
 
     @cached_property
     def constants(self) -> gime.Constants:
         """Constants of the metrics, with vectors where the profile reads them."""
-        return self.ground.constants(vectors=self.ground.vectors)
+        return self.run_rows.constants(vectors=self.run_rows.vectors)
 
     @cached_property
     def target(self) -> Mapping[str, gime.State] | None:
         """States of the target; None where it has no row of this source."""
-        return self.ground.target_states(self.constants, vectors=self.ground.vectors)
+        return self.run_rows.target_states(self.constants, vectors=self.run_rows.vectors)
 
     @cached_property
     def sample(self) -> gime.Sample:
         """A hash sample of the pool, with the target's states."""
         found, _ = unlabelled(
-            self.ground.rows("pool", vectors=self.ground.vectors),
+            self.run_rows.rows("pool", vectors=self.run_rows.vectors),
             constants=self.constants,
-            profile=self.ground.profile,
-            rows=self.ground.settings.gime.sample,
+            profile=self.run_rows.profile,
+            rows=self.run_rows.settings.gime.sample,
         )
         return replace(found, target=self.target)
 
@@ -64,13 +63,14 @@ class View:
         Returns:
             "selected" (and "random") -> metric -> value; metrics are named as those of the source.
         """
-        pool = self.ground.rows("pool", vectors=self.ground.vectors)
+        pool = self.run_rows.rows("pool", vectors=self.run_rows.vectors)
         if random:
-            frames = beside(self.ground, pool, ids, *counted(self.ground, ids))
+            counts = self.run_rows.count_selected(ids)
+            frames = self.run_rows.selected_and_random(pool, ids, *counts)
         else:
             frames = {"selected": pool.join(ids, "id", "left_semi")}
-        table = measured(
-            self.ground, frames, constants=self.constants, target=self.target, by=False
+        table = self.run_rows.measure(
+            frames, constants=self.constants, target=self.target, by=False
         ).to_pandas()
         seen = set(table["group"])
         return {name: gime.robust(table, name) if name in seen else {} for name in frames}
@@ -92,7 +92,7 @@ class View:
         parts = [order[s : s + q] for s, q in zip(starts, quota, strict=True)]
         rows = np.sort(np.concatenate(parts))
         values = self.sample.metrics(rows) if rows.size else {}
-        return {self.ground.named(m): v for m, v in values.items()}
+        return {self.run_rows.named(m): v for m, v in values.items()}
 
     def _laid(self, count: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """Return the sample's rows in order of cell, and rows per cell."""

@@ -7,19 +7,19 @@ and no quota holds them, but a handful of rows does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded
+from gio_spark.pipeline.run_records import RequiredRow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gio_spark.gime.thresholds import Threshold
-    from gio_spark.pipeline.run_rows import Ground
+    from gio_spark.pipeline.run_rows import RunRows
 
 # Metric -> what its literal form is made of: a role, and whether its largest value is meant.
 _ENDS = {
@@ -28,70 +28,57 @@ _ENDS = {
 }
 
 
-@dataclass(frozen=True)
-class Pin:
-    """A row that is always kept; stored with the plan.
-
-    Attributes:
-        id: Its id.
-        cluster: Its cell.
-        source: Its source, "" without one.
-    """
-
-    id: str
-    cluster: int
-    source: str
-
-
-def extremes(bounds: Sequence[Threshold], grounds: Mapping[str | None, Ground]) -> tuple[Pin, ...]:
+def extremes(
+    bounds: Sequence[Threshold], rows_of_source: Mapping[str | None, RunRows]
+) -> tuple[RequiredRow, ...]:
     """Return the rows that hold the extremes which thresholds in force are about.
 
     Of rows with the same time it is the one of the smallest id. One job for each extreme.
 
     Args:
         bounds: Thresholds; only those of duration and delay pin rows.
-        grounds: Source (None: all rows) -> its tables.
+        rows_of_source: Source (None: all rows) -> its tables.
     """
     wanted = {
         (source, *end)
         for source, _, metric in (t.metric.rpartition("/") for t in bounds)
         for end in _ENDS.get(metric, ())
     }
-    found: dict[str, Pin] = {}
+    found: dict[str, RequiredRow] = {}
     for source, role, largest in sorted(wanted):
-        ground = grounds[source or None]
+        run_rows = rows_of_source[source or None]
         # Columns of the user's own under these roles are not in the assignments.
-        if role in ground.settings.gime.columns:
+        if role in run_rows.settings.gime.columns:
             continue
         time = F.col(role)
-        rows = ground.rows("pool").where(time.isNotNull())
+        rows = run_rows.rows("pool").where(time.isNotNull())
         first = rows.orderBy(time.desc() if largest else time.asc(), F.col("id").asc()).limit(1)
         named = F.coalesce("source", F.lit("")).alias("source")
         table = bounded(first.select("id", "cluster", named), 1, f"an extreme of {role}")
-        found |= {row["id"]: Pin(**row) for row in table.to_pylist()}
+        found |= {row["id"]: RequiredRow(**row) for row in table.to_pylist()}
     return tuple(found.values())
 
 
 def room_for(
-    pins: Sequence[Pin],
+    required_rows: Sequence[RequiredRow],
     take: NDArray[np.int64],
     cost: NDArray[np.float64],
     names: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Return rows per cell with room for the pins: others give it up, the fullest cells first.
+    """Rows per cell with room for required rows: others give it up, the fullest cells first.
 
     A source keeps what it may spend: only its own cells give, at least as much as the pin costs.
     A pin for which there is nothing to give is left out.
 
     Args:
-        pins: Rows to be kept.
+        required_rows: Rows to be kept.
         take: Rows per cell, (K,), or per cell and source, (K, S).
         cost: Amount of a row of each stratum, (K, S), in the budget's unit.
         names: The S sources, where the plan has them.
     """
     rows = take.reshape(len(take), -1).copy()
     need = np.zeros_like(rows)
-    for pin in pins:
+    for pin in required_rows:
         need[pin.cluster, names.index(pin.source) if take.ndim > 1 else 0] += 1
     for cell, source in np.argwhere(need > rows):
         lack = int(need[cell, source] - rows[cell, source])

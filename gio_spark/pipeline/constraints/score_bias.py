@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from gio_spark.gime.accumulators import DAY
 from gio_spark.gime.gate import move_distance
 from gio_spark.gime.thresholds import additive
-from gio_spark.pipeline.constraints.required_rows import Pin
+from gio_spark.pipeline.run_records import GateFacts, RequiredRow, ScoreBias
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,34 +42,14 @@ READS = {
 }
 
 
-@dataclass(frozen=True)
-class Pull:
-    """A metric that rows are pulled towards; stored with the plan, and so the same at a refresh.
-
-    Attributes:
-        metric: Its name; `source/metric` pulls the rows of that source alone.
-        sign: 1 where the metric must rise, -1 where it must fall.
-        mean: Mean of what a row adds to the metric, over a sample of the pool; 0 for a sum over
-            the rows of a source.
-        scale: Standard deviation of what a row adds.
-        weight: Weight of the standardised value in the key.
-    """
-
-    metric: str
-    sign: int
-    mean: float
-    scale: float
-    weight: float
-
-    @property
-    def column(self) -> Column:
-        """What a row's key gets, from columns of the assignments; 0 where the value is unknown."""
-        source, _, metric = self.metric.rpartition("/")
-        value = _value(metric, {role: _number(role) for role in READS[metric]})
-        found = (value - F.lit(self.mean)) / F.lit(self.scale) * F.lit(self.sign * self.weight)
-        if source:
-            found = F.when(F.coalesce("source", F.lit("")) == F.lit(source), found)
-        return F.coalesce(found, F.lit(0.0))
+def bias_column(bias: ScoreBias) -> Column:
+    """What a row's key gets, from columns of the assignments; 0 where the value is unknown."""
+    source, _, metric = bias.metric.rpartition("/")
+    value = _value(metric, {role: _number(role) for role in READS[metric]})
+    weighted = (value - F.lit(bias.mean)) / F.lit(bias.scale) * F.lit(bias.sign * bias.weight)
+    if source:
+        weighted = F.when(F.coalesce("source", F.lit("")) == F.lit(source), weighted)
+    return F.coalesce(weighted, F.lit(0.0))
 
 
 @dataclass(frozen=True)
@@ -77,37 +57,40 @@ class Order:
     """What decides between the rows of a cell beside the rule of the settings.
 
     Attributes:
-        pulls: Metrics that rows are pulled towards.
-        pins: Rows that are always kept.
+        score_biases: Metrics that rows are pulled towards.
+        required_rows: Rows that are always kept.
     """
 
-    pulls: tuple[Pull, ...] = ()
-    pins: tuple[Pin, ...] = ()
+    score_biases: tuple[ScoreBias, ...] = ()
+    required_rows: tuple[RequiredRow, ...] = ()
 
     @classmethod
-    def stored(cls, gate: Mapping[str, Any] | None) -> Order:
-        """Return that of a plan, from the `gate` of its facts."""
-        pulls, pins = ((gate or {}).get(name, ()) for name in ("pulls", "pins"))
-        return cls(tuple(Pull(**one) for one in pulls), tuple(Pin(**one) for one in pins))
+    def stored(cls, gate: GateFacts | None) -> Order:
+        """Order of a plan, from the facts of its gate."""
+        return cls() if gate is None else cls(gate.score_biases, gate.required_rows)
 
     @property
     def columns(self) -> list[Column]:
-        """Columns `pull` and `pinned` of the assignments, where there is anything to say."""
+        """Columns `bias` and `pinned` of the assignments, where there is anything to say."""
         found = []
-        if self.pulls:
-            found.append(reduce(lambda a, b: a + b, [p.column for p in self.pulls]).alias("pull"))
-        if self.pins:
-            found.append(F.col("id").isin([pin.id for pin in self.pins]).alias("pinned"))
+        if self.score_biases:
+            found.append(
+                reduce(lambda a, b: a + b, [bias_column(one) for one in self.score_biases]).alias(
+                    "pull"
+                )
+            )
+        if self.required_rows:
+            found.append(F.col("id").isin([pin.id for pin in self.required_rows]).alias("pinned"))
         return found
 
 
 def to_choose_from(assigned: DataFrame, scores: DataFrame | None, order: Order) -> DataFrame:
-    """Return the rows that a plan chooses from: id, cluster; log_ratio, pull, pinned if there are.
+    """Return the rows that a plan chooses from: id, cluster; log_ratio, bias, pinned if there are.
 
     Args:
         assigned: Assignments of the pool.
         scores: id, cluster, log_ratio of the same rows; None where the rule uses none.
-        order: Pulls and pins; without any there are no such columns, and no join.
+        order: Pulls and required_rows; without any there are no such columns, and no join.
     """
     added = order.columns
     if scores is None:
@@ -120,21 +103,21 @@ def pulled(
     bounds: Sequence[Threshold],
     figures: Figures,
     samples: Mapping[str | None, Sample],
-    measure: Callable[[tuple[Pull, ...]], Figures],
+    measure: Callable[[tuple[ScoreBias, ...]], Figures],
     *,
     fixed: Collection[str] = (),
-) -> tuple[tuple[Pull, ...], Figures]:
+) -> tuple[tuple[ScoreBias, ...], Figures]:
     """Raise the weights of metrics that are missed until all are met, or weights are at their end.
 
     Args:
         bounds: Thresholds for selections of this size.
-        figures: Metrics of the plan's rows ("selected") without pulls.
+        figures: Metrics of the plan's rows ("selected") without score_biases.
         samples: Source (None: all rows) -> a sample of its rows.
         measure: Pulls -> metrics of the rows that the same plan keeps with them.
         fixed: Plain names of metrics that must not be pulled.
 
     Returns:
-        The pulls nearest to the thresholds, and their metrics; none where no metric of rows is
+        The biases nearest to the thresholds, and their metrics; none where no metric of rows is
         missed: nothing is computed then.
     """
     held = {
@@ -146,19 +129,19 @@ def pulled(
     if all(t.met(now.get(m)) or now.get(m) is None for m, t in held.items()):
         return (), figures
     searches = {m: s for m in held if (s := _search(m, samples)) is not None}
-    best: tuple[tuple[Pull, ...], Figures] = ((), figures)
+    best: tuple[tuple[ScoreBias, ...], Figures] = ((), figures)
     short = move_distance(now, bounds)
     for _ in range(_RAISES):
         raised = {m: s.step(held[m], now.get(m)) for m, s in searches.items()}
         if raised == searches:
             break
         searches = raised
-        pulls = tuple(s.pull for s in searches.values() if s.pull.weight > 0)
-        found = measure(pulls)
+        score_biases = tuple(s.bias for s in searches.values() if s.bias.weight > 0)
+        found = measure(score_biases)
         now = found["selected"]
         away = move_distance(now, bounds)
         if away < short:
-            best, short = (pulls, found), away
+            best, short = (score_biases, found), away
         if short == 0:
             break
     return best
@@ -166,9 +149,9 @@ def pulled(
 
 @dataclass(frozen=True)
 class _Search:
-    """The weight of one pull: doubled while it is too small, halved into where it was too large."""
+    """The weight of one bias: doubled while it is too small, halved into where it was too large."""
 
-    pull: Pull
+    bias: ScoreBias
     low: float = 0.0
     high: float = math.inf
 
@@ -179,12 +162,12 @@ class _Search:
         sign = -1 if threshold.direction == "less" else 1
         if threshold.upper is not None:
             sign = 1 if value < threshold.bound else -1
-        weight = self.pull.weight
-        pull = self.pull if weight else replace(self.pull, sign=sign)
+        weight = self.bias.weight
+        bias = self.bias if weight else self.bias.model_copy(update={"sign": sign})
         # Only a band is ever passed by.
-        low, high = (weight, self.high) if sign == pull.sign else (self.low, weight)
+        low, high = (weight, self.high) if sign == bias.sign else (self.low, weight)
         after = min(max(_FIRST, 2 * low), _LAST) if math.isinf(high) else (low + high) / 2
-        return _Search(replace(pull, weight=after), low, high)
+        return _Search(bias.model_copy(update={"weight": after}), low, high)
 
 
 def _search(name: str, samples: Mapping[str | None, Sample]) -> _Search | None:
@@ -195,7 +178,7 @@ def _search(name: str, samples: Mapping[str | None, Sample]) -> _Search | None:
         return None
     # What a source's rows add up to depends on their number too: rows of others add nothing.
     mean = 0.0 if source and additive(metric) else float(values.mean())
-    return _Search(Pull(name, 1, mean, float(values.std()), 0.0))
+    return _Search(ScoreBias(metric=name, sign=1, mean=mean, scale=float(values.std()), weight=0.0))
 
 
 def _of_sample(sample: Sample, metric: str) -> NDArray[np.float64] | None:

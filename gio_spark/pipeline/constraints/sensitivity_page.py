@@ -12,8 +12,8 @@ from gio_spark import gime
 from gio_spark.tables.local_files import report_folder
 
 if TYPE_CHECKING:
-    from gio_spark.pipeline.constraints.sensitivity_runs import Learnt
-    from gio_spark.pipeline.stage_runner import Context
+    from gio_spark.pipeline.constraints.sensitivity_runs import SensitivityResult
+    from gio_spark.pipeline.run_context import RunContext
     from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Workspace
 
@@ -26,7 +26,7 @@ def shown_level(settings: RunSettings) -> float:
     return settings.gime.wanted_level or DEFAULT_LEVEL
 
 
-def thresholds_of(settings: RunSettings, learnt: Learnt) -> pd.DataFrame:
+def thresholds_of(settings: RunSettings, learnt: SensitivityResult) -> pd.DataFrame:
     """Return one row per threshold at the level shown."""
     found, _ = gime.automatic(
         learnt.found,
@@ -48,7 +48,7 @@ def page_of(workspace: Workspace, run: str) -> Path:
     return report_folder(workspace, run) / _FOLDER / PAGE
 
 
-def tell(ctx: Context, learnt: Learnt) -> None:
+def tell(ctx: RunContext, learnt: SensitivityResult) -> None:
     """Write the page and record it, its plots, the figures and their cost with the run.
 
     Done whenever a run rests on sensitivity runs, complete ones of an earlier run too: its record

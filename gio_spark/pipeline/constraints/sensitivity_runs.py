@@ -16,23 +16,21 @@ from gio_spark.engine import bounded
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.labelled import labelled, unlabelled
 from gio_spark.pipeline.constraints import sensitivity_page
-from gio_spark.pipeline.run_rows import Ground
-from gio_spark.pipeline.stage_runner import Context, fingerprint
+from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_rows import RunRows
 from gio_spark.settings.run import parse_budget
 
 if TYPE_CHECKING:
     from gio_spark.engine.progress import Stage as StageProgress
-    from gio_spark.pipeline.stages.cluster import Codebook
-    from gio_spark.pipeline.stages.embed import Side
     from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Record, Workspace
 
 STAGE = "sensitivity"
 # Settings of the metrics that the runs depend on; thresholds and the like are read afterwards.
-_USED = {
+USED = (
     "profile", "columns", "tau", "probes", "directions", "sketch_log_size", "bucket_hours",
     "levels", "screen", "seeds", "sample", "proxy", "measure", "scorer",
-}  # fmt: skip
+)  # fmt: skip
 # Shares of the sample at which the efficiency curve is drawn.
 CURVE_SHARES = (0.05, 0.1, 0.25, 0.5)
 _CURVE_LEVEL = 0.95
@@ -62,7 +60,7 @@ _RUNS = pa.schema(
 
 
 @dataclass(frozen=True, eq=False)
-class Learnt:
+class SensitivityResult:
     """What the sensitivity runs found, as it is stored.
 
     Attributes:
@@ -89,20 +87,6 @@ def subset_size(settings: RunSettings, sample: int, pool: int) -> int:
     return int(min(max(_LEAST_SUBSET, round(share * sample)), sample - 1))
 
 
-def sensitivity_key(ctx: Context, book: Codebook) -> str:
-    """Return the fingerprint of the runs: data, cells, budget, settings of the metrics."""
-    settings = ctx.settings
-    return fingerprint(
-        STAGE,
-        settings.gime.model_dump(mode="json", include=_USED),
-        str(settings.budget),
-        settings.seed,
-        book.key,
-        book.assignments,
-        settings.pool_columns().label,
-    )
-
-
 def check_labels(settings: RunSettings) -> None:
     """Refuse settings that give nothing to score a subset by.
 
@@ -117,21 +101,27 @@ def check_labels(settings: RunSettings) -> None:
         )
 
 
-def learn(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Learnt:
+def run_sensitivity(
+    ctx: RunContext, run_rows: RunRows, pool_rows: int, key: str
+) -> SensitivityResult:
     """Run screen and sweeps on a bounded sample, unless a complete record is there.
+
+    Args:
+        ctx: The run.
+        run_rows: Its rows.
+        pool_rows: Usable rows of the pool.
+        key: Fingerprint.
 
     Raises:
         ConfigError: There is nothing to score by.
         InputError: No row has a label, or no metric can be moved.
     """
     check_labels(ctx.settings)
-    key = sensitivity_key(ctx, book)
-    ground = Ground.of(ctx, sides, book)
 
     def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
         shown.say("sample and screen")
-        sample, task = _task(ctx, ground, sides)
-        size = subset_size(ctx.settings, sample.rows.count, sides["pool"].usable)
+        sample, task = _task(ctx, run_rows)
+        size = subset_size(ctx.settings, sample.rows.count, pool_rows)
         found = gime.sensitivity(
             ctx.spark, sample, task, size=size, settings=ctx.settings.gime, seed=ctx.settings.seed
         )
@@ -165,24 +155,22 @@ def learn(ctx: Context, sides: Mapping[str, Side], book: Codebook) -> Learnt:
         return rows, facts
 
     record = ctx.stage(STAGE, key, "sensitivity", make, rows=ctx.settings.gime.sample)
-    learnt = load(ctx.workspace, record)
-    sensitivity_page.tell(ctx, learnt)
-    return learnt
+    result = load(ctx.workspace, record)
+    sensitivity_page.tell(ctx, result)
+    return result
 
 
-def _task(
-    ctx: Context, ground: Ground, sides: Mapping[str, Side]
-) -> tuple[gime.Sample, gime.Task | gime.OwnScore]:
+def _task(ctx: RunContext, run_rows: RunRows) -> tuple[gime.Sample, gime.Task | gime.OwnScore]:
     settings = ctx.settings.gime
-    vectors = "vector" in ground.profile.roles
-    frozen = ground.constants(vectors=vectors)
-    pool = ground.rows("pool", vectors=vectors)
-    target = ground.targets(vectors=vectors)
+    vectors = "vector" in run_rows.profile.roles
+    frozen = run_rows.constants(vectors=vectors)
+    pool = run_rows.rows("pool", vectors=vectors)
+    target = run_rows.targets(vectors=vectors)
     if settings.scorer is not None:
         sample, table = unlabelled(
             pool,
             constants=frozen,
-            profile=ground.profile,
+            profile=run_rows.profile,
             target=target,
             rows=settings.sample,
             keep=("label", "source", "tokens"),
@@ -193,13 +181,13 @@ def _task(
         )
         score.resolve()
         return sample, score
-    held = _held_out(ground, sides, vectors=vectors)
+    held = _held_out(run_rows, vectors=vectors)
     sample, task, _ = labelled(
         pool,
         held,
         "label",
         constants=frozen,
-        profile=ground.profile,
+        profile=run_rows.profile,
         target=target,
         rows=settings.sample,
         measure=settings.measure,
@@ -208,16 +196,18 @@ def _task(
     return sample, task
 
 
-def _held_out(ground: Ground, sides: Mapping[str, Side], *, vectors: bool) -> Any:
+def _held_out(run_rows: RunRows, *, vectors: bool) -> Any:
     """Return the rows that models are scored on: labelled targets, else labelled held-out sets."""
     for kind in ("target", "held-out"):
         names = [
-            n for n, s in sides.items() if n.startswith(kind) and s.source.columns.label is not None
+            name
+            for name, source in run_rows.inputs.items()
+            if name.startswith(kind) and source.columns.label is not None
         ]
         if names:
-            rows = ground.rows(names[0], vectors=vectors)
+            rows = run_rows.rows(names[0], vectors=vectors)
             for name in names[1:]:
-                rows = rows.unionByName(ground.rows(name, vectors=vectors))
+                rows = rows.unionByName(run_rows.rows(name, vectors=vectors))
             return rows
     raise ConfigError(
         "No target has labels to score models on: name its column in target.columns.label."
@@ -225,7 +215,7 @@ def _held_out(ground: Ground, sides: Mapping[str, Side], *, vectors: bool) -> An
 
 
 def _curve(
-    ctx: Context,
+    ctx: RunContext,
     sample: gime.Sample,
     task: gime.Task | gime.OwnScore,
     found: gime.Sensitivity,
@@ -290,7 +280,7 @@ def _metric_rows(found: gime.Sensitivity, directions: Mapping[str, int]) -> pd.D
     return frame.reindex(columns=_SENSITIVITY.names)
 
 
-def _write_runs(ctx: Context, key: str, found: gime.Sensitivity, curve: pd.DataFrame) -> None:
+def _write_runs(ctx: RunContext, key: str, found: gime.Sensitivity, curve: pd.DataFrame) -> None:
     names = [c for c in found.screen.columns if c != "score"]
 
     def metrics(row: pd.Series) -> str:
@@ -324,7 +314,7 @@ def _write_runs(ctx: Context, key: str, found: gime.Sensitivity, curve: pd.DataF
     )
 
 
-def load(workspace: Workspace, record: Record) -> Learnt:
+def load(workspace: Workspace, record: Record) -> SensitivityResult:
     """Read what the runs of a record found."""
     key, facts = record.fingerprint, record.detail
     table = bounded(workspace.read("sensitivity", key), 1000, "metrics").to_pandas()
@@ -360,7 +350,9 @@ def load(workspace: Workspace, record: Record) -> Learnt:
         random_metrics=facts["random_metrics"],
     )
     table = table.set_index("factor").loc[list(ordered["metrics"])].reset_index()
-    return Learnt(found, facts["directions"], curve.reset_index(drop=True), table, facts, key)
+    return SensitivityResult(
+        found, facts["directions"], curve.reset_index(drop=True), table, facts, key
+    )
 
 
 def _by_strength(factors: pd.DataFrame) -> pd.DataFrame:
@@ -370,7 +362,7 @@ def _by_strength(factors: pd.DataFrame) -> pd.DataFrame:
     return factors.iloc[order].reset_index(drop=True)
 
 
-def of_key(workspace: Workspace, key: str) -> Learnt:
+def of_key(workspace: Workspace, key: str) -> SensitivityResult:
     """Read what complete runs of a fingerprint found.
 
     Raises:

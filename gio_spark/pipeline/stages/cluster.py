@@ -1,9 +1,8 @@
-"""Stages fit, assign and centroids: vectors to clusters, for pool and target."""
+"""Stages fit, assign and centroids: vectors to clusters, for pool and targets."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,59 +14,125 @@ from gio_spark import quantize
 from gio_spark.engine import decode_vectors, encode_vectors
 from gio_spark.errors import InputError
 from gio_spark.gio import TargetMass
-from gio_spark.pipeline.stage_runner import Context, fingerprint
-from gio_spark.pipeline.stages.embed import CARRIED, Side, targets_of, vectors_of
-from gio_spark.pipeline.stages.kmeans_checkpoints import (
+from gio_spark.pipeline.kmeans_checkpoints import (
     centroid_rows,
     fitted_state,
     load_state,
     save_state,
 )
+from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_state import Codebook, Dataset, RunState
+from gio_spark.pipeline.stage_runner import Stage, Step
+from gio_spark.pipeline.stages.embed import CARRIED, vectors_of
 from gio_spark.quantize import ClusterStats, KMeansState, MiniBatchKMeans
-from gio_spark.tables import Chunk, chunks_for
+from gio_spark.settings.run import parse_budget
+from gio_spark.tables import Chunk
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
     from gio_spark.engine.progress import Stage as StageProgress
     from gio_spark.settings.run import RunSettings
 
-_FIT_SETTINGS = {
+_FIT_SETTINGS = (
     "clusters", "batch_rows", "max_passes", "patience", "tolerance", "decay", "starved_share",
     "init_rows", "spherical", "two_level_above", "probes",
-}  # fmt: skip
+)  # fmt: skip
 # A target's own codebook describes its shape; more clusters than this describe its noise.
 _TARGET_ROWS_PER_CLUSTER = 5
 _TARGET_CLUSTERS = 1_000
 _CURVE_ROWS = 4_000
-# Where the state of a fit is kept, and how.
-_FIT_FORMAT = 2
+# A pool of fewer rows is told that the selection says little.
+_FEW_ROWS = 100
 
 # Work that a killed fit may lose: a commit takes a second or two, passes over small tables less.
 COMMIT_SECONDS = 20.0
 
 
-@dataclass(frozen=True)
-class Codebook:
-    """A codebook with its rows assigned.
+def fit_stage() -> Stage:
+    """Fit the codebook on the pool's vectors; a fit that was killed goes on from its last pass."""
+    return Stage(
+        "fit pool",
+        fit,
+        inputs=("embeddings.pool",),
+        reads=("datasets", "dimension"),
+        outputs=("codebook",),
+        settings=(*(f"quantize.{name}" for name in _FIT_SETTINGS), "seed"),
+    )
 
-    Attributes:
-        centroids: (K, d) float32.
-        key: Fingerprint of the fit.
-        assignments: Side -> fingerprint of its assignments.
-        stats: Figures of the pool's clusters.
-        published: Fingerprint of the rows in the centroids table.
-        curve: Quantisation error over the number of clusters, on a sample, where that number was
-            chosen by the tool.
+
+def assign_stages(names: Sequence[str], *, cleaned: bool) -> list[Stage]:
+    """Assign the rows of each dataset to the pool's clusters.
+
+    Args:
+        names: Of the datasets.
+        cleaned: Whether the stage clean removes rows of the pool afterwards.
     """
 
-    centroids: NDArray[np.float32]
-    key: str
-    assignments: dict[str, str]
-    stats: ClusterStats
-    published: str
-    curve: tuple[dict[str, float], ...] = ()
+    def one(name: str) -> Stage:
+        gives = "assigned" if cleaned and name == "pool" else "assignments"
+        return Stage(
+            f"assign {name}",
+            lambda step, state: assign(step, state, name, gives),
+            inputs=("codebook", f"embeddings.{name}"),
+            reads=("datasets",),
+            outputs=(f"{gives}.{name}",),
+            settings=("quantize.second",),
+        )
+
+    return [one(name) for name in names]
+
+
+def centroid_stages(targets: Sequence[str]) -> list[Stage]:
+    """Count the pool's clusters, fit each target's own, and write both to the centroids table."""
+    return [
+        Stage(
+            "cluster stats",
+            query=lambda ctx, state: pool_stats(
+                ctx, state.assignments["pool"], len(state.codebook.centroids)
+            ),
+            inputs=("codebook", "assignments.pool"),
+            outputs=("cluster_stats",),
+            settings=("quantize.reach_quantile",),
+        ),
+        Stage(
+            "target codebooks",
+            query=target_codebooks,
+            inputs=tuple(f"embeddings.{name}" for name in targets),
+            reads=("datasets", "dimension"),
+            outputs=("target_codebooks",),
+            settings=(
+                "quantize.target_clusters", "quantize.max_passes", "quantize.spherical", "seed",
+            ),
+        ),
+        Stage(
+            "centroids",
+            write_centroids,
+            inputs=("cluster_stats", "target_codebooks"),
+            reads=("codebook",),
+            outputs=("centroids",),
+        ),
+    ]  # fmt: skip
+
+
+def target_mass_stage(targets: Sequence[str]) -> Stage:
+    """Spread each target over the pool's clusters; weighted by tokens where the budget is."""
+
+    def query(ctx: RunContext, state: RunState) -> list[TargetMass]:
+        weight = "tokens" if parse_budget(ctx.settings.budget)[0] == "tokens" else None
+        return [mass_of(ctx, state, one, weight=weight) for one in state.datasets.targets]
+
+    return Stage(
+        "target mass",
+        query=query,
+        inputs=("codebook", "cluster_stats", *(f"embeddings.{name}" for name in targets)),
+        reads=("datasets",),
+        outputs=("target_mass",),
+        settings=("budget", "quantize.neighbours", "quantize.spherical", "seed"),
+    )
 
 
 def clusters_for(settings: RunSettings, rows: int, dimension: int) -> int:
@@ -87,42 +152,41 @@ def clusters_for(settings: RunSettings, rows: int, dimension: int) -> int:
     return quantize.auto_clusters(rows, dimension)
 
 
-def fit(
-    ctx: Context, side: Side, clusters: int, dimension: int
-) -> tuple[NDArray[np.float32], str, tuple[dict[str, float], ...]]:
-    """Fit a codebook on a side's vectors; a fit that was killed goes on from its last pass."""
-    settings = ctx.settings.quantize
-    used = settings.model_dump(mode="json", include=_FIT_SETTINGS)
-    key = fingerprint("fit", _FIT_FORMAT, used, clusters, ctx.settings.seed, side.key)
-    ws = ctx.workspace
+def fit(step: Step, state: RunState) -> None:
+    """Set the codebook."""
+    ctx, pool = step.ctx, state.datasets.pool
+    settings, ws = ctx.settings.quantize, ctx.workspace
+    clusters = clusters_for(ctx.settings, pool.usable, state.dimension)
+    if settings.clusters == "auto" and pool.usable < _FEW_ROWS:
+        ctx.caution(
+            "too few rows",
+            f"The pool has {pool.usable} usable rows, so only {clusters} cluster(s) were made.",
+            "Selection on so few rows says little; use a larger pool.",
+        )
 
     def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-        initial = load_state(ws, key)
+        initial = load_state(ws, step.key)
         saved, written = time.monotonic(), len(initial.centroids) if initial else 0
 
-        def commit(state: KMeansState) -> None:
+        def commit(kmeans: KMeansState) -> None:
             nonlocal saved, written
-            shown.say(_pass_note(state, settings.max_passes))
-            if state.finished or time.monotonic() - saved >= COMMIT_SECONDS:
-                written = save_state(ctx, state, key)
+            shown.say(_pass_note(kmeans, settings.max_passes))
+            if kmeans.finished or time.monotonic() - saved >= COMMIT_SECONDS:
+                written = save_state(ctx, kmeans, step.key)
                 saved = time.monotonic()
 
         # With the number left to the tool, people get to see how it stands.
         curve = partial(quantize.error_curve, rows=_CURVE_ROWS, seed=ctx.settings.seed)
         model = MiniBatchKMeans.from_settings(settings, k=clusters, seed=ctx.settings.seed).fit(
-            vectors_of(ctx, side),
+            vectors_of(ctx, pool),
             initial=initial,
             on_pass=commit,
             on_sample=curve if settings.clusters == "auto" else None,
-            rows=side.usable,
-            dimension=dimension,
+            rows=pool.usable,
+            dimension=state.dimension,
         )
         summary = model.summary
-        detail = {
-            "clusters": len(model.centroids),
-            "side": side.name,
-            "error_curve": [],
-        }
+        detail = {"clusters": len(model.centroids), "side": "pool", "error_curve": []}
         if summary is not None:
             detail |= {
                 "error_curve": summary.of_sample or [],
@@ -132,11 +196,9 @@ def fit(
             }
         return written, detail
 
-    record = ctx.stage(
-        f"fit {side.name}", key, "centroids", make, fitted_on=side.usable, claim=True
-    )
+    record = step.record(make, table="centroids", fitted_on=pool.usable, claim=True)
     curve = tuple(record.detail.get("error_curve", ()))
-    return fitted_state(ws, key).centroids, key, curve
+    state.codebook = Codebook(fitted_state(ws, step.key).centroids, step.key, curve)
 
 
 def _pass_note(state: KMeansState, most: int) -> str:
@@ -145,24 +207,18 @@ def _pass_note(state: KMeansState, most: int) -> str:
     return f"pass {state.passes} of at most {most}, inertia {state.history[-1]['inertia']:.5g}"
 
 
-def assign(
-    ctx: Context, sides: dict[str, Side], centroids: NDArray[np.float32], fit_key: str
-) -> dict[str, str]:
-    """Assign the rows of all sides to the pool's clusters; gives the fingerprints of each."""
-    return {name: _assign_side(ctx, side, centroids, fit_key) for name, side in sides.items()}
-
-
-def _assign_side(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_key: str) -> str:
-    """Write the assignments of a side, on those of its earlier version by the same codebook."""
-    settings, ws, stage = ctx.settings.quantize, ctx.workspace, f"assign {side.name}"
-    key = fingerprint("assign", fit_key, settings.second, side.key)
-    below = ws.base_of("embeddings", side.key)
-    base = fingerprint("assign", fit_key, settings.second, below.key) if below else ""
-    on_base = bool(base) and ws.complete(stage, base) is not None
+def assign(step: Step, state: RunState, name: str, gives: str) -> None:
+    """Assign a dataset, on the assignments of its earlier version by the same codebook."""
+    ctx, ws = step.ctx, step.ctx.workspace
+    settings, centroids = ctx.settings.quantize, state.codebook.centroids
+    dataset = next(one for one in state.datasets if one.name == name)
+    below = ws.base_of("embeddings", dataset.key)
+    base = step.key_with(f"embeddings.{name}", below.key) if below else ""
+    on_base = bool(base) and ws.complete(step.stage.name, base) is not None
 
     def assigned(chunk: Chunk) -> DataFrame:
         return quantize.assign(
-            vectors_of(ctx, side, chunk, only_new=on_base),
+            vectors_of(ctx, dataset, chunk, only_new=on_base),
             centroids,
             second=settings.second and len(centroids) > 1,
             carry=CARRIED,
@@ -172,103 +228,63 @@ def _assign_side(ctx: Context, side: Side, centroids: NDArray[np.float32], fit_k
         )
 
     def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-        new = vectors_of(ctx, side, only_new=True).count() if on_base else side.usable
-        ctx.write_chunks(
-            shown,
-            "assignments",
-            assigned,
-            count=chunks_for(new, ctx.settings.chunk_rows),
-            key=key,
-            stage=stage,
-            expected=new,
-        )
-        detail: dict[str, Any] = {"side": side.name}
+        new = vectors_of(ctx, dataset, only_new=True).count() if on_base else dataset.usable
+        step.write_chunks(shown, "assignments", assigned, expected=new)
+        detail: dict[str, Any] = {"side": name}
         if on_base and below is not None:
             detail["base"] = {"assignments": [base, below.hidden]}
-        return side.usable, detail
+        return dataset.usable, detail
 
-    ctx.stage(stage, key, "assignments", make, rows=side.usable, claim=side.name == "pool")
-    return key
-
-
-def quantise(ctx: Context, sides: dict[str, Side], dimension: int) -> Codebook:
-    """Fit the pool's codebook, assign pool and targets to it, and publish the centroids."""
-    pool = sides["pool"]
-    clusters = clusters_for(ctx.settings, pool.usable, dimension)
-    if not isinstance(ctx.settings.quantize.clusters, int) and pool.usable < 100:
-        ctx.caution(
-            "too few rows",
-            f"The pool has {pool.usable} usable rows, so only {clusters} cluster(s) were made.",
-            "Selection on so few rows says little; use a larger pool.",
-        )
-    centroids, fit_key, curve = fit(ctx, pool, clusters, dimension)
-    keys = assign(ctx, sides, centroids, fit_key)
-    stats, published = publish(ctx, sides, centroids, fit_key, keys)
-    return Codebook(centroids, fit_key, keys, stats, published, curve)
+    step.record(make, table="assignments", rows=dataset.usable, claim=name == "pool")
+    getattr(state, gives)[name] = step.key
 
 
-def pool_stats(ctx: Context, assignments: str, clusters: int) -> ClusterStats:
+def pool_stats(ctx: RunContext, assignments: str, clusters: int) -> ClusterStats:
     """Figures of the pool's clusters by its assignments."""
     rows = ctx.workspace.read("assignments", assignments)
     return quantize.cluster_stats(rows, clusters, quantile=ctx.settings.quantize.reach_quantile)
 
 
-def publish(
-    ctx: Context,
-    sides: dict[str, Side],
-    centroids: NDArray[np.float32],
-    fit_key: str,
-    keys: dict[str, str],
-) -> tuple[ClusterStats, str]:
-    """Write the centroids table: the pool's clusters with their figures, and the targets' own."""
-    settings = ctx.settings.quantize
-    key = fingerprint(
-        "centroids",
-        fit_key,
-        keys,
-        settings.target_clusters,
-        settings.reach_quantile,
-        ctx.settings.seed,
-    )
-
-    def rows_of_targets() -> list[pa.Table]:
-        return [_own_rows(ctx, s, centroids.shape[1]) for s in targets_of(sides)]
-
-    own = ctx.ahead("centroids", key, rows_of_targets)
-    # One scan of a skinny table; cheap enough to do again when the stage itself is complete.
-    stats = pool_stats(ctx, keys["pool"], len(centroids))
+def write_centroids(step: Step, state: RunState) -> None:
+    """Write the pool's clusters with their figures, and the targets' own."""
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        table = pa.concat_tables([_rows_of("pool", centroids, stats), *own()])
-        rows = ctx.write_small("centroids", table, key=key, stage="centroids")
+        stats = state.cluster_stats()
+        pool = _rows_of("pool", state.codebook.centroids, stats)
+        rows = step.write_small("centroids", pa.concat_tables([pool, *state.target_codebooks()]))
         return rows, {"skew": stats.skew(), "reach_limit": stats.limit}
 
-    ctx.stage("centroids", key, "centroids", make)
-    return stats, key
+    step.record(make, table="centroids")
+    state.centroids = step.key
 
 
-def _own_rows(ctx: Context, side: Side, dimension: int) -> pa.Table:
-    """Return the rows of the centroids table that a target's own codebook makes."""
-    own = _own_codebook(ctx, side, dimension)
+def target_codebooks(ctx: RunContext, state: RunState) -> list[pa.Table]:
+    """Rows of the centroids table that the codebook of each target's own rows makes."""
+    return [_own_rows(ctx, one, state.dimension) for one in state.datasets.targets]
+
+
+def _own_rows(ctx: RunContext, dataset: Dataset, dimension: int) -> pa.Table:
+    """Rows of the centroids table that a target's own codebook makes."""
+    own = _own_codebook(ctx, dataset, dimension)
     found = quantize.assign(
-        vectors_of(ctx, side), own, carry=("tokens",), spherical=ctx.settings.quantize.spherical
+        vectors_of(ctx, dataset), own, carry=("tokens",), spherical=ctx.settings.quantize.spherical
     )
-    return _rows_of(side.name, own, quantize.cluster_stats(found, len(own)))
+    return _rows_of(dataset.name, own, quantize.cluster_stats(found, len(own)))
 
 
-def _own_codebook(ctx: Context, side: Side, dimension: int) -> NDArray[np.float32]:
+def _own_codebook(ctx: RunContext, dataset: Dataset, dimension: int) -> NDArray[np.float32]:
     settings = ctx.settings.quantize
     wanted = settings.target_clusters
     if isinstance(wanted, int):
-        clusters = min(wanted, side.usable)
+        clusters = min(wanted, dataset.usable)
     else:
-        clusters = int(np.clip(side.usable // _TARGET_ROWS_PER_CLUSTER, 1, _TARGET_CLUSTERS))
+        clusters = int(np.clip(dataset.usable // _TARGET_ROWS_PER_CLUSTER, 1, _TARGET_CLUSTERS))
     model = MiniBatchKMeans(
         k=clusters,
         seed=ctx.settings.seed,
         max_iter=min(4, settings.max_passes),
         spherical=settings.spherical,
-    ).fit(vectors_of(ctx, side), rows=side.usable, dimension=dimension)
+    ).fit(vectors_of(ctx, dataset), rows=dataset.usable, dimension=dimension)
     return model.centroids
 
 
@@ -286,7 +302,7 @@ def _rows_of(side: str, centroids: NDArray[np.float32], stats: ClusterStats) -> 
     return centroid_rows(side, columns)
 
 
-def centroids_of(ctx: Context, key: str, side: str) -> tuple[NDArray[np.float32], NDArray]:
+def centroids_of(ctx: RunContext, key: str, side: str) -> tuple[NDArray[np.float32], NDArray]:
     """Return a side's own centroids and the rows of each."""
     table = ctx.workspace.read_arrow("centroids", key, 1 << 20, "centroids")
     table = table.filter(pc.field("side") == side).sort_by("cluster")
@@ -294,23 +310,23 @@ def centroids_of(ctx: Context, key: str, side: str) -> tuple[NDArray[np.float32]
 
 
 def mass_of(
-    ctx: Context,
-    side: Side,
-    book: Codebook,
+    ctx: RunContext,
+    state: RunState,
+    dataset: Dataset,
     *,
     weight: str | None,
     rows: DataFrame | None = None,
 ) -> TargetMass:
     """Spread a target's rows, or the given ones of them, over the pool's clusters."""
-    settings = ctx.settings.quantize
+    settings, stats = ctx.settings.quantize, state.cluster_stats()
     return quantize.target_mass(
-        vectors_of(ctx, side) if rows is None else rows,
-        book.centroids,
-        radius=book.stats.radius,
-        limit=book.stats.limit,
+        vectors_of(ctx, dataset) if rows is None else rows,
+        state.codebook.centroids,
+        radius=stats.radius,
+        limit=stats.limit,
         neighbours=settings.neighbours,
         weight=weight,
         spherical=settings.spherical,
         seed=ctx.settings.seed,
-        rows=side.usable if rows is None else None,
+        rows=dataset.usable if rows is None else None,
     )

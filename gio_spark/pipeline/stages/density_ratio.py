@@ -2,55 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
 from gio_spark import explode
 from gio_spark.errors import InputError
-from gio_spark.pipeline.stage_runner import Context, fingerprint
-from gio_spark.pipeline.stages.cluster import Codebook
-from gio_spark.pipeline.stages.embed import Side, targets_of, vectors_of
-from gio_spark.tables import WHOLE, Chunk, chunks_for, quoted_column
+from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_records import RatioFacts
+from gio_spark.pipeline.run_state import RatioModel, RunState
+from gio_spark.pipeline.stage_runner import Stage, Step
+from gio_spark.pipeline.stages.embed import vectors_of
+from gio_spark.settings.run import parse_budget
+from gio_spark.tables import WHOLE, Chunk, quoted_column
 from gio_spark.tables.model_arrays import array_text, load_arrays, save_arrays, text_array
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyspark.sql import DataFrame
 
     from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.settings.run import RunSettings
+    from gio_spark.tables import Workspace
+
+_FIT_SETTINGS = (
+    "estimator", "folds", "fit_rows", "regularisation", "word_ngrams", "char_ngrams", "hash_bits",
+    "text_bytes", "neighbours", "knn_rows",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """The density ratio of the pool's rows.
-
-    Attributes:
-        key: Fingerprint of its scores.
-        model_key: Fingerprint of the fitted model.
-        kind: text or vector: what is scored.
-        facts: Calibration and sizes, as plain values.
-    """
-
-    key: str
-    model_key: str
-    kind: str
-    facts: dict[str, Any]
+def is_scored(settings: RunSettings) -> bool:
+    """Whether the settings need the density ratio of the pool's rows."""
+    by_ratio = settings.explode.within_cluster == "density_ratio"
+    return by_ratio or parse_budget(settings.budget)[0] == "auto"
 
 
-@dataclass(frozen=True)
-class Begun:
-    """A fit of the density ratio under way; `fitted` waits for it."""
-
-    kind: str
-    model_key: str
-    fitted: Callable[[], explode.RatioFit]
-
-
-def content_kind(ctx: Context) -> str:
-    """Return what rows are scored by: `text`, where all have some and it serves, or `vector`."""
-    settings = ctx.settings
+def content_kind(settings: RunSettings) -> str:
+    """What rows are scored by: `text`, where all have some and it serves, or `vector`."""
     on_text = (
         settings.pool_columns().text is not None
         and all(settings.target_columns(i).text for i in range(len(settings.target)))
@@ -59,86 +48,111 @@ def content_kind(ctx: Context) -> str:
     return "text" if on_text else "vector"
 
 
-def begin(ctx: Context, sides: dict[str, Side]) -> Begun:
-    """Begin to fit the density ratio target over pool, unless it is there already.
+def density_ratio_stages(targets: Sequence[str], kind: str) -> list[Stage]:
+    """Fit the density ratio target over pool, and score every usable row of the pool.
 
-    It needs no clusters, and on text not even vectors, so that it can go on beside their making:
-    two small samples are fitted in one thread of the driver, while workers do the rest.
+    The fit needs no clusters, and on text not even vectors, so that it can go on beside their
+    making: two small samples are fitted in one thread of the driver, while workers do the rest.
+
+    Args:
+        targets: Names of the targets.
+        kind: What rows are scored by, see `content_kind`.
     """
-    settings = ctx.settings.explode
-    targets = targets_of(sides)
-    kind = content_kind(ctx)
-    used = settings.model_dump(
-        mode="json",
-        exclude={"within_cluster", "temperature", "output", "broadcast_rows", "bloom_megabytes"},
-    )
-    model_key = fingerprint(
-        "ratio", used, kind, ctx.settings.seed, {s.name: s.key for s in (sides["pool"], *targets)}
+    content = "inputs" if kind == "text" else "embeddings"
+    names = ("pool", *targets)
+    return [
+        Stage(
+            "ratio samples and fit",
+            query=lambda ctx, state: fit_ratio(ctx, state, targets, kind),
+            inputs=tuple(f"{content}.{name}" for name in names),
+            reads=() if kind == "text" else ("datasets",),
+            outputs=("ratio_fit",),
+            settings=(*(f"explode.{name}" for name in _FIT_SETTINGS), "seed"),
+        ),
+        Stage(
+            "fit ratio",
+            lambda step, state: store_ratio(step, state, kind),
+            inputs=("ratio_fit",),
+            outputs=("ratio_model",),
+        ),
+        Stage(
+            "score pool",
+            score_pool,
+            inputs=("ratio_model", "assignments.pool"),
+            reads=("datasets",),
+            outputs=("scores",),
+        ),
+    ]
+
+
+def fit_ratio(
+    ctx: RunContext, state: RunState, targets: Sequence[str], kind: str
+) -> explode.RatioFit:
+    """Fit the ratio on samples of the targets and of the pool."""
+    target = content_of(ctx, state, targets[0], kind)
+    for name in targets[1:]:
+        target = target.unionByName(content_of(ctx, state, name, kind))
+    return explode.fit_ratio(
+        target,
+        content_of(ctx, state, "pool", kind),
+        content="content",
+        kind=kind,
+        settings=ctx.settings.explode,
+        target_rows=sum(state.inputs[name].ids for name in targets),
+        pool_rows=state.inputs["pool"].ids,
+        seed=ctx.settings.seed,
     )
 
-    def fit() -> explode.RatioFit:
-        target = content_of(ctx, targets[0], kind)
-        for side in targets[1:]:
-            target = target.unionByName(content_of(ctx, side, kind))
-        return explode.fit_ratio(
-            target,
-            content_of(ctx, sides["pool"], kind),
-            content="content",
+
+def store_ratio(step: Step, state: RunState, kind: str) -> None:
+    """Store the fitted ratio with the facts of its fit."""
+    ws = step.ctx.workspace
+
+    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        fitted = state.ratio_fit()
+        facts = RatioFacts(
+            auc=fitted.calibration.auc,
+            error=fitted.calibration.error,
+            table={k: v.tolist() for k, v in fitted.calibration.table().items()},
+            target_rows=fitted.target_rows,
+            pool_rows=fitted.pool_rows,
+            warnings=tuple(fitted.warnings),
             kind=kind,
-            settings=settings,
-            target_rows=sum(s.usable for s in targets),
-            pool_rows=sides["pool"].usable,
-            seed=ctx.settings.seed,
         )
+        arrays = {**fitted.model.to_arrays(), "facts": text_array(facts.model_dump(mode="json"))}
+        return save_arrays(ws, "ratio", arrays, key=step.key, run=step.ctx.run), {}
 
-    return Begun(kind, model_key, ctx.ahead("fit ratio", model_key, fit))
-
-
-def score(ctx: Context, sides: dict[str, Side], book: Codebook, begun: Begun) -> Ratio:
-    """Store the density ratio that was begun, and score every usable row of the pool."""
-    kind, model_key = begun.kind, begun.model_key
-
-    def fit(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        fitted = begun.fitted()
-        facts = {
-            "auc": fitted.calibration.auc,
-            "error": fitted.calibration.error,
-            "table": {k: v.tolist() for k, v in fitted.calibration.table().items()},
-            "target_rows": fitted.target_rows,
-            "pool_rows": fitted.pool_rows,
-            "warnings": list(fitted.warnings),
-            "kind": kind,
-        }
-        arrays = {**fitted.model.to_arrays(), "facts": text_array(facts)}
-        return save_arrays(ctx.workspace, "ratio", arrays, key=model_key, run=ctx.run), {}
-
-    ctx.stage("fit ratio", model_key, "models", fit)
-    return score_pool(ctx, sides["pool"], book, model_key)
+    step.record(make, table="models")
+    state.ratio_model = load_ratio(ws, step.key)
 
 
-def score_pool(ctx: Context, pool: Side, book: Codebook, model_key: str) -> Ratio:
-    """Score every usable row of a pool by a fitted ratio, on the scores of its earlier version."""
-    ws, stage, assignments = ctx.workspace, "score pool", book.assignments["pool"]
-    arrays = load_arrays(ws, model_key)
-    facts = array_text(arrays.pop("facts"))
-    for text in facts["warnings"]:
+def load_ratio(workspace: Workspace, key: str) -> RatioModel:
+    """Fitted ratio that is stored under a key."""
+    arrays = load_arrays(workspace, key)
+    facts = RatioFacts.model_validate(array_text(arrays.pop("facts")))
+    return RatioModel(key, arrays, facts)
+
+
+def score_pool(step: Step, state: RunState) -> None:
+    """Score every usable row of the pool, on the scores of its earlier version."""
+    ctx, ws, model = step.ctx, step.ctx.workspace, state.ratio_model
+    assignments, total = state.assignments["pool"], state.pool_rows
+    for text in model.facts.warnings:
         ctx.caution("density ratio", text, "See the calibration plot; or use exact_count.")
-    key = fingerprint("scores", model_key, assignments)
     below = ws.base_of("assignments", assignments)
-    base = fingerprint("scores", model_key, below.key) if below else ""
-    on_base = bool(base) and ws.complete(stage, base) is not None
-    total = int(book.stats.rows.sum())
+    base = step.key_with("assignments.pool", below.key) if below else ""
+    on_base = bool(base) and ws.complete(step.stage.name, base) is not None
 
-    def rated(chunk: Chunk) -> DataFrame:
-        model = explode.RatioModel.from_arrays(arrays)
-        content = content_of(ctx, pool, facts["kind"], chunk, only_new=on_base)
-        scored = explode.score(content, model, content="content", keep=())
+    def scored(chunk: Chunk) -> DataFrame:
+        content = content_of(ctx, state, "pool", model.facts.kind, chunk, only_new=on_base)
+        ratio = explode.RatioModel.from_arrays(model.arrays)
+        scores = explode.score(content, ratio, content="content", keep=())
         read = ws.own_rows if on_base else ws.read
         # A row that cannot be scored counts as neither like nor unlike the target.
         return (
             read("assignments", assignments, chunk=chunk)
             .select("id", "cluster")
-            .join(scored, "id", "left")
+            .join(scores, "id", "left")
             .select(
                 "id",
                 "cluster",
@@ -146,47 +160,49 @@ def score_pool(ctx: Context, pool: Side, book: Codebook, model_key: str) -> Rati
             )
         )
 
-    def apply(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+    def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
         rows = ws.own_rows("assignments", assignments).count() if on_base else total
-        ctx.write_chunks(
-            shown,
-            "scores",
-            rated,
-            count=chunks_for(rows, ctx.settings.chunk_rows),
-            key=key,
-            stage=stage,
-            expected=rows,
-        )
+        step.write_chunks(progress, "scores", scored, expected=rows)
         detail: dict[str, Any] = {}
         if on_base and below is not None:
             detail["base"] = {"scores": [base, below.hidden]}
         return total, detail
 
-    ctx.stage(stage, key, "scores", apply, rows=total, claim=True)
-    return Ratio(key, model_key, facts["kind"], facts)
+    step.record(make, table="scores", rows=total, claim=True)
+    state.scores = step.key
 
 
 def content_of(
-    ctx: Context, side: Side, kind: str, chunk: Chunk = WHOLE, *, only_new: bool = False
+    ctx: RunContext,
+    state: RunState,
+    name: str,
+    kind: str,
+    chunk: Chunk = WHOLE,
+    *,
+    only_new: bool = False,
 ) -> DataFrame:
-    """Return id and content of a side's usable rows, or of one chunk of them.
+    """Id and content of the usable rows of a dataset, or of one chunk of them.
 
     Args:
         ctx: The run.
-        side: Whose rows.
+        state: Its inputs and, for vectors, its datasets.
+        name: Whose rows.
         kind: text or vector.
         chunk: Which of them.
         only_new: Only rows that its version brought.
     """
     if kind == "vector":
-        vectors = vectors_of(ctx, side, chunk, only_new=only_new)
+        dataset = next(one for one in state.datasets if one.name == name)
+        vectors = vectors_of(ctx, dataset, chunk, only_new=only_new)
         return vectors.select("id", F.col("vector").alias("content"))
-    column = side.source.columns.text
+    source = state.inputs[name]
+    column = source.columns.text
     if column is None:
-        raise InputError(f"{side.name}: a density ratio on text needs columns.text.")
-    rows = chunk.rows(side.source.rows)
+        raise InputError(f"{name}: a density ratio on text needs columns.text.")
+    rows = chunk.rows(source.rows)
     rows = rows.select("id", F.col(quoted_column(column)).alias("content"))
     if only_new:
-        new = ctx.workspace.own_rows("embeddings", side.key).select(F.col("id").alias("new_id"))
+        key = state.keys[f"embeddings.{name}"]
+        new = ctx.workspace.own_rows("embeddings", key).select(F.col("id").alias("new_id"))
         rows = F.broadcast(new).join(rows, new["new_id"] == rows["id"]).drop("new_id")
     return rows.where(F.col("content").isNotNull())

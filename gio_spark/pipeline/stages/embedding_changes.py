@@ -18,7 +18,7 @@ from gio_spark.engine import bounded
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from gio_spark.pipeline.stage_runner import Context
+    from gio_spark.pipeline.run_context import RunContext
     from gio_spark.tables import Input, Workspace
 
 # Every stage below costs each later reader a join with the ids that do not count. A version that
@@ -69,7 +69,7 @@ def earlier_embeddings(workspace: Workspace, stage: str, embedder: str, source: 
 
 
 def find_changes(
-    ctx: Context, source: Input, embedder: embed.Embedder, *, newest: str, key: str, stage: str
+    ctx: RunContext, source: Input, embedder: embed.Embedder, *, newest: str, key: str, stage: str
 ) -> EmbeddingChanges:
     """Compare an input with its earlier embeddings, and write what differs to `replaced`.
 

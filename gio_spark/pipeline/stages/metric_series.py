@@ -12,25 +12,18 @@ from pyspark.sql import functions as F
 from gio_spark import gime
 from gio_spark.engine import bounded
 from gio_spark.pipeline.constraints.gate_verdict import as_facts, gate_facts, verdict_of
-from gio_spark.pipeline.publishing import find_candidate, refreshes_of
-from gio_spark.pipeline.run_rows import Ground
-from gio_spark.pipeline.stage_runner import Context, fingerprint
-from gio_spark.pipeline.stages import open_inputs
+from gio_spark.pipeline.run_context import RunContext, fingerprint
+from gio_spark.pipeline.run_records import RefreshKeys, RefreshSummary, RunSummary, VerdictFacts
+from gio_spark.pipeline.run_rows import MAX_FIGURES, RunRows
 from gio_spark.pipeline.stages.embedding_changes import changed_rows
-from gio_spark.pipeline.stages.measure import (
-    MAX_FIGURES,
-    beside,
-    counted,
-    measured,
-    named_values,
-    stored,
-    under_names,
-)
+from gio_spark.pipeline.stages.measure import named_values, stored
+from gio_spark.pipeline.stages.open_inputs import pin_inputs
+from gio_spark.pipeline.stages.publish_selection import find_candidate, refreshes_of
 from gio_spark.tables.local_files import local_folder
 from gio_spark.tracking import tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pyspark.sql import DataFrame
 
@@ -63,16 +56,16 @@ class Judged:
     """What a refresh's metrics say.
 
     Attributes:
-        gate: The verdict as plain values; None where no thresholds are in force.
+        gate: The verdict; None where no thresholds are in force.
         drifted: "group/metric" of those that left the range of the refreshes before.
     """
 
-    gate: dict[str, Any] | None
+    gate: VerdictFacts | None
     drifted: tuple[str, ...]
 
 
 def measure_refresh(
-    ctx: Context, base: Record, pool: Input, keys: Mapping[str, str], key: str
+    ctx: RunContext, base: RunSummary, pool: Input, refreshed: RefreshKeys, key: str
 ) -> Judged:
     """Measure pool, selection and a random draw after a refresh, and judge the gate.
 
@@ -81,16 +74,16 @@ def measure_refresh(
 
     Args:
         ctx: The run that is refreshed.
-        base: Its record.
+        base: Its summary.
         pool: The pool as it is now.
-        keys: Keys of its embeddings and assignments.
+        refreshed: Keys of its rows.
         key: Fingerprint of the refresh.
     """
     ws = ctx.workspace
-    ground = Ground.of_record(ws, ctx.settings, base, keys)
-    others = open_inputs.open_targets(ctx.spark, ws, ctx.settings) if ground.owns else {}
-    ground = ground.with_inputs({"pool": pool, **others})
-    gate = gate_facts(ws, base)
+    run_rows = RunRows.of_summary(ws, ctx.settings, base, refreshed)
+    targets = pin_inputs(ctx, ("target",)).open().inputs if run_rows.owns else {}
+    run_rows = run_rows.with_inputs({"pool": pool, **targets})
+    gate = gate_facts(ws, base.plan_key)
     earlier = [r for r in refreshes_of(ws, base.run) if r.fingerprint != key]
     measured_before = [r for r in earlier if ws.recorded(STAGE, r.fingerprint)]
     before = measured_before[-1] if measured_before else None
@@ -98,48 +91,62 @@ def measure_refresh(
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         parts = [
             _figures(ctx, part, base, before, key, steered=gate is not None)
-            for part in ground.parts()
+            for part in run_rows.parts()
         ]
         figures = pa.concat_tables(parts)
         rows = ws.write_arrow("metrics", figures, fingerprint=key, run=ctx.run, stage=STAGE)
-        verdict = as_facts(verdict_of(gate, figures.to_pandas()))
-        return rows, {"gate": verdict, "version": pool.version}
+        verdict = verdict_of(gate, figures.to_pandas())
+        judged = None if verdict is None else as_facts(verdict).plain()
+        return rows, {"gate": judged, "version": pool.version}
 
     record = ctx.stage(STAGE, key, "metrics", make)
     series = write_series(ws, base)
     newest = series[series["refresh"] == series["refresh"].max()]
     drifted = newest[newest["drifted"].astype(bool)]
     names = tuple(f"{g}/{m}" for g, m in zip(drifted["group"], drifted["metric"], strict=True))
-    _track(ctx, stored(ws, key), record.detail["gate"], int(newest["refresh"].iloc[0]), names)
-    return Judged(record.detail["gate"], names)
+    verdict = recorded_verdict(record)
+    _track(ctx, stored(ws, key), verdict, int(newest["refresh"].iloc[0]), names)
+    return Judged(verdict, names)
+
+
+def recorded_verdict(record: Record) -> VerdictFacts | None:
+    """Verdict of a measured refresh; None where no thresholds were in force."""
+    gate = record.detail["gate"]
+    return None if gate is None else VerdictFacts.model_validate(gate)
 
 
 def _figures(
-    ctx: Context, ground: Ground, base: Record, before: Record | None, key: str, *, steered: bool
+    ctx: RunContext,
+    run_rows: RunRows,
+    base: RunSummary,
+    before: Record | None,
+    key: str,
+    *,
+    steered: bool,
 ) -> pa.Table:
-    skinny = ground.constants(vectors=False)
-    target = ground.target_states(skinny, vectors=False)
-    states = _pool_states(ctx, ground, before, key, skinny)
-    values = gime.values(states, ground.profile, target=target, constants=skinny)
+    skinny = run_rows.constants(vectors=False)
+    target = run_rows.target_states(skinny, vectors=False)
+    states = _pool_states(ctx, run_rows, before, key, skinny)
+    values = gime.values(states, run_rows.profile, target=target, constants=skinny)
     pool = bounded(values, MAX_FIGURES, "metrics")
     names = pa.array(["pool"] * pool.num_rows, pa.string())
     pool = pool.set_column(pool.schema.get_field_index("group"), "group", names)
-    selected = ground.workspace.read_table(find_candidate(ground.workspace, base.run).table)
+    selected = run_rows.workspace.read_table(find_candidate(run_rows.workspace, base.run).table)
     ids = selected.select(F.col("gio_id").alias("id"))
-    vectors = steered and ground.vectors
-    whole = ground.rows("pool", vectors=vectors)
-    rows, pool_rows = counted(ground, ids)
-    frozen = ground.constants(vectors=True) if vectors else skinny
+    vectors = steered and run_rows.vectors
+    whole = run_rows.rows("pool", vectors=vectors)
+    counts = run_rows.count_selected(ids)
+    frozen = run_rows.constants(vectors=True) if vectors else skinny
     if vectors:
-        target = ground.target_states(frozen, vectors=True)
-    frames = beside(ground, whole, ids, rows, pool_rows)
-    both = measured(ground, frames, constants=frozen, target=target, by=False)
-    return pa.concat_tables([under_names(pool, ground), both])
+        target = run_rows.target_states(frozen, vectors=True)
+    frames = run_rows.selected_and_random(whole, ids, *counts)
+    both = run_rows.measure(frames, constants=frozen, target=target, by=False)
+    return pa.concat_tables([run_rows.under_names(pool), both])
 
 
 def _pool_states(
-    ctx: Context,
-    ground: Ground,
+    ctx: RunContext,
+    run_rows: RunRows,
     before: Record | None,
     key: str,
     constants: gime.Constants,
@@ -149,23 +156,27 @@ def _pool_states(
 
     def states(only: Sequence[str] | None = None) -> DataFrame:
         return gime.states(
-            ground.rows("pool"), ground.profile, constants=constants, only=only, settings=settings
+            run_rows.rows("pool"),
+            run_rows.profile,
+            constants=constants,
+            only=only,
+            settings=settings,
         )
 
     def key_of(refresh: str) -> str:
         """States of a source stand under a key of their own."""
-        return refresh if ground.source is None else fingerprint(refresh, ground.source)
+        return refresh if run_rows.source is None else fingerprint(refresh, run_rows.source)
 
     mine = key_of(key)
     stored_key = "" if before is None else key_of(before.fingerprint)
     # The user's own columns may change in rows whose assignment does not.
-    known = before is not None and not ground.owns and ws.holds("metric_states", stored_key)
-    if before is None or not known or not _same_version(ws, stored_key, ground, constants):
+    known = before is not None and not run_rows.owns and ws.holds("metric_states", stored_key)
+    if before is None or not known or not _same_version(ws, stored_key, run_rows, constants):
         ws.write("metric_states", states(), fingerprint=mine, run=ctx.run, stage=STAGE)
     else:
         differing = changed_rows(
-            ws.read("assignments", before.detail["keys"]["assignments"]),
-            ws.read("assignments", ground.assignments["pool"]),
+            ws.read("assignments", RefreshSummary.of(before).keys.assignments),
+            ws.read("assignments", run_rows.assignments["pool"]),
         )
         touched = gime.partitions_of(differing, settings=settings)
         rows = ws.read("metric_states", stored_key).drop("fingerprint")
@@ -175,10 +186,10 @@ def _pool_states(
     return ws.read("metric_states", mine).drop("fingerprint")
 
 
-def _same_version(ws: Workspace, key: str, ground: Ground, constants: gime.Constants) -> bool:
+def _same_version(ws: Workspace, key: str, run_rows: RunRows, constants: gime.Constants) -> bool:
     """Say whether stored states were made with these constants; others never merge."""
     found = ws.read("metric_states", key).select("metric", "version").distinct()
-    wanted = ground.profile.versions(constants)
+    wanted = run_rows.profile.versions(constants)
     rows = bounded(found, 1000, "versions of states").to_pylist()
     return bool(rows) and all(wanted.get(r["metric"]) == r["version"] for r in rows)
 
@@ -186,18 +197,18 @@ def _same_version(ws: Workspace, key: str, ground: Ground, constants: gime.Const
 # ---- series ------------------------------------------------------------------------------------
 
 
-def in_series(ws: Workspace, base: Record, key: str) -> bool:
+def in_series(ws: Workspace, key: str) -> bool:
     """Say whether a refresh has its entry in the series of its run's metrics."""
     return ws.complete(STAGE, key) is not None and ws.complete(SERIES, key) is not None
 
 
-def _number(ws: Workspace, base: Record, key: str) -> int:
+def _number(ws: Workspace, base: RunSummary, key: str) -> int:
     """Return which refresh of a run this is; 0 is the run itself."""
     keys = [r.fingerprint for r in refreshes_of(ws, base.run)]
     return 1 + keys.index(key) if key in keys else 0
 
 
-def write_series(ws: Workspace, base: Record) -> pd.DataFrame:
+def write_series(ws: Workspace, base: RunSummary) -> pd.DataFrame:
     """Write the time series of a run's metrics, one refresh after another, with their drift."""
     parts = []
     first = [r for r in ws.records(base.run) if r.stage == "metrics"][-1:]
@@ -208,16 +219,14 @@ def write_series(ws: Workspace, base: Record) -> pd.DataFrame:
         number = _number(ws, base, record.fingerprint)
         figures = stored(ws, record.fingerprint)
         robust = figures[(figures["form"] == "robust") & figures["value"].notna()]
-        verdict = base.detail.get("gate") if number == 0 else record.detail.get("gate")
+        verdict = base.gate if number == 0 else recorded_verdict(record)
         parts.append(
             robust[["group", "metric", "unit", "direction", "value"]].assign(
                 run=base.run,
                 refresh=number,
                 at=record.finished,
-                version=base.detail["versions"]["pool"]
-                if number == 0
-                else record.detail["version"],
-                gate_passed=None if verdict is None else bool(verdict["passed"]),
+                version=base.versions["pool"] if number == 0 else record.detail["version"],
+                gate_passed=None if verdict is None else verdict.passed,
             )
         )
     whole = pd.concat(parts, ignore_index=True)
@@ -239,9 +248,9 @@ def write_series(ws: Workspace, base: Record) -> pd.DataFrame:
 
 
 def _track(
-    ctx: Context,
+    ctx: RunContext,
     figures: pd.DataFrame,
-    gate: Mapping[str, Any] | None,
+    gate: VerdictFacts | None,
     number: int,
     drifted: Sequence[str],
 ) -> None:
@@ -249,8 +258,8 @@ def _track(
     watch.start(f"refresh {number} of {ctx.run}", {"gio.run": ctx.run, "gio.command": "refresh"})
     watch.metrics(named_values(figures), step=number)
     if gate is not None:
-        watch.metrics({"gate/passed": float(gate["passed"])}, step=number)
-        watch.tags({"gio.gate": "passed" if gate["passed"] else "failed"})
+        watch.metrics({"gate/passed": float(gate.passed)}, step=number)
+        watch.tags({"gio.gate": "passed" if gate.passed else "failed"})
     if drifted:
         watch.tags({"gio.drifted": ", ".join(drifted)})
     watch.end("FINISHED")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -14,11 +14,12 @@ import pandas as pd
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from gio_spark.engine import ahead, bounded, decode_vectors, describe, hash_sample, hash_samples
-from gio_spark.pipeline.stage_runner import Context
-from gio_spark.pipeline.stages.cluster import Codebook
-from gio_spark.pipeline.stages.embed import Side, targets_of, vectors_of
-from gio_spark.pipeline.stages.plan import Chosen, smoothed_path
+from gio_spark.engine import bounded, decode_vectors, describe, hash_sample, hash_samples
+from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_state import Dataset, RunState
+from gio_spark.pipeline.stage_runner import Stage
+from gio_spark.pipeline.stages.embed import vectors_of
+from gio_spark.pipeline.stages.plan import smoothed_path
 from gio_spark.report import (
     Calibration,
     Certificate,
@@ -34,145 +35,142 @@ from gio_spark.tables import STAGE_TABLES, quoted_column
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from gio_spark.tables import Input
+
 _SOURCES_SHOWN = 200
 _EXAMPLE_CLUSTERS = 6
 _TEXT_SHOWN = 400
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the report shows of the rows themselves; each waits for its query."""
+class ReportRows:
+    """What the report shows of the rows themselves."""
 
-    sources: Callable[[], pd.DataFrame | None]
-    points: Callable[[], Points]
-    examples: Callable[[], tuple[Example, ...]]
-
-
-def look_before(ctx: Context, sides: dict[str, Side]) -> Callable[[], dict[str, pa.Table]]:
-    """Begin the report's query that needs no selection: vectors of some rows of each side."""
-    return ahead(ctx.spark, lambda: _samples(ctx, sides))
+    sources: pd.DataFrame | None
+    points: Points
+    examples: tuple[Example, ...]
 
 
-def look(
-    ctx: Context,
-    sides: dict[str, Side],
-    book: Codebook,
-    chosen: Chosen,
-    selected: DataFrame,
-    rows: int,
-    before: Callable[[], dict[str, pa.Table]],
-) -> Seen:
-    """Begin the report's other queries: small ones, which need not wait for one another."""
-    return Seen(
-        ahead(ctx.spark, lambda: _sources(ctx, sides, book, selected)),
-        ahead(ctx.spark, lambda: _points(ctx, sides, selected, rows, before)),
-        ahead(ctx.spark, lambda: _examples(ctx, sides, book, chosen, selected)),
-    )
+def report_row_stages(targets: Sequence[str]) -> list[Stage]:
+    """Queries of the report: bounded samples of rows, none of which waits for the metrics.
+
+    Args:
+        targets: Names of the targets.
+    """
+    vectors = ("embeddings.pool", *(f"embeddings.{name}" for name in targets))
+    return [
+        Stage(
+            "report samples",
+            query=_samples,
+            inputs=vectors,
+            reads=("datasets",),
+            outputs=("report_samples",),
+            settings=("report.sample", "seed"),
+        ),
+        Stage(
+            "report rows",
+            query=_report_rows,
+            inputs=("selection", "plan", "report_samples", "assignments.pool"),
+            reads=("datasets", *(f"assignments.{name}" for name in targets)),
+            outputs=("report_rows",),
+            settings=("report", "seed"),
+        ),
+    ]
 
 
-def report_data(
-    ctx: Context,
-    sides: dict[str, Side],
-    book: Codebook,
-    chosen: Chosen,
-    seen: Seen,
-    rows: int,
-    metrics: pd.DataFrame,
-    started: datetime,
-    revision: str,
-) -> ReportData:
+def _report_rows(ctx: RunContext, state: RunState) -> ReportRows:
+    return ReportRows(_sources(ctx, state), _points(ctx, state), _examples(ctx, state))
+
+
+def report_data(ctx: RunContext, state: RunState) -> ReportData:
     """Gather what the report shows."""
-    facts = chosen.facts
-    info = describe(ctx.spark)
-    targets = targets_of(sides)
-    found = facts["divergences"]
-    order = chosen.plan[chosen.plan["order"] >= 0].sort_values("order")
-    certificate = facts["certificate"]
+    plan, facts, selection = state.plan, state.plan.facts, state.selection
+    order = plan.table[plan.table["order"] >= 0].sort_values("order")
+    certificate = facts.certificate
+    rows = state.report_rows()
     return ReportData(
         title=ctx.settings.report.title or "Training-data selection",
         run_id=ctx.run,
-        engine=info.line(),
-        started=started.strftime("%Y-%m-%d %H:%M:%S"),
+        engine=describe(ctx.spark).line(),
+        started=ctx.started.strftime("%Y-%m-%d %H:%M:%S"),
         finished=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S"),
-        inputs=tuple(_input(s) for s in sides.values()),
-        quarantine={n: s.bad for n, s in sides.items() if s.bad},
+        inputs=tuple(_input(one, state.quarantined[one.name]) for one in state.datasets),
+        quarantine={name: reasons for name, reasons in state.quarantined.items() if reasons},
         quarantine_table=ctx.workspace.place("quarantine"),
         budget_asked=str(ctx.settings.budget),
-        budget_met=float(facts["spent"]),
-        budget_unit=facts["unit"],
-        rows_pool=sides["pool"].usable,
-        rows_selected=rows,
-        rows_target=sum(s.usable for s in targets),
-        objective=facts["objective"],
+        budget_met=float(facts.spent),
+        budget_unit=facts.unit,
+        rows_pool=state.pool_rows,
+        rows_selected=selection.count,
+        rows_target=state.datasets.target_rows,
+        objective=facts.objective,
         within_cluster=ctx.settings.explode.within_cluster,
         certificate=(
             Certificate(primal=certificate[0], dual=certificate[1], gap=certificate[2])
             if certificate
             else None
         ),
-        constraints=tuple(facts["binding"]),
-        unreached=facts["lost_mass"],
+        constraints=facts.binding,
+        unreached=facts.lost_mass,
         divergence=Divergence(
             name="KL divergence from the target, over clusters",
-            pool=found["pool"],
-            random=found["random"],
-            selection=found["selection"],
+            pool=facts.divergences["pool"],
+            random=facts.divergences["random"],
+            selection=facts.divergences["selection"],
             path_rows=np.cumsum(order["take"].to_numpy()),
             path=smoothed_path(
-                chosen.plan["target_mass"].to_numpy(),
-                chosen.plan["take"].to_numpy(),
+                plan.table["target_mass"].to_numpy(),
+                plan.table["take"].to_numpy(),
                 order["cluster"].to_numpy(),
             ),
         ),
-        plan=chosen.plan.drop(columns=["threshold", "tie"], errors="ignore"),
-        sources=seen.sources(),
-        points=seen.points(),
-        examples=seen.examples(),
-        metrics=metrics,
-        calibration=_calibration(chosen),
-        error_curve=book.curve,
+        plan=plan.table.drop(columns=["threshold", "tie"], errors="ignore"),
+        sources=rows.sources,
+        points=rows.points,
+        examples=rows.examples,
+        metrics=state.metrics,
+        calibration=_calibration(state),
+        error_curve=state.codebook.error_curve,
         cautions=tuple(ctx.cautions),
         stages=tuple(ctx.stages),
         settings=ctx.settings.model_dump(mode="json"),
-        versions=versions(ctx, revision),
+        versions=versions(ctx, state.embedder.revision),
         tables={t: ctx.workspace.place(t) for t in STAGE_TABLES if ctx.workspace.exists(t)},
         links={"tracked run": ctx.tracker.location} if ctx.tracker.location else {},
     )
 
 
-def _input(side: Side) -> InputSummary:
-    source = side.source
+def _input(dataset: Dataset, reasons: dict[str, int]) -> InputSummary:
+    source = dataset.source
     roles = {**source.columns.named()}
     if source.columns.numeric:
         roles["numeric"] = ", ".join(source.columns.numeric)
     if source.columns.categorical:
         roles["categorical"] = ", ".join(source.columns.categorical)
     return InputSummary(
-        name=side.name,
+        name=dataset.name,
         location=source.location,
         format=source.format,
         version=source.version,
         rows=source.count,
-        unusable=sum(side.bad.values()),
+        unusable=sum(reasons.values()),
         columns=", ".join(f"{k}={v}" for k, v in roles.items()),
     )
 
 
-def _sources(
-    ctx: Context, sides: dict[str, Side], book: Codebook, selected: DataFrame
-) -> pd.DataFrame | None:
+def _sources(ctx: RunContext, state: RunState) -> pd.DataFrame | None:
     """Count rows per source: of the pool's most frequent, and of the targets' most frequent."""
-    if sides["pool"].source.columns.source is None:
+    if state.inputs["pool"].columns.source is None:
         return None
     ws = ctx.workspace
-    taken = selected.select(F.col("gio_id").alias("id"), F.lit(1).alias("taken"))
-    pool = ws.read("assignments", book.assignments["pool"]).select("id", "source")
+    taken = state.selection.rows.select(F.col("gio_id").alias("id"), F.lit(1).alias("taken"))
+    pool = ws.read("assignments", state.assignments["pool"]).select("id", "source")
     tops = _top(pool.join(taken, "id", "left"), "pool")
-    for name, key in book.assignments.items():
-        if name.startswith("target"):
-            rows = ws.read("assignments", key).select("source", F.lit(None).alias("taken"))
-            tops = tops.unionByName(_top(rows, name))
-    found = bounded(tops, _SOURCES_SHOWN * len(book.assignments), "sources").to_pandas()
+    for target in state.datasets.targets:
+        rows = ws.read("assignments", state.assignments[target.name])
+        rows = rows.select("source", F.lit(None).alias("taken"))
+        tops = tops.unionByName(_top(rows, target.name))
+    found = bounded(tops, _SOURCES_SHOWN * len(state.assignments), "sources").to_pandas()
     found["side"] = found["side"].where(found["side"] == "pool", "target")
     counts = found.groupby(["source", "side"])[["rows", "taken"]].sum().unstack(fill_value=0)
     table = pd.DataFrame(
@@ -194,86 +192,76 @@ def _top(rows: DataFrame, side: str) -> DataFrame:
     return top.withColumn("side", F.lit(side))
 
 
-def _samples(ctx: Context, sides: dict[str, Side]) -> dict[str, pa.Table]:
+def _samples(ctx: RunContext, state: RunState) -> dict[str, pa.Table]:
     """Bring a hash sample of pool and targets, by one job from the skinny vector table."""
-    most, targets = ctx.settings.report.sample, targets_of(sides)
+    most, pool, targets = ctx.settings.report.sample, state.datasets.pool, state.datasets.targets
     parts = {
-        "pool": (_vectors(ctx, sides["pool"]), most, sides["pool"].usable),
+        "pool": (_vectors(ctx, pool), most, pool.usable),
         **{s.name: (_vectors(ctx, s), most // len(targets), s.usable) for s in targets},
     }
     return hash_samples(parts, f"report-{ctx.settings.seed}")
 
 
-def _vectors(ctx: Context, side: Side) -> DataFrame:
-    return vectors_of(ctx, side).select("id", "vector")
+def _vectors(ctx: RunContext, dataset: Dataset) -> DataFrame:
+    return vectors_of(ctx, dataset).select("id", "vector")
 
 
-def _points(
-    ctx: Context,
-    sides: dict[str, Side],
-    selected: DataFrame,
-    rows: int,
-    before: Callable[[], dict[str, pa.Table]],
-) -> Points:
+def _points(ctx: RunContext, state: RunState) -> Points:
     """Project the samples of pool and targets, and one of the selection."""
-    ids = selected.select(F.col("gio_id").alias("id"))
+    ids = state.selection.rows.select(F.col("gio_id").alias("id"))
     kept = hash_sample(
-        _vectors(ctx, sides["pool"]).join(ids, "id", "left_semi"),
+        _vectors(ctx, state.datasets.pool).join(ids, "id", "left_semi"),
         ctx.settings.report.sample,
         f"report-{ctx.settings.seed}",
-        total=rows,
+        total=state.selection.count,
     )
-    samples = before()
+    samples = state.report_samples()
     pool = decode_vectors(samples["pool"]["vector"])
     dimension = pool.shape[1]
-    targets = [decode_vectors(samples[s.name]["vector"], dimension) for s in targets_of(sides)]
+    targets = [
+        decode_vectors(samples[one.name]["vector"], dimension) for one in state.datasets.targets
+    ]
     return project(
         np.concatenate(targets), pool, decode_vectors(kept.sort_by("id")["vector"], dimension)
     )
 
 
-def _calibration(chosen: Chosen) -> Calibration | None:
-    if chosen.ratio is None:
+def _calibration(state: RunState) -> Calibration | None:
+    if not state.has("ratio_model"):
         return None
-    facts = chosen.ratio.facts
-    table = facts["table"]
+    facts = state.ratio_model.facts
+    table = facts.table
     return Calibration(
         predicted=np.asarray(table["predicted_target_share"]),
         observed=np.asarray(table["observed_target_share"]),
         rows=np.asarray(table["target_rows"]) + np.asarray(table["pool_rows"]),
-        auc=facts["auc"],
+        auc=facts.auc,
     )
 
 
-def _examples(
-    ctx: Context,
-    sides: dict[str, Side],
-    book: Codebook,
-    chosen: Chosen,
-    selected: DataFrame,
-) -> tuple[Example, ...]:
+def _examples(ctx: RunContext, state: RunState) -> tuple[Example, ...]:
     """Pick a few rows taken and left of the clusters where both are to be seen."""
     each = ctx.settings.report.examples
-    columns = sides["pool"].source.columns
+    columns = state.inputs["pool"].columns
     content = columns.text or columns.image
     if each == 0 or content is None or not ctx.settings.report.show_content:
         return ()
-    plan = chosen.plan.assign(left=lambda p: p["rows"] - p["take"])
+    plan = state.plan.table.assign(left=lambda p: p["rows"] - p["take"])
     plan = plan[(plan["take"] > 0) & (plan["left"] > 0)]
     largest = plan.sort_values(["target_mass", "cluster"], ascending=[False, True])
     clusters = [int(c) for c in largest["cluster"].head(_EXAMPLE_CLUSTERS)]
     if not clusters:
         return ()
     ws = ctx.workspace
-    rows = ws.read("assignments", book.assignments["pool"])
+    rows = ws.read("assignments", state.assignments["pool"])
     rows = rows.where(F.col("cluster").isin(clusters))
-    kept = selected.select(
+    kept = state.selection.rows.select(
         F.col("gio_id").alias("id"),
         F.col("gio_log_ratio").alias("log_ratio"),
         F.lit(True).alias("taken"),
     )
     marked = rows.select("id", "cluster", "source", "label").join(kept, "id", "left")
-    total = int(chosen.plan["rows"].sum())
+    total = int(state.plan.table["rows"].sum())
     sample = hash_sample(
         marked,
         200 * len(clusters),
@@ -282,7 +270,7 @@ def _examples(
     ).to_pandas()
     sample["taken"] = sample["taken"].notna()
     few = sample.groupby(["cluster", "taken"], sort=True).head(each)
-    contents = _contents(ctx, sides["pool"], content, few["id"].tolist())
+    contents = _contents(ctx, state.inputs["pool"], content, few["id"].tolist())
     examples = []
     for row in few.sort_values(["cluster", "taken", "id"]).to_dict("records"):
         value = contents.get(row["id"])
@@ -305,12 +293,12 @@ def _examples(
     return tuple(examples)
 
 
-def _contents(ctx: Context, side: Side, column: str, ids: list[str]) -> Mapping[str, Any]:
+def _contents(ctx: RunContext, source: Input, column: str, ids: list[str]) -> Mapping[str, Any]:
     wanted = ctx.workspace.frame(pa.table({"id": pa.array(ids, pa.string())}))
     picked = F.col(quoted_column(column))
-    if side.source.columns.text == column:
+    if source.columns.text == column:
         picked = F.substring(picked, 1, _TEXT_SHOWN)
-    rows = side.source.rows.select("id", picked.alias("content")).join(
+    rows = source.rows.select("id", picked.alias("content")).join(
         F.broadcast(wanted), "id", "left_semi"
     )
     table = bounded(rows, len(ids), "examples")
@@ -326,7 +314,7 @@ def _image(value: Any) -> Any:
     return pixels.reshape(side, side) if side * side == pixels.size else None
 
 
-def versions(ctx: Context, revision: str) -> dict[str, str]:
+def versions(ctx: RunContext, revision: str) -> dict[str, str]:
     """Return the versions that a run depends on."""
     found = {"python": platform.python_version(), "embedder": revision}
     for name in (

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from gio_spark import explode
 from gio_spark.explode.rows import PINNED_REASON, reasons
-from gio_spark.pipeline.stage_runner import Context
+from gio_spark.pipeline.run_context import RunContext
 from gio_spark.tables.model_arrays import array_text, load_arrays, save_arrays, text_array
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def in_strata(
-    ctx: Context,
+    ctx: RunContext,
     rows: DataFrame,
     sources: DataFrame,
     *,
@@ -61,14 +61,16 @@ def in_strata(
     return numbered, found.sort_values("cluster")
 
 
-def save_strata(ctx: Context, key: str, found: pd.DataFrame, names: Sequence[str]) -> None:
+def save_strata(ctx: RunContext, key: str, found: pd.DataFrame, names: Sequence[str]) -> None:
     """Store the strata of a plan, as `in_strata` found them, under its fingerprint."""
     arrays = {name: found[name].to_numpy(np.int64) for name in ("rows", "take", "threshold", "tie")}
     arrays["names"] = text_array(list(names))
     save_arrays(ctx.workspace, "strata", arrays, key=key, run=ctx.run)
 
 
-def kept_by_source(ctx: Context, key: str, rows: DataFrame, sources: DataFrame) -> DataFrame | None:
+def kept_by_source(
+    ctx: RunContext, key: str, rows: DataFrame, sources: DataFrame
+) -> DataFrame | None:
     """Return id, cluster, reason and log_ratio of the rows that a plan with strata keeps.
 
     Rows of a source that the plan has never seen are not taken.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gio_spark.engine import session
 from gio_spark.errors import ConcurrentRunError, InputError
-from gio_spark.pipeline.stage_runner import fingerprint
+from gio_spark.pipeline.run_context import fingerprint
 from gio_spark.tables import SELECTION, PublishEvent, PublishLog, Record, Workspace
 from gio_spark.tables.publish_log import check_name, view_name
 

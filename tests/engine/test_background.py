@@ -1,4 +1,4 @@
-"""Work begun ahead: its result comes, and so does its error; what is lazy stays so."""
+"""Background queries: their result comes, and so does their error; what is put off stays so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gio_spark.engine import ahead
+from gio_spark.engine import run_in_background, run_when_asked, side_by_side
 
 
 def failing():
@@ -14,14 +14,14 @@ def failing():
 
 
 @pytest.mark.embedded
-def test_the_embedded_engine_works_when_it_is_asked_and_only_once(spark):
+def test_work_that_is_put_off_is_done_once_and_only_when_it_is_asked_for(spark):
     done = []
-    asked = ahead(spark, lambda: done.append(1) or len(done))
-    never = ahead(spark, failing)
+    result = run_when_asked(spark, lambda: done.append(1) or len(done))
+    broken = run_when_asked(spark, failing)
     assert done == []
-    assert (asked(), asked(), done) == (1, 1, [1])
+    assert (result(), result(), done) == (1, 1, [1])
     with pytest.raises(ValueError, match="no such thing"):
-        never()
+        broken()
 
 
 @pytest.mark.spark
@@ -32,9 +32,8 @@ def test_queries_go_on_side_by_side_and_hand_on_results_and_errors(local_spark):
         both.wait()  # neither gets past this unless the other has begun as well
         return local_spark.range(rows).count()
 
-    one, other = (ahead(local_spark, lambda n=n: count(n)) for n in (3, 5))
-    assert (one(), other(), one()) == (3, 5, 3)
-    broken = ahead(local_spark, failing)
+    assert side_by_side(local_spark, [lambda: count(3), lambda: count(5)]) == [3, 5]
+    broken = run_in_background(local_spark, failing)
     for _ in range(2):
         with pytest.raises(ValueError, match="no such thing"):
             broken()

@@ -16,7 +16,7 @@ from gio_spark.errors import WorkspaceError
 from gio_spark.quantize import KMeansState
 
 if TYPE_CHECKING:
-    from gio_spark.pipeline.stage_runner import Context
+    from gio_spark.pipeline.run_context import RunContext
     from gio_spark.tables import Workspace
 
 SIDE = "fit"
@@ -46,7 +46,7 @@ def centroid_rows(side: str, columns: dict[str, pa.Array]) -> pa.Table:
     )
 
 
-def save_state(ctx: Context, state: KMeansState, key: str) -> int:
+def save_state(ctx: RunContext, state: KMeansState, key: str) -> int:
     """Commit a pass; returns the rows written."""
     table = state.to_table()
     # One row carries what belongs to none: the counters and the history of the passes.

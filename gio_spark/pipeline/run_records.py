@@ -1,0 +1,288 @@
+"""Typed records of a run: what stages, reports and gates hand on, and what `runs` stores of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gio_spark.gime import Check, Threshold
+
+if TYPE_CHECKING:
+    from gio_spark.tables import Record
+
+
+class Facts(BaseModel):
+    """Base of all typed records: immutable, stored as JSON, fields of later versions left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    def plain(self) -> dict[str, Any]:
+        """Values fit for JSON; a NaN stays one."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class RatioFacts(Facts):
+    """Facts of a fitted density ratio.
+
+    Attributes:
+        auc: Held-out area under the curve, target against pool.
+        error: Calibration error.
+        table: Columns of the calibration table.
+        target_rows: Rows of the targets that it was fitted on.
+        pool_rows: Rows of the pool.
+        warnings: What people are told.
+        kind: text or vector: what is scored.
+    """
+
+    auc: float
+    error: float
+    table: dict[str, list[float]]
+    target_rows: int
+    pool_rows: int
+    warnings: tuple[str, ...] = ()
+    kind: str
+
+
+class ScoreBias(Facts):
+    """A metric that the rows of a cluster are ranked towards.
+
+    Attributes:
+        metric: Name, `source/metric` for the rows of one source.
+        sign: 1 where more is better, -1 where less is.
+        mean: Mean of a row's value on a sample.
+        scale: Its standard deviation.
+        weight: Weight of the standardized value beside the log ratio.
+    """
+
+    metric: str
+    sign: float
+    mean: float
+    scale: float
+    weight: float
+
+
+class RequiredRow(Facts):
+    """A row that is always selected: its id, cluster and source ("" without one)."""
+
+    id: str
+    cluster: int
+    source: str
+
+
+class GateFacts(Facts):
+    """Thresholds of metrics that a plan was held to, and how.
+
+    Attributes:
+        thresholds: What a selection must reach.
+        here: Metrics of random subsets of the size at which the thresholds were found.
+        rescale: Whether bounds are rescaled to the size of the selection.
+        level: Fraction of full performance that automatic thresholds are for.
+        moved: Times that the allocation was changed.
+        rows_moved: Rows that changed their cluster by it.
+        score_biases: Metrics that rows are ranked towards.
+        required_rows: Rows that are always selected.
+        notes: What people are told.
+    """
+
+    thresholds: tuple[Threshold, ...]
+    here: dict[str, float] = {}
+    rescale: bool = True
+    level: float | None = None
+    moved: int = 0
+    rows_moved: int = 0
+    score_biases: tuple[ScoreBias, ...] = ()
+    required_rows: tuple[RequiredRow, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class VerdictFacts(Facts):
+    """A gate's answer: whether every threshold is met, why not, and each check."""
+
+    passed: bool
+    why: str
+    checks: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
+    tries: int = 0
+
+
+class AutomaticBudget(Facts):
+    """What the budget `auto` rests on.
+
+    Attributes:
+        kappa: Largest share of the pool that can have the target's distribution.
+        heldout_budget: Budget at which the held-out curve is lowest, as a share of the pool.
+        curve: Budgets, cross-entropies and their standard errors.
+    """
+
+    kappa: float
+    heldout_budget: float
+    curve: tuple[list[float], list[float], list[float]]
+
+
+class Notice(Facts):
+    """A sign that something may be wrong: its name, what was seen, what to do."""
+
+    name: str
+    text: str
+    remedy: str
+
+
+class PlanFacts(Facts):
+    """Facts of a plan.
+
+    Attributes:
+        objective: Name of the objective.
+        budget: Budget asked for, in `unit`.
+        unit: rows or tokens.
+        spent: Budget spent.
+        rows: Rows to select.
+        divergence: Objective's value.
+        lost_mass: Share of the target that no cluster of the pool reaches.
+        certificate: Value, lower bound and gap of a certified optimum.
+        binding: Constraints that bind, in words.
+        notices: Signs of failure.
+        auto: Where the budget is `auto`.
+        divergences: Smoothed KL divergence of pool, random rows and selection.
+        gate: Thresholds of metrics in force, or None.
+    """
+
+    objective: str
+    budget: float
+    unit: str
+    spent: float
+    rows: int
+    divergence: float
+    lost_mass: float
+    certificate: tuple[float, float, float] | None = None
+    binding: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    auto: AutomaticBudget | None = None
+    divergences: dict[str, float]
+    gate: GateFacts | None = None
+
+
+class RunKeys(Facts):
+    """Fingerprints of what a run was made of, by which a refresh and a gate find it again."""
+
+    embeddings: dict[str, str]
+    embed_fit: str
+    fit: str
+    centroids: str
+    assignments: dict[str, str]
+    scores: str = ""
+    ratio: str = ""
+
+
+class RunSummary(Facts):
+    """What a finished run records of itself; `Curation.summary` holds the same as plain values.
+
+    Attributes:
+        run: Id of the run.
+        name: Name that it publishes under.
+        engine: Engine, in one line.
+        embedder: Name and revision.
+        sides: Dataset -> usable rows.
+        clusters: Number of clusters.
+        gate: Verdict, or None where no thresholds are in force.
+        quarantine: Dataset -> reason -> rows.
+        versions: Dataset -> version read.
+        table_id: Identity of the pool's table.
+        pool_schema: The pool's columns, as `StructType.jsonValue` gives them.
+        inputs: Dataset -> location.
+        cautions: Name, text and advice of each warning.
+        stages: Name, seconds, rows, and whether it was complete already, of each stage.
+        keys: Fingerprints of tables and models.
+        settings: All settings.
+        identity: Those that decide what is selected.
+    """
+
+    run: str
+    name: str
+    engine: str
+    embedder: tuple[str, str]
+    sides: dict[str, int]
+    pool_rows: int
+    target_rows: int
+    selected_rows: int
+    clusters: int
+    budget: str
+    spent: float
+    unit: str
+    objective: str
+    within_cluster: str
+    divergences: dict[str, float]
+    lost_mass: float
+    certificate: tuple[float, float, float] | None
+    binding: tuple[str, ...]
+    auto: AutomaticBudget | None
+    gate: VerdictFacts | None
+    quarantine: dict[str, dict[str, int]]
+    versions: dict[str, str]
+    table_id: str
+    pool_schema: dict[str, Any] = Field(alias="schema")
+    inputs: dict[str, str]
+    cautions: tuple[tuple[str, str, str], ...]
+    stages: tuple[tuple[str, float, int | None, bool], ...]
+    report: str
+    plan_key: str
+    keys: RunKeys
+    settings: dict[str, Any]
+    identity: dict[str, Any]
+    started: str
+    seconds: float
+
+    @classmethod
+    def of(cls, record: Record) -> RunSummary:
+        """Summary of a finished run, from its record."""
+        return cls.model_validate(record.detail)
+
+
+class RefreshKeys(Facts):
+    """Fingerprints of the pool's rows as a refresh has made them."""
+
+    embeddings: str
+    assignments: str
+    scores: str = ""
+
+
+class RefreshCounts(Facts):
+    """Rows of the pool and of the selection that a refresh has changed."""
+
+    new_rows: int
+    changed_rows: int
+    gone_rows: int
+    bad_rows: int
+    before: int
+    added: int
+    dropped: int
+    after: int
+
+
+class RefreshSummary(Facts):
+    """What a refresh records of itself.
+
+    Attributes:
+        counts: What it changed.
+        version: Version of the pool that it read.
+        table_id: Identity of the pool's table.
+        pool_schema: The pool's columns.
+        before: Fingerprint of the refresh before, "" for the first.
+        number: From 1.
+        keys: Fingerprints of the pool's rows.
+        table: Table of the selected rows.
+    """
+
+    counts: RefreshCounts
+    version: str
+    table_id: str
+    pool_schema: dict[str, Any] = Field(alias="schema")
+    before: str
+    number: int
+    keys: RefreshKeys
+    table: str = ""
+
+    @classmethod
+    def of(cls, record: Record) -> RefreshSummary:
+        """Summary of a refresh, from its record; the table stands in the record itself."""
+        return cls.model_validate({**record.detail, "table": record.table})

@@ -1,0 +1,89 @@
+"""Snapshots: frames and views are written once and read from there, known by their content."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gio_spark.engine.info import is_connect
+from gio_spark.errors import InputError
+from gio_spark.tables import Workspace, frame_digest, quoted
+from gio_spark.tables.delta import is_readable_otherwise
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from gio_spark.settings.inputs import InputSettings
+
+_SNAPSHOT = "snapshot"
+
+
+def as_location(
+    spark: SparkSession, workspace: Workspace, value: Any, name: str
+) -> str | dict[str, Any] | list[Any]:
+    """Return what settings accept for an input; a frame is written once as a snapshot.
+
+    Args:
+        spark: Session.
+        workspace: Where snapshots go.
+        value: Path, table name, mapping, Spark or pandas DataFrame, Arrow table, or a list of
+            those.
+        name: Pool or target, for messages.
+    """
+    if isinstance(value, list | tuple):
+        return [as_location(spark, workspace, v, f"{name}-{i + 1}") for i, v in enumerate(value)]
+    if isinstance(value, str | dict):
+        return value
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    frame = value
+    if not hasattr(frame, "mapInArrow"):
+        try:
+            frame = spark.createDataFrame(value)
+        except Exception as error:
+            if hasattr(value, "__len__") and len(value) == 0:
+                raise InputError(f"{name}: the {type(value).__name__} has no rows.") from error
+            raise InputError(
+                f"{name}: cannot read a {type(value).__name__}. Give a path, a table's name, a "
+                "Spark or pandas DataFrame or an Arrow table."
+            ) from error
+    elif is_connect(spark) != type(frame).__module__.startswith("pyspark.sql.connect"):
+        raise InputError(f"{name}: the frame belongs to another session; pass spark=frame's own.")
+    return snapshot(workspace, frame)
+
+
+def pin_view(spark: SparkSession, workspace: Workspace, one: InputSettings) -> InputSettings:
+    """Settings that read a snapshot, where an input is a view or a table without versions.
+
+    What a view shows may change while a run reads it, so it is read once.
+    """
+    if not is_readable_otherwise(spark, one.location):
+        return one
+    place = snapshot(workspace, spark.read.table(quoted(one.location)))
+    return one.model_copy(update={"location": place, "format": "delta", "version": None})
+
+
+def snapshot(workspace: Workspace, frame: DataFrame) -> str:
+    """Write a frame once into the workspace, known by its content, and return its place."""
+    stored = _stored_snapshot(workspace, frame_digest(frame))
+    if stored:
+        return stored
+    table = workspace.write_snapshot(frame)
+    # What was written is what counts: a view may show other rows by now.
+    rows = workspace.read_table(table)
+    digest = frame_digest(rows)
+    stored = _stored_snapshot(workspace, digest)
+    if stored:
+        workspace.store.drop(table)
+        return stored
+    workspace.record(
+        run="", stage=_SNAPSHOT, fingerprint=digest, table=table, rows=int(rows.count()),
+        seconds=0.0, only=(),
+    )  # fmt: skip
+    return workspace.place(table)
+
+
+def _stored_snapshot(workspace: Workspace, digest: str) -> str:
+    for record in reversed(workspace.recorded(_SNAPSHOT, digest)):
+        if workspace.store.exists(record.table, look=True):
+            return workspace.place(record.table)
+    return ""

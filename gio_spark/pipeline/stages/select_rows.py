@@ -1,0 +1,118 @@
+"""Stage select rows: which rows of the pool pass the plan, written as a table of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import types as T
+
+from gio_spark import explode
+from gio_spark.errors import WorkspaceError
+from gio_spark.pipeline.constraints.score_bias import Order
+from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_state import RunState, Selection
+from gio_spark.pipeline.stage_runner import Stage, Step
+from gio_spark.pipeline.stages.plan import rows_to_choose_from
+from gio_spark.pipeline.stages.source_strata import kept_by_source
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.tables import Input
+
+SELECT = "select rows"
+_GIO_SCHEMA = T.StructType(
+    [
+        T.StructField("gio_id", T.StringType()),
+        T.StructField("gio_cluster", T.IntegerType()),
+        T.StructField("gio_reason", T.StringType()),
+        T.StructField("gio_log_ratio", T.FloatType()),
+        T.StructField("gio_input_version", T.StringType()),
+        T.StructField("gio_run", T.StringType()),
+    ]
+)
+GIO_COLUMNS = tuple(_GIO_SCHEMA.names)
+
+
+def select_stage() -> Stage:
+    """Write the selected rows of this run."""
+    return Stage(
+        SELECT,
+        select_rows,
+        inputs=("plan", "assignments.pool", "inputs.pool"),
+        outputs=("selection",),
+        key_of_run=True,
+    )
+
+
+def select_rows(step: Step, state: RunState) -> None:
+    """Set the selection."""
+    ctx, pool, plan = step.ctx, state.inputs["pool"], state.plan
+    expected = int(plan.table["take"].sum())
+
+    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+        exact = ctx.settings.explode.within_cluster != "hash_share"
+        ids = selected_ids(ctx, state)
+        table, written = write_candidate(ctx, pool, ids, expected=expected, exact=exact)
+        pool.recheck()
+        return written, {"plan": plan.key, "table": table, "version": pool.version}
+
+    record = step.record(make, rows=pool.count, claim=True)
+    state.selection = Selection(record.table, ctx.workspace.read_table(record.table), record.rows)
+
+
+def selected_ids(ctx: RunContext, state: RunState) -> DataFrame:
+    """Id, cluster, reason and log_ratio of the rows that pass the plan's thresholds."""
+    settings, plan = ctx.settings, state.plan
+    rows = rows_to_choose_from(ctx, state, Order.stored(plan.facts.gate))
+    if settings.select.source_caps or settings.select.source_floors:
+        sources = ctx.workspace.read("assignments", state.assignments["pool"])
+        kept = kept_by_source(ctx, plan.key, rows, sources)
+        if kept is not None:
+            return kept
+    return explode.kept(rows, plan.table, settings=settings.explode, seed=settings.seed)
+
+
+def write_candidate(
+    ctx: RunContext,
+    pool: Input,
+    ids: DataFrame,
+    *,
+    expected: int,
+    exact: bool = False,
+) -> tuple[str, int]:
+    """Write selected rows as a table of its own, which nobody reads before it is published.
+
+    Args:
+        ctx: The run.
+        pool: The pool that the rows are taken from.
+        ids: id, cluster, reason and log_ratio of the rows to fetch.
+        expected: About how many these are.
+        exact: Whether it must be this number.
+
+    Returns:
+        Name of the table and its rows.
+
+    Raises:
+        WorkspaceError: It does not hold as many rows as were chosen.
+    """
+    settings = ctx.settings.explode
+    rows = explode.materialise(
+        pool.rows,
+        ids,
+        expected=expected,
+        settings=settings,
+        columns={"gio_run": ctx.run, "gio_input_version": pool.version},
+    )
+    own = [] if settings.output == "ids" else pool.own(rows)
+    rows = rows.select(*own, *GIO_COLUMNS)
+    chosen_rows = int(ids.count())
+    if exact and chosen_rows != expected:
+        raise WorkspaceError(
+            f"The plan takes {expected:,} rows, but {chosen_rows:,} pass its thresholds: rows of "
+            f"{ctx.workspace.place('assignments')} or scores changed meanwhile. Run again."
+        )
+    own_schema = T.StructType() if settings.output == "ids" else pool.schema
+    schema = T.StructType([*own_schema.fields, *_GIO_SCHEMA.fields])
+    return ctx.workspace.write_selection(rows, schema, run=ctx.run, expected=chosen_rows)

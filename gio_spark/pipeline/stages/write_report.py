@@ -1,0 +1,42 @@
+"""Stage report: the gate's verdict, and the page of the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gio_spark.pipeline.constraints.gate_verdict import as_facts, checks_table, tell, verdict_of
+from gio_spark.pipeline.stage_runner import Stage, Step
+from gio_spark.pipeline.stages.report_inputs import report_data
+from gio_spark.tables.local_files import report_folder
+
+if TYPE_CHECKING:
+    from gio_spark.pipeline.run_state import RunState
+
+
+def report_stage() -> Stage:
+    """Judge the metrics and render the report; made anew by every run that gets this far."""
+    return Stage(
+        "report",
+        write_report,
+        inputs=("selection", "plan", "metrics"),
+        reads=("report_rows", "codebook", "datasets"),
+        outputs=("report",),
+        key_of_run=True,
+    )
+
+
+def write_report(step: Step, state: RunState) -> None:
+    """Set the report's path and the verdict."""
+    from gio_spark.report.render import render
+
+    ctx = step.ctx
+    verdict = verdict_of(state.plan.facts.gate, state.metrics)
+    tell(ctx, verdict)
+    with ctx.progress.stage("report") as progress:
+        data = report_data(ctx, state)
+        if verdict is not None:
+            state.verdict = as_facts(verdict)
+            data = replace(data, verdict=verdict.why, gate=checks_table(state.verdict))
+        state.report = render(data, report_folder(ctx.workspace, ctx.run))
+        progress.done(str(state.report))
