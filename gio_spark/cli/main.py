@@ -115,9 +115,28 @@ def validate(config: Config, overrides: Overrides = None, engine: EngineOption =
 
 
 @app.command()
-def run(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    engine: EngineOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show which stages would be run, and run none.")
+    ] = False,
+) -> None:
     """Run all stages; what is complete already is not done again."""
-    _run(config, overrides, engine, None)
+    if dry_run:
+        _dry_run(config, overrides, engine)
+    else:
+        _run(config, overrides, engine, None)
+
+
+def _dry_run(config: Path, overrides: list[str] | None, engine: str | None) -> None:
+    with clear_errors():
+        settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.show import print_planned_stages
+        from gio_spark.pipeline.run import plan_run
+
+        print_planned_stages(out, plan_run(settings))
 
 
 def _run(config: Path, overrides: list[str] | None, engine: str | None, until: str | None) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gio_spark.pipeline import Curation
     from gio_spark.pipeline.commands.forecast import Forecast
     from gio_spark.pipeline.refresh import Refreshed
+    from gio_spark.pipeline.stage_runner import PlannedStage
     from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Input, Record
 
@@ -64,6 +65,16 @@ def print_forecast(
         cost.add_row("memory of the process", _size(made.driver_bytes))
     out.print(cost)
     out.print("The configuration is valid.")
+
+
+def print_planned_stages(out: Console, stages: Sequence[PlannedStage]) -> None:
+    """Print the stages that a run would go through."""
+    table = text_table("Stages", "stage", "")
+    for stage in stages:
+        table.add_row(stage.name, "complete" if stage.complete else "to do")
+    out.print(table)
+    todo = sum(not stage.complete for stage in stages)
+    out.print(f"{todo} of {len(stages)} stages to do; nothing was run.")
 
 
 def print_curation(out: Console, curation: Curation, until: str | None) -> None:

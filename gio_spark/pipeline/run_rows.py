@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from gio_spark.pipeline.run_context import RunContext
     from gio_spark.pipeline.run_records import RefreshKeys, RunSummary
-    from gio_spark.pipeline.run_state import RunState
     from gio_spark.settings.run import RunSettings
 
 MAX_FIGURES = 200_000
@@ -50,18 +48,6 @@ class RunRows:
     fit: str
     inputs: Mapping[str, Input] = field(default_factory=dict)
     source: str | None = None
-
-    @classmethod
-    def of_state(cls, ctx: RunContext, state: RunState) -> RunRows:
-        """Rows of a run under way."""
-        return cls(
-            ctx.workspace,
-            ctx.settings,
-            {one.name: one.key for one in state.datasets},
-            dict(state.assignments),
-            state.codebook.key,
-            dict(state.inputs),
-        )
 
     @classmethod
     def of_summary(

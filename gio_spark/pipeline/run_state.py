@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from gio_spark.pipeline.run_rows import RunRows
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
     from gio_spark.gio import TargetMass
     from gio_spark.pipeline.constraints.enforce import Enforcement
     from gio_spark.pipeline.constraints.sensitivity_runs import SensitivityResult
+    from gio_spark.pipeline.run_context import RunContext
     from gio_spark.pipeline.run_records import PlanFacts, RatioFacts, VerdictFacts
-    from gio_spark.pipeline.stages.report_inputs import ReportRows
     from gio_spark.quantize import ClusterStats
+    from gio_spark.report import ReportRows
     from gio_spark.tables import Input
 
 Role = Literal["pool", "target", "held-out"]
@@ -210,6 +213,17 @@ class RunState:
     def get(self, name: str) -> Any:
         """Attribute of that name, or None where no stage has set it."""
         return getattr(self, name, None)
+
+    def run_rows(self, ctx: RunContext) -> RunRows:
+        """Rows of the run as the metrics read them."""
+        return RunRows(
+            ctx.workspace,
+            ctx.settings,
+            {one.name: one.key for one in self.datasets},
+            dict(self.assignments),
+            self.codebook.key,
+            dict(self.inputs),
+        )
 
     @property
     def pool_rows(self) -> int:

@@ -179,6 +179,8 @@ def run_stages(
     while pending:
         keys = derive_keys(ctx, pending, state.keys)
         ready = [s for s in pending if all(state.has(n) for n in (*s.inputs, *s.reads))]
+        if not ready:
+            raise ValueError(f"no stage gives what {pending[0].name!r} reads")
         queries = [stage for stage in ready if stage.query is not None]
         for stage in queries or ready[:1]:
             if stage.query is not None:
@@ -236,12 +238,14 @@ def planned_stages(
     yet) counts as not complete.
     """
     needed = stages_for(stages, state, goals)
-    keys = derive_keys(ctx, needed, state.keys)
     planned = []
     for stage in needed:
-        if stage.run is not None:
-            key = stage.key(ctx, keys)
-            planned.append(
-                PlannedStage(stage.name, key is not None and ctx.recorded(stage.name, key))
-            )
+        if stage.run is None:
+            continue
+        keys = derive_keys(ctx, needed, state.keys)
+        key = stage.key(ctx, keys)
+        complete = key is not None and ctx.recorded(stage.name, key)
+        if complete and stage.keyed_by_content:
+            _run_stage(ctx, stage, state, keys)
+        planned.append(PlannedStage(stage.name, complete))
     return planned

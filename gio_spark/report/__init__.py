@@ -13,6 +13,7 @@ from gio_spark.report.data import (
     InputSummary,
     Points,
     ReportData,
+    ReportRows,
     StageSummary,
     project,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "InputSummary",
     "Points",
     "ReportData",
+    "ReportRows",
     "StageSummary",
     "project",
 ]

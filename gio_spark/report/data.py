@@ -111,6 +111,15 @@ class Calibration:
     name: str = "target-against-pool classifier"
 
 
+@dataclass(frozen=True)
+class ReportRows:
+    """What a report shows of rows: counts per source, points, rows taken and left."""
+
+    sources: pd.DataFrame | None
+    points: Points
+    examples: tuple[Example, ...]
+
+
 def _no_plan() -> pd.DataFrame:
     return pd.DataFrame({"cluster": [], "rows": [], "take": [], "target_mass": []})
 

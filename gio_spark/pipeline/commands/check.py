@@ -20,7 +20,9 @@ from gio_spark.gio.checks import (
     quantisation_consistency,
     self_consistency,
 )
-from gio_spark.pipeline.run import Curation, run
+from gio_spark.pipeline.run import run
+from gio_spark.pipeline.run_records import RunSummary
+from gio_spark.pipeline.run_state import role_of
 from gio_spark.quantize import ClusterStats
 from gio_spark.report.checks import render_checks
 from gio_spark.settings.run import RunSettings
@@ -43,33 +45,31 @@ class _Done:
     """What a finished run left in its workspace."""
 
     workspace: Workspace
-    curation: Curation
+    selected: DataFrame
+    run: RunSummary
     settings: RunSettings
     centroids: NDArray[np.float32]
     stats: ClusterStats
 
     def vectors(self, side: str) -> DataFrame:
-        key = self.curation.summary["keys"]["embeddings"][side]
-        rows = self.workspace.read("embeddings", key).where(F.col("reason").isNull())
-        return rows.select("id", "vector")
+        rows = self.workspace.read("embeddings", self.run.keys.embeddings[side])
+        return rows.where(F.col("reason").isNull()).select("id", "vector")
 
     def assigned(self, side: str) -> DataFrame:
-        key = self.curation.summary["keys"]["assignments"][side]
-        return self.workspace.read("assignments", key)
+        return self.workspace.read("assignments", self.run.keys.assignments[side])
 
     def sample(self, side: str, rows: int) -> NDArray[np.float32]:
-        total = int(self.curation.summary["sides"][side])
         salt = f"check-{self.settings.seed}"
-        table = hash_sample(self.vectors(side), rows, salt, total=total)
+        table = hash_sample(self.vectors(side), rows, salt, total=self.run.sides[side])
         return np.array(decode_vectors(table["vector"], self.centroids.shape[1]))
 
     def taken(self, rows: int) -> NDArray[np.float32]:
         """Return vectors of a hash sample of the selected rows."""
         ids = hash_sample(
-            self.curation.selected.select(F.col("gio_id").alias("id")),
+            self.selected.select(F.col("gio_id").alias("id")),
             rows,
             f"check-taken-{self.settings.seed}",
-            total=int(self.curation.summary["selected_rows"]),
+            total=self.run.selected_rows,
         )
         wanted = F.broadcast(self.workspace.frame(ids.select(["id"])))
         found = self.vectors("pool").join(wanted, "id", "left_semi")
@@ -77,7 +77,7 @@ class _Done:
         return np.array(decode_vectors(table["vector"], self.centroids.shape[1]))
 
     def targets(self) -> list[str]:
-        return [n for n in self.curation.summary["keys"]["assignments"] if n.startswith("target")]
+        return [name for name in self.run.sides if role_of(name) == "target"]
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,14 @@ def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checke
     spark = spark or session(settings.engine)
     curation = run(settings, spark=spark)
     workspace = Workspace(spark, settings.workspace)
-    centroids, _, _ = _codebook(workspace, curation, "pool")
+    summary = RunSummary.model_validate(curation.summary)
+    centroids, _, _ = _codebook(workspace, summary, "pool")
     stats = quantize.cluster_stats(
-        workspace.read("assignments", curation.summary["keys"]["assignments"]["pool"]),
+        workspace.read("assignments", summary.keys.assignments["pool"]),
         len(centroids),
         quantile=settings.quantize.reach_quantile,
     )
-    done = _Done(workspace, curation, settings, centroids, stats)
+    done = _Done(workspace, curation.selected, summary, settings, centroids, stats)
     rows = done.sample("pool", _SAMPLE)
     checks = [
         _self(done),
@@ -122,7 +123,7 @@ def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checke
     page = render_checks(
         checks,
         report_folder(workspace, curation.run_id) / "checks",
-        facts={"run": curation.run_id, "pool": f"{curation.summary['sides']['pool']:,} rows"},
+        facts={"run": curation.run_id, "pool": f"{summary.pool_rows:,} rows"},
         error_curve=quantize.error_curve(rows, seed=settings.seed),
         clusters=len(centroids),
     )
@@ -130,10 +131,10 @@ def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checke
 
 
 def _codebook(
-    workspace: Workspace, curation: Curation, side: str
+    workspace: Workspace, run: RunSummary, side: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
     """Return centroids, rows and radii of a side's own clusters."""
-    rows = workspace.read("centroids", curation.summary["keys"]["centroids"])
+    rows = workspace.read("centroids", run.keys.centroids)
     rows = rows.where(F.col("side") == side).select("cluster", "vector", "rows", "radius")
     table = bounded(rows, 1 << 20, "centroids").sort_by("cluster")
     return (
@@ -182,7 +183,7 @@ def _quantisation(done: _Done, rows: NDArray[np.float32]) -> Check:
 
 def _coverage(done: _Done, target: str) -> Check:
     """Judge whether every mode of a target is covered by the rows that were taken."""
-    own, rows, radii = _codebook(done.workspace, done.curation, target)
+    own, rows, radii = _codebook(done.workspace, done.run, target)
     taken = done.taken(_SAMPLE)
     # A mode reaches as far as the pool's clusters near it are wide.
     wide = np.maximum(radii, float(np.median(done.stats.radius)))

@@ -51,7 +51,7 @@ def metrics_stage(names: Sequence[str]) -> Stage:
 def measure(step: Step, state: RunState) -> None:
     """Set the metrics."""
     ctx, selection = step.ctx, state.selection
-    settings, run_rows = ctx.settings.gime, RunRows.of_state(ctx, state)
+    settings, run_rows = ctx.settings.gime, state.run_rows(ctx)
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         sizes = (selection.count, state.pool_rows)

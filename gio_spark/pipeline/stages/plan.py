@@ -19,7 +19,6 @@ from gio_spark.pipeline.constraints.score_bias import Order, to_choose_from
 from gio_spark.pipeline.constraints.sensitivity_runs import USED, run_sensitivity
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_records import Notice, PlanFacts
-from gio_spark.pipeline.run_rows import RunRows
 from gio_spark.pipeline.run_state import Plan, RunState
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.automatic_budget import automatic_budget
@@ -77,12 +76,12 @@ def enforcement_stages(settings: RunSettings, names: Sequence[str]) -> list[Stag
 
 
 def _run_sensitivity(step: Step, state: RunState) -> None:
-    rows = RunRows.of_state(step.ctx, state)
+    rows = state.run_rows(step.ctx)
     state.sensitivity = run_sensitivity(step.ctx, rows, state.pool_rows, step.key)
 
 
 def _set_enforcement(step: Step, state: RunState) -> None:
-    rows = RunRows.of_state(step.ctx, state)
+    rows = state.run_rows(step.ctx)
     state.enforcement = Enforcement(step.ctx, rows, state.pool_rows, state.get("sensitivity"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from gio_spark.report import (
     InputSummary,
     Points,
     ReportData,
+    ReportRows,
     project,
 )
 from gio_spark.tables import STAGE_TABLES, quoted_column
@@ -40,15 +40,6 @@ if TYPE_CHECKING:
 _SOURCES_SHOWN = 200
 _EXAMPLE_CLUSTERS = 6
 _TEXT_SHOWN = 400
-
-
-@dataclass(frozen=True)
-class ReportRows:
-    """What the report shows of the rows themselves."""
-
-    sources: pd.DataFrame | None
-    points: Points
-    examples: tuple[Example, ...]
 
 
 def report_row_stages(targets: Sequence[str]) -> list[Stage]:

@@ -61,7 +61,7 @@ def run_graph(settings: RunSettings, roles: Sequence[Role] = ALL_ROLES) -> list[
         *enforcement_stages(settings, names),
         target_mass_stage(targets),
         plan_stage(settings, names, scored=scored),
-        select_stage(),
+        select_stage(scored=scored),
         *report_row_stages(targets),
         metrics_stage(names),
         report_stage(),

@@ -35,12 +35,17 @@ _GIO_SCHEMA = T.StructType(
 GIO_COLUMNS = tuple(_GIO_SCHEMA.names)
 
 
-def select_stage() -> Stage:
-    """Write the selected rows of this run."""
+def select_stage(*, scored: bool) -> Stage:
+    """Write the selected rows of this run.
+
+    Args:
+        scored: Whether rows have density ratios.
+    """
     return Stage(
         SELECT,
         select_rows,
         inputs=("plan", "assignments.pool", "inputs.pool"),
+        reads=("scores",) if scored else (),
         outputs=("selection",),
         key_of_run=True,
     )
