@@ -16,7 +16,7 @@ import yaml
 from deltalake import DeltaTable
 
 from gio_spark.cli.job import job
-from gio_spark.cli.main import BAD_INPUT
+from gio_spark.cli.options import BAD_INPUT
 from gio_spark.pipeline import STAGES
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.py"))

@@ -153,7 +153,7 @@ def metrics_of_run(
     only_tables: Mapping[str, Any],
 ) -> None:
     """Run a configuration up to its metrics, print them and write their page."""
-    from gio_spark.cli.main import load_settings
+    from gio_spark.cli.options import load_settings
     from gio_spark.pipeline import run
     from gio_spark.pipeline.stages.measure import metrics_of, metrics_page
 

@@ -18,19 +18,19 @@ from gio_spark.quantize.seeding import first_centres, sample_rows
 from gio_spark.quantize.state import KMeansState
 
 if TYPE_CHECKING:
-    from gio_spark.quantize.fit import MiniBatchKMeans
+    from gio_spark.quantize.kmeans_parameters import KMeansParameters
 
 OnSample: TypeAlias = Callable[[FloatMatrix], Any]
 
 WHOSE = "column 'vector' of the rows to cluster"
 
 
-def sample_salt(fit: MiniBatchKMeans) -> str:
+def sample_salt(fit: KMeansParameters) -> str:
     """Return the salt of the hash by which the sample for the first centres is drawn."""
     return f"kmeans-first-{fit.seed}"
 
 
-def sample_size(fit: MiniBatchKMeans, rows: int, dimension: int) -> int:
+def sample_size(fit: KMeansParameters, rows: int, dimension: int) -> int:
     """Return the rows of that sample."""
     return min(rows, sample_rows(fit.k, dimension, fit.init_rows))
 
@@ -61,7 +61,7 @@ def lowest(hashes: npt.NDArray[np.int64], ids: pa.Array, wanted: int) -> npt.NDA
     return few[order.to_numpy()[:wanted]]
 
 
-def first_state(fit: MiniBatchKMeans, sample: FloatMatrix, rows: int) -> KMeansState:
+def first_state(fit: KMeansParameters, sample: FloatMatrix, rows: int) -> KMeansState:
     """Choose first centres among a sample.
 
     Args:
@@ -74,7 +74,7 @@ def first_state(fit: MiniBatchKMeans, sample: FloatMatrix, rows: int) -> KMeansS
 
 
 def state_at(
-    fit: MiniBatchKMeans, centres: FloatMatrix, sample: FloatMatrix, rows: int
+    fit: KMeansParameters, centres: FloatMatrix, sample: FloatMatrix, rows: int
 ) -> KMeansState:
     """Return the state of a fit that begins at the given centres, (K, d) float32."""
     if fit.spherical:

@@ -38,7 +38,7 @@ from gio_spark.quantize.state import KMeansState
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-    from gio_spark.quantize.fit import MiniBatchKMeans
+    from gio_spark.quantize.kmeans_parameters import KMeansParameters
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ _STATE = "cluster int, vector binary, weight double, info string"
 
 
 def worthwhile(
-    fit: MiniBatchKMeans, df: DataFrame, *, rows: int, clusters: int, dimension: int, passes: int
+    fit: KMeansParameters, df: DataFrame, *, rows: int, clusters: int, dimension: int, passes: int
 ) -> bool:
     """Tell whether one worker holds the rows of so many passes and does them quickly."""
     share = fit.share_per_pass(rows, clusters)
@@ -68,7 +68,7 @@ def worthwhile(
 
 
 def whole_fit(
-    fit: MiniBatchKMeans,
+    fit: KMeansParameters,
     df: DataFrame,
     *,
     rows: int,
@@ -123,7 +123,7 @@ def whole_fit(
     return _of_table(done)
 
 
-def all_passes(fit: MiniBatchKMeans, df: DataFrame, state: KMeansState) -> KMeansState:
+def all_passes(fit: KMeansParameters, df: DataFrame, state: KMeansState) -> KMeansState:
     """Do all passes that are left in one task; the state is that of distributed ones, to the bit.
 
     Gives the state as it was where that is not the quicker way, or the task did not see all rows.
@@ -252,7 +252,7 @@ class _Rows:
 
 
 def _run(
-    fit: MiniBatchKMeans,
+    fit: KMeansParameters,
     rows: tuple[pa.Array, FloatMatrix, npt.NDArray[np.int64]],
     state: KMeansState,
     threads: int,

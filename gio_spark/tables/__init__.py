@@ -1,6 +1,7 @@
 """All storage: inputs pinned, stage tables written and found again, selections published."""
 
-from gio_spark.tables.chunks import WHOLE, Chunk, chunks_for, write_chunks
+from gio_spark.tables.chunked_writes import write_chunks
+from gio_spark.tables.hash_chunks import WHOLE, Chunk, chunks_for
 from gio_spark.tables.inputs import Input, Pin, frame_digest, open_input, pin_input
 from gio_spark.tables.names import quoted, quoted_column
 from gio_spark.tables.publish_log import PublishEvent, PublishLog

@@ -28,7 +28,8 @@ from gio_spark.tracking.base import (
     Tracker,
     TrackingOutcome,
 )
-from gio_spark.tracking.store import Store, check, resolve
+from gio_spark.tracking.store import Store, resolve
+from gio_spark.tracking.store_check import check
 
 log = logging.getLogger(__name__)
 

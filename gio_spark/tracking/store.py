@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gio_spark.errors import ConfigError, MissingExtraError
 from gio_spark.settings.redact import redact
 
 SQLITE = "sqlite:///"
-_SERVERS = ("http", "https")
+SERVERS = ("http", "https")
 _PLATFORM = ("databricks", "databricks-uc")
-_SQL = ("sqlite", "postgresql", "mysql", "mssql")
+SQL = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def resolve(uri: str | None, artifacts: str | None, folder: Path) -> Store:
     if uri is None:
         chosen = "workspace"
         folder = folder.absolute()
-        has_sql = _installed("sqlalchemy") and _installed("alembic")
+        has_sql = is_installed("sqlalchemy") and is_installed("alembic")
         uri = f"{SQLITE}{folder / 'mlflow.db'}" if has_sql else (folder / "mlruns").as_uri()
     store = Store(uri=uri, artifacts=artifacts, chosen=chosen)
     if artifacts is None and store.kind == "sqlite" and store.path is not None:
@@ -88,65 +87,6 @@ def resolve(uri: str | None, artifacts: str | None, folder: Path) -> Store:
     return store
 
 
-def check(store: Store) -> None:
-    """Refuse a store that cannot work, without creating anything.
-
-    A local store is looked at; a server is asked for one experiment.
-
-    Raises:
-        ConfigError: unknown scheme, no permission, not a database, or no answer.
-        MissingExtraError: a database store without sqlalchemy.
-    """
-    kind = store.kind
-    if kind not in (*_SERVERS, *_SQL, "file", "databricks", "uc"):
-        raise ConfigError(
-            f"tracking.uri '{store.shown}': MLflow knows no scheme '{kind}'. Use a folder, "
-            "sqlite:///path/mlflow.db, http(s)://server, or databricks; or set "
-            "tracking.enabled to false."
-        )
-    if kind in _SQL:
-        for package in ("sqlalchemy", "alembic"):
-            if not _installed(package):
-                raise MissingExtraError(package, "local", f"The tracking store '{store.shown}'")
-    if store.path is not None:
-        _check_local(store, store.path)
-    elif kind in (*_SERVERS, "databricks"):
-        _check_server(store)
-
-
-def _check_local(store: Store, path: Path) -> None:
-    if path.is_dir() if store.kind == "sqlite" else path.is_file():
-        what = "a folder, not a database" if store.kind == "sqlite" else "a file, not a folder"
-        raise ConfigError(f"tracking.uri '{store.shown}' is {what}. Give another path.")
-    if store.kind == "sqlite" and path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if file.read(15) != b"SQLite format 3":
-                raise ConfigError(
-                    f"tracking.uri '{store.shown}': the file is not an SQLite database. "
-                    "Give another path; the file was left as it is."
-                )
-    nearest = path
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not os.access(nearest, os.W_OK) or (nearest != path and not nearest.is_dir()):
-        raise ConfigError(
-            f"tracking.uri '{store.shown}': '{nearest}' cannot be written. Set tracking.uri to a "
-            "place that can, or tracking.enabled to false."
-        )
-
-
-def _check_server(store: Store) -> None:
-    from gio_spark.tracking.client import connect, mlflow_defaults
-
-    try:
-        with mlflow_defaults(store, retries=1, timeout=10):
-            connect(store).search_experiments(max_results=1)
-    except Exception as error:
-        raise ConfigError(
-            f"tracking.uri '{store.shown}' does not answer: {redact(str(error))[:300]} "
-            "Check the address and the credentials, or set tracking.enabled to false."
-        ) from error
-
-
-def _installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; it is not."""
     return importlib.util.find_spec(package) is not None

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gio_spark.cli import app
-from gio_spark.cli.main import GATE_FAILED
+from gio_spark.cli.options import GATE_FAILED
 from gio_spark.gime import METRICS
 from tests.cli.conftest import project
 from tests.pipeline import jobs

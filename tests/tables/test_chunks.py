@@ -8,7 +8,7 @@ import pytest
 
 from gio_spark.errors import WorkspaceError
 from gio_spark.tables import Workspace, chunks_for, delta, write_chunks
-from gio_spark.tables.chunks import MOST_CHUNKS, Chunk
+from gio_spark.tables.hash_chunks import MOST_CHUNKS, Chunk
 
 pytestmark = pytest.mark.embedded
 IDS = [f"r{i:03}" for i in range(200)]

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from gio_spark.errors import ConfigError, MissingExtraError
-from gio_spark.tracking import store
+from gio_spark.tracking import store, store_check
 
 
 @pytest.fixture(autouse=True)
@@ -45,44 +45,44 @@ def test_settings_come_before_environment_before_platform(tmp_path, monkeypatch)
 
 
 def test_checking_creates_nothing(tmp_path):
-    store.check(store.resolve(None, None, tmp_path / "new"))
+    store_check.check(store.resolve(None, None, tmp_path / "new"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("uri", ["gopher://x", "htp://server", "s3://bucket/x"])
 def test_an_unknown_scheme_is_refused_with_advice(tmp_path, uri):
     with pytest.raises(ConfigError, match=r"knows no scheme .* tracking.enabled"):
-        store.check(store.resolve(uri, None, tmp_path))
+        store_check.check(store.resolve(uri, None, tmp_path))
 
 
 def test_a_database_store_without_sqlalchemy_names_the_extra(tmp_path, monkeypatch):
     without_sql(monkeypatch)
     with pytest.raises(MissingExtraError, match=r"gio-spark\[local\]"):
-        store.check(store.resolve("sqlite:////tmp/x.db", None, tmp_path))
+        store_check.check(store.resolve("sqlite:////tmp/x.db", None, tmp_path))
 
 
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("my notes, not a database")
     with pytest.raises(ConfigError, match="not an SQLite database"):
-        store.check(store.resolve(f"sqlite:///{path}", None, tmp_path))
+        store_check.check(store.resolve(f"sqlite:///{path}", None, tmp_path))
     with pytest.raises(ConfigError, match="a file, not a folder"):
-        store.check(store.resolve(str(path), None, tmp_path))
+        store_check.check(store.resolve(str(path), None, tmp_path))
     with pytest.raises(ConfigError, match="a folder, not a database"):
-        store.check(store.resolve(f"sqlite:///{tmp_path}", None, tmp_path))
+        store_check.check(store.resolve(f"sqlite:///{tmp_path}", None, tmp_path))
     assert path.read_text() == "my notes, not a database"
 
 
 def test_a_place_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
-        store.check(store.resolve(f"sqlite:///{tmp_path}/file/mlflow.db", None, tmp_path))
+        store_check.check(store.resolve(f"sqlite:///{tmp_path}/file/mlflow.db", None, tmp_path))
 
 
 def test_a_silent_server_is_found_before_any_work_and_its_password_is_not_said(tmp_path):
     address = store.resolve("http://me:hunter2@127.0.0.1:9/", None, tmp_path)
     with pytest.raises(ConfigError, match="does not answer") as caught:
-        store.check(address)
+        store_check.check(address)
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in address.shown
 
@@ -102,7 +102,7 @@ def test_a_server_that_is_not_mlflow_is_refused(tmp_path):
     try:
         uri = f"http://127.0.0.1:{server.server_port}"
         with pytest.raises(ConfigError, match="does not answer"):
-            store.check(store.resolve(uri, None, tmp_path))
+            store_check.check(store.resolve(uri, None, tmp_path))
     finally:
         server.shutdown()
         server.server_close()

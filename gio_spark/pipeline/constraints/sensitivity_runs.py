@@ -15,7 +15,6 @@ from gio_spark import gime
 from gio_spark.engine import bounded
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.labelled import labelled, unlabelled
-from gio_spark.pipeline.constraints import sensitivity_page
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_rows import RunRows
 from gio_spark.settings.run import parse_budget
@@ -155,9 +154,7 @@ def run_sensitivity(
         return rows, facts
 
     record = ctx.stage(STAGE, key, "sensitivity", make, rows=ctx.settings.gime.sample)
-    result = load(ctx.workspace, record)
-    sensitivity_page.tell(ctx, result)
-    return result
+    return load(ctx.workspace, record)
 
 
 def _task(ctx: RunContext, run_rows: RunRows) -> tuple[gime.Sample, gime.Task | gime.OwnScore]:

@@ -14,6 +14,7 @@ from gio_spark import explode, gio
 from gio_spark.engine import bounded
 from gio_spark.errors import EmptySelectionError, InputError, WorkspaceError
 from gio_spark.gio.checks import failure_signs
+from gio_spark.pipeline.constraints import sensitivity_page
 from gio_spark.pipeline.constraints.enforce import Enforcement, enforce
 from gio_spark.pipeline.constraints.score_bias import Order, to_choose_from
 from gio_spark.pipeline.constraints.sensitivity_runs import USED, run_sensitivity
@@ -78,6 +79,7 @@ def enforcement_stages(settings: RunSettings, names: Sequence[str]) -> list[Stag
 def _run_sensitivity(step: Step, state: RunState) -> None:
     rows = state.run_rows(step.ctx)
     state.sensitivity = run_sensitivity(step.ctx, rows, state.pool_rows, step.key)
+    sensitivity_page.tell(step.ctx, state.sensitivity)
 
 
 def _set_enforcement(step: Step, state: RunState) -> None:
