@@ -339,3 +339,21 @@ def _common_length(
             "is expected. Leave rows of another length out, or embed them with the same embedder."
         )
     return low // unit
+
+
+def text_bytes(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the bytes of an Arrow string array and its offsets (n + 1); nulls are empty."""
+    texts = joined(texts)
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        texts = texts.cast(pa.large_string())
+    if texts.null_count:
+        texts = texts.fill_null("")
+    width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    _, offsets_buffer, data_buffer = texts.buffers()
+    n = len(texts)
+    if n == 0 or data_buffer is None:
+        return np.empty(0, dtype=np.uint8), np.zeros(n + 1, dtype=np.int64)
+    offsets = np.frombuffer(offsets_buffer, dtype=width)[texts.offset : texts.offset + n + 1]
+    start = int(offsets[0])
+    data = np.frombuffer(data_buffer, dtype=np.uint8)[start : int(offsets[-1])]
+    return data, offsets.astype(np.int64) - start

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.kernels.grams import word_grams
+from gio_spark.kernels.ngrams import word_grams
 
 if TYPE_CHECKING:
     import pyarrow as pa

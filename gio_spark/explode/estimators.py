@@ -12,9 +12,10 @@ from scipy import sparse
 
 from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
-from gio_spark.explode.ngrams import NgramSpec, ngrams
 from gio_spark.explode.scorers import WEIGHT_ONE, KnnScorer, TextScorer, VectorScorer
+from gio_spark.explode.text_features import text_ngrams
 from gio_spark.kernels import squared_distances
+from gio_spark.kernels.ngrams import NgramSpec
 from gio_spark.process import no_warnings, one_thread
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def fit_text(
         InputError: If no n-gram occurs twice, so that there is nothing to learn from.
     """
     texts = pa.concat_arrays([_one(target), _one(pool)])
-    row, feature = ngrams(texts, spec)
+    row, feature = text_ngrams(texts, spec)
     counts = np.bincount(row, minlength=len(texts))
     matrix = sparse.csr_matrix(
         (1.0 / np.sqrt(counts[row]), (row, feature)), shape=(len(texts), spec.features)

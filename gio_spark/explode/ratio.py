@@ -23,8 +23,8 @@ from gio_spark.errors import ConfigError, InputError
 from gio_spark.explode.calibration import Calibration, Curve, fit_curve, fold_offsets, measure
 from gio_spark.explode.estimators import fit_knn, fit_text, fit_vector
 from gio_spark.explode.keys import LOG_RATIO_LIMIT
-from gio_spark.explode.ngrams import NgramSpec
 from gio_spark.explode.scorers import Arrays, Scorer, scorer_of
+from gio_spark.kernels.ngrams import NgramSpec
 from gio_spark.settings.explode import ExplodeSettings
 from gio_spark.tables.names import quoted_column
 

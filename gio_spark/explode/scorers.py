@@ -14,9 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gio_spark.engine import decode_vectors
+from gio_spark.engine.arrow import text_bytes
 from gio_spark.errors import InputError
-from gio_spark.explode.ngrams import NgramSpec, chunks, ngrams, text_bytes
+from gio_spark.explode.text_features import text_ngrams
 from gio_spark.kernels import squared_distances
+from gio_spark.kernels.ngrams import NgramSpec, chunks
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -66,7 +68,7 @@ class TextScorer:
         _, offsets = text_bytes(content)
         flat = self.weights.reshape(-1)
         for first, last in chunks(offsets):
-            row, feature = ngrams(content.slice(first, last - first), self.spec)
+            row, feature = text_ngrams(content.slice(first, last - first), self.spec)
             own = fold[first:last]
             at = (own[row] << self.spec.bits) | feature
             # float64 sums of integers below 2^53 are exact, so their order does not matter.

@@ -18,7 +18,7 @@ from gio_spark.engine import Shipped, bounded, decode_vectors, map_arrow, ship
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels import Codebook, find_two
 from gio_spark.kernels.cosine import exact_cosine, similar
-from gio_spark.kernels.grams import gram_share, word_grams
+from gio_spark.kernels.ngrams import gram_share, word_grams
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.passes import unit_rows
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gio_spark.explode.ngrams import NgramSpec, chunks, ngrams
+from gio_spark.explode.text_features import text_ngrams
+from gio_spark.kernels.ngrams import NgramSpec, chunks
 
 TEXTS = [
     "Hello world, hello again",
@@ -25,7 +26,7 @@ TEXTS = [
 
 
 def features_of(text: str | None, spec: NgramSpec) -> np.ndarray:
-    return np.sort(ngrams(pa.array([text], pa.string()), spec)[1])
+    return np.sort(text_ngrams(pa.array([text], pa.string()), spec)[1])
 
 
 def test_counts_equal_those_of_a_plain_loop():
@@ -56,14 +57,14 @@ def test_words_ignore_case_and_position_but_runs_of_characters_see_case():
 def test_a_text_has_the_same_features_in_any_batch(kind):
     spec = NgramSpec()
     batch = pa.array(["unrelated", *TEXTS, "tail"], kind).slice(1, len(TEXTS))
-    row, feature = ngrams(batch, spec)
+    row, feature = text_ngrams(batch, spec)
     for i, text in enumerate(TEXTS):
         np.testing.assert_array_equal(np.sort(feature[row == i]), features_of(text, spec))
 
 
 def test_no_word_runs_from_one_text_into_the_next():
     spec = NgramSpec(words=2, chars=())
-    apart = ngrams(pa.array(["ab", "cd"]), spec)[1]
+    apart = text_ngrams(pa.array(["ab", "cd"]), spec)[1]
     np.testing.assert_array_equal(
         np.sort(apart), np.sort([features_of("ab", spec)[0], features_of("cd", spec)[0]])
     )
@@ -74,7 +75,7 @@ def test_long_texts_are_read_up_to_the_limit():
     np.testing.assert_array_equal(
         features_of("abcde fghi jklm", spec), features_of("abcde fghi", spec)
     )
-    both = ngrams(pa.array(["abcde fghi jklm", "abcde"]), spec)
+    both = text_ngrams(pa.array(["abcde fghi jklm", "abcde"]), spec)
     assert (both[0] == 1).sum() == 1
 
 
@@ -89,5 +90,5 @@ def test_texts_are_cut_into_chunks_of_bounded_size_without_losing_any():
 
 def test_many_different_words_rarely_share_a_feature():
     texts = pa.array([f"word{i}" for i in range(2_000)])
-    feature = ngrams(texts, NgramSpec(words=1, chars=(), bits=22))[1]
+    feature = text_ngrams(texts, NgramSpec(words=1, chars=(), bits=22))[1]
     assert np.unique(feature).size > 1_990

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gio_spark.kernels.splitmix import mix64
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -23,7 +25,7 @@ def keys(arena: Arena, seed: int, purpose: str) -> NDArray[np.uint64]:
     """
     salt = hashlib.blake2b(f"{purpose}:{seed}".encode(), digest_size=8).digest()
     word = np.uint64(int.from_bytes(salt, "little"))
-    return _mix(_mix(arena.hashes ^ word) + word)
+    return mix64(mix64(arena.hashes ^ word) + word)
 
 
 def uniform(arena: Arena, seed: int, purpose: str) -> NDArray[np.float64]:
@@ -68,10 +70,3 @@ def within(
     starts = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=len(take)))))[:-1]
     rank = np.arange(len(order)) - starts[owner]
     return np.sort(order[rank < take[owner]]).astype(np.int64)
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Stir bits (the finaliser of SplitMix64, Steele et al. 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -10,7 +10,8 @@ import pyarrow as pa
 from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
 from gio_spark.evaluate.methods.shared import shared
-from gio_spark.explode.ngrams import NgramSpec, ngrams
+from gio_spark.explode.text_features import text_ngrams
+from gio_spark.kernels.ngrams import NgramSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,8 +64,8 @@ def corpus(arena: Arena) -> Corpus:
 
 
 def _read(arena: Arena) -> Corpus:
-    owner, code = ngrams(strings(arena.texts), _WORDS)
-    target_owner, target_code = ngrams(strings(arena.target_texts), _WORDS)
+    owner, code = text_ngrams(strings(arena.texts), _WORDS)
+    target_owner, target_code = text_ngrams(strings(arena.target_texts), _WORDS)
     if not len(target_code):
         raise InputError("The target's texts have no words: is the text column right?")
     known = np.unique(np.concatenate([np.unique(code), np.unique(target_code)]))

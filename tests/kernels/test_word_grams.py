@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gio_spark.kernels.grams import gram_share, word_grams
+from gio_spark.kernels.ngrams import gram_share, word_grams
 
 
 def test_grams_depend_on_words_and_their_order_alone():
