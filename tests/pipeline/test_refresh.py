@@ -385,6 +385,8 @@ def moved_on(pool: pa.Table, random: np.random.Generator, step: int) -> pa.Table
                 row["words"], row["note"] = int(row["words"]) + 1, "updated"
     if kind in ("insert", "mixed"):
         rows += jobs.vector_pool(60, seed=100 + step, name=f"s{step}-").to_pylist()
+        # Copies that come first, so that a row which stayed so far is removed.
+        rows += [{**row, "id": f"a{step}-{i}"} for i, row in enumerate(rows[:15])]
     if kind == "overwrite":
         rows = jobs.vector_pool(400, seed=200 + step, name="p").to_pylist()
     return pa.Table.from_pylist(rows, schema=pool.schema)
@@ -399,8 +401,13 @@ def moved_on(pool: pa.Table, random: np.random.Generator, step: int) -> pa.Table
             "quantize": {"duplicates": "exact"},
             "select": {"source_caps": {"site-0": 0.6}, "replay": 0.3},
         },
+        {
+            "within_cluster": "density_ratio",
+            "quantize": {"duplicates": "semantic", "duplicate_cosine": 0.998},
+            "select": {"replay": 0.3},
+        },
     ],
-    ids=["ratio", "copies and caps"],
+    ids=["ratio", "copies and caps", "near copies and ratio"],
 )
 def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_gives(
     spark, place, monkeypatch, seed, changes
@@ -423,5 +430,12 @@ def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_g
     at_once = stage_rows(spark, place / "whole", refreshed=True)
     for table, rows in at_once.items():
         assert stepwise[table] == rows, table
+    if "quantize" in changes:
+        # Assignments stand on those of the version before, as embeddings do.
+        tables = Workspace(spark, str(place / "ws"))
+        records = [r for r in tables.records() if r.stage == "clean pool"]
+        assert any(r.base("assignments") for r in records)
+        removed = [r for r in tables.records() if r.stage == "clean"]
+        assert any(r.rows > 0 for r in removed)
     ids = [r["gio_id"] for r in stepwise["selection"]]
     assert len(ids) == len(set(ids)) == done.after

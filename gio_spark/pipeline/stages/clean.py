@@ -14,7 +14,7 @@ from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_state import Dataset, Removed, RunState
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.cluster import pool_stats
-from gio_spark.tables import Chunk, quoted_column
+from gio_spark.tables import WHOLE, Chunk, Workspace, quoted_column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,13 @@ def remove_rows(step: Step, state: RunState) -> None:
         rows = step.write_rows("quarantine", removed)
         counted = ws.read("quarantine", step.key).groupBy("reason").count()
         counts = bounded(counted, 100, "reasons").to_pylist() if rows else []
-        return rows, {"counts": {r["reason"]: r["count"] for r in counts}}
+        below = ws.base_of("assignments", state.assigned["pool"])
+        before = step.key_with("assigned.pool", below.key) if below else ""
+        return rows, {
+            "counts": {r["reason"]: r["count"] for r in counts},
+            # What was removed from the pool's earlier version, where that is known.
+            "before": before if before and ws.complete("clean", before) else "",
+        }
 
     record = step.record(make, table="quarantine", rows=pool.usable)
     if record.rows >= pool.usable:
@@ -93,19 +99,44 @@ def remove_rows(step: Step, state: RunState) -> None:
 
 
 def write_others(step: Step, state: RunState) -> None:
-    """Write the assignments of the pool's other rows."""
-    ws = step.ctx.workspace
+    """Write the assignments of the pool's other rows, on those of its earlier version."""
+    ws, removed, assigned = step.ctx.workspace, state.removed_rows, state.assigned["pool"]
+    below = ws.base_of("assignments", assigned)
+    removed_before = ws.recorded("clean", removed)[-1].detail.get("before", "")
+    base = step.key_with("removed_rows", removed_before) if removed_before else ""
+    on_base = below is not None and ws.complete(step.stage.name, base) is not None
 
     def others(chunk: Chunk) -> DataFrame:
-        removed = ws.read("quarantine", state.removed_rows).select("id")
-        rows = ws.read("assignments", state.assigned["pool"], chunk=chunk)
-        return rows.drop("fingerprint").join(removed, "id", "left_anti")
+        rows = ws.read("assignments", assigned, chunk=chunk).drop("fingerprint")
+        if on_base:
+            new = ws.own_rows("replaced", step.key).where(F.col("change") != F.lit("gone"))
+            new = new.select(F.col("id").alias("new_id")).distinct()
+            rows = F.broadcast(new).join(rows, new["new_id"] == rows["id"]).drop("new_id")
+        return rows.join(ws.read("quarantine", removed).select("id"), "id", "left_anti")
 
     def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
-        return step.write_chunks(progress, "assignments", others, expected=state.pool_rows), {}
+        if below is None or not on_base:
+            return step.write_chunks(progress, "assignments", others, expected=state.pool_rows), {}
+        differing = _differing(ws, below.hidden, removed_before, removed)
+        step.write_rows("replaced", differing)
+        step.write_chunks(progress, "assignments", others, expected=int(others(WHOLE).count()))
+        return state.pool_rows, {"base": {"assignments": [base, step.key]}}
 
     step.record(make, table="assignments")
     state.assignments["pool"] = step.key
+
+
+def _differing(ws: Workspace, replaced: str, before: str, now: str) -> DataFrame:
+    """Rows whose earlier assignment does not count: replaced ones, and those removed or restored.
+
+    Returns:
+        id and change (added, changed or gone) of the pool without its removed rows.
+    """
+    rows = ws.own_rows("replaced", replaced).select("id", "change")
+    old, new = (ws.read("quarantine", key).select("id") for key in (before, now))
+    gone = new.join(old, "id", "left_anti").withColumn("change", F.lit("gone"))
+    restored = old.join(new, "id", "left_anti").withColumn("change", F.lit("added"))
+    return rows.unionByName(gone).unionByName(restored)
 
 
 def _rows_to_remove(ctx: RunContext, state: RunState) -> DataFrame:

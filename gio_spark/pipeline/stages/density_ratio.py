@@ -144,7 +144,8 @@ def score_pool(step: Step, state: RunState) -> None:
     on_base = bool(base) and ws.complete(step.stage.name, base) is not None
 
     def scored(chunk: Chunk) -> DataFrame:
-        content = content_of(ctx, state, "pool", model.facts.kind, chunk, only_new=on_base)
+        new = ws.own_rows("assignments", assignments).select("id") if on_base else None
+        content = content_of(ctx, state, "pool", model.facts.kind, chunk, only=new)
         ratio = explode.RatioModel.from_arrays(model.arrays)
         scores = explode.score(content, ratio, content="content", keep=())
         read = ws.own_rows if on_base else ws.read
@@ -179,7 +180,7 @@ def content_of(
     kind: str,
     chunk: Chunk = WHOLE,
     *,
-    only_new: bool = False,
+    only: DataFrame | None = None,
 ) -> DataFrame:
     """Id and content of the usable rows of a dataset, or of one chunk of them.
 
@@ -189,20 +190,19 @@ def content_of(
         name: Whose rows.
         kind: text or vector.
         chunk: Which of them.
-        only_new: Only rows that its version brought.
+        only: Ids (few) of the rows that are read; None: all.
     """
     if kind == "vector":
         dataset = next(one for one in state.datasets if one.name == name)
-        vectors = vectors_of(ctx, dataset, chunk, only_new=only_new)
-        return vectors.select("id", F.col("vector").alias("content"))
-    source = state.inputs[name]
-    column = source.columns.text
-    if column is None:
-        raise InputError(f"{name}: a density ratio on text needs columns.text.")
-    rows = chunk.rows(source.rows)
-    rows = rows.select("id", F.col(quoted_column(column)).alias("content"))
-    if only_new:
-        key = state.keys[f"embeddings.{name}"]
-        new = ctx.workspace.own_rows("embeddings", key).select(F.col("id").alias("new_id"))
-        rows = F.broadcast(new).join(rows, new["new_id"] == rows["id"]).drop("new_id")
+        rows = vectors_of(ctx, dataset, chunk).select("id", F.col("vector").alias("content"))
+    else:
+        source = state.inputs[name]
+        column = source.columns.text
+        if column is None:
+            raise InputError(f"{name}: a density ratio on text needs columns.text.")
+        rows = chunk.rows(source.rows)
+        rows = rows.select("id", F.col(quoted_column(column)).alias("content"))
+    if only is not None:
+        ids = only.select(F.col("id").alias("new_id"))
+        rows = F.broadcast(ids).join(rows, ids["new_id"] == rows["id"]).drop("new_id")
     return rows.where(F.col("content").isNotNull())
