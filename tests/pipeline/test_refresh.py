@@ -371,9 +371,11 @@ def stage_rows(spark, workspace, refreshed: bool) -> dict[str, list[dict]]:
     return rows
 
 
-def moved_on(pool: pa.Table, random: np.random.Generator, step: int) -> pa.Table:
+CHANGES = ["insert", "update", "delete", "mixed", "overwrite"]
+
+
+def moved_on(pool: pa.Table, random: np.random.Generator, step: int, kind: str) -> pa.Table:
     """The pool after an insert, an update, a delete, a mixture of them, or an overwrite."""
-    kind = random.choice(["insert", "update", "delete", "mixed", "overwrite"])
     rows = pool.to_pylist()
     if kind in ("delete", "mixed"):
         rows = [r for r in rows if random.random() > 0.1]
@@ -417,8 +419,8 @@ def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_g
     run = jobs.go(made)
     shutil.copytree(place / "ws", place / "whole")
     pool = jobs.vector_pool()
-    for step in range(4):
-        pool = moved_on(pool, random, step)
+    for step, kind in enumerate(random.permutation(CHANGES)[:4]):
+        pool = moved_on(pool, random, step, kind)
         jobs.write(pool, place / "pool.parquet")
         done = refresh(made)
         assert done.run_id == run.run_id
