@@ -20,7 +20,7 @@ from gio_spark.embed.base import (
     usable,
 )
 from gio_spark.embed.casts import as_numbers, as_strings, as_times, is_text
-from gio_spark.engine.arrow import encode_vectors, map_arrow
+from gio_spark.engine.arrow import bytes_of, encode_vectors, map_arrow
 from gio_spark.engine.hashing import content_hashes
 from gio_spark.engine.info import describe
 from gio_spark.engine.sampling import hash_sample
@@ -238,14 +238,13 @@ def count_words(texts: pa.Array) -> np.ndarray:
     if not len(texts) or not is_text(texts.type):
         return np.ones(len(texts), dtype=np.int64)
     blobs = pc.fill_null(texts.cast(pa.large_binary()), b"")
-    _, offsets, data = blobs.buffers()
-    ends = np.frombuffer(offsets, np.int64, len(blobs) + 1, blobs.offset * 8)
-    if data is None or ends[-1] == ends[0]:
+    data, ends = bytes_of(blobs)
+    if not len(data):
         return np.ones(len(texts), dtype=np.int64)
-    inside = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] > 32
+    inside = data > 32
     begins = inside.copy()
     begins[1:] &= ~inside[:-1]
-    starts = ends[:-1] - ends[0]
+    starts = ends[:-1]
     firsts = starts[starts < len(inside)]
     begins[firsts] = inside[firsts]
     total = np.concatenate([[0], np.cumsum(begins)])

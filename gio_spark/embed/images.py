@@ -33,6 +33,7 @@ from gio_spark.embed.base import (
     usable,
 )
 from gio_spark.embed.vectors import equal_rows, flat_lists
+from gio_spark.engine.arrow import bytes_of
 from gio_spark.errors import ConfigError, InputError
 
 _DEFAULT_DIMENSION = 64
@@ -178,10 +179,8 @@ class ImageEmbedder(Embedder):
         if _is_binary(array.type):
             lengths = _raw_lengths(array)
             blobs = pc.fill_null(array.cast(pa.large_binary()), b"")
-            _, offsets, data = blobs.buffers()
-            ends = np.frombuffer(offsets, np.int64, len(blobs) + 1, blobs.offset * 8)
-            raw = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data else np.empty(0, "u1")
-            lists = pa.LargeListArray.from_arrays(pa.array(ends - ends[0]), pa.array(raw))
+            raw, ends = bytes_of(blobs)
+            lists = pa.LargeListArray.from_arrays(pa.array(ends), pa.array(raw))
             pixels, reasons = equal_rows(lists, width, np.dtype(np.float64))
             missing = np.asarray(array.is_null())
             reasons[missing & (lengths == 0)] = NULL_CONTENT

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gio_spark.embed.base import ZERO_NORM, Embedder, Result, set_reason, text_column
+from gio_spark.engine.arrow import bytes_of
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels.ngrams import code_point_features
 from gio_spark.kernels.splitmix import mix64
@@ -112,10 +113,8 @@ def ngram_sums(texts: pa.Array, dimension: int, seed: int) -> np.ndarray:
     Returns:
         (n, dimension) float64 of whole numbers.
     """
-    _, offsets, data = texts.buffers()
-    ends = np.frombuffer(offsets, np.int64, len(texts) + 1, texts.offset * 8)
-    raw = memoryview(data)[ends[0] : ends[-1]]
-    points = np.frombuffer(str(raw, "utf-8").encode("utf-32-le"), np.uint32)
+    data, _ = bytes_of(texts)
+    points = np.frombuffer(str(data.data, "utf-8").encode("utf-32-le"), np.uint32)
     sizes = pc.utf8_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
     sums = np.zeros(len(texts) * dimension)
     for order, (hashes, rows, weight) in enumerate(code_point_features(points, sizes)):

@@ -20,6 +20,7 @@ from gio_spark.embed.base import (
     no_reasons,
     set_reason,
 )
+from gio_spark.engine.arrow import bytes_of
 from gio_spark.errors import InputError
 
 # Enough to see the common length; a fit for nothing else.
@@ -160,8 +161,4 @@ def _flat_binary(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.where(sizes % 4 == 0, sizes // 4, -1)
     if (lengths < 0).any():
         blobs = pc.if_else(pa.array(lengths < 0), pa.scalar(b"", pa.large_binary()), blobs)
-    _, offsets, data = blobs.buffers()
-    ends = np.frombuffer(offsets, np.int64, len(blobs) + 1, blobs.offset * 8)
-    if data is None or ends[-1] == ends[0]:
-        return lengths, np.empty(0, np.float32)
-    return lengths, np.frombuffer(data, "<f4", (ends[-1] - ends[0]) // 4, ends[0])
+    return lengths, bytes_of(blobs)[0].view("<f4")

@@ -299,12 +299,10 @@ def decode_vectors(
     n = len(array)
     kind = array.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        wide = np.int64 if pa.types.is_large_binary(kind) else np.int32
-        offsets = np.frombuffer(array.buffers()[1], wide)[array.offset : array.offset + n + 1]
+        flat, offsets = bytes_of(array)
         d = _common_length(np.diff(offsets), n, 4, dimension, what)
         if n == 0:
             return np.empty((0, d), np.float32)
-        flat = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
         return flat.view("<f4").reshape(n, d)
     if pa.types.is_fixed_size_list(kind):
         array = array.cast(pa.list_(kind.value_type))
@@ -342,18 +340,23 @@ def _common_length(
 
 
 def text_bytes(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the bytes of an Arrow string array and its offsets (n + 1); nulls are empty."""
+    """Bytes of an array of texts and where each begins (n + 1); a null is empty."""
     texts = joined(texts)
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         texts = texts.cast(pa.large_string())
-    if texts.null_count:
-        texts = texts.fill_null("")
-    width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
-    _, offsets_buffer, data_buffer = texts.buffers()
-    n = len(texts)
-    if n == 0 or data_buffer is None:
-        return np.empty(0, dtype=np.uint8), np.zeros(n + 1, dtype=np.int64)
-    offsets = np.frombuffer(offsets_buffer, dtype=width)[texts.offset : texts.offset + n + 1]
-    start = int(offsets[0])
-    data = np.frombuffer(data_buffer, dtype=np.uint8)[start : int(offsets[-1])]
-    return data, offsets.astype(np.int64) - start
+    return bytes_of(texts.fill_null("") if texts.null_count else texts)
+
+
+def bytes_of(array: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Bytes of an array of texts or binary values without nulls, not copied.
+
+    Returns:
+        The bytes of all values one after the other, and where each begins (n + 1).
+    """
+    wide = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
+    _, ends, data = array.buffers()
+    if not len(array) or data is None:
+        return np.empty(0, np.uint8), np.zeros(len(array) + 1, np.int64)
+    offsets = np.frombuffer(ends, np.int64 if wide else np.int32)
+    offsets = offsets[array.offset : array.offset + len(array) + 1].astype(np.int64)
+    return np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]

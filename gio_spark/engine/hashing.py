@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.engine.arrow import joined
+from gio_spark.engine.arrow import bytes_of, joined
 
 HASH_CHARACTERS = 32
 _BYTES = HASH_CHARACTERS // 2
@@ -77,7 +77,7 @@ def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 def _digest(encoded: pa.Array) -> pa.Array:
     """SHA-256 of each value of a large binary array without nulls, as 32 hex characters."""
     rows = len(encoded)
-    offsets, data = _layout(encoded)
+    data, offsets = bytes_of(encoded)
     sha256 = hashlib.sha256
     view = memoryview(data.data)
     bounds = offsets.tolist()
@@ -90,20 +90,11 @@ def _digest(encoded: pa.Array) -> pa.Array:
     return pa.StringArray.from_buffers(rows, pa.py_buffer(ends), pa.py_buffer(text))
 
 
-def _layout(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return offsets (n + 1, int64) and bytes (uint8) of a large binary array."""
-    _, offsets, data = array.buffers()
-    ends = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
-    if data is None:
-        return ends, np.empty(0, np.uint8)
-    return ends, np.frombuffer(data, np.uint8)
-
-
 def _encode(array: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Return the heads (tag and length) and the values of a column, both large binary."""
     tag, values = _values(array)
     missing = np.asarray(array.is_null())
-    offsets, _ = _layout(values)
+    _, offsets = bytes_of(values)
     heads = np.empty((len(array), 9), np.uint8)
     heads[:, 0] = np.where(missing, ord("n"), ord(tag))
     heads[:, 1:] = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.engine.arrow import joined
+from gio_spark.engine.arrow import text_bytes
 from gio_spark.errors import InputError
 from gio_spark.evaluate.arena import Arena
 from gio_spark.evaluate.ruler import Ruler
@@ -48,13 +48,8 @@ def pack(arena: Arena) -> dict[str, NDArray[Any]]:
 def _pack_texts(name: str, texts: pa.Array) -> dict[str, NDArray[Any]]:
     if not isinstance(texts, pa.Array | pa.ChunkedArray):
         texts = pa.array(texts, pa.large_string())
-    whole = joined(texts)
-    whole = whole.cast(pa.large_string()).fill_null("")
-    _, offsets, content = whole.buffers()
-    ends = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
-    begin, end = (int(ends[0]), int(ends[-1])) if len(ends) else (0, 0)
-    data = np.frombuffer(content, np.uint8)[begin:end] if end else np.zeros(0, np.uint8)
-    return {f"{name}.bytes": data, f"{name}.ends": ends - begin}
+    data, ends = text_bytes(texts)
+    return {f"{name}.bytes": data, f"{name}.ends": ends}
 
 
 def unpack(arrays: Mapping[str, NDArray[Any]]) -> Arena:

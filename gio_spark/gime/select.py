@@ -15,6 +15,7 @@ import numpy as np
 from gio_spark.errors import BudgetError
 from gio_spark.gime.accumulators import DAY
 from gio_spark.gime.gate import Cells, Verdict, cell_limits, meet
+from gio_spark.kernels.rounding import largest_remainders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -181,20 +182,7 @@ def _whole(
     rows: NDArray[np.float64], least: NDArray[np.int64], most: NDArray[np.int64], budget: int
 ) -> NDArray[np.int64]:
     """Round to whole rows by largest remainder, within the bounds."""
-    whole = np.maximum(np.floor(rows + 1e-9).astype(np.int64), least)
-    missing = budget - int(whole.sum())
-    order = np.argsort(-(rows - whole), kind="stable")
-    while missing > 0:
-        for cell in order:
-            if missing > 0 and whole[cell] < most[cell]:
-                whole[cell] += 1
-                missing -= 1
-    while missing < 0:
-        for cell in order[::-1]:
-            if missing < 0 and whole[cell] > least[cell]:
-                whole[cell] -= 1
-                missing += 1
-    return whole
+    return largest_remainders(rows, budget, least=least, most=most)
 
 
 def row_scores(sample: Sample) -> dict[str, NDArray[np.float64]]:

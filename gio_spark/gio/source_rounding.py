@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gio_spark.gio.integer import integer_plan
+from gio_spark.kernels.rounding import largest_remainders
 
 
 def whole_totals(wanted: NDArray, low: NDArray, high: NDArray, budget: int) -> NDArray:
@@ -19,14 +20,7 @@ def whole_totals(wanted: NDArray, low: NDArray, high: NDArray, budget: int) -> N
         high: (S,) int64 upper bounds.
         budget: the sum to reach; the bounds allow it.
     """
-    out = np.clip(np.floor(wanted + 1e-9).astype(np.int64), low, high)
-    while out.sum() != budget:
-        sign = 1 if out.sum() < budget else -1
-        open_ = out < high if sign > 0 else out > low
-        score = np.where(open_, sign * (wanted - out), -np.inf)
-        many = min(abs(int(budget - out.sum())), int(open_.sum()))
-        out[np.argsort(-score, kind="stable")[:many]] += sign
-    return out
+    return largest_remainders(wanted, budget, least=low, most=high)
 
 
 def whole_rows(law: NDArray, amount: NDArray, held: NDArray, totals: NDArray) -> NDArray:

@@ -15,6 +15,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from gio_spark.kernels.rounding import largest_remainders
 from gio_spark.kernels.search import FloatMatrix, as_matrix, largest_values, nearest
 from gio_spark.kernels.sums import Grid, rounded_sums
 from gio_spark.kernels.two_level import group_centroids
@@ -64,11 +65,8 @@ def first_centres(sample: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDA
 
 def _shares(rows: npt.NDArray[np.intp], total: int) -> npt.NDArray[np.intp]:
     """Cut `total` in proportion to `rows`, whole numbers, largest remainders first."""
-    exact = rows * (min(total, int(rows.sum())) / rows.sum())
-    quota = np.floor(exact).astype(np.intp)
-    rest = min(total, int(rows.sum())) - int(quota.sum())
-    quota[np.argsort(quota - exact, kind="stable")[:rest]] += 1
-    return quota
+    total = min(total, int(rows.sum()))
+    return largest_remainders(rows * (total / rows.sum()), total, slack=0.0).astype(np.intp)
 
 
 def plus_plus(

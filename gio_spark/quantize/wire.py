@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gio_spark.engine.arrow import joined
+from gio_spark.engine.arrow import bytes_of, joined
 from gio_spark.errors import InputError
 
 
@@ -41,9 +41,7 @@ def decode_doubles(column: pa.ChunkedArray | pa.Array, dimension: int) -> npt.ND
     wide = pa.types.is_large_binary(column.type)
     if not wide and not pa.types.is_binary(column.type):
         column = column.cast(pa.binary())
-    offsets = np.frombuffer(column.buffers()[1], np.int64 if wide else np.int32)
-    offsets = offsets[column.offset : column.offset + rows + 1]
+    data, offsets = bytes_of(column)
     if not (np.diff(offsets) == 8 * dimension).all():
         raise InputError(f"partial sums are not rows of {dimension} doubles")
-    data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
     return data.view("<f8").reshape(rows, dimension)

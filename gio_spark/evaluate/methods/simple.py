@@ -8,6 +8,7 @@ import numpy as np
 
 from gio_spark.evaluate.methods.base import method
 from gio_spark.evaluate.methods.draws import top, uniform, within
+from gio_spark.kernels.rounding import largest_remainders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,8 +53,4 @@ def proportional(sizes: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
         budget: Whole rows, at most their sum.
     """
     exact = sizes * (budget / max(1, int(sizes.sum())))
-    whole = np.floor(exact + 1e-9).astype(np.int64)
-    left = budget - int(whole.sum())
-    order = np.lexsort((np.arange(len(sizes)), -np.where(whole < sizes, exact - whole, -1.0)))
-    whole[order[:left]] += 1
-    return whole
+    return largest_remainders(exact, budget, most=sizes)

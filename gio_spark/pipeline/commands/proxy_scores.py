@@ -10,6 +10,7 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from gio_spark import gime
+from gio_spark.kernels.rounding import largest_remainders
 from gio_spark.pipeline.constraints.sensitivity_runs import cells_of
 
 if TYPE_CHECKING:
@@ -115,14 +116,7 @@ def drawn(
     exact = held * share
     exact *= count / max(float(exact.sum()), 1e-12)
     exact = np.minimum(exact, held)
-    quota = np.floor(exact).astype(np.int64)
-    missing = count - int(quota.sum())
-    for cell in np.argsort(-(exact - quota), kind="stable"):
-        if missing <= 0:
-            break
-        room = int(min(held[cell] - quota[cell], 1))
-        quota[cell] += room
-        missing -= room
+    quota = largest_remainders(exact, count, most=held, slack=0.0)
     order = np.lexsort((rng.random(cells.size), cells))
     place = np.arange(cells.size) - np.repeat(np.r_[0, np.cumsum(held)[:-1]], held)
     return np.sort(order[place < quota[cells[order]]])

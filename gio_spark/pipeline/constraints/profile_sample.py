@@ -12,6 +12,7 @@ import numpy as np
 from gio_spark import gime
 from gio_spark.gime.labelled import unlabelled
 from gio_spark.gime.select import cell_means
+from gio_spark.kernels.rounding import largest_remainders
 from gio_spark.pipeline.constraints import sensitivity_runs
 from gio_spark.pipeline.run_rows import RunRows
 
@@ -84,10 +85,7 @@ class ProfileSample:
         """
         order, held = self._laid(sizes.size)
         exact = held * take / np.maximum(sizes, 1)
-        quota = np.floor(exact).astype(np.int64)
-        size = round(float(exact.sum()))
-        for cell in np.argsort(-(exact - quota), kind="stable")[: max(0, size - int(quota.sum()))]:
-            quota[cell] += quota[cell] < held[cell]
+        quota = largest_remainders(exact, round(float(exact.sum())), most=held, slack=0.0)
         starts = np.r_[0, np.cumsum(held)[:-1]]
         parts = [order[s : s + q] for s, q in zip(starts, quota, strict=True)]
         rows = np.sort(np.concatenate(parts))
