@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gio_spark.embed import embed, embed_rows, make_embedder
-from gio_spark.engine.hashing import content_hashes
+from gio_spark.engine.content_hash import content_hashes
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings
 

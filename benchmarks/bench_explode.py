@@ -30,7 +30,7 @@ from gio_spark.explode import (
     thresholds_of_arrays,
     with_thresholds,
 )
-from gio_spark.explode.keys import HASH_RANGE, keep
+from gio_spark.explode.rank_keys import HASH_RANGE, keep
 from gio_spark.settings.explode import ExplodeSettings
 
 CLUSTERS = 1_500

@@ -26,7 +26,7 @@ from gime_study import folder_of, plain, study
 from tasks import data_folder
 
 from gio_spark import gime
-from gio_spark.engine import decode_vectors, encode_vectors, map_arrow, session, ship
+from gio_spark.engine import broadcast_arrays, decode_vectors, encode_vectors, map_arrow, session
 from gio_spark.kernels import nearest
 from gio_spark.settings.gime import GimeSettings
 
@@ -73,7 +73,7 @@ def cost(rows: int) -> list[dict]:
     book /= np.linalg.norm(book, axis=1, keepdims=True)
     probes = rng.standard_normal((128, d)).astype(np.float32)
     df = spark.read.parquet(folder)
-    shipped = ship(spark, {"book": book})
+    shipped = broadcast_arrays(spark, {"book": book})
 
     def assign(batches):
         centroids = shipped.load()["book"]

@@ -6,7 +6,7 @@
 
 Finished cells (task, method, budget, seed) are kept in benchmarks/results/quality_cells.csv.gz; a
 rerun computes what is missing or changed, by names and versions. What a run that died had computed
-of an arena is in a Delta table under --store. Each seed draws damage, split, sample and clusters
+of a dataset is in a Delta table under --store. Each seed draws damage, split, sample and clusters
 anew. Prints one table, says how long the whole took, writes benchmarks/results/quality.json and,
 with --docs, the tables of docs/evaluation.md. Cells of a task that cannot be built here (MiniLM
 without --vectors) are shown all the same, and so are those of the CNN without --cnn.
@@ -34,11 +34,11 @@ from tasks import data_folder
 from threadpoolctl import threadpool_limits
 
 from gio_spark.engine import session
-from gio_spark.evaluate.arena import Arena
-from gio_spark.evaluate.cells import run_cells
+from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.pack import pack, unpack
 from gio_spark.evaluate.proxies import has_torch
 from gio_spark.evaluate.run import titled
+from gio_spark.evaluate.trials import run_cells
 from gio_spark.report.evaluation import render_evaluation
 from gio_spark.tables import Workspace
 
@@ -51,29 +51,31 @@ DEFAULT = "kl_ratio_t025"
 
 
 def default_store() -> Path:
-    """Return the user's cache folder for arenas and pages: never inside the project."""
+    """Return the user's cache folder for datasets and pages: never inside the project."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "gio-spark" / "quality"
 
 
 def place_of(task: QualityTask, seed: int, options: Options, store: Path) -> Path:
-    """Return where the arrays of an arena are kept."""
+    """Return where the arrays of a dataset are kept."""
     label = f"{task.name}-v{task.version}-{seed}"
     varied = {k: v for k, v in vars(options).items() if v != getattr(Options(), k)}
     for name, value in varied.items():
         value = _content(value) if name == "vectors" else value
         label += f"-{name}-{str(value).replace('/', '_')}"
-    return store / "arenas" / f"{label}.npz"
+    return store / "datasets" / f"{label}.npz"
 
 
 @cache
 def _content(file: str) -> str:
-    """Return a checksum, so that other vectors under the same name make another arena."""
+    """Return a checksum, so that other vectors under the same name make another dataset."""
     return f"{zlib.crc32(Path(file).read_bytes()):08x}"
 
 
-def arena_of(task: QualityTask, data: Path, seed: int, options: Options, store: Path) -> Arena:
-    """Return a task's arena of a seed, built once and kept as arrays."""
+def dataset_of(
+    task: QualityTask, data: Path, seed: int, options: Options, store: Path
+) -> EvaluationDataset:
+    """Return a task's dataset of a seed, built once and kept as arrays."""
     place = place_of(task, seed, options, store)
     if place.exists():
         with np.load(place, allow_pickle=False) as kept:
@@ -89,11 +91,11 @@ def arena_of(task: QualityTask, data: Path, seed: int, options: Options, store: 
 
 @dataclass
 class Bench:
-    """Where things are and how long it may take; one `fill` per arena.
+    """Where things are and how long it may take; one `fill` per dataset.
 
     Attributes:
         data: Folder of the data sets.
-        store: Folder of arenas, of waves not finished, and of the page.
+        store: Folder of datasets, of waves not finished, and of the page.
         cells: The cells that are there.
         stop: time.monotonic() after which nothing is started; none: compute nothing.
         slots: Methods side by side.
@@ -110,17 +112,17 @@ class Bench:
 
     def fill(self, task: QualityTask, label: str, seed: int, options: Options,
              these: pd.DataFrame) -> None:  # fmt: skip
-        """Compute what is missing of some cells of one arena, and keep it."""
+        """Compute what is missing of some cells of one dataset, and keep it."""
         missing = self.cells.missing(these)
         if missing.empty or self.stop is None or time.monotonic() >= self.stop:
             return
         if self.workspace is None:
             self.workspace = Workspace(session("embedded"), str(self.store / "cells"))
         began = time.monotonic()
-        arena = arena_of(task, self.data, seed, options, self.store)
+        dataset = dataset_of(task, self.data, seed, options, self.store)
         built = time.monotonic() - began
         for plan in plans(missing):
-            out = run_cells(self.workspace.spark, self.workspace, arena, plan,
+            out = run_cells(self.workspace.spark, self.workspace, dataset, plan,
                             run="bench-quality", slots=self.slots, stop_at=self.stop)  # fmt: skip
             self.computed += out.computed
             self.cells.add(out.table, missing)
@@ -131,7 +133,7 @@ class Bench:
 
 
 def parts(task: QualityTask, given: argparse.Namespace) -> Iterator[tuple[tuple, Options]]:
-    """Yield which measures of a task are computed here, and on what arena.
+    """Yield which measures of a task are computed here, and on what dataset.
 
     The CNN sees more pixels than the other judges of the same rows, whose cells stay as they are.
     """

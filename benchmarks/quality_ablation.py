@@ -38,7 +38,7 @@ def run(seeds: int, bench: Bench, tasks: dict[str, QualityTask]) -> tuple[str, d
             for name in names:
                 task = tasks[name]
                 for value in values:
-                    # The default spelt out is the task's own arena, whose cells are kept.
+                    # The default spelt out is the task's own dataset, whose cells are kept.
                     usual = value == values[0]
                     setting = f"{value:.3g}" if isinstance(value, float) else str(value)
                     there = name if usual else TASKS.get((factor, setting))

@@ -1,7 +1,7 @@
 """Finished cells of the quality benchmark in a file of the repository, so that they last.
 
 A cell is known by names and versions alone (task, method, budget, seed, measure). The product's own
-cells are keyed by the content of the arena, whose last bits differ between processors; here, a
+cells are keyed by the content of the dataset, whose last bits differ between processors; here, a
 version is raised by hand when a task, method or measure changes what it gives.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from gio_spark.evaluate.cells import Plan
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.evaluate.methods import get
+from gio_spark.evaluate.trials import Plan
 
 KEY = ["task", "task_version", "method", "method_version", "budget", "seed", "measure",
        "measure_version"]  # fmt: skip
@@ -23,7 +23,7 @@ KEPT = [*KEY, "rows", "value", "seconds", "memory_mb", "measure_seconds", "error
 
 def wanted(task: str, version: int, names: Sequence[str], budgets: Sequence[float], seed: int,
            measures: Sequence[str]) -> pd.DataFrame:  # fmt: skip
-    """List the cells of some methods on one arena; a method that takes all rows has one budget."""
+    """List the cells of some methods; a method that takes all rows has one budget."""
     rows = [
         (task, version, name, get(name).version, budget, seed, measure, MEASURES[measure].version)
         for name in names

@@ -22,7 +22,7 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from gio_spark import embed
-from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.methods import get, methods
 from gio_spark.gio.mass import kernel_mass, kernel_width, nearest_clusters
 from gio_spark.kernels import nearest
@@ -40,18 +40,18 @@ class QualityTask:
 
     Attributes:
         name: As tables call it.
-        build: (data folder, seed, options) -> arena.
+        build: (data folder, seed, options) -> dataset.
         score: The measure that decides here; the others stand beside it.
         measures: All measures.
         about: One line for people.
         apart: Whether the two-sample test has features of its own, which no method is fitted on.
-        version: Raised when the task gives other arenas, so that stored cells lapse.
+        version: Raised when the task gives other datasets, so that stored cells lapse.
         extra: Measures on top, computed only where asked for and shown where they are there.
-        needs: The field of `Options` without which no arena can be built; its cells can be shown.
+        needs: The field of `Options` without which no dataset can be built; its cells can be shown.
     """
 
     name: str
-    build: Callable[[Path, int, Options], Arena]
+    build: Callable[[Path, int, Options], EvaluationDataset]
     score: str
     measures: tuple[str, ...]
     about: str
@@ -61,7 +61,7 @@ class QualityTask:
     needs: str = ""
 
     def methods(self) -> list[str]:
-        """Return the methods that the task's arenas allow, without building one."""
+        """Return the methods that the task's datasets allow, without building one."""
         there = {"vectors", "target_vectors", "good"}
         if "cross_entropy" in self.measures:
             there |= {"texts", "target_texts"}
@@ -96,7 +96,7 @@ def _arena(
     seed: int,
     options: Options,
     **more: object,
-) -> Arena:
+) -> EvaluationDataset:
     """Cluster the pool, spread the target over the clusters, and put it all together."""
     rng = np.random.default_rng([seed, 7])
     clusters = options.clusters or auto_clusters(*vectors.shape)
@@ -110,7 +110,7 @@ def _arena(
     near = nearest_clusters(target, centroids, 2)[1]
     width = options.width * kernel_width(near, clusters, len(target))
     mass = kernel_mass(target, centroids, width, neighbours=8).mass
-    return Arena(
+    return EvaluationDataset(
         vectors=np.ascontiguousarray(vectors, np.float32),
         hashes=np.sort(rng.integers(0, 2**63, len(vectors)).astype(np.uint64)),
         target_vectors=np.ascontiguousarray(target, np.float32),
@@ -161,7 +161,7 @@ def _small(pixels: np.ndarray, side: int) -> np.ndarray:
     return found.reshape(-1, side * side).astype(np.float32)
 
 
-def _image_arena(parts: tuple, seed: int, options: Options, **more: object) -> Arena:
+def _image_arena(parts: tuple, seed: int, options: Options, **more: object) -> EvaluationDataset:
     pool, target, held = parts
     pca = PCA(DIMENSION, random_state=seed)
     pca.fit(pool[np.random.default_rng(seed).permutation(len(pool))[:10_000]])
@@ -173,7 +173,7 @@ def _image_arena(parts: tuple, seed: int, options: Options, **more: object) -> A
 
 
 def _damaged(data: Path, seed: int, options: Options, *, scale: tuple, noise: float,
-             wrong: float) -> Arena:  # fmt: skip
+             wrong: float) -> EvaluationDataset:  # fmt: skip
     images, labels, test, test_labels = _fashion(data)
     rng = np.random.default_rng([seed, 1])
     order = rng.permutation(len(images))
@@ -195,12 +195,12 @@ def _damaged(data: Path, seed: int, options: Options, *, scale: tuple, noise: fl
     )  # fmt: skip
 
 
-def images_damaged(data: Path, seed: int, options: Options) -> Arena:
+def images_damaged(data: Path, seed: int, options: Options) -> EvaluationDataset:
     """Two thirds of the pool dimmed and noisy, half of those labels random."""
     return _damaged(data, seed, options, scale=(0.2, 0.6), noise=0.5, wrong=0.5)
 
 
-def images_faint(data: Path, seed: int, options: Options) -> Arena:
+def images_faint(data: Path, seed: int, options: Options) -> EvaluationDataset:
     """Two thirds hardly dimmed and hardly noisy, four fifths of those labels random."""
     return _damaged(data, seed, options, scale=(0.7, 1.0), noise=0.15, wrong=0.8)
 
@@ -208,7 +208,7 @@ def images_faint(data: Path, seed: int, options: Options) -> Arena:
 _CLASS_SHARES = np.array([0.30, 0.20, 0.14, 0.10, 0.08, 0.06, 0.05, 0.03, 0.02, 0.02])
 
 
-def images_skewed(data: Path, seed: int, options: Options) -> Arena:
+def images_skewed(data: Path, seed: int, options: Options) -> EvaluationDataset:
     """A clean pool of all classes alike, and a target in which some are rare."""
     images, labels, test, test_labels = _fashion(data)
     pixels = np.concatenate([images, test]).astype(np.float32) / 255
@@ -310,8 +310,8 @@ def _judged(data: Path) -> np.ndarray:
     return np.hstack([topics, _style(texts)]).astype(np.float32)
 
 
-def _text_task(mixture: str, embedder: str) -> Callable[[Path, int, Options], Arena]:
-    def build(data: Path, seed: int, options: Options) -> Arena:
+def _text_task(mixture: str, embedder: str) -> Callable[[Path, int, Options], EvaluationDataset]:
+    def build(data: Path, seed: int, options: Options) -> EvaluationDataset:
         domains, texts = _texts(data)
         rng = np.random.default_rng([seed, 3])
         shares = MIXTURES[mixture]
@@ -365,7 +365,7 @@ def _standard(frame: pd.DataFrame, numeric: list[str], categorical: list[str]) -
 
 
 def _table_arena(features: np.ndarray, label: np.ndarray, inside: np.ndarray, left: int,
-                 seed: int, options: Options) -> Arena:  # fmt: skip
+                 seed: int, options: Options) -> EvaluationDataset:  # fmt: skip
     """Make target and held-out rows of a slice; the pool is the rest and a little of the slice."""
     rng = np.random.default_rng([seed, 4])
     own = rng.permutation(np.flatnonzero(inside))
@@ -380,7 +380,7 @@ def _table_arena(features: np.ndarray, label: np.ndarray, inside: np.ndarray, le
     )  # fmt: skip
 
 
-def adult(data: Path, seed: int, options: Options) -> Arena:
+def adult(data: Path, seed: int, options: Options) -> EvaluationDataset:
     """Income, from a pool of which half is muddled: fields of other people, labels at random."""
     frame = pd.read_csv(data / "tabular/income_evaluation.csv.gz", skipinitialspace=True)
     frame.columns = [c.strip() for c in frame.columns]
@@ -416,7 +416,7 @@ def _field_of(frame: pd.DataFrame, categorical: list[str]) -> np.ndarray:
     return np.repeat(np.arange(len(categorical)), widths)
 
 
-def bank(data: Path, seed: int, options: Options) -> Arena:
+def bank(data: Path, seed: int, options: Options) -> EvaluationDataset:
     """The last 11,000 calls of a campaign, learnt from those before and a few of them."""
     frame = pd.read_csv(data / "tabular/bank-full.csv.gz").replace("unknown", np.nan)
     label = (frame.pop("y") == "yes").astype(int).to_numpy()
@@ -428,7 +428,7 @@ def bank(data: Path, seed: int, options: Options) -> Arena:
     return _table_arena(_standard(frame, numeric, categorical), label, inside, 1_600, seed, options)
 
 
-def weather(data: Path, seed: int, options: Options) -> Arena:
+def weather(data: Path, seed: int, options: Options) -> EvaluationDataset:
     """Fine dust a day ahead at one station, learnt from the eleven others."""
     frame = pd.read_csv(next((data / "beijing_air").glob("*.csv.xz")))
     frame["ahead"] = frame.groupby("station")["PM2.5"].shift(-24)

@@ -62,7 +62,7 @@ def validate(config: Config, overrides: Overrides = None, engine: EngineOption =
         settings = load_settings(config, overrides, engine)
         from gio_spark.cli.show import print_forecast
         from gio_spark.engine import describe, session
-        from gio_spark.engine.doctor import complaints
+        from gio_spark.engine.environment_check import complaints
         from gio_spark.pipeline.commands.forecast import validate as check
 
         for text in complaints():

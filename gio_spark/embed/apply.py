@@ -21,10 +21,10 @@ from gio_spark.embed.base import (
 )
 from gio_spark.embed.casts import as_numbers, as_strings, as_times, is_text
 from gio_spark.engine.arrow import bytes_of, encode_vectors, map_arrow
-from gio_spark.engine.hashing import content_hashes
-from gio_spark.engine.info import describe
+from gio_spark.engine.broadcast import BroadcastArrays, broadcast_arrays
+from gio_spark.engine.capabilities import describe
+from gio_spark.engine.content_hash import content_hashes
 from gio_spark.engine.sampling import hash_sample
-from gio_spark.engine.ship import Shipped, ship
 from gio_spark.process import environment
 from gio_spark.settings.columns import Columns
 
@@ -97,7 +97,7 @@ def embed(
     spark = df.sparkSession
     task = _Task(
         embedder.with_state({}),
-        ship(spark, embedder.state),
+        broadcast_arrays(spark, embedder.state),
         # On the embedded engine all rows share one process, whose tokenizers use every core.
         one_thread=describe(spark).kind != "embedded",
         directions=directions,
@@ -172,7 +172,7 @@ class _Task:
     """The function that runs on workers; a class, so that it is sent by reference."""
 
     embedder: Embedder
-    state: Shipped
+    state: BroadcastArrays
     one_thread: bool
     directions: bool
 

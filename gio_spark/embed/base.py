@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.engine.hashing import one_array
+from gio_spark.engine.content_hash import one_array
 from gio_spark.errors import InputError
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings

@@ -13,7 +13,8 @@ from gio_spark.engine.background import (
     run_when_asked,
     side_by_side,
 )
-from gio_spark.engine.info import Capabilities, EngineInfo, capabilities, describe, slots
+from gio_spark.engine.broadcast import BroadcastArrays, broadcast_arrays, keep_newest
+from gio_spark.engine.capabilities import Capabilities, EngineInfo, capabilities, describe, slots
 from gio_spark.engine.parallelism import ensure_parallelism
 from gio_spark.engine.sampling import (
     HASH_RANGE,
@@ -25,14 +26,14 @@ from gio_spark.engine.sampling import (
     row_hash,
 )
 from gio_spark.engine.session import session
-from gio_spark.engine.ship import Shipped, keep_newest, ship
 
 __all__ = [
     "HASH_RANGE",
+    "BroadcastArrays",
     "Capabilities",
     "EngineInfo",
-    "Shipped",
     "bounded",
+    "broadcast_arrays",
     "capabilities",
     "decode_vectors",
     "describe",
@@ -51,7 +52,6 @@ __all__ = [
     "run_in_background",
     "run_when_asked",
     "session",
-    "ship",
     "side_by_side",
     "slots",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
-from gio_spark.engine.info import describe
+from gio_spark.engine.capabilities import describe
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -6,7 +6,7 @@ import atexit
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from gio_spark.engine.info import mark_embedded
+from gio_spark.engine.capabilities import mark_embedded
 from gio_spark.errors import MissingExtraError
 from gio_spark.process import environment
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gio_spark.engine.info import describe, slots
+from gio_spark.engine.capabilities import describe, slots
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

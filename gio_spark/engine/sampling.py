@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gio_spark.engine.arrow import take_rows
+from gio_spark.engine.capabilities import describe
 from gio_spark.engine.engine_errors import engine_errors
-from gio_spark.engine.info import describe
 from gio_spark.errors import InputError
 
 if TYPE_CHECKING:

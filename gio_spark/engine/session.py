@@ -7,10 +7,10 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from gio_spark.engine.capabilities import describe
 from gio_spark.engine.embedded import start_embedded
-from gio_spark.engine.info import describe
-from gio_spark.engine.local import start_local
-from gio_spark.engine.upload import ensure_package
+from gio_spark.engine.library_upload import ensure_package
+from gio_spark.engine.local_spark import start_local
 from gio_spark.errors import ConfigError, EngineError, MissingExtraError
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.dataset import EvaluationDataset
 
 if TYPE_CHECKING:
     from gio_spark.evaluate.run import Evaluation, compare, evaluate
 
-__all__ = ["Arena", "Evaluation", "compare", "evaluate"]
+__all__ = ["Evaluation", "EvaluationDataset", "compare", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:

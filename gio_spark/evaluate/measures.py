@@ -11,9 +11,9 @@ import numpy as np
 
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.evaluate import proxies
-from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.language import Pairs, cross_entropy, places
-from gio_spark.evaluate.ruler import SAMPLE, Ruler, mean_distance
+from gio_spark.evaluate.measure_inputs import SAMPLE, MeasureInputs, mean_distance
 from gio_spark.gio.estimators import jsd_histogram
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FOLDS = 3
 
-Judge = Callable[[Arena, Ruler, "NDArray[np.intp]", int], float]
+Judge = Callable[[EvaluationDataset, MeasureInputs, "NDArray[np.intp]", int], float]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Measure:
         title: As people read it.
         higher_is_better: Direction.
         version: Raised when the value of the same rows changes.
-        judge: (arena, ruler, rows, seed) -> value.
+        judge: (dataset, ruler, rows, seed) -> value.
         needs: "texts", "labels" or "".
         default: Whether it is used where the settings name none.
     """
@@ -57,30 +57,38 @@ def _spread(hashes: NDArray[np.uint64], rows: NDArray[np.intp], seed: int) -> ND
     return rows[np.argsort(mixed, kind="stable")[:SAMPLE]]
 
 
-def _energy(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
-    chosen = arena.vectors[_spread(arena.hashes, rows, seed)]
+def _energy(
+    dataset: EvaluationDataset, ruler: MeasureInputs, rows: NDArray[np.intp], seed: int
+) -> float:
+    chosen = dataset.vectors[_spread(dataset.hashes, rows, seed)]
     if len(chosen) < 2:
         raise InputError("The energy distance needs at least two selected rows.")
-    across = mean_distance(chosen, arena.held_vectors[:SAMPLE])
+    across = mean_distance(chosen, dataset.held_vectors[:SAMPLE])
     return 2.0 * across - mean_distance(chosen, None) - ruler.held_spread
 
 
-def _jsd(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
+def _jsd(
+    dataset: EvaluationDataset, ruler: MeasureInputs, rows: NDArray[np.intp], seed: int
+) -> float:
     del seed
-    clusters = len(arena.centroids)
-    mine = np.bincount(arena.cluster[rows], minlength=clusters)
+    clusters = len(dataset.centroids)
+    mine = np.bincount(dataset.cluster[rows], minlength=clusters)
     return jsd_histogram(np.bincount(ruler.held_cluster, minlength=clusters), mine)
 
 
-def _coverage(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
-    del arena, seed
+def _coverage(
+    dataset: EvaluationDataset, ruler: MeasureInputs, rows: NDArray[np.intp], seed: int
+) -> float:
+    del dataset, seed
     mode = ruler.mode[rows]
     share = np.bincount(mode[mode >= 0], minlength=len(ruler.mode_share)) / len(rows)
     return float(np.minimum(share, ruler.mode_share).sum())
 
 
-def _cross_entropy(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
-    del arena, seed
+def _cross_entropy(
+    dataset: EvaluationDataset, ruler: MeasureInputs, rows: NDArray[np.intp], seed: int
+) -> float:
+    del dataset, seed
     words, ends = ruler.words, ruler.word_ends
     held, previous = ruler.held_words, ruler.held_previous
     pair, first, held_pair = ruler.pair, ruler.pair_first, ruler.held_pair
@@ -92,10 +100,12 @@ def _cross_entropy(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int
     return cross_entropy(words[at], pair[at], Pairs(pair, first, held_pair), held, previous)
 
 
-def _two_sample_auc(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
+def _two_sample_auc(
+    dataset: EvaluationDataset, ruler: MeasureInputs, rows: NDArray[np.intp], seed: int
+) -> float:
     del ruler
-    mine, held = proxies.features(arena)
-    chosen = _spread(arena.hashes, rows, seed)
+    mine, held = proxies.features(dataset)
+    chosen = _spread(dataset.hashes, rows, seed)
     return two_sample_auc(mine[chosen], held[:SAMPLE])
 
 

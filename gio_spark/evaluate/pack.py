@@ -1,4 +1,4 @@
-"""An arena as plain arrays and back, so that it can be shipped to workers and hashed."""
+"""A dataset as plain arrays and back, so that it can be shipped to workers and hashed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from gio_spark.engine.arrow import text_bytes
 from gio_spark.errors import InputError
-from gio_spark.evaluate.arena import Arena
-from gio_spark.evaluate.ruler import Ruler
+from gio_spark.evaluate.dataset import EvaluationDataset
+from gio_spark.evaluate.measure_inputs import MeasureInputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,15 +22,15 @@ _TEXTS = ("texts", "target_texts", "held_texts")
 _RULER = "ruler."
 
 
-def pack(arena: Arena) -> dict[str, NDArray[Any]]:
-    """Return an arena as arrays by name; a text column is its bytes and where each text ends.
+def pack(dataset: EvaluationDataset) -> dict[str, NDArray[Any]]:
+    """Return a dataset as arrays by name; a text column is its bytes and where each text ends.
 
     Raises:
         InputError: A field holds Python objects that are neither texts nor numbers.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    for field in fields(arena):
-        value = getattr(arena, field.name)
+    for field in fields(dataset):
+        value = getattr(dataset, field.name)
         if value is None:
             continue
         if field.name in _TEXTS:
@@ -40,7 +40,7 @@ def pack(arena: Arena) -> dict[str, NDArray[Any]]:
         if array.dtype == object:
             array = np.asarray(["" if v is None else str(v) for v in array])
         if array.dtype.kind not in "biufU":
-            raise InputError(f"The arena's {field.name} have type {array.dtype}; not shipped.")
+            raise InputError(f"The dataset's {field.name} have type {array.dtype}; not shipped.")
         arrays[field.name] = np.ascontiguousarray(array)
     return arrays
 
@@ -52,16 +52,16 @@ def _pack_texts(name: str, texts: pa.Array) -> dict[str, NDArray[Any]]:
     return {f"{name}.bytes": data, f"{name}.ends": ends}
 
 
-def unpack(arrays: Mapping[str, NDArray[Any]]) -> Arena:
-    """Return the arena that `pack` took apart; texts share memory with the arrays."""
+def unpack(arrays: Mapping[str, NDArray[Any]]) -> EvaluationDataset:
+    """Return the dataset that `pack` took apart; texts share memory with the arrays."""
     values: dict[str, Any] = {}
-    for field in fields(Arena):
+    for field in fields(EvaluationDataset):
         if field.name in _TEXTS:
             if f"{field.name}.ends" in arrays:
                 values[field.name] = _unpack_texts(arrays, field.name)
         elif field.name in arrays:
             values[field.name] = arrays[field.name]
-    return Arena(**values)
+    return EvaluationDataset(**values)
 
 
 def _unpack_texts(arrays: Mapping[str, NDArray[Any]], name: str) -> pa.Array:
@@ -71,15 +71,15 @@ def _unpack_texts(arrays: Mapping[str, NDArray[Any]], name: str) -> pa.Array:
     return pa.LargeStringArray.from_buffers(len(ends) - 1, buffers[1], buffers[2])
 
 
-def pack_ruler(ruler: Ruler) -> dict[str, NDArray[Any]]:
-    """Return a ruler as arrays whose names do not collide with an arena's."""
+def pack_ruler(ruler: MeasureInputs) -> dict[str, NDArray[Any]]:
+    """Return a ruler as arrays whose names do not collide with a dataset's."""
     return {_RULER + name: array for name, array in ruler.arrays().items()}
 
 
-def unpack_ruler(arrays: Mapping[str, NDArray[Any]]) -> Ruler:
+def unpack_ruler(arrays: Mapping[str, NDArray[Any]]) -> MeasureInputs:
     """Return the ruler that `pack_ruler` took apart."""
     own = {k.removeprefix(_RULER): v for k, v in arrays.items() if k.startswith(_RULER)}
-    return Ruler(**own)
+    return MeasureInputs(**own)
 
 
 def digest(arrays: Mapping[str, NDArray[Any]]) -> str:

@@ -9,60 +9,66 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gio_spark.errors import InputError, MissingExtraError
-from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.gime.train import Task, train_one
 from gio_spark.process import no_warnings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.ruler import Ruler
+    from gio_spark.evaluate.measure_inputs import MeasureInputs
 
 _NUMBERS = 20  # more distinct values than this, with fractions, are a quantity and no classes
 
 
-def features(arena: Arena) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def features(dataset: EvaluationDataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return what proxies and the two-sample test see of pool and held-out rows."""
-    if arena.features is None or arena.held_features is None:
-        return arena.vectors, arena.held_vectors
-    return arena.features, arena.held_features
+    if dataset.features is None or dataset.held_features is None:
+        return dataset.vectors, dataset.held_vectors
+    return dataset.features, dataset.held_features
 
 
-def kind_of(arena: Arena) -> str:
+def kind_of(dataset: EvaluationDataset) -> str:
     """Return what a proxy is judged by: skill (numbers), auc (labels 0 and 1) or accuracy."""
-    if arena.held_labels is None:
+    if dataset.held_labels is None:
         raise InputError("Proxy models need labels of the held-out target rows.")
-    held = arena.held_labels
+    held = dataset.held_labels
     if np.asarray(held).dtype.kind == "f" and len(np.unique(held)) > _NUMBERS:
         return "skill"
     return "auc" if set(np.unique(held).tolist()) == {0, 1} else "accuracy"
 
 
-def linear(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
+def linear(
+    dataset: EvaluationDataset, ruler: MeasureInputs, rows: NDArray[np.intp], seed: int
+) -> float:
     """Train a linear model on the rows and return its score on held-out rows."""
     del ruler
-    return _train(arena, rows, seed, "linear")
+    return _train(dataset, rows, seed, "linear")
 
 
-def boosting(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
+def boosting(
+    dataset: EvaluationDataset, ruler: MeasureInputs, rows: NDArray[np.intp], seed: int
+) -> float:
     """Train boosted trees on the rows and return their score on held-out rows."""
     del ruler
-    return _train(arena, rows, seed, "boosting")
+    return _train(dataset, rows, seed, "boosting")
 
 
-def _train(arena: Arena, rows: NDArray[np.intp], seed: int, proxy: str) -> float:
-    task, index = _task(arena, rows, proxy)
+def _train(dataset: EvaluationDataset, rows: NDArray[np.intp], seed: int, proxy: str) -> float:
+    task, index = _task(dataset, rows, proxy)
     # A model that stops at its last iteration is as good as the task asks for.
     with no_warnings():
         return train_one(task, index, seed)[0]
 
 
-def _task(arena: Arena, rows: NDArray[np.intp], proxy: str) -> tuple[Task, NDArray[np.intp]]:
-    if arena.labels is None or arena.held_labels is None:
+def _task(
+    dataset: EvaluationDataset, rows: NDArray[np.intp], proxy: str
+) -> tuple[Task, NDArray[np.intp]]:
+    if dataset.labels is None or dataset.held_labels is None:
         raise InputError("Proxy models need labels of pool and held-out target rows.")
-    mine, held = features(arena)
+    mine, held = features(dataset)
     task = Task(
-        mine, arena.labels, held, arena.held_labels, kind_of(arena), proxy, small=True
+        mine, dataset.labels, held, dataset.held_labels, kind_of(dataset), proxy, small=True
     )  # fmt: skip
     return task, rows
 
@@ -72,7 +78,9 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def cnn(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
+def cnn(
+    dataset: EvaluationDataset, ruler: MeasureInputs, rows: NDArray[np.intp], seed: int
+) -> float:
     """Train a small convolutional network on square grey images and return its accuracy.
 
     Two convolutions with pooling and one hidden layer; four passes of Adam over the rows, or 600
@@ -87,7 +95,7 @@ def cnn(arena: Arena, ruler: Ruler, rows: NDArray[np.intp], seed: int) -> float:
     del ruler
     if not has_torch():
         raise MissingExtraError("torch", "text", "The measure 'proxy_cnn'")
-    task, index = _task(arena, rows, "linear")
+    task, index = _task(dataset, rows, "linear")
     side = math.isqrt(task.features.shape[1])
     if side * side != task.features.shape[1] or side < 8:
         raise InputError(

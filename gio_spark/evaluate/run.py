@@ -17,9 +17,9 @@ from gio_spark.engine import describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.evaluate import methods as registry
-from gio_spark.evaluate.cells import TABLE, Outcome, Plan, load_modules, run_cells
-from gio_spark.evaluate.ground import EvaluationData, budgets_of, make_arena, prepared
 from gio_spark.evaluate.measures import MEASURES, wanted_measures
+from gio_spark.evaluate.prepare_dataset import EvaluationData, budgets_of, make_dataset, prepared
+from gio_spark.evaluate.trials import TABLE, Outcome, Plan, load_modules, run_cells
 from gio_spark.pipeline.stages.input_snapshots import as_location
 from gio_spark.report import scores
 from gio_spark.report.evaluation import render_evaluation
@@ -30,14 +30,14 @@ from gio_spark.tables.local_files import local_folder
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
     from gio_spark.settings.run import RunSettings
 
 log = logging.getLogger(__name__)
 
 BASELINE = "random"
 ORACLE = "oracle"
-# What a field of the arena comes from, as settings call it.
+# What a field of the dataset comes from, as settings call it.
 _COLUMNS = {
     "texts": "columns.text of pool and targets",
     "target_texts": "columns.text of pool and targets",
@@ -185,18 +185,18 @@ def _check_columns(settings: RunSettings) -> None:
 def _compare(data: EvaluationData) -> Evaluation:
     ctx, settings = data.ctx, data.ctx.settings
     wanted = settings.evaluate
-    with ctx.progress.stage("arena", spark=ctx.spark) as shown:
-        arena = make_arena(data)
-        shown.done(rows=arena.rows)
+    with ctx.progress.stage("dataset", spark=ctx.spark) as shown:
+        dataset = make_dataset(data)
+        shown.done(rows=dataset.rows)
     plan = Plan(
         task=_task_name(settings),
-        methods=_methods(arena, wanted.methods),
+        methods=_methods(dataset, wanted.methods),
         budgets=budgets_of(settings, data.state.inputs["pool"].count),
         seeds=range(settings.seed, settings.seed + wanted.seeds),
         measures=wanted_measures(
             wanted.measures,
-            texts=arena.texts is not None and arena.held_texts is not None,
-            labels=arena.labels is not None and arena.held_labels is not None,
+            texts=dataset.texts is not None and dataset.held_texts is not None,
+            labels=dataset.labels is not None and dataset.held_labels is not None,
         ),
         modules=wanted.modules,
     )
@@ -209,13 +209,13 @@ def _compare(data: EvaluationData) -> Evaluation:
             shown.say(last)
 
         out = run_cells(
-            ctx.spark, ctx.workspace, arena, plan, run=ctx.run, slots=wanted.slots, on_wave=told
+            ctx.spark, ctx.workspace, dataset, plan, run=ctx.run, slots=wanted.slots, on_wave=told
         )
         if out.computed == 0:
             shown.skip(f"all {out.reused:,} cells are complete")
         else:
             shown.done(rows=out.computed + out.reused, note=f"{out.reused:,} were there")
-    return _shown(data, arena, out, time.monotonic() - began)
+    return _shown(data, dataset, out, time.monotonic() - began)
 
 
 def _task_name(settings: RunSettings) -> str:
@@ -224,16 +224,16 @@ def _task_name(settings: RunSettings) -> str:
     return re.sub(r"\.(parquet|csv|jsonl|json)(\.gz)?$", "", last)
 
 
-def _methods(arena: Arena, names: tuple[str, ...]) -> list[str]:
-    """Return the methods of the settings, or all that the arena allows.
+def _methods(dataset: EvaluationDataset, names: tuple[str, ...]) -> list[str]:
+    """Return the methods of the settings, or all that the dataset allows.
 
     Raises:
         InputError: A method was asked for that needs what is not there.
     """
     if not names:
-        return registry.methods(arena)
+        return registry.methods(dataset)
     for name in names:
-        missing = registry.get(name).missing(arena)
+        missing = registry.get(name).missing(dataset)
         if missing:
             raise InputError(
                 f"The method {name!r} needs {', '.join(missing)}, which pool or target do not "
@@ -243,17 +243,19 @@ def _methods(arena: Arena, names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys([BASELINE, *names]))
 
 
-def _shown(data: EvaluationData, arena: Arena, out: Outcome, seconds: float) -> Evaluation:
+def _shown(
+    data: EvaluationData, dataset: EvaluationDataset, out: Outcome, seconds: float
+) -> Evaluation:
     """Write page and metrics."""
     ctx, pool = data.ctx, data.state.inputs["pool"]
     facts = {
         "evaluation": ctx.run,
         "engine": describe(ctx.spark).line().removeprefix("engine: "),
-        "pool": f"{arena.rows:,} rows drawn by hash from "
+        "pool": f"{dataset.rows:,} rows drawn by hash from "
         f"{data.state.pool_rows:,} of {pool.location}",
-        "target": f"{len(arena.target_vectors):,} rows for the methods, "
-        f"{len(arena.held_vectors):,} held out",
-        "clusters": f"{len(arena.centroids):,}",
+        "target": f"{len(dataset.target_vectors):,} rows for the methods, "
+        f"{len(dataset.held_vectors):,} held out",
+        "clusters": f"{len(dataset.centroids):,}",
         "cells": f"{out.computed:,} computed in {seconds:,.0f} s, {out.reused:,} there already",
     }
     folder = local_folder(ctx.workspace) / "reports" / ctx.run

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gio_spark.explode.keys import LOG_RATIO_LIMIT
+from gio_spark.explode.rank_keys import LOG_RATIO_LIMIT
 
 FloatArray = npt.NDArray[np.float64]
 ROWS_PER_KNOT = 20

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gio_spark.engine import Shipped, bounded, group_arrow, hash53, ship
+from gio_spark.engine import BroadcastArrays, bounded, broadcast_arrays, group_arrow, hash53
 from gio_spark.errors import InputError
 from gio_spark.explode.bloom import (
     BLOCK_BYTES,
@@ -104,7 +104,7 @@ def may_be_kept(kept: DataFrame, *, expected: int, settings: ExplodeSettings) ->
         "explode join=bloom ids=%d bytes=%d expected_false_positives=%.4f",
         expected, plan.size_bytes, plan.rate,
     )  # fmt: skip
-    test = _test(ship(kept.sparkSession, {"bloom": filter_}), plan.bits_per_id)
+    test = _test(broadcast_arrays(kept.sparkSession, {"bloom": filter_}), plan.bits_per_id)
     return F.pandas_udf(test, "boolean")(hash53("id", BLOOM_SALT))  # type: ignore[call-overload]
 
 
@@ -132,7 +132,7 @@ def build_filter(kept: DataFrame, plan: BloomPlan) -> np.ndarray:
     return filter_
 
 
-def _test(handle: Shipped, bits_per_id: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _test(handle: BroadcastArrays, bits_per_id: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
     # pandas_udf reads the annotations, so they must be real types here.
     def test(hashes: pd.Series) -> pd.Series:
         return pd.Series(contains(handle.load()["bloom"], hashes.to_numpy(), bits_per_id))

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gio_spark.engine import decode_vectors, hash53, hash_sample, map_arrow, ship
+from gio_spark.engine import broadcast_arrays, decode_vectors, hash53, hash_sample, map_arrow
 from gio_spark.engine.arrow import joined
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.explode.calibration import Calibration, Curve, fit_curve, fold_offsets, measure
-from gio_spark.explode.estimators import fit_knn, fit_text, fit_vector
-from gio_spark.explode.keys import LOG_RATIO_LIMIT
-from gio_spark.explode.scorers import Arrays, Scorer, scorer_of
+from gio_spark.explode.rank_keys import LOG_RATIO_LIMIT
+from gio_spark.explode.ratio_fit import fit_knn, fit_text, fit_vector
+from gio_spark.explode.ratio_models import Arrays, Scorer, scorer_of
 from gio_spark.kernels.ngrams import NgramSpec
 from gio_spark.settings.explode import ExplodeSettings
 from gio_spark.tables.names import quoted_column
@@ -336,7 +336,7 @@ def score(
     from pyspark.sql import functions as F
     from pyspark.sql.pandas.types import to_arrow_type
 
-    handle = ship(rows.sparkSession, model.to_arrays())
+    handle = broadcast_arrays(rows.sparkSession, model.to_arrays())
     names = ["id", *keep]
     selected = [F.col(quoted_column(n)) for n in names]
     types = {f.name: f.dataType for f in rows.select(*selected).schema.fields}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from gio_spark.gime.blocks import BlockSample, in_blocks
-from gio_spark.gime.compute import (
+from gio_spark.gime.drift import beside, drift, one_gate
+from gio_spark.gime.gate import Cells, Check, Verdict, cell_limits, judge, meet, move_quota, robust
+from gio_spark.gime.labelled import labelled, unlabelled
+from gio_spark.gime.metrics_api import (
     freeze,
     merge_states,
     metrics,
@@ -13,10 +16,6 @@ from gio_spark.gime.compute import (
     target_states,
     values,
 )
-from gio_spark.gime.drift import beside, drift, one_gate
-from gio_spark.gime.gate import Cells, Check, Verdict, cell_limits, judge, meet, move_quota, robust
-from gio_spark.gime.labelled import labelled, unlabelled
-from gio_spark.gime.moves import Limits
 from gio_spark.gime.profile import (
     METRICS,
     Accumulator,
@@ -28,6 +27,7 @@ from gio_spark.gime.profile import (
     get_profile,
     register,
 )
+from gio_spark.gime.quota_shift import Limits
 from gio_spark.gime.rows import Column, Rows
 from gio_spark.gime.select import MeanLimit, Selected, bounded_kl, limited_kl, select
 from gio_spark.gime.sensitivity import Sensitivity, sensitivity

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.gime import measures
+from gio_spark.gime import divergences
 from gio_spark.gime.accumulators import DAY, LABEL_BITS, Fields, scalar
 from gio_spark.gime.exact import bin_middle, histogram, log_bin, split_sum, total
-from gio_spark.gime.figures import States, absent
 from gio_spark.gime.profile import Accumulator, Constants, Value
+from gio_spark.gime.shared_values import States, absent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,7 +149,7 @@ def effective_values(states: States) -> Iterable[Value]:
             yield absent(form, "values", "more", "no feature columns")
         return
     held = states["fields"]
-    found = [measures.effective_classes(h[1]) for _, h in by_field(held["values"])]
+    found = [divergences.effective_classes(h[1]) for _, h in by_field(held["values"])]
     nulls = missing_rows(states)
     yield Value("robust", math.fsum(found) / len(found), "values/field", "more", 0.0, nulls)
     count = held["values"].shape[1]
@@ -199,11 +199,11 @@ def field_mismatch(states: States, target: States | None) -> Iterable[Value]:
         yield absent("literal", "share", "less", _why(target))
         return
     count = len(pairs)
-    jsd = [measures.jensen_shannon_bits(a, b) for a, b in pairs]
+    jsd = [divergences.jensen_shannon_bits(a, b) for a, b in pairs]
     yield Value("robust", math.fsum(jsd) / count, "bits", "less")
-    apart = [measures.total_variation(a, b) for a, b in pairs]
+    apart = [divergences.total_variation(a, b) for a, b in pairs]
     yield Value("literal", math.fsum(apart) / count, "share", "less")
-    stability = [measures.population_stability(a, b) for a, b in pairs]
+    stability = [divergences.population_stability(a, b) for a, b in pairs]
     yield Value("psi", math.fsum(stability) / count, "nats", "less")
 
 
@@ -220,7 +220,7 @@ def numeric_transport(states: States, target: States | None, constants: Constant
         center = float(np.average(y, weights=q))
         spread = math.sqrt(float(np.average((y - center) ** 2, weights=q)))
         if spread > 0:
-            found.append(measures.transport(x, p, y, q) / spread)
+            found.append(divergences.transport(x, p, y, q) / spread)
     return found
 
 

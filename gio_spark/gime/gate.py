@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from gio_spark.errors import InputError
-from gio_spark.gime.moves import Limits, shift
+from gio_spark.gime.quota_shift import Limits, shift
 from gio_spark.gime.thresholds import ADDITIVE
 
 if TYPE_CHECKING:

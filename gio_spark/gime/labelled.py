@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from gio_spark.engine import decode_vectors, hash_sample
 from gio_spark.errors import InputError
-from gio_spark.gime.compute import target_states
+from gio_spark.gime.metrics_api import target_states
+from gio_spark.gime.partial_states import as_roles
 from gio_spark.gime.profile import Constants, Profile, get_profile
-from gio_spark.gime.scan import as_roles
 from gio_spark.gime.subsets import Sample
 from gio_spark.gime.train import Task
 

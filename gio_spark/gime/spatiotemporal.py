@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gio_spark.gime import measures
+from gio_spark.gime import divergences
 from gio_spark.gime.accumulators import (
     CELLS,
     CLASSES,
@@ -38,9 +38,9 @@ from gio_spark.gime.features import (
     numeric_transport,
     season,
 )
-from gio_spark.gime.figures import States, absent, counted, delay, sampling_rate
 from gio_spark.gime.profile import Accumulator, Constants, Metric, Profile, Value, register
 from gio_spark.gime.rows import Column, Rows
+from gio_spark.gime.shared_values import States, absent, counted, delay, sampling_rate
 from gio_spark.gime.sketch import count_distinct
 
 _KM_PER_DEGREE = 111.195
@@ -177,7 +177,7 @@ def variety(states: States, target: States | None, constants: Constants) -> Iter
     yield from effective_values(states)
     classes = states.get("classes")
     if classes is not None and classes["classes"].size:
-        value = measures.effective_classes(classes["classes"][1])
+        value = divergences.effective_classes(classes["classes"][1])
         yield Value("regimes", value, "classes", "more", 0.0, classes.number("nulls"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gio_spark.gime import measures
+from gio_spark.gime import divergences
 from gio_spark.gime.accumulators import (
     CELLS,
     CLASSES,
@@ -26,7 +26,9 @@ from gio_spark.gime.features import (
     missing_share,
     mixed,
 )
-from gio_spark.gime.figures import (
+from gio_spark.gime.profile import Constants, Metric, Profile, Value, register
+from gio_spark.gime.rows import Column, Rows
+from gio_spark.gime.shared_values import (
     States,
     absent,
     counted,
@@ -35,8 +37,6 @@ from gio_spark.gime.figures import (
     duration,
     sampling_rate,
 )
-from gio_spark.gime.profile import Constants, Metric, Profile, Value, register
-from gio_spark.gime.rows import Column, Rows
 from gio_spark.gime.sketch import count_distinct
 
 
@@ -67,7 +67,7 @@ def volume(states: States, target: States | None, constants: Constants) -> Itera
         yield Value("robust", rows, "rows", "more", caveat="no feature columns: rows")
     else:
         bits = sum(
-            int(counts[1].sum()) * measures.entropy_bits(counts[1])
+            int(counts[1].sum()) * divergences.entropy_bits(counts[1])
             for _, counts in by_field(fields["values"])
         )
         yield Value("robust", bits, "bits", "more", 0.0, missing_rows(states))

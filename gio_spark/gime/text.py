@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gio_spark.gime import measures
+from gio_spark.gime import divergences
 from gio_spark.gime.accumulators import (
     CELLS,
     CLASSES,
@@ -24,7 +24,9 @@ from gio_spark.gime.accumulators import (
     distinct_of,
 )
 from gio_spark.gime.exact import GRID, on_grid, total
-from gio_spark.gime.figures import (
+from gio_spark.gime.profile import Constants, Metric, Profile, Value, register
+from gio_spark.gime.rows import Column, Rows
+from gio_spark.gime.shared_values import (
     NO_CELLS,
     NO_TARGET,
     States,
@@ -35,8 +37,6 @@ from gio_spark.gime.figures import (
     duration,
     sampling_rate,
 )
-from gio_spark.gime.profile import Constants, Metric, Profile, Value, register
-from gio_spark.gime.rows import Column, Rows
 from gio_spark.gime.sketch import count_distinct
 from gio_spark.kernels import nearest, row_squares
 
@@ -83,7 +83,7 @@ def volume(states: States, target: States | None, constants: Constants) -> Itera
     yield Value("rows", rows, "rows", "more")
     if "cells" in states and states["cells"]["cells"].size:
         counts = states["cells"]["cells"][1]
-        bits = int(counts.sum()) * measures.entropy_bits(counts)
+        bits = int(counts.sum()) * divergences.entropy_bits(counts)
         yield Value("bits", bits, "bits", "more", nulls=states["cells"].number("nulls"))
     if "content" in states:
         count, error = count_distinct(states["content"]["distinct"])
@@ -132,12 +132,12 @@ def variety(states: States, target: States | None, constants: Constants) -> Iter
         held = states["cells"]
         nulls = held.number("nulls")
         counts = held["cells"][1]
-        yield Value("robust", measures.effective_classes(counts), "classes", "more", 0.0, nulls)
+        yield Value("robust", divergences.effective_classes(counts), "classes", "more", 0.0, nulls)
         classes = states.get("classes")
         if classes is not None and classes["classes"].size:
             both, nulls = classes["classes"], classes.number("nulls")
             yield Value("literal", both.shape[1], "(cell, label)", "more", 0.0, nulls)
-            labelled = measures.effective_classes(both[1])
+            labelled = divergences.effective_classes(both[1])
             yield Value("labelled", labelled, "(cell, label)", "more", 0.0, nulls)
         else:
             yield Value("literal", counts.size, "cells", "more", 0.0, nulls)
@@ -146,8 +146,8 @@ def variety(states: States, target: States | None, constants: Constants) -> Iter
             yield absent(form, "classes", "more", NO_CELLS)
     if "vectors" in states and states["vectors"].number("known") > 1:
         held = states["vectors"]
-        _, covariance = measures.moments(held.number("known"), held["low_sum"], held["low_gram"])
-        value = measures.spectral_classes(covariance)
+        _, covariance = divergences.moments(held.number("known"), held["low_sum"], held["low_gram"])
+        value = divergences.spectral_classes(covariance)
         note = _projection_note(constants)
         yield Value("spectral", value, "directions", "more", 0.0, held.number("nulls"), note)
 
@@ -165,13 +165,13 @@ def aggregation(states: States, target: States | None, constants: Constants) -> 
     elif held.number("known") < 2:
         yield absent("robust", "cosine", "unknown", "fewer than two rows", held.number("nulls"))
     else:
-        value = measures.mean_pairwise_cosine(
+        value = divergences.mean_pairwise_cosine(
             held.number("known"), held["sum"], held.number("squares")
         )
         yield Value("robust", value, "cosine", "unknown", 0.0, held.number("nulls"))
     if "cells" in states and states["cells"]["cells"].size:
         counts = states["cells"]["cells"][1]
-        n, together = int(counts.sum()), measures.pairs(counts)
+        n, together = int(counts.sum()), divergences.pairs(counts)
         nulls = states["cells"].number("nulls")
         yield Value("literal", together / n, "pairs/row", "unknown", 0.0, nulls)
         if n > 1:
@@ -209,7 +209,7 @@ def coverage(states: States, target: States | None, constants: Constants) -> Ite
         yield absent("literal", "copies/row", "more", "no content keys")
     if target is not None and "cells" in states and "cells" in target:
         _, nulls = states["cells"]["cells"], states["cells"].number("nulls")
-        mine, theirs = measures.aligned(states["cells"]["cells"], target["cells"]["cells"])
+        mine, theirs = divergences.aligned(states["cells"]["cells"], target["cells"]["cells"])
         reached = float(np.sum(theirs[mine > 0]))
         yield Value("cells", reached, "share of target", "more", 0.0, nulls)
 
@@ -246,9 +246,9 @@ def mismatch(states: States, target: States | None, constants: Constants) -> Ite
         yield absent("robust", "bits", "less", why or NO_CELLS)
     else:
         nulls = mine.number("nulls")
-        value = measures.jensen_shannon_bits(mine["cells"], theirs["cells"])
+        value = divergences.jensen_shannon_bits(mine["cells"], theirs["cells"])
         yield Value("robust", value, "bits", "less", 0.0, nulls)
-        value = measures.total_variation(mine["cells"], theirs["cells"])
+        value = divergences.total_variation(mine["cells"], theirs["cells"])
         yield Value("total_variation", value, "share", "less", 0.0, nulls)
     own, other = states.get("vectors"), target.get("vectors")
     if own is None or other is None or not own.number("known") or not other.number("known"):
@@ -257,9 +257,9 @@ def mismatch(states: States, target: States | None, constants: Constants) -> Ite
     n, m, nulls = own.number("known"), other.number("known"), own.number("nulls")
     gap = own["sum"] / (n * GRID) - other["sum"] / (m * GRID)
     yield Value("literal", float(np.sqrt(np.sum(gap * gap))), "distance", "less", 0.0, nulls)
-    value = measures.frechet(
-        measures.moments(n, own["low_sum"], own["low_gram"]),
-        measures.moments(m, other["low_sum"], other["low_gram"]),
+    value = divergences.frechet(
+        divergences.moments(n, own["low_sum"], own["low_gram"]),
+        divergences.moments(m, other["low_sum"], other["low_gram"]),
     )
     note = _projection_note(constants)
     yield Value("frechet", value, "distance^2", "less", 0.0, nulls, note)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gio_spark.engine import bounded, describe, map_arrow, ship
+from gio_spark.engine import bounded, broadcast_arrays, describe, map_arrow
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.process import no_warnings, one_thread
 
@@ -211,7 +211,7 @@ def train_many(
     if spark is None:
         found = _train(arrays, measure, proxy, jobs["subset"].tolist(), jobs["seed"].tolist())
         return pd.DataFrame(found)
-    shipped = ship(spark, arrays)
+    shipped = broadcast_arrays(spark, arrays)
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, list[Any]]]:
         for batch in batches:

@@ -4,6 +4,8 @@ numpy and scipy only. Everything here runs on the driver, on arrays of K cluster
 """
 
 from gio_spark.gio.auto import HeldoutCurve, MixtureShare, heldout_curve, mixture_share
+from gio_spark.gio.budgeted_kl import BudgetedKL, budgeted_kl, integer_plan
+from gio_spark.gio.budgeted_kl_objective import select_budgeted_kl
 from gio_spark.gio.estimators import (
     energy_distance,
     jsd_histogram,
@@ -11,7 +13,6 @@ from gio_spark.gio.estimators import (
 from gio_spark.gio.exact import ExactPath, exact_path, published_scores
 from gio_spark.gio.greedy import GreedyPath, knn_greedy
 from gio_spark.gio.greedy_energy import energy_greedy
-from gio_spark.gio.integer import integer_plan
 from gio_spark.gio.mass import (
     TargetMass,
     cell_radii,
@@ -22,7 +23,6 @@ from gio_spark.gio.mass import (
     reach_limit,
     relative_reach,
 )
-from gio_spark.gio.moved import strata, with_take
 from gio_spark.gio.objectives import select_published, select_published_exact
 from gio_spark.gio.problem import (
     Certificate,
@@ -35,8 +35,8 @@ from gio_spark.gio.problem import (
 )
 from gio_spark.gio.published import PublishedPath, PublishedRun, published_gio, published_run
 from gio_spark.gio.published_options import Draws, PublishedOptions, SeededDraws
-from gio_spark.gio.quotas import select_budgeted_kl
-from gio_spark.gio.waterfill import BudgetedKL, budgeted_kl
+from gio_spark.gio.reallocation import strata, with_take
+from gio_spark.gio.smoothed_divergence import divergence_path, divergences, smoothed_kl
 
 __all__ = [
     "BudgetedKL",
@@ -56,6 +56,8 @@ __all__ = [
     "TargetMass",
     "budgeted_kl",
     "cell_radii",
+    "divergence_path",
+    "divergences",
     "energy_distance",
     "energy_greedy",
     "exact_path",
@@ -79,6 +81,7 @@ __all__ = [
     "select_budgeted_kl",
     "select_published",
     "select_published_exact",
+    "smoothed_kl",
     "strata",
     "with_take",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gio_spark.errors import InputError
-from gio_spark.gio.waterfill import budgeted_kl
+from gio_spark.gio.budgeted_kl import budgeted_kl
 
 #: Standard errors that a share is moved by, one-sided 95 %.
 Z = 1.64

@@ -11,10 +11,10 @@ from gio_spark.errors import ConfigError
 from gio_spark.gio.exact import exact_path
 from gio_spark.gio.greedy import knn_greedy
 from gio_spark.gio.greedy_energy import energy_greedy
-from gio_spark.gio.picks import from_order, needs_points, refused, usable_clusters
 from gio_spark.gio.problem import SelectionProblem, SelectionResult, register
 from gio_spark.gio.published import published_run
 from gio_spark.gio.published_options import PublishedOptions
+from gio_spark.gio.ranking import from_order, needs_points, refused, usable_clusters
 
 
 def option_keys(problem: SelectionProblem, name: str, known: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gio_spark.gio.integer import integer_plan
+from gio_spark.gio.budgeted_kl import integer_plan
 from gio_spark.kernels.rounding import largest_remainders
 
 

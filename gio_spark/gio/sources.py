@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gio_spark.errors import BudgetError, ConfigError
-from gio_spark.gio.paths import smoothed_path
+from gio_spark.gio.budgeted_kl import smoothed_path
 from gio_spark.gio.problem import Certificate, Notice, SelectionProblem, SelectionResult
-from gio_spark.gio.source_prices import solve_with_prices
+from gio_spark.gio.source_dual import solve_with_prices
 from gio_spark.gio.source_rounding import whole_rows, whole_totals
 from gio_spark.gio.source_tokens import token_rows
 

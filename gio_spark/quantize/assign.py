@@ -13,8 +13,13 @@ from gio_spark.engine import decode_vectors, map_arrow
 from gio_spark.errors import InputError
 from gio_spark.kernels import PROBES, Codebook, TwoLevel, find, find_two
 from gio_spark.kernels.search import as_matrix
-from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE, ship_book
-from gio_spark.quantize.passes import unit_rows
+from gio_spark.quantize.codebook_broadcast import (
+    BATCH,
+    LARGE_BATCH,
+    TWO_LEVEL_ABOVE,
+    broadcast_codebook,
+)
+from gio_spark.quantize.kmeans_pass import unit_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -73,7 +78,7 @@ def assign(
         fields += [pa.field("second", pa.int32()), pa.field("second_distance", pa.float32())]
     if carry:
         fields += _carried_fields(wanted.select(*carry))
-    shipped = ship_book(df.sparkSession, matrix, two_level=two_level, probes=probes)
+    shipped = broadcast_codebook(df.sparkSession, matrix, two_level=two_level, probes=probes)
     kept = tuple(carry)
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.engine import Shipped, bounded, decode_vectors, map_arrow, ship
+from gio_spark.engine import BroadcastArrays, bounded, broadcast_arrays, decode_vectors, map_arrow
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels import Codebook, find_two
 from gio_spark.kernels.cosine import exact_cosine, similar
 from gio_spark.kernels.ngrams import gram_share, word_grams
 from gio_spark.kernels.search import FloatMatrix
-from gio_spark.quantize.passes import unit_rows
+from gio_spark.quantize.kmeans_pass import unit_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -189,7 +189,7 @@ def _ship(
     centroids: npt.ArrayLike | None,
     *,
     spherical: bool,
-) -> Shipped:
+) -> BroadcastArrays:
     arrays = {
         "hashes": held.hashes,
         "grams": held.grams,
@@ -202,7 +202,7 @@ def _ship(
         placed = unit_rows(held.vectors) if spherical else held.vectors
         first, _, second, _ = find_two(placed, book)
         arrays["cells"] = np.stack([first, second], axis=1)
-    return ship(spark, arrays)
+    return broadcast_arrays(spark, arrays)
 
 
 class _Near:

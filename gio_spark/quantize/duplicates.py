@@ -15,19 +15,19 @@ import pyarrow.compute as pc
 
 from gio_spark.engine import (
     bounded,
+    broadcast_arrays,
     decode_vectors,
     encode_vectors,
     group_arrow,
     hash53,
     map_arrow,
-    ship,
 )
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels import nearest
 from gio_spark.kernels.cosine import exact_cosine, keepers
 from gio_spark.kernels.search import FloatMatrix
-from gio_spark.quantize.passes import unit_rows
-from gio_spark.quantize.seeding import small_kmeans
+from gio_spark.quantize.kmeans_pass import unit_rows
+from gio_spark.quantize.kmeans_seeding import small_kmeans
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -140,7 +140,7 @@ def _split(
     """Give rows of large clusters the cell of their nearest centre inside the cluster."""
     centres = _inner_centres(df, sizes, large, most_rows=most_rows, seed=seed)
     edges = np.searchsorted(centres["cluster"].to_numpy(), [*large, large[-1] + 1])
-    shipped = ship(
+    shipped = broadcast_arrays(
         df.sparkSession,
         {"centres": decode_vectors(centres["vector"]), "edges": edges, "large": large},
     )
@@ -187,7 +187,7 @@ def _inner_centres(
     """
     cells = -(-2 * sizes[large] // most_rows)
     share = np.minimum(1.0, _SPLIT_SAMPLE * cells / sizes[large])
-    shipped = ship(df.sparkSession, {"large": large, "below": np.rint(share * 2.0**53)})
+    shipped = broadcast_arrays(df.sparkSession, {"large": large, "below": np.rint(share * 2.0**53)})
     wanted = {int(c): int(n) for c, n in zip(large, cells, strict=True)}
 
     def sample(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -8,10 +8,10 @@ import numpy as np
 
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels import PROBES
-from gio_spark.quantize.book import TWO_LEVEL_ABOVE
-from gio_spark.quantize.move import means, reseeded, unit_or
-from gio_spark.quantize.partial import PassResult
-from gio_spark.quantize.state import KMeansState
+from gio_spark.quantize.centroid_update import means, reseeded, unit_or
+from gio_spark.quantize.codebook_broadcast import TWO_LEVEL_ABOVE
+from gio_spark.quantize.kmeans_state import KMeansState
+from gio_spark.quantize.pass_result import PassResult
 
 _MOST_FAR = 256
 _SMOOTHING = 0.5

@@ -15,8 +15,8 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded, describe, map_arrow, row_hash
+from gio_spark.engine.content_hash import content_hashes
 from gio_spark.engine.engine_errors import engine_errors
-from gio_spark.engine.hashing import content_hashes
 from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import delta
 from gio_spark.tables.aliases import engine_path

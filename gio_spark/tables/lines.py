@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from gio_spark.engine import bounded, map_arrow
-from gio_spark.engine.hashing import content_hashes
+from gio_spark.engine.content_hash import content_hashes
 from gio_spark.errors import InputError
 from gio_spark.tables.casts import BAD, LINE, type_of, typed
 from gio_spark.tables.files import FileList, filesystem

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from gio_spark.engine.local import local_conf
+from gio_spark.engine.local_spark import local_conf
 from tests.cluster.standalone import HOST, SPARK_HOME, free_port, kill, start, wait_for
 
 # 4.2 ships the server's jar with the pip package; Delta's comes as for any local session.

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from gio_spark.engine import encode_vectors, map_arrow
-from gio_spark.engine.local import local_conf
-from gio_spark.quantize import KMeansState, MiniBatchKMeans, together
+from gio_spark.engine.local_spark import local_conf
+from gio_spark.quantize import KMeansState, MiniBatchKMeans, kmeans_one_task
 
 ROOT = Path(__file__).parent.parent.parent
 ROWS, FILES, DIMENSION = 6000, 4, 8
@@ -78,7 +78,7 @@ def digest(state: KMeansState) -> str:
 
 
 def main(folder: Path) -> None:
-    together.VALUES = 0  # a job for each pass, however few the rows
+    kmeans_one_task.VALUES = 0  # a job for each pass, however few the rows
     # Without Delta, which executors would fetch and nothing here uses.
     plain = {
         k: v for k, v in local_conf().items() if not re.search("jars|extensions|delta|catalog", k)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gio_spark.engine.hashing import content_hashes
+from gio_spark.engine.content_hash import content_hashes
 
 
 def short(data: bytes) -> str:

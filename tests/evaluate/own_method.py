@@ -8,6 +8,6 @@ from gio_spark.evaluate.methods import method
 
 
 @method("first_rows")
-def first_rows(arena, budget, seed):
+def first_rows(dataset, budget, seed):
     """Take the first rows."""
     return np.arange(budget)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.dataset import EvaluationDataset
 
 ROWS, DIMENSION, CLUSTERS, TARGET = 1_200, 8, 10, 150
 GOOD = ("river", "stone", "bridge", "water", "boat", "shore", "reed", "tide")
@@ -13,7 +13,7 @@ BAD = ("click", "offer", "price", "sale", "order", "cheap", "deal", "buy")
 SHARED = ("the", "of", "and", "in", "to", "it", "was", "with")
 
 
-def planted_arena(seed: int = 0, *, texts: bool = True) -> Arena:
+def planted_arena(seed: int = 0, *, texts: bool = True) -> EvaluationDataset:
     """Return 1,200 rows in ten clusters; the target is a mixture of two of them.
 
     In these two clusters half of the rows are bad: their vectors lie a little off and their texts
@@ -28,7 +28,7 @@ def planted_arena(seed: int = 0, *, texts: bool = True) -> Arena:
     target_cluster = np.where(rng.random(2 * TARGET) < 0.6, 0, 1)
     target = centroids[target_cluster] + rng.normal(0, 0.5, (2 * TARGET, DIMENSION))
     mass = np.bincount(target_cluster[:TARGET], minlength=CLUSTERS) / TARGET
-    return Arena(
+    return EvaluationDataset(
         vectors=vectors.astype(np.float32),
         hashes=rng.integers(0, 2**64, ROWS, dtype=np.uint64),
         target_vectors=target[:TARGET].astype(np.float32),

@@ -115,7 +115,7 @@ def test_the_cnn_alone_is_computed_where_all_else_is_there_on_more_pixels(tmp_pa
     assert bench.asked == []
 
 
-def test_other_vectors_under_the_same_name_make_another_arena(tmp_path):
+def test_other_vectors_under_the_same_name_make_another_dataset(tmp_path):
     import bench_quality
     from quality_tasks import Options, all_tasks
 
@@ -126,7 +126,7 @@ def test_other_vectors_under_the_same_name_make_another_arena(tmp_path):
         bench_quality._content.cache_clear()
         places.append(bench_quality.place_of(task, 0, Options(vectors=str(file)), tmp_path))
     assert places[0] != places[1]
-    assert all(place.parent == tmp_path / "arenas" for place in places)
+    assert all(place.parent == tmp_path / "datasets" for place in places)
 
 
 def test_vectors_that_do_not_fit_the_texts_are_refused_in_one_line(data):

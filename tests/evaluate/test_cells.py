@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from gio_spark.errors import ConfigError
-from gio_spark.evaluate import cells
+from gio_spark.evaluate import trials
+from gio_spark.evaluate.measure_inputs import make_ruler
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.evaluate.methods import base, method
 from gio_spark.evaluate.pack import digest, pack, unpack
-from gio_spark.evaluate.ruler import make_ruler
 from gio_spark.tables import Workspace
 
-from .arenas import small_arena
+from .datasets import small_arena
 
 MEASURED = [MEASURES["jsd"], MEASURES["energy"]]
 
@@ -21,7 +21,7 @@ MEASURED = [MEASURES["jsd"], MEASURES["energy"]]
 def plan(**changes):
     given = {"task": "toy", "methods": ["random", "oracle"], "budgets": [0.1, 0.5],
              "seeds": [0, 1], "measures": MEASURED}  # fmt: skip
-    return cells.Plan(**{**given, **changes})
+    return trials.Plan(**{**given, **changes})
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def broken():
     state = {"calls": 0, "broken": True}
 
     @method("broken_for_tests")
-    def run(arena, budget, seed):
+    def run(dataset, budget, seed):
         """Fail."""
         state["calls"] += 1
         if state["broken"] and budget > 100:
@@ -42,12 +42,12 @@ def broken():
 
 
 def test_an_arena_survives_packing_to_the_bit():
-    arena = small_arena(50, sources=np.array(["a", "b"] * 25))
-    arrays = pack(arena)
+    dataset = small_arena(50, sources=np.array(["a", "b"] * 25))
+    arrays = pack(dataset)
     again = unpack(arrays)
     assert digest(pack(again)) == digest(arrays)
-    assert again.texts.to_pylist() == arena.texts.to_pylist()
-    assert again.sources.tolist() == arena.sources.tolist()
+    assert again.texts.to_pylist() == dataset.texts.to_pylist()
+    assert again.sources.tolist() == dataset.sources.tolist()
     assert again.tokens is None
     assert digest(pack(small_arena(50, seed=1))) != digest(arrays)
 
@@ -56,33 +56,33 @@ def test_null_and_sliced_texts_are_packed_too():
     import pyarrow as pa
 
     texts = pa.array(["gone", "kept", None, "älter"])[1:]
-    arena = small_arena(3, texts=texts)
-    assert unpack(pack(arena)).texts.to_pylist() == ["kept", "", "älter"]
+    dataset = small_arena(3, texts=texts)
+    assert unpack(pack(dataset)).texts.to_pylist() == ["kept", "", "älter"]
 
 
 def test_a_rerun_computes_only_what_is_missing_or_changed(spark, tmp_path):
-    arena = small_arena()
-    first = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, plan())
+    dataset = small_arena()
+    first = trials.run_cells(spark, Workspace(spark, str(tmp_path)), dataset, plan())
     assert (first.computed, first.reused, first.left) == (8, 0, 0)
     assert len(first.table) == 16
-    again = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, plan())
+    again = trials.run_cells(spark, Workspace(spark, str(tmp_path)), dataset, plan())
     assert (again.computed, again.reused) == (0, 8)
     at = ["method", "budget", "seed", "measure"]
     values = [t.table.sort_values(at)["value"].tolist() for t in (first, again)]
     assert values[0] == values[1]
     wider = plan(methods=["random", "oracle", "stratified"], seeds=[0, 1, 2])
-    more = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, wider)
+    more = trials.run_cells(spark, Workspace(spark, str(tmp_path)), dataset, wider)
     assert (more.computed, more.reused) == (10, 8)
     measure = plan(measures=[*MEASURED, MEASURES["coverage"]])
-    beside = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, measure)
+    beside = trials.run_cells(spark, Workspace(spark, str(tmp_path)), dataset, measure)
     assert beside.computed == 8
     assert set(beside.table["measure"]) == {"jsd", "energy", "coverage"}
-    other = cells.run_cells(spark, Workspace(spark, str(tmp_path)), small_arena(seed=3), plan())
+    other = trials.run_cells(spark, Workspace(spark, str(tmp_path)), small_arena(seed=3), plan())
     assert other.computed == 8
 
 
 def test_a_run_that_is_stopped_keeps_its_finished_waves(spark, tmp_path):
-    arena = small_arena()
+    dataset = small_arena()
     wide = plan(seeds=range(6), budgets=[0.1])
     waves = []
 
@@ -95,34 +95,34 @@ def test_a_run_that_is_stopped_keeps_its_finished_waves(spark, tmp_path):
             raise OutOfTimeError
 
     with pytest.raises(OutOfTimeError):
-        cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, wide, slots=1,
+        trials.run_cells(spark, Workspace(spark, str(tmp_path)), dataset, wide, slots=1,
                         on_wave=on_wave)  # fmt: skip
     assert waves == [(4, 12), (8, 12)]
-    rest = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, wide, slots=1)
+    rest = trials.run_cells(spark, Workspace(spark, str(tmp_path)), dataset, wide, slots=1)
     assert (rest.computed, rest.reused) == (4, 8)
-    late = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, plan(), stop_at=-1.0)
+    late = trials.run_cells(spark, Workspace(spark, str(tmp_path)), dataset, plan(), stop_at=-1.0)
     assert late.computed == 0
     assert late.left == 4  # the smaller budget is there
 
 
 def test_a_method_that_fails_is_a_row_that_is_tried_again(spark, tmp_path, broken):
-    arena = small_arena()
+    dataset = small_arena()
     mine = plan(methods=["random", "broken_for_tests"], seeds=[0])
-    out = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, mine)
+    out = trials.run_cells(spark, Workspace(spark, str(tmp_path)), dataset, mine)
     failed = out.table[out.table["error"] != ""]
     assert set(failed["method"]) == {"broken_for_tests"}
     assert set(failed["budget"]) == {0.5}
     assert failed["error"].tolist() == ["MemoryError: no room for so many"] * 2
     assert all(math.isnan(v) for v in failed["value"])
     broken["broken"] = False
-    mended = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, mine)
+    mended = trials.run_cells(spark, Workspace(spark, str(tmp_path)), dataset, mine)
     assert mended.computed == 1
     assert (mended.table["error"] == "").all()
     assert len(mended.table) == 8
 
 
 def test_full_data_is_one_cell_whatever_budgets_and_seeds(spark, tmp_path):
-    out = cells.run_cells(
+    out = trials.run_cells(
         spark, Workspace(spark, str(tmp_path)), small_arena(), plan(methods=["full"])
     )
     assert out.table["budget"].tolist() == [1.0, 1.0]
@@ -130,9 +130,9 @@ def test_full_data_is_one_cell_whatever_budgets_and_seeds(spark, tmp_path):
 
 
 def test_a_measure_that_fails_is_an_error_of_its_own(spark, tmp_path):
-    arena = small_arena(texts=None)
+    dataset = small_arena(texts=None)
     mine = plan(methods=["random"], seeds=[0], measures=[MEASURES["cross_entropy"], *MEASURED])
-    out = cells.run_cells(spark, Workspace(spark, str(tmp_path)), arena, mine)
+    out = trials.run_cells(spark, Workspace(spark, str(tmp_path)), dataset, mine)
     wrong = out.table.set_index(["measure", "budget"])["error"]
     assert "no texts" in wrong["cross_entropy", 0.1]
     assert wrong["jsd", 0.1] == ""
@@ -140,23 +140,23 @@ def test_a_measure_that_fails_is_an_error_of_its_own(spark, tmp_path):
 
 def test_methods_of_ones_own_come_from_a_module_that_executors_import_too(spark, tmp_path):
     with pytest.raises(ConfigError, match=r"cannot import 'no\.such\.module'"):
-        cells.load_modules(("no.such.module",))
+        trials.load_modules(("no.such.module",))
     mine = plan(methods=["first_rows"], seeds=[0], modules=("tests.evaluate.own_method",))
-    cells.load_modules(mine.modules)
-    out = cells.run_cells(spark, Workspace(spark, str(tmp_path)), small_arena(), mine)
+    trials.load_modules(mine.modules)
+    out = trials.run_cells(spark, Workspace(spark, str(tmp_path)), small_arena(), mine)
     assert (out.table["error"] == "").all()
     base._METHODS.pop("first_rows")
 
 
 def test_a_method_that_takes_its_worker_along_spares_the_others(spark, tmp_path):
     @method("deadly_for_tests")
-    def deadly(arena, budget, seed):
+    def deadly(dataset, budget, seed):
         """Die of what no method may raise."""
         raise AssertionError("boom")
 
     mine = plan(methods=["random", "deadly_for_tests"], seeds=[0])
     try:
-        out = cells.run_cells(spark, Workspace(spark, str(tmp_path)), small_arena(), mine)
+        out = trials.run_cells(spark, Workspace(spark, str(tmp_path)), small_arena(), mine)
     finally:
         base._METHODS.pop("deadly_for_tests")
     wrong = out.table.groupby("method")["error"].first()
@@ -167,14 +167,14 @@ def test_a_method_that_takes_its_worker_along_spares_the_others(spark, tmp_path)
 
 @pytest.mark.spark
 def test_cells_on_local_spark_are_those_of_this_process(local_spark, tmp_path):
-    arena = small_arena()
-    out = cells.run_cells(
-        local_spark, Workspace(local_spark, str(tmp_path)), arena, plan(seeds=[0])
+    dataset = small_arena()
+    out = trials.run_cells(
+        local_spark, Workspace(local_spark, str(tmp_path)), dataset, plan(seeds=[0])
     )
-    ruler = make_ruler(arena)
+    ruler = make_ruler(dataset)
     for name in ("random", "oracle"):
         group = {"method": name, "seed": 0, "budgets": "0.1,0.5", "measures": "jsd,energy"}
-        here = cells.compute_group(arena, ruler, group)
+        here = trials.compute_group(dataset, ruler, group)
         there = out.table[out.table["method"] == name].set_index(["budget", "measure"])["value"]
         told = [there[b, m] for b, m in zip(here["budget"], here["measure"], strict=True)]
         assert told == pytest.approx(here["value"], abs=1e-9)

@@ -16,51 +16,51 @@ from gio_spark.evaluate.language import (
     previous_words,
     word_codes,
 )
+from gio_spark.evaluate.measure_inputs import make_ruler, mean_distance
 from gio_spark.evaluate.measures import MEASURES, two_sample_auc, wanted_measures
-from gio_spark.evaluate.ruler import make_ruler, mean_distance
 from gio_spark.gio.estimators import energy_distance
 
-from .arenas import small_arena
+from .datasets import small_arena
 
 
 @pytest.fixture(scope="module")
-def arena():
+def dataset():
     return small_arena(900)
 
 
 @pytest.fixture(scope="module")
-def ruler(arena):
-    return make_ruler(arena)
+def ruler(dataset):
+    return make_ruler(dataset)
 
 
 @pytest.mark.parametrize("name", [n for n in MEASURES if n != "proxy_cnn"])
-def test_rows_like_the_target_are_better_than_random_ones_by_every_measure(arena, ruler, name):
+def test_rows_like_the_target_are_better_than_random_ones_by_every_measure(dataset, ruler, name):
     measure = MEASURES[name]
-    like = np.flatnonzero(arena.good == 1)[:150]
+    like = np.flatnonzero(dataset.good == 1)[:150]
     mixed = np.arange(150)
-    best, usual = (measure.judge(arena, ruler, rows, 0) for rows in (like, mixed))
+    best, usual = (measure.judge(dataset, ruler, rows, 0) for rows in (like, mixed))
     assert best > usual if measure.higher_is_better else best < usual
 
 
-def test_the_energy_distance_is_the_exact_one_to_single_precision(arena, ruler):
+def test_the_energy_distance_is_the_exact_one_to_single_precision(dataset, ruler):
     rows = np.arange(0, 300)
-    exact = energy_distance(arena.vectors[rows], arena.held_vectors, unbiased=True)
-    assert MEASURES["energy"].judge(arena, ruler, rows, 0) == pytest.approx(exact, abs=1e-4)
+    exact = energy_distance(dataset.vectors[rows], dataset.held_vectors, unbiased=True)
+    assert MEASURES["energy"].judge(dataset, ruler, rows, 0) == pytest.approx(exact, abs=1e-4)
 
 
 def test_the_mean_distance_leaves_a_row_and_itself_out():
     assert mean_distance(np.array([[0.0], [3.0]], np.float32), None) == pytest.approx(3.0)
 
 
-def test_coverage_is_one_for_a_selection_with_the_targets_own_shares(arena, ruler):
+def test_coverage_is_one_for_a_selection_with_the_targets_own_shares(dataset, ruler):
     mode = np.repeat(np.arange(len(ruler.mode_share)), 300)
     share = np.full(len(ruler.mode_share), 1 / len(ruler.mode_share))
     from dataclasses import replace
 
     same = replace(ruler, mode=mode.astype(np.int32), mode_share=share)
     every = np.arange(len(mode))
-    assert MEASURES["coverage"].judge(arena, same, every, 0) == pytest.approx(1.0)
-    assert MEASURES["coverage"].judge(arena, same, every[:300], 0) == pytest.approx(share[0])
+    assert MEASURES["coverage"].judge(dataset, same, every, 0) == pytest.approx(1.0)
+    assert MEASURES["coverage"].judge(dataset, same, every[:300], 0) == pytest.approx(share[0])
 
 
 def test_an_empty_model_knows_nothing_and_a_copy_of_the_text_knows_most():
@@ -138,18 +138,18 @@ def test_measures_that_the_data_does_not_allow_are_left_out_or_refused():
         wanted_measures(("enery",), texts=True, labels=True)
 
 
-def test_proxies_are_judged_by_what_the_labels_are(arena):
-    assert proxies.kind_of(arena) == "auc"
+def test_proxies_are_judged_by_what_the_labels_are(dataset):
+    assert proxies.kind_of(dataset) == "auc"
     assert proxies.kind_of(small_arena(held_labels=np.arange(120) % 3)) == "accuracy"
     assert proxies.kind_of(small_arena(held_labels=np.linspace(0, 1, 120))) == "skill"
     with pytest.raises(InputError, match="labels"):
         proxies.kind_of(small_arena(held_labels=None))
 
 
-def test_the_cnn_says_what_it_needs(arena, ruler):
+def test_the_cnn_says_what_it_needs(dataset, ruler):
     error = InputError if proxies.has_torch() else MissingExtraError
     with pytest.raises(error, match="proxy_cnn"):
-        MEASURES["proxy_cnn"].judge(arena, ruler, np.arange(50), 0)
+        MEASURES["proxy_cnn"].judge(dataset, ruler, np.arange(50), 0)
 
 
 def test_the_cnn_learns_shapes_and_gives_the_same_score_beside_others():
@@ -161,11 +161,11 @@ def test_the_cnn_learns_shapes_and_gives_the_same_score_beside_others():
         row, column = rng.integers(0, 7, 2)  # a bar anywhere: up, along, or none
         image[row : row + (4 if label == 0 else 1), column : column + (4 if label == 1 else 1)] += 2
     seen = images.reshape(500, 100)
-    arena = small_arena(400, labels=labels[:400], held_labels=labels[400:], features=seen[:400],
+    dataset = small_arena(400, labels=labels[:400], held_labels=labels[400:], features=seen[:400],
                         held_features=seen[400:])  # fmt: skip
     judge = MEASURES["proxy_cnn"].judge
     rows = np.arange(300)
-    first = judge(arena, None, rows, 0)
+    first = judge(dataset, None, rows, 0)
     assert first > 0.75
     with ThreadPoolExecutor(2) as beside:
-        assert set(beside.map(lambda _: judge(arena, None, rows, 0), range(2))) == {first}
+        assert set(beside.map(lambda _: judge(dataset, None, rows, 0), range(2))) == {first}

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.methods import (
     bm25,
     choose,
@@ -32,10 +32,10 @@ from gio_spark.evaluate.methods.shared import Meter
 from .planted import planted_arena
 
 
-def arena_of(vectors, target, **more):
-    """Return an arena of one cluster whose rows stand in the order of their hashes."""
+def dataset_of(vectors, target, **more):
+    """Return a dataset of one cluster whose rows stand in the order of their hashes."""
     vectors = np.asarray(vectors, np.float32)
-    return Arena(
+    return EvaluationDataset(
         vectors=vectors,
         hashes=np.arange(len(vectors), dtype=np.uint64),
         target_vectors=np.asarray(target, np.float32),
@@ -48,8 +48,8 @@ def arena_of(vectors, target, **more):
 
 
 def text_arena(texts, target):
-    """Return an arena of texts with vectors that say nothing."""
-    return arena_of(
+    """Return a dataset of texts with vectors that say nothing."""
+    return dataset_of(
         np.zeros((len(texts), 2)),
         np.zeros((len(target), 2)),
         texts=pa.array(texts),
@@ -83,16 +83,16 @@ def test_within_takes_the_best_of_each_cluster():
 
 def test_gumbel_draws_are_in_proportion_to_the_weights():
     rows = 40_000
-    arena = arena_of(np.zeros((rows, 1)), [[0.0]])
+    dataset = dataset_of(np.zeros((rows, 1)), [[0.0]])
     heavy = np.arange(rows) < rows // 2
-    noisy = np.log(np.where(heavy, 3.0, 1.0)) + draws.gumbel(arena, 0, "test")
+    noisy = np.log(np.where(heavy, 3.0, 1.0)) + draws.gumbel(dataset, 0, "test")
     taken = draws.top(noisy, rows // 50)
     assert heavy[taken].mean() == pytest.approx(0.75, abs=0.05)
 
 
 def test_draws_for_different_purposes_and_seeds_are_independent():
-    arena = arena_of(np.zeros((5_000, 1)), [[0.0]])
-    columns = [draws.uniform(arena, s, p) for s in (0, 1) for p in ("a", "b")]
+    dataset = dataset_of(np.zeros((5_000, 1)), [[0.0]])
+    columns = [draws.uniform(dataset, s, p) for s in (0, 1) for p in ("a", "b")]
     assert np.abs(np.corrcoef(columns) - np.eye(4)).max() < 0.05
     assert np.abs(np.mean(columns, axis=1) - 0.5).max() < 0.02
 
@@ -105,8 +105,8 @@ def test_a_budget_is_split_by_largest_remainders():
 
 def test_strata_are_sources_where_there_are_any():
     sources = np.array(["a"] * 80 + ["b"] * 20)
-    arena = arena_of(np.zeros((100, 1)), [[0.0]], sources=sources)
-    assert (sources[choose("stratified", arena, 10).rows] == "b").sum() == 2
+    dataset = dataset_of(np.zeros((100, 1)), [[0.0]], sources=sources)
+    assert (sources[choose("stratified", dataset, 10).rows] == "b").sum() == 2
 
 
 # --- neighbours -------------------------------------------------------------------------------
@@ -114,24 +114,24 @@ def test_strata_are_sources_where_there_are_any():
 
 def test_each_target_row_takes_its_next_nearest_in_turn():
     pool = [[0.0], [1.0], [2.0], [10.0], [10.5], [12.0], [50.0]]
-    arena = arena_of(pool, [[0.1], [10.1]])
-    assert choose("knn_retrieval", arena, 2).rows.tolist() == [0, 3]
-    assert choose("knn_retrieval", arena, 4).rows.tolist() == [0, 1, 3, 4]
+    dataset = dataset_of(pool, [[0.1], [10.1]])
+    assert choose("knn_retrieval", dataset, 2).rows.tolist() == [0, 3]
+    assert choose("knn_retrieval", dataset, 4).rows.tolist() == [0, 1, 3, 4]
     # The next round of both targets' lists: 2 and 5.
-    assert choose("knn_retrieval", arena, 6).rows.tolist() == [0, 1, 2, 3, 4, 5]
-    assert choose("nearest", arena, 3).rows.tolist() == [0, 3, 4]
+    assert choose("knn_retrieval", dataset, 6).rows.tolist() == [0, 1, 2, 3, 4, 5]
+    assert choose("nearest", dataset, 3).rows.tolist() == [0, 3, 4]
 
 
 def test_neighbours_are_those_of_brute_force():
     rng = np.random.default_rng(0)
     pool, target = rng.normal(size=(300, 5)), rng.normal(size=(20, 5))
-    arena = arena_of(pool, target)
-    lists = neighbours.neighbours(arena, 40)
+    dataset = dataset_of(pool, target)
+    lists = neighbours.neighbours(dataset, 40)
     away = np.linalg.norm(target.astype(np.float32)[:, None] - pool.astype(np.float32), axis=2)
     order = np.argsort(away, axis=1)[:, : lists.rows.shape[1]]
     assert (lists.rows == order).mean() > 0.999
     assert np.allclose(lists.distance, np.sort(away, axis=1)[:, : lists.rows.shape[1]], atol=1e-4)
-    assert np.allclose(neighbours.target_distance(arena), away.min(axis=0), atol=1e-4)
+    assert np.allclose(neighbours.target_distance(dataset), away.min(axis=0), atol=1e-4)
 
 
 def test_first_rank_is_the_best_place_on_any_list():
@@ -182,16 +182,16 @@ def test_scoring_in_batches_changes_nothing(monkeypatch):
 
 def test_moore_lewis_prefers_what_the_target_says_and_not_what_the_pool_says():
     pool = ["red fish swim"] * 3 + ["stocks fell today"] * 40 + ["", "red fish swim fast"]
-    arena = text_arena(pool, ["blue fish swim", "red fish sleep", "small fish swim"] * 3)
-    assert choose("moore_lewis", arena, 4).rows.tolist() == [0, 1, 2, 44]
+    dataset = text_arena(pool, ["blue fish swim", "red fish sleep", "small fish swim"] * 3)
+    assert choose("moore_lewis", dataset, 4).rows.tolist() == [0, 1, 2, 44]
 
 
 def test_bm25_scores_are_lucenes_by_hand():
     pytest.importorskip("bm25s")
     pool = ["red fish", "red red bird sings", "blue bird", "stone"]
-    arena = text_arena(pool, ["red bird"])
-    index = bm25._index(arena)
-    query = bm25._queries(arena)[0]
+    dataset = text_arena(pool, ["red bird"])
+    index = bm25._index(dataset)
+    query = bm25._queries(dataset)[0]
     got = index.get_scores_from_ids(query)
     mean = (2 + 4 + 2 + 1) / 4
     idf = math.log(1 + (4 - 2 + 0.5) / (2 + 0.5))  # both words are in two of four rows
@@ -200,8 +200,8 @@ def test_bm25_scores_are_lucenes_by_hand():
         return idf * count / (count + 1.5 * (1 - 0.75 + 0.75 * length / mean))
 
     assert got == pytest.approx([term(1, 2), term(2, 4) + term(1, 4), term(1, 2), 0.0], abs=1e-6)
-    assert choose("bm25", arena, 1).rows.tolist() == [1]
-    assert choose("bm25", arena, 3).rows.tolist() == [0, 1, 2]
+    assert choose("bm25", dataset, 1).rows.tolist() == [1]
+    assert choose("bm25", dataset, 3).rows.tolist() == [0, 1, 2]
 
 
 def test_dsir_weights_by_hand():
@@ -240,17 +240,17 @@ def package_weights(pool, target, folder):
 
 def test_dsir_weights_are_those_of_the_authors_package(tmp_path):
     pytest.importorskip("data_selection")
-    arena = planted_arena()
-    pool = [*arena.texts.to_pylist()[:200], "It's 3.5% -- “quoted”, Élan!", "", "one"]
-    target = [*arena.target_texts.to_pylist()[:50], "Not all: the rest (of it)."]
+    dataset = planted_arena()
+    pool = [*dataset.texts.to_pylist()[:200], "It's 3.5% -- “quoted”, Élan!", "", "one"]
+    target = [*dataset.target_texts.to_pylist()[:50], "Not all: the rest (of it)."]
     ours = dsir.own_weights(pool, target)
     assert package_weights(pool, target, tmp_path) == pytest.approx(ours.log_weight, abs=1e-9)
 
 
 def test_dsir_per_length_lets_short_texts_compete():
     pool = ["red fish", "red fish red fish red fish red fish stone stone", *["stone bird"] * 30]
-    arena = text_arena(pool, ["red fish"] * 5)
-    found = dsir.weights(arena)
+    dataset = text_arena(pool, ["red fish"] * 5)
+    found = dsir.weights(dataset)
     assert found.log_weight[1] < found.log_weight[0]
     assert np.argmax(found.log_weight / np.maximum(1, found.grams)) == 0
 
@@ -303,7 +303,7 @@ def test_without_a_price_on_evenness_each_target_row_sends_all_to_its_nearest():
 
 def test_near_copies_share_the_mass_of_one_row():
     pool = [[0.0, 0.0]] * 4 + [[5.0, 0.0]]
-    assert transport.near_copies(arena_of(pool, [[0.0, 0.0]]), 1.0) == pytest.approx(
+    assert transport.near_copies(dataset_of(pool, [[0.0, 0.0]]), 1.0) == pytest.approx(
         [4.0, 4.0, 4.0, 4.0, 1.0], abs=1e-4
     )
 
@@ -315,7 +315,7 @@ def test_facility_location_covers_all_parts_of_the_target_first(monkeypatch):
     target = np.concatenate([c + rng.normal(size=(20, 2)) for c in centres])
     # Nearly no loss: every pick then is the best of all rows.
     monkeypatch.setattr(facility, "LOSS", 1e-9)
-    rows = choose("facility_location", arena_of(pool, target), 9).rows
+    rows = choose("facility_location", dataset_of(pool, target), 9).rows
     assert set(rows // 100) == {0, 1, 2}
 
 
@@ -325,7 +325,7 @@ def test_herding_follows_the_shares_of_the_targets_modes():
     pool = np.concatenate([c + rng.normal(size=(400, 2)) for c in centres])
     target = np.concatenate([centres[0] + rng.normal(size=(150, 2)),
                              centres[1] + rng.normal(size=(50, 2))])  # fmt: skip
-    rows = choose("herding", arena_of(pool, target), 100).rows
+    rows = choose("herding", dataset_of(pool, target), 100).rows
     share = np.bincount(rows // 400, minlength=3) / 100
     assert share == pytest.approx([0.75, 0.25, 0.0], abs=0.12)
 
@@ -339,7 +339,7 @@ def registry():
 
 
 def test_shared_work_is_done_once_and_billed_to_everyone_who_uses_it(registry):
-    arena = arena_of(np.zeros((10, 1)), [[0.0]])
+    dataset = dataset_of(np.zeros((10, 1)), [[0.0]])
     calls = []
 
     def inner():
@@ -350,47 +350,47 @@ def test_shared_work_is_done_once_and_billed_to_everyone_who_uses_it(registry):
     def outer():
         calls.append("outer")
         time.sleep(0.03)
-        return shared(arena, "inner", inner)
+        return shared(dataset, "inner", inner)
 
     @method("first")
-    def first(arena, budget, seed):
-        shared(arena, "inner", inner)
+    def first(dataset, budget, seed):
+        shared(dataset, "inner", inner)
         return np.arange(budget)
 
     @method("second")
-    def second(arena, budget, seed):
-        shared(arena, "outer", outer)
-        shared(arena, "inner", inner)
+    def second(dataset, budget, seed):
+        shared(dataset, "outer", outer)
+        shared(dataset, "inner", inner)
         return np.arange(budget)
 
     costs = {}
     for name in ("first", "second", "first", "second"):
-        costs.setdefault(name, []).append(choose(name, arena, 2).seconds)
+        costs.setdefault(name, []).append(choose(name, dataset, 2).seconds)
     assert calls == ["inner", "outer"]
     assert min(costs["first"]) >= 0.05
     assert min(costs["second"]) >= 0.08
     with Meter() as meter:
-        shared(arena, "outer", outer)
-        shared(arena, "inner", inner)
+        shared(dataset, "outer", outer)
+        shared(dataset, "inner", inner)
     assert 0.08 <= meter.borrowed_seconds < sum(costs["second"])  # each part counts once
 
 
 def test_shared_work_goes_with_its_arena():
-    arena = arena_of(np.zeros((10, 1)), [[0.0]])
-    gone = weakref.ref(shared(arena, "part", lambda: np.zeros(3)))
-    kept = weakref.ref(arena)
-    del arena
+    dataset = dataset_of(np.zeros((10, 1)), [[0.0]])
+    gone = weakref.ref(shared(dataset, "part", lambda: np.zeros(3)))
+    kept = weakref.ref(dataset)
+    del dataset
     gc.collect()
     assert kept() is None
     assert gone() is None
 
 
 def test_parts_that_fail_are_tried_again():
-    arena = arena_of(np.zeros((4, 1)), [[0.0]])
+    dataset = dataset_of(np.zeros((4, 1)), [[0.0]])
 
     def fail():
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        shared(arena, "part", fail)
-    assert shared(arena, "part", lambda: 7) == 7
+        shared(dataset, "part", fail)
+    assert shared(dataset, "part", lambda: 7) == 7

@@ -130,7 +130,7 @@ def test_a_method_of_ones_own_fails_as_a_row(spark, place):
     from gio_spark.evaluate.methods import base, method
 
     @method("mine_that_fails")
-    def mine(arena, budget, seed):
+    def mine(dataset, budget, seed):
         """Fail."""
         raise RuntimeError("not today")
 

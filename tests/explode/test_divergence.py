@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gio_spark.explode.keys import HASH_RANGE, hash_keys, keep, ratio_keys, share_thresholds
-from gio_spark.explode.thresholds import thresholds_of_arrays
+from gio_spark.explode.exact_thresholds import thresholds_of_arrays
+from gio_spark.explode.rank_keys import HASH_RANGE, hash_keys, keep, ratio_keys, share_thresholds
 
 ROWS, BUDGET = 40_000, 4_000
 TARGET = np.array([0.4, 0.3, 0.2, 0.1])

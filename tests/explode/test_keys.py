@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gio_spark.errors import ConfigError
-from gio_spark.explode.keys import (
+from gio_spark.explode.rank_keys import (
     HASH_RANGE,
     KEY_LIMIT,
     gumbel,

@@ -9,7 +9,7 @@ import pytest
 
 from gio_spark.errors import InputError
 from gio_spark.explode import RatioModel, fit_ratio, kept, materialise, score, with_thresholds
-from gio_spark.explode.thresholds import find_thresholds
+from gio_spark.explode.exact_thresholds import find_thresholds
 from gio_spark.settings.explode import ExplodeSettings
 
 pytestmark = pytest.mark.embedded
@@ -101,7 +101,7 @@ def test_thresholds_found_pass_by_pass_are_those_of_rows_fetched_at_once(
         assert found.passes > 1
         return found
 
-    monkeypatch.setattr("gio_spark.explode.rows.find_thresholds", in_passes)
+    monkeypatch.setattr("gio_spark.explode.row_filter.find_thresholds", in_passes)
     pd.testing.assert_frame_equal(
         with_thresholds(assignments, plan, settings=chosen, seed=3), at_once
     )

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gio_spark.errors import InputError
-from gio_spark.explode.keys import HASH_RANGE, TAKE_ALL, TAKE_NONE, hash_keys, keep, ratio_keys
-from gio_spark.explode.thresholds import (
+from gio_spark.explode.exact_thresholds import (
     Histogram,
     Refinement,
     find_thresholds,
     merge,
     thresholds_of_arrays,
 )
+from gio_spark.explode.rank_keys import HASH_RANGE, TAKE_ALL, TAKE_NONE, hash_keys, keep, ratio_keys
 
 
 def by_sorting(cluster, keys, ties, take):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from gio_spark.gime.compute import _figures
+from gio_spark.gime.metrics_api import _figures
+from gio_spark.gime.partial_states import accumulate
 from gio_spark.gime.profile import Constants, get_profile
-from gio_spark.gime.scan import accumulate
 from gio_spark.gime.state import State, merge
 
 DAY = 86_400_000_000

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gio_spark.gime.gate import Cells, meet, move_quota
-from gio_spark.gime.moves import Limits, shift
+from gio_spark.gime.quota_shift import Limits, shift
 from gio_spark.gime.thresholds import Threshold
 
 

@@ -11,7 +11,7 @@ import pytest
 from gio_spark import explode
 from gio_spark.engine.progress import Progress
 from gio_spark.explode import rank_keys, thresholds_of_arrays
-from gio_spark.explode.keys import HASH_RANGE, keep
+from gio_spark.explode.rank_keys import HASH_RANGE, keep
 from gio_spark.gime import Constants, Threshold
 from gio_spark.gime.subsets import Sample
 from gio_spark.pipeline.constraints.required_rows import room_for

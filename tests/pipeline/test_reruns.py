@@ -91,7 +91,7 @@ def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
     cut = jobs.settings(place, **changes)
     with monkeypatch.context() as broken:
         broken.setattr(cluster, "save_state", save_and_die)
-        broken.setattr("gio_spark.quantize.together.VALUES", 0)  # a job for each pass
+        broken.setattr("gio_spark.quantize.kmeans_one_task.VALUES", 0)  # a job for each pass
         with pytest.raises(EngineError, match="killed"):
             jobs.select(cut)
     with monkeypatch.context() as watched:
@@ -107,7 +107,7 @@ def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
 
 def test_every_pass_is_an_attempt_that_no_reader_of_a_run_meets(place, monkeypatch):
     monkeypatch.setattr(cluster, "COMMIT_SECONDS", 0.0)
-    monkeypatch.setattr("gio_spark.quantize.together.VALUES", 0)  # a job for each pass
+    monkeypatch.setattr("gio_spark.quantize.kmeans_one_task.VALUES", 0)  # a job for each pass
     changes = {"quantize": {"max_passes": 3, "tolerance": 0.0, "batch_rows": 200}}
     jobs.select(jobs.settings(place, **changes))
     states = jobs.table(place / "ws", "centroids").filter(pc.field("side") == "fit")

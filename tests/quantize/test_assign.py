@@ -12,7 +12,7 @@ from gio_spark.engine import encode_vectors
 from gio_spark.errors import InputError
 from gio_spark.gio.mass import cell_radii, reach_limit
 from gio_spark.quantize import assign, cluster_stats, nearest, nearest_two, target_mass
-from gio_spark.quantize import target as module
+from gio_spark.quantize import target_masses as module
 
 pytestmark = pytest.mark.embedded
 

@@ -46,5 +46,5 @@ def test_spark_gives_the_bits_of_the_embedded_engine(local_spark, monkeypatch):
     )
     embedded = done.stdout.strip().splitlines()[-1]
     assert embedded == digest(local_spark)
-    monkeypatch.setattr("gio_spark.quantize.together.VALUES", 0)
+    monkeypatch.setattr("gio_spark.quantize.kmeans_one_task.VALUES", 0)
     assert embedded == digest(local_spark), "passes as jobs of their own"

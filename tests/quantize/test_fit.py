@@ -15,8 +15,8 @@ from gio_spark.engine import encode_vectors
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels import largest_values, nearest
 from gio_spark.quantize import KMeansState, MiniBatchKMeans, MiniBatchKMeansModel
-from gio_spark.quantize.passes import pass_of_arrays
-from gio_spark.quantize.start import lowest
+from gio_spark.quantize.kmeans_init import lowest
+from gio_spark.quantize.kmeans_pass import pass_of_arrays
 
 pytestmark = pytest.mark.embedded
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.embedded
 @pytest.fixture
 def pass_by_pass(monkeypatch):
     """Make even small fits run each pass as a job of its own."""
-    monkeypatch.setattr("gio_spark.quantize.together.VALUES", 0)
+    monkeypatch.setattr("gio_spark.quantize.kmeans_one_task.VALUES", 0)
 
 
 def planted(clusters=12, each=150, dimension=8, spread=0.3, seed=0):
@@ -96,7 +96,7 @@ def test_one_task_does_the_passes_of_many_with_the_same_bits(spark, monkeypatch,
     # Where the task reads all rows anyway, it chooses the first centres as well.
     every_row = options.get("batch_rows") != 150
     assert seen == [together.summary.passes] if every_row else [0, together.summary.passes]
-    monkeypatch.setattr("gio_spark.quantize.together.VALUES", 0)
+    monkeypatch.setattr("gio_spark.quantize.kmeans_one_task.VALUES", 0)
     one_by_one = fit.fit(df, on_sample=lambda x: x.tolist())
     assert len(together.summary.of_sample) == 200
     np.testing.assert_array_equal(together.centroids, one_by_one.centroids)
@@ -115,7 +115,7 @@ def test_sums_sent_in_pieces_have_the_same_bits(spark, monkeypatch, pass_by_pass
     x, _ = planted(seed=4, spread=1.5)
     fit = MiniBatchKMeans(k=20, seed=5, batch_rows=500, max_iter=4)
     dense = fit.fit(frame(spark, x))
-    monkeypatch.setattr("gio_spark.quantize.partial.SENT_BYTES", 1)
+    monkeypatch.setattr("gio_spark.quantize.pass_result.SENT_BYTES", 1)
     np.testing.assert_array_equal(fit.fit(frame(spark, x)).centroids, dense.centroids)
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gio_spark.engine import encode_vectors, session
-from gio_spark.quantize import KMeansState, MiniBatchKMeans, together
+from gio_spark.quantize import KMeansState, MiniBatchKMeans, kmeans_one_task
 
 pytestmark = pytest.mark.embedded
 
@@ -39,7 +39,7 @@ def fit_and_hang(folder: str) -> None:
         if state.passes == 3:
             Path(f"{folder}/ready").touch()
 
-    together.VALUES = 0  # each pass a job of its own, however few the rows
+    kmeans_one_task.VALUES = 0  # each pass a job of its own, however few the rows
     spark = session("embedded")
     df = spark.read.parquet(f"{folder}/rows.parquet")
     # Passes 4 to 6 run again and again: the kill comes in the middle of one.

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gio_spark.kernels import find_two, group_centroids, nearest
-from gio_spark.quantize import seeding
-from gio_spark.quantize.seeding import first_centres, plus_plus, small_kmeans
+from gio_spark.quantize import kmeans_seeding
+from gio_spark.quantize.kmeans_seeding import first_centres, plus_plus, small_kmeans
 
 
 def potential(x, chosen):
@@ -28,16 +28,16 @@ def rows():
 
 
 def test_blocks_are_as_good_as_choosing_one_by_one(rows, monkeypatch):
-    monkeypatch.setattr(seeding, "_GREEDY_CLUSTERS", 0)
+    monkeypatch.setattr(kmeans_seeding, "_GREEDY_CLUSTERS", 0)
     blocks = [potential(rows, plus_plus(rows, 200, seed=s)) for s in range(5)]
-    monkeypatch.setattr(seeding, "_MOST_PER_BLOCK", 1)
+    monkeypatch.setattr(kmeans_seeding, "_MOST_PER_BLOCK", 1)
     single = [potential(rows, plus_plus(rows, 200, seed=s)) for s in range(5)]
     assert np.mean(blocks) < 1.05 * np.mean(single)
 
 
 def test_cells_are_nearly_as_good(rows, monkeypatch):
     whole = potential(rows, plus_plus(rows, 400, seed=1, greedy=False))
-    monkeypatch.setattr(seeding, "_ONE_LEVEL_CLUSTERS", 100)
+    monkeypatch.setattr(kmeans_seeding, "_ONE_LEVEL_CLUSTERS", 100)
     chosen = first_centres(rows, 400, seed=1)
     assert len(np.unique(chosen)) == 400
     assert potential(rows, chosen) < 1.15 * whole
@@ -45,7 +45,7 @@ def test_cells_are_nearly_as_good(rows, monkeypatch):
 
 @pytest.mark.parametrize("greedy", [0, 512])
 def test_rows_are_chosen_once_and_duplicates_never(rows, monkeypatch, greedy):
-    monkeypatch.setattr(seeding, "_GREEDY_CLUSTERS", greedy)
+    monkeypatch.setattr(kmeans_seeding, "_GREEDY_CLUSTERS", greedy)
     doubled = np.repeat(rows[:40], 3, axis=0)
     chosen = plus_plus(doubled, 100, seed=3)
     assert len(chosen) == 40

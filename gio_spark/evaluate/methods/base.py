@@ -19,7 +19,7 @@ from gio_spark.process import one_blas_thread
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 #: What a method may raise that makes it a failed row of the table instead of ending the bake-off.
 FAILURES = (
@@ -42,7 +42,7 @@ class Chosen(NamedTuple):
     note: str = ""
 
 
-Function = Callable[["Arena", int, int], "Chosen | NDArray[np.int64]"]
+Function = Callable[["EvaluationDataset", int, int], "Chosen | NDArray[np.int64]"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Method:
 
     Attributes:
         name: Its name.
-        function: (arena, budget, seed) -> rows.
-        needs: Fields of the arena that must be there.
+        function: (dataset, budget, seed) -> rows.
+        needs: Fields of the dataset that must be there.
         summary: First line of the function's docstring.
         whole: Whether it takes all rows, whatever the budget.
         version: Number that is raised when its selections change, so that stored ones lapse.
@@ -65,9 +65,9 @@ class Method:
     whole: bool = False
     version: int = 1
 
-    def missing(self, arena: Arena) -> tuple[str, ...]:
-        """Return the needed fields that the arena lacks."""
-        return tuple(name for name in self.needs if getattr(arena, name, None) is None)
+    def missing(self, dataset: EvaluationDataset) -> tuple[str, ...]:
+        """Return the needed fields that the dataset lacks."""
+        return tuple(name for name in self.needs if getattr(dataset, name, None) is None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,27 +98,27 @@ def method(
 ) -> Callable[[Function], Function]:
     """Register a function as the selection method `name`, for use as `@method("mine")`.
 
-    The function gets (arena, budget, seed) and returns int64 row indices, exactly `budget`
-    different ones, or a `Chosen`. The arena that it gets is sorted by hash, so a tie that goes to
+    The function gets (dataset, budget, seed) and returns int64 row indices, exactly `budget`
+    different ones, or a `Chosen`. The dataset that it gets is sorted by hash, so a tie that goes to
     the lowest row goes by hash.
 
     Args:
         name: Its name; a second function under one name replaces the first.
-        needs: Fields of `Arena` that must not be None.
+        needs: Fields of `EvaluationDataset` that must not be None.
         whole: The method takes all rows and ignores the budget.
         version: Raise it when the method's selections change, so that stored ones lapse.
 
     Raises:
-        ConfigError: A need is no field of `Arena`.
+        ConfigError: A need is no field of `EvaluationDataset`.
     """
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
-    fields = {field.name for field in dataclasses.fields(Arena)}
+    fields = {field.name for field in dataclasses.fields(EvaluationDataset)}
     for need in needs:
         if need not in fields:
             raise ConfigError(
-                f"The method {name!r} needs {need!r}, which no arena has. "
-                f"An arena has: {', '.join(sorted(fields))}."
+                f"The method {name!r} needs {need!r}, which no dataset has. "
+                f"A dataset has: {', '.join(sorted(fields))}."
             )
 
     def keep(function: Function) -> Function:
@@ -130,9 +130,9 @@ def method(
     return keep
 
 
-def methods(arena: Arena | None = None) -> list[str]:
-    """Return the names of all methods in order of registration, or of those an arena allows."""
-    return [name for name, it in _METHODS.items() if arena is None or not it.missing(arena)]
+def methods(dataset: EvaluationDataset | None = None) -> list[str]:
+    """Return the names of all methods in order of registration, or of those a dataset allows."""
+    return [name for name, it in _METHODS.items() if dataset is None or not it.missing(dataset)]
 
 
 def get(name: str) -> Method:
@@ -149,7 +149,7 @@ def get(name: str) -> Method:
     return _METHODS[name]
 
 
-def choose(name: str, arena: Arena, budget: int, seed: int = 0) -> Selection:
+def choose(name: str, dataset: EvaluationDataset, budget: int, seed: int = 0) -> Selection:
     """Select rows with a method, and measure what it costs.
 
     A method that raises or answers nonsense gives a Selection without rows that says why, so that
@@ -157,27 +157,27 @@ def choose(name: str, arena: Arena, budget: int, seed: int = 0) -> Selection:
 
     Args:
         name: Name of the method.
-        arena: What it selects from.
+        dataset: What it selects from.
         budget: Rows to select.
         seed: Seed of methods that draw.
 
     Raises:
-        InputError: No method has that name, or the arena lacks what it needs.
-        BudgetError: The budget is below 1 or above the arena's rows.
+        InputError: No method has that name, or the dataset lacks what it needs.
+        BudgetError: The budget is below 1 or above the dataset's rows.
     """
     wanted = get(name)
-    missing = wanted.missing(arena)
+    missing = wanted.missing(dataset)
     if missing:
         raise InputError(
-            f"The method {name!r} needs {', '.join(missing)}, which this arena does not have: name "
+            f"The method {name!r} needs {', '.join(missing)}, which the rows do not have: name "
             "the columns, or leave the method out."
         )
-    if not 1 <= budget <= arena.rows:
+    if not 1 <= budget <= dataset.rows:
         raise BudgetError(
-            f"The budget is {budget} rows; the arena has {arena.rows}. Ask for 1 to {arena.rows}.",
-            largest=arena.rows,
+            f"The budget is {budget} rows; there are {dataset.rows}. Ask for 1 to {dataset.rows}.",
+            largest=dataset.rows,
         )
-    ordered, places = _by_hash(arena)
+    ordered, places = _by_hash(dataset)
     meter = Meter()
     began = time.perf_counter()
     note = problem = ""
@@ -188,7 +188,7 @@ def choose(name: str, arena: Arena, budget: int, seed: int = 0) -> Selection:
         try:
             answer = wanted.function(ordered, budget, seed)
             found, note = answer if isinstance(answer, Chosen) else (answer, "")
-            rows = _checked(found, arena.rows if wanted.whole else budget, arena.rows)
+            rows = _checked(found, dataset.rows if wanted.whole else budget, dataset.rows)
         except FAILURES as error:
             problem = f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - began
@@ -202,7 +202,7 @@ def _checked(found: NDArray[np.int64], wanted: int, rows: int) -> NDArray[np.int
     """Return the rows ascending.
 
     Raises:
-        InputError: They are not `wanted` different rows of the arena.
+        InputError: They are not `wanted` different rows of the dataset.
     """
     array = np.asarray(found)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
@@ -217,40 +217,40 @@ def _checked(found: NDArray[np.int64], wanted: int, rows: int) -> NDArray[np.int
     return array
 
 
-_ORDERED: weakref.WeakKeyDictionary[Arena, tuple[Arena, NDArray[np.int64] | None]] = (
-    weakref.WeakKeyDictionary()
-)
+_ORDERED: weakref.WeakKeyDictionary[
+    EvaluationDataset, tuple[EvaluationDataset, NDArray[np.int64] | None]
+] = weakref.WeakKeyDictionary()
 _ORDERED_LOCK = threading.Lock()
 
 
-def _by_hash(arena: Arena) -> tuple[Arena, NDArray[np.int64] | None]:
-    """Return the arena with its pool sorted by hash, and the place of each of its rows.
+def _by_hash(dataset: EvaluationDataset) -> tuple[EvaluationDataset, NDArray[np.int64] | None]:
+    """Return the dataset with its pool sorted by hash, and the place of each of its rows.
 
     The last bits of a matrix product depend on where a row stands; in one fixed order the
-    selection cannot depend on the order in which rows arrived. An arena that is sorted already
+    selection cannot depend on the order in which rows arrived. A dataset that is sorted already
     (one from a hash sample is) is not copied.
     """
-    hashes = arena.hashes
+    hashes = dataset.hashes
     if len(hashes) < 2 or bool(np.all(hashes[:-1] <= hashes[1:])):
-        return arena, None
+        return dataset, None
     with _ORDERED_LOCK:
-        if arena not in _ORDERED:
+        if dataset not in _ORDERED:
             places = np.argsort(hashes, kind="stable").astype(np.int64)
-            _ORDERED[arena] = (reordered(arena, places), places)
-        return _ORDERED[arena]
+            _ORDERED[dataset] = (reordered(dataset, places), places)
+        return _ORDERED[dataset]
 
 
-#: Fields of an arena with one entry for each row of the pool.
+#: Fields of a dataset with one entry for each row of the pool.
 POOL_FIELDS = (
     "vectors", "hashes", "cluster", "texts", "sources", "tokens", "labels", "good", "features",
 )  # fmt: skip
 
 
-def reordered(arena: Arena, places: NDArray[np.int64]) -> Arena:
-    """Return the arena with the pool's rows taken at `places`, everything else the same."""
+def reordered(dataset: EvaluationDataset, places: NDArray[np.int64]) -> EvaluationDataset:
+    """Return the dataset with the pool's rows taken at `places`, everything else the same."""
     changed = {}
     for name in POOL_FIELDS:
-        values = getattr(arena, name)
+        values = getattr(dataset, name)
         if values is not None:
             changed[name] = values.take(places) if name == "texts" else values[places]
-    return dataclasses.replace(arena, **changed)
+    return dataclasses.replace(dataset, **changed)

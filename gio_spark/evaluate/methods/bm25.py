@@ -17,7 +17,7 @@ from gio_spark.evaluate.methods.words import Words, corpus
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 #: Different words of a query that are used, the rarest: longer queries only add common words.
 QUERY_WORDS = 64
@@ -26,13 +26,13 @@ _KEPT = 2**25
 
 
 @method("bm25", needs=("texts", "target_texts"))
-def bm25(arena: Arena, budget: int, seed: int) -> Chosen:
+def bm25(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
     """Take each target text's next best BM25 match in turn (Lucene's form, k1 1.5, b .75)."""
-    longest = min(arena.rows, max(1, _KEPT // max(1, len(arena.target_vectors))))
-    length = list_length(4 * budget // len(arena.target_vectors), longest)
+    longest = min(dataset.rows, max(1, _KEPT // max(1, len(dataset.target_vectors))))
+    length = list_length(4 * budget // len(dataset.target_vectors), longest)
     while True:
-        lists = matches(arena, length)
-        rank = first_rank(lists, arena.rows)
+        lists = matches(dataset, length)
+        rank = first_rank(lists, dataset.rows)
         listed = int(np.count_nonzero(rank < length))
         if listed >= budget or length >= longest:
             break
@@ -40,16 +40,16 @@ def bm25(arena: Arena, budget: int, seed: int) -> Chosen:
     note = ""
     if listed < budget:
         note = f"{budget - listed} rows match no target text within the lists: taken at random."
-    order = np.lexsort((uniform(arena, seed, "bm25"), rank))
+    order = np.lexsort((uniform(dataset, seed, "bm25"), rank))
     return Chosen(np.sort(order[:budget]).astype(np.int64), note)
 
 
-def matches(arena: Arena, length: int) -> NDArray[np.int32]:
+def matches(dataset: EvaluationDataset, length: int) -> NDArray[np.int32]:
     """Return the best matches of each target text, (m, length) rows; -1 where there is none."""
 
     def make() -> NDArray[np.int32]:
-        index = _index(arena)
-        queries = _queries(arena)
+        index = _index(dataset)
+        queries = _queries(dataset)
         found = np.full((len(queries), length), -1, dtype=np.int32)
         for place, query in enumerate(queries):
             if len(query):
@@ -58,10 +58,10 @@ def matches(arena: Arena, length: int) -> NDArray[np.int32]:
                 found[place] = np.where(negative[0] < 0, rows[0], -1)
         return found
 
-    return shared(arena, ("bm25", length), make)
+    return shared(dataset, ("bm25", length), make)
 
 
-def _index(arena: Arena) -> Any:
+def _index(dataset: EvaluationDataset) -> Any:
     """Return the pool's index."""
     try:
         import bm25s
@@ -70,19 +70,19 @@ def _index(arena: Arena) -> Any:
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it speaks at DEBUG otherwise
 
     def make() -> Any:
-        words, _, vocabulary = corpus(arena)
+        words, _, vocabulary = corpus(dataset)
         documents = [codes.tolist() for codes in _split(words)]
         index = bm25s.BM25(method="lucene", backend="numpy")
         ids = {word: word for word in range(vocabulary)}
         index.index((documents, ids), show_progress=False, create_empty_token=False)
         return index
 
-    return shared(arena, "bm25 index", make)
+    return shared(dataset, "bm25 index", make)
 
 
-def _queries(arena: Arena) -> list[list[int]]:
+def _queries(dataset: EvaluationDataset) -> list[list[int]]:
     """Return the different words of each target text, the rarest in the pool first."""
-    pool, target, vocabulary = corpus(arena)
+    pool, target, vocabulary = corpus(dataset)
     pair = np.unique(pool.owner.astype(np.int64) * vocabulary + pool.code)
     rows_with = np.bincount(pair % vocabulary, minlength=vocabulary)
     queries = []

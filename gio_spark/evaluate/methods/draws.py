@@ -12,34 +12,34 @@ from gio_spark.kernels.splitmix import mix64
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 
-def keys(arena: Arena, seed: int, purpose: str) -> NDArray[np.uint64]:
+def keys(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.uint64]:
     """Return a well mixed uint64 per row of the pool, (n,).
 
     Args:
-        arena: Its `hashes` name the rows.
+        dataset: Its `hashes` name the rows.
         seed: Seed.
         purpose: What the draw is for; draws for different purposes are independent.
     """
     salt = hashlib.blake2b(f"{purpose}:{seed}".encode(), digest_size=8).digest()
     word = np.uint64(int.from_bytes(salt, "little"))
-    return mix64(mix64(arena.hashes ^ word) + word)
+    return mix64(mix64(dataset.hashes ^ word) + word)
 
 
-def uniform(arena: Arena, seed: int, purpose: str) -> NDArray[np.float64]:
+def uniform(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.float64]:
     """Return a number in (0, 1) per row of the pool, (n,)."""
-    return ((keys(arena, seed, purpose) >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    return ((keys(dataset, seed, purpose) >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
 
 
-def gumbel(arena: Arena, seed: int, purpose: str) -> NDArray[np.float64]:
+def gumbel(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.float64]:
     """Return a standard Gumbel number per row of the pool, (n,).
 
     The largest `b` of log weight + Gumbel are a draw of b rows without replacement in proportion
     to the weights (Yellott 1977).
     """
-    return -np.log(-np.log(np.minimum(uniform(arena, seed, purpose), 1.0 - 2.0**-53)))
+    return -np.log(-np.log(np.minimum(uniform(dataset, seed, purpose), 1.0 - 2.0**-53)))
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:

@@ -20,7 +20,7 @@ from gio_spark.evaluate.methods.words import strings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 #: Buckets and smoothing of the published package.
 BUCKETS = 10_000
@@ -102,35 +102,35 @@ def own_weights(pool: list[str], target: list[str], buckets: int = BUCKETS) -> W
     return Weights(total.astype(np.float64), np.bincount(raw.owner, minlength=raw.texts))
 
 
-def weights(arena: Arena) -> Weights:
+def weights(dataset: EvaluationDataset) -> Weights:
     """Return the pool's log weights and lengths."""
 
     def make() -> Weights:
         return own_weights(
-            strings(arena.texts).to_pylist(), strings(arena.target_texts).to_pylist()
+            strings(dataset.texts).to_pylist(), strings(dataset.target_texts).to_pylist()
         )
 
-    return shared(arena, "dsir", make)
+    return shared(dataset, "dsir", make)
 
 
 @method("dsir", needs=("texts", "target_texts"))
-def dsir(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+def dsir(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Draw rows in proportion to their importance weights on hashed n-grams (DSIR)."""
-    return top(weights(arena).log_weight + gumbel(arena, seed, "dsir"), budget)
+    return top(weights(dataset).log_weight + gumbel(dataset, seed, "dsir"), budget)
 
 
 @method("dsir_length", needs=("texts", "target_texts"))
-def dsir_length(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+def dsir_length(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Draw rows by DSIR's weights per n-gram, times the median length of a row.
 
     Sums grow with the length of a text, so that plain weights choose among long texts alone; with
     the mean per n-gram all lengths compete. The factor keeps the weights as far apart, against
     the noise of the draw, as those of a row of median length.
     """
-    found = weights(arena)
+    found = weights(dataset)
     lengths = np.maximum(found.grams, 1)
     normalised = found.log_weight / lengths * float(np.median(lengths))
-    return top(normalised + gumbel(arena, seed, "dsir_length"), budget)
+    return top(normalised + gumbel(dataset, seed, "dsir_length"), budget)
 
 
 def _bucket(gram: str, buckets: int) -> int:

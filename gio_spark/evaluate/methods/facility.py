@@ -21,7 +21,7 @@ from gio_spark.gio.distances import squared_distances, squared_norms
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 #: Stochastic greedy reaches 1 - 1/e - this share of the optimum in expectation.
 LOSS = 0.1
@@ -33,31 +33,31 @@ _TILE_ROWS = 2_048
 
 
 @method("facility_location", needs=("target_vectors",))
-def facility_location(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+def facility_location(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Cover the target rows by stochastic greedy facility location.
 
     Each pick is the best of a small random sample of (n / budget) log(1 / loss) rows that are not
     picked yet (Mirzasoleiman and others 2015). Similarity is exp(-d^2 / w^2), w the median
     distance of a pool row to its nearest target row.
     """
-    away = target_distance(arena)
+    away = target_distance(dataset)
     width = max(float(np.median(away)) ** 2, 1e-12)
     own = (OWN * np.exp(-np.square(away.astype(np.float64)) / width)).astype(np.float32)
-    target, pool = centred(arena)
+    target, pool = centred(dataset)
     norms = squared_norms(target)
     alike = None
-    if 4 * arena.rows * len(target) <= KEPT_BYTES:
-        alike = shared(arena, "facility", lambda: _alike(pool, target, norms, width))
+    if 4 * dataset.rows * len(target) <= KEPT_BYTES:
+        alike = shared(dataset, "facility", lambda: _alike(pool, target, norms, width))
     covered = np.zeros(len(target), dtype=np.float32)
-    free = np.ones(arena.rows, dtype=bool)
+    free = np.ones(dataset.rows, dtype=bool)
     left, turn = budget, 0
-    sample = max(1, int(np.ceil(arena.rows / budget * np.log(1.0 / LOSS))))
+    sample = max(1, int(np.ceil(dataset.rows / budget * np.log(1.0 / LOSS))))
     while left > 0:
         rows = np.flatnonzero(free)
         if left >= len(rows):
             free[rows] = False
             break
-        rows = rows[np.argsort(keys(arena, seed, f"facility {turn}")[rows], kind="stable")]
+        rows = rows[np.argsort(keys(dataset, seed, f"facility {turn}")[rows], kind="stable")]
         sample = min(sample, len(rows))
         step = max(1, _TILE_ROWS // sample) * sample
         for start in range(0, len(rows) - sample + 1, step):

@@ -15,7 +15,7 @@ from gio_spark.gio.distances import squared_distances
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 #: Random features: their kernel is off by about 1 / sqrt(features).
 FEATURES = 512
@@ -25,16 +25,18 @@ _BLOCK = 16_384
 
 
 @method("herding", needs=("target_vectors",), version=2)
-def herding(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+def herding(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Pick rows greedily so that their mean in feature space follows the target's.
 
     The i-th pick maximises <phi(x), i mu - sum of phi over the picks so far>, mu the target's
     mean; here in groups of budget / 128 rows, each taken once.
     """
-    features, mean = shared(arena, ("random features", seed), lambda: random_features(arena, seed))
+    features, mean = shared(
+        dataset, ("random features", seed), lambda: random_features(dataset, seed)
+    )
     score_mean = features @ mean
     picked = np.zeros(features.shape[1])
-    free = np.ones(arena.rows, dtype=bool)
+    free = np.ones(dataset.rows, dtype=bool)
     count = 0
     for end in np.unique(np.linspace(0, budget, min(budget, GROUPS) + 1).round().astype(np.int64))[
         1:
@@ -51,14 +53,16 @@ def herding(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
     return np.flatnonzero(~free).astype(np.int64)
 
 
-def random_features(arena: Arena, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def random_features(
+    dataset: EvaluationDataset, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return features of the pool, (n, 512) float32, and the target's mean, (512,).
 
     Random Fourier features (Rahimi and Recht 2007) of a Gaussian kernel whose width is the median
     distance between rows of the target and rows of the pool.
     """
 
-    target, pool = centred(arena)
+    target, pool = centred(dataset)
     rng = generator(seed, "random features")
     some = np.sort(rng.permutation(len(target))[:500])
     # Rows stand in the order of their hashes, so that the first are a random sample.

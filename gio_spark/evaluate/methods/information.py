@@ -25,7 +25,7 @@ from gio_spark.kernels import nearest, paired_distances
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 WANTED = {"mismatch": "high", "coverage": "high"}
 #: Share of the way from the worst to the best value attained that a metric must reach.
@@ -35,28 +35,28 @@ TRIES = 6
 PROBES = 128
 
 
-def sample_of(arena: Arena) -> gime.Sample:
+def sample_of(dataset: EvaluationDataset) -> gime.Sample:
     """Return the pool as a sample of the text profile: cells, distances, vectors, tokens."""
 
     def make() -> gime.Sample:
-        drawn = generator(0, "probes").permutation(len(arena.target_vectors))[:PROBES]
-        probes = arena.target_vectors[np.sort(drawn)]
+        drawn = generator(0, "probes").permutation(len(dataset.target_vectors))[:PROBES]
+        probes = dataset.target_vectors[np.sort(drawn)]
         constants = gime.Constants(
             {
-                "clusters": len(arena.centroids),
-                "dimension": arena.vectors.shape[1],
+                "clusters": len(dataset.centroids),
+                "dimension": dataset.vectors.shape[1],
                 "probe_grid": on_grid(probes),
             }
         )
-        cells, _ = nearest(arena.target_vectors, arena.centroids)
+        cells, _ = nearest(dataset.target_vectors, dataset.centroids)
         return gime.Sample.from_arrow(
-            _table(arena.vectors, arena.cluster, arena.centroids, arena.tokens),
+            _table(dataset.vectors, dataset.cluster, dataset.centroids, dataset.tokens),
             "text",
             constants,
-            _table(arena.target_vectors, cells, arena.centroids, None),
+            _table(dataset.target_vectors, cells, dataset.centroids, None),
         )
 
-    return shared(arena, "information sample", make)
+    return shared(dataset, "information sample", make)
 
 
 def _table(
@@ -94,14 +94,14 @@ def thresholds(
 
 
 def _select(
-    arena: Arena, budget: int, seed: int, law: NDArray[np.float64] | None, note: str
+    dataset: EvaluationDataset, budget: int, seed: int, law: NDArray[np.float64] | None, note: str
 ) -> Chosen:
-    sample = sample_of(arena)
+    sample = sample_of(dataset)
     directions = sample.directions()
     limits = thresholds(sample, budget, seed, directions)
     found = gime.select(
         sample,
-        arena.cluster.astype(np.int64),
+        dataset.cluster.astype(np.int64),
         budget,
         limits,
         WANTED,
@@ -115,13 +115,13 @@ def _select(
 
 
 @method("gime", needs=("target_vectors",))
-def gime_cells(arena: Arena, budget: int, seed: int) -> Chosen:
+def gime_cells(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
     """Select by information metrics: quotas per cell under thresholds of mismatch and coverage."""
-    return _select(arena, budget, seed, None, "")
+    return _select(dataset, budget, seed, None, "")
 
 
 @method("gime_gio", needs=("target_vectors",))
-def gime_gio(arena: Arena, budget: int, seed: int) -> Chosen:
+def gime_gio(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
     """Select by information metrics on the budgeted KL's plan, so that one plan satisfies both."""
-    take, note = plan(arena, "budgeted_kl", budget, seed)
-    return _select(arena, budget, seed, take / budget, note)
+    take, note = plan(dataset, "budgeted_kl", budget, seed)
+    return _select(dataset, budget, seed, take / budget, note)

@@ -17,7 +17,7 @@ from gio_spark.evaluate.methods.words import Words, corpus, strings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 #: Strength of the backing-off: a context seen this often weighs as much as the words alone.
 BACKING = 5.0
@@ -154,34 +154,34 @@ def _same(text: NDArray[np.int64], code: NDArray[np.int64]) -> NDArray[np.int64]
     return out
 
 
-def cross_entropy_difference(arena: Arena, seed: int) -> NDArray[np.float64]:
+def cross_entropy_difference(dataset: EvaluationDataset, seed: int) -> NDArray[np.float64]:
     """Return each row's nats per word under the pool's model less those under the target's, (n,).
 
     Both models see about equally many words: the pool's sees a random sample, as published.
     """
 
     def make() -> NDArray[np.float64]:
-        pool, target, vocabulary = corpus(arena)
-        drawn = np.argsort(keys(arena, seed, "moore_lewis"), kind="stable")
+        pool, target, vocabulary = corpus(dataset)
+        drawn = np.argsort(keys(dataset, seed, "moore_lewis"), kind="stable")
         enough = np.searchsorted(np.cumsum(pool.lengths[drawn]), len(target.code)) + 1
-        sample = np.zeros(arena.rows, dtype=bool)
+        sample = np.zeros(dataset.rows, dtype=bool)
         sample[drawn[:enough]] = True
         everything = np.ones(target.texts, dtype=bool)
         general = BigramModel.fit(pool, sample, vocabulary)
         special = BigramModel.fit(target, everything, vocabulary)
-        copies = _copies(arena)
+        copies = _copies(dataset)
         return cross_entropy(pool, general, sample) - cross_entropy(pool, special, copies)
 
-    return shared(arena, ("cross-entropy difference", seed), make)
+    return shared(dataset, ("cross-entropy difference", seed), make)
 
 
-def _copies(arena: Arena) -> NDArray[np.bool_]:
+def _copies(dataset: EvaluationDataset) -> NDArray[np.bool_]:
     """Return which rows of the pool are texts of the target, whose counts must be held out."""
-    found = pc.is_in(strings(arena.texts), value_set=strings(arena.target_texts))
+    found = pc.is_in(strings(dataset.texts), value_set=strings(dataset.target_texts))
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 @method("moore_lewis", needs=("texts", "target_texts"))
-def moore_lewis(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+def moore_lewis(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Take the rows of the largest cross-entropy difference, pool's model less target's."""
-    return top(cross_entropy_difference(arena, seed), budget)
+    return top(cross_entropy_difference(dataset, seed), budget)

@@ -18,32 +18,32 @@ from gio_spark.evaluate.methods.neighbours import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 
 @method("nearest", needs=("target_vectors",))
-def nearest(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+def nearest(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Take the rows nearest to any target row."""
-    return top(-target_distance(arena), budget)
+    return top(-target_distance(dataset), budget)
 
 
 @method("knn_retrieval", needs=("target_vectors",))
-def knn_retrieval(arena: Arena, budget: int, seed: int) -> Chosen:
+def knn_retrieval(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
     """Take each target row's next nearest row in turn, so that all targets count alike."""
-    longest = most_neighbours(arena)
-    length = 4 * budget // len(arena.target_vectors)
+    longest = most_neighbours(dataset)
+    length = 4 * budget // len(dataset.target_vectors)
     while True:
-        lists = neighbours(arena, length).rows
-        rank = first_rank(lists, arena.rows)
+        lists = neighbours(dataset, length).rows
+        rank = first_rank(lists, dataset.rows)
         listed = int(np.count_nonzero(rank < lists.shape[1]))
         if listed >= budget or lists.shape[1] >= longest:
             break
         length = lists.shape[1] + 1
     note = ""
-    tie = uniform(arena, seed, "knn_retrieval")
+    tie = uniform(dataset, seed, "knn_retrieval")
     if listed < budget:
         note = f"{budget - listed} rows are beyond all lists: taken by distance to the target."
         # Rows in no list come last, those near the target first.
-        tie = np.where(rank < lists.shape[1], tie, target_distance(arena))
+        tie = np.where(rank < lists.shape[1], tie, target_distance(dataset))
     order = np.lexsort((tie, rank))
     return Chosen(np.sort(order[:budget]).astype(np.int64), note)

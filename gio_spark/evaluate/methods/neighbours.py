@@ -13,7 +13,7 @@ from gio_spark.gio.distances import squared_distances, squared_norms
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 TILE_BYTES = 64 * 2**20
 #: Entries of neighbour lists (targets x neighbours) that are kept at most: 8 bytes each.
@@ -32,21 +32,21 @@ class Neighbours(NamedTuple):
     distance: NDArray[np.float32]
 
 
-def centred(arena: Arena) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def centred(dataset: EvaluationDataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the vectors of target and pool, moved so that the target's mean is the origin.
 
     Distances stay what they are, and |a|^2 - 2 a.b + |b|^2 loses no digits far from the origin.
     """
-    origin = arena.target_vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return arena.target_vectors - origin, arena.vectors - origin
+    origin = dataset.target_vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return dataset.target_vectors - origin, dataset.vectors - origin
 
 
-def tiles(arena: Arena) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def tiles(dataset: EvaluationDataset) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield (targets, squared distances to all pool rows) for blocks of target rows.
 
     A tile is (b, n) float32 of at most 64 MiB; the caller may write on it.
     """
-    target, pool = centred(arena)
+    target, pool = centred(dataset)
     norms = squared_norms(pool)
     step = max(1, TILE_BYTES // (4 * max(1, len(pool))))
     for start in range(0, len(target), step):
@@ -54,21 +54,21 @@ def tiles(arena: Arena) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         yield block, squared_distances(target[block], pool, right_norms=norms)
 
 
-def target_distance(arena: Arena) -> NDArray[np.float32]:
+def target_distance(dataset: EvaluationDataset) -> NDArray[np.float32]:
     """Return the distance of each pool row to its nearest target row, (n,) float32."""
 
     def make() -> NDArray[np.float32]:
-        least = np.full(arena.rows, np.inf, dtype=np.float32)
-        for _, tile in tiles(arena):
+        least = np.full(dataset.rows, np.inf, dtype=np.float32)
+        for _, tile in tiles(dataset):
             np.minimum(least, tile.min(axis=0), out=least)
         return np.sqrt(least)
 
-    return shared(arena, "target distance", make)
+    return shared(dataset, "target distance", make)
 
 
-def most_neighbours(arena: Arena) -> int:
+def most_neighbours(dataset: EvaluationDataset) -> int:
     """Return the longest lists that are kept."""
-    return min(arena.rows, max(1, KEPT // max(1, len(arena.target_vectors))))
+    return min(dataset.rows, max(1, KEPT // max(1, len(dataset.target_vectors))))
 
 
 def list_length(wanted: int, most: int) -> int:
@@ -84,24 +84,24 @@ def list_length(wanted: int, most: int) -> int:
     return min(most, length)
 
 
-def neighbours(arena: Arena, length: int) -> Neighbours:
+def neighbours(dataset: EvaluationDataset, length: int) -> Neighbours:
     """Return each target row's nearest pool rows; ties to the lowest row.
 
     Args:
-        arena: The arena.
+        dataset: The dataset.
         length: Neighbours at least; a list is cut at `most_neighbours`.
     """
-    rounded = list_length(length, most_neighbours(arena))
+    rounded = list_length(length, most_neighbours(dataset))
 
     def make() -> Neighbours:
-        m = len(arena.target_vectors)
+        m = len(dataset.target_vectors)
         rows = np.empty((m, rounded), dtype=np.int32)
         distance = np.empty((m, rounded), dtype=np.float32)
-        for block, tile in tiles(arena):
+        for block, tile in tiles(dataset):
             rows[block], distance[block] = smallest(tile, rounded)
         return Neighbours(rows, np.sqrt(distance))
 
-    return shared(arena, ("neighbours", rounded), make)
+    return shared(dataset, ("neighbours", rounded), make)
 
 
 def smallest(

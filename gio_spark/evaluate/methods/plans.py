@@ -18,7 +18,7 @@ from gio_spark.explode import rank_keys
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 #: Points of the target that an objective is given at most.
 POINTS = 4_000
@@ -27,7 +27,7 @@ DESCENT_POINTS = 1_000
 
 
 def plan(
-    arena: Arena,
+    dataset: EvaluationDataset,
     objective: str,
     budget: int,
     seed: int,
@@ -42,22 +42,22 @@ def plan(
     leads as it goes to the least that works.
 
     Args:
-        arena: The arena.
+        dataset: The dataset.
         objective: A registered objective of `gio_spark.gio`.
         budget: Rows.
         seed: Seed of the objective, and of the sample of the target's points.
         points: Most points of the target that the objective is given; 0: it needs none.
         options: Options of the objective.
     """
-    sizes = arena.sizes
+    sizes = dataset.sizes
 
     def problem(amount: int) -> gio.SelectionProblem:
         return gio.SelectionProblem(
-            pool_centroids=arena.centroids,
+            pool_centroids=dataset.centroids,
             sizes=sizes,
-            target_mass=arena.target_mass,
+            target_mass=dataset.target_mass,
             budget=amount,
-            target_centroids=_points(arena, seed, points) if points else None,
+            target_centroids=_points(dataset, seed, points) if points else None,
             seed=seed,
             options=dict(options or {}),
         )
@@ -78,8 +78,8 @@ def plan(
     return take, note
 
 
-def _points(arena: Arena, seed: int, most: int) -> NDArray[np.float32]:
-    vectors = arena.target_vectors
+def _points(dataset: EvaluationDataset, seed: int, most: int) -> NDArray[np.float32]:
+    vectors = dataset.target_vectors
     if len(vectors) <= most:
         return vectors
     drawn = generator(seed, "target points").choice(len(vectors), most, replace=False)
@@ -87,7 +87,7 @@ def _points(arena: Arena, seed: int, most: int) -> NDArray[np.float32]:
 
 
 def by_rule(
-    arena: Arena,
+    dataset: EvaluationDataset,
     take: NDArray[np.int64],
     seed: int,
     *,
@@ -96,9 +96,9 @@ def by_rule(
     temperature: float = 0.0,
 ) -> NDArray[np.int64]:
     """Return `take` rows of each cluster by a within-cluster rule of the explode stage."""
-    hashes = hash53(arena, seed, "explode")
+    hashes = hash53(dataset, seed, "explode")
     return within(
-        arena.cluster, take, _rank(rank_keys(rule, hashes, ratio, temperature=temperature))
+        dataset.cluster, take, _rank(rank_keys(rule, hashes, ratio, temperature=temperature))
     )
 
 
@@ -108,9 +108,9 @@ def _rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _whole(name: str, objective: str, text: str, *, points: int = POINTS, **options: Any) -> None:
-    def run(arena: Arena, budget: int, seed: int) -> Chosen:
-        take, note = plan(arena, objective, budget, seed, points=points, options=options)
-        return Chosen(by_rule(arena, take, seed), note)
+    def run(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
+        take, note = plan(dataset, objective, budget, seed, points=points, options=options)
+        return Chosen(by_rule(dataset, take, seed), note)
 
     run.__doc__ = text
     method(name, needs=("target_vectors",))(run)
@@ -126,18 +126,23 @@ _whole("energy_distance", "energy_distance", "Take whole clusters by greedy ener
 
 
 @method("kl_hash")
-def kl_hash(arena: Arena, budget: int, seed: int) -> Chosen:
+def kl_hash(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
     """Fill the budgeted KL's quotas at random."""
-    take, note = plan(arena, "budgeted_kl", budget, seed)
-    return Chosen(by_rule(arena, take, seed), note)
+    take, note = plan(dataset, "budgeted_kl", budget, seed)
+    return Chosen(by_rule(dataset, take, seed), note)
 
 
 def _ratio_rule(name: str, estimator: Estimator, temperature: float) -> None:
-    def run(arena: Arena, budget: int, seed: int) -> Chosen:
-        take, note = plan(arena, "budgeted_kl", budget, seed)
-        ratio = log_ratio(arena, seed, estimator)
+    def run(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
+        take, note = plan(dataset, "budgeted_kl", budget, seed)
+        ratio = log_ratio(dataset, seed, estimator)
         rows = by_rule(
-            arena, take, seed, rule="density_ratio", ratio=ratio.log_ratio, temperature=temperature
+            dataset,
+            take,
+            seed,
+            rule="density_ratio",
+            ratio=ratio.log_ratio,
+            temperature=temperature,
         )
         return Chosen(rows, f"{note} {ratio.note}".strip())
 

@@ -18,7 +18,7 @@ from gio_spark.settings.explode import ExplodeSettings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 Estimator = Literal["classifier", "knn"]
 #: Rows that are scored at a time.
@@ -32,37 +32,39 @@ class Ratio(NamedTuple):
     note: str
 
 
-def hash53(arena: Arena, seed: int, purpose: str) -> NDArray[np.int64]:
+def hash53(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.int64]:
     """Return 53-bit hashes of the pool's rows, (n,) int64, as the explode stage takes them."""
-    return (keys(arena, seed, purpose) >> np.uint64(11)).astype(np.int64)
+    return (keys(dataset, seed, purpose) >> np.uint64(11)).astype(np.int64)
 
 
-def log_ratio(arena: Arena, seed: int, estimator: Estimator) -> Ratio:
+def log_ratio(dataset: EvaluationDataset, seed: int, estimator: Estimator) -> Ratio:
     """Fit the ratio on bounded samples, cross-fitted, and score all rows of the pool.
 
     On text where both sides have texts and the estimator is the classifier, else on vectors.
     """
-    return shared(arena, ("ratio", estimator, seed), lambda: _fit(arena, seed, estimator))
+    return shared(dataset, ("ratio", estimator, seed), lambda: _fit(dataset, seed, estimator))
 
 
-def _fit(arena: Arena, seed: int, estimator: Estimator) -> Ratio:
+def _fit(dataset: EvaluationDataset, seed: int, estimator: Estimator) -> Ratio:
     settings = ExplodeSettings(estimator=estimator)
-    text = estimator == "classifier" and arena.texts is not None and arena.target_texts is not None
-    target = _content(arena.target_texts, arena.target_vectors, text=text)
-    folds = hash53(arena, seed, "fold")
-    places = np.sort(np.argsort(keys(arena, seed, "fit"), kind="stable")[: settings.fit_rows])
+    text = (
+        estimator == "classifier" and dataset.texts is not None and dataset.target_texts is not None
+    )
+    target = _content(dataset.target_texts, dataset.target_vectors, text=text)
+    folds = hash53(dataset, seed, "fold")
+    places = np.sort(np.argsort(keys(dataset, seed, "fit"), kind="stable")[: settings.fit_rows])
     drawn = generator(seed, "target fold").permutation(len(target))
     some = np.sort(drawn[: settings.fit_rows])
     fitted = explode.fit(
         explode.Sample(target.take(pa.array(some)), np.argsort(drawn)[some].astype(np.int64)),
-        explode.Sample(_content(arena.texts, arena.vectors, places, text=text), folds[places]),
+        explode.Sample(_content(dataset.texts, dataset.vectors, places, text=text), folds[places]),
         kind="text" if text else "vector",
         settings=settings,
     )
-    ratio = np.empty(arena.rows)
-    for start in range(0, arena.rows, BATCH):
-        batch = np.arange(start, min(arena.rows, start + BATCH))
-        content = _content(arena.texts, arena.vectors, batch, text=text)
+    ratio = np.empty(dataset.rows)
+    for start in range(0, dataset.rows, BATCH):
+        batch = np.arange(start, min(dataset.rows, start + BATCH))
+        content = _content(dataset.texts, dataset.vectors, batch, text=text)
         ratio[batch] = fitted.model.log_ratio(content, folds[batch])
     note = f"AUC of target against pool, cross-fitted: {fitted.calibration.auc:.3f}."
     return Ratio(np.nan_to_num(ratio, nan=0.0), note)
@@ -82,15 +84,15 @@ def _content(
 
 
 @method("classifier_top", needs=("target_vectors",))
-def classifier_top(arena: Arena, budget: int, seed: int) -> Chosen:
+def classifier_top(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
     """Take the rows that a cross-fitted classifier finds most like the target."""
-    ratio = log_ratio(arena, seed, "classifier")
+    ratio = log_ratio(dataset, seed, "classifier")
     return Chosen(top(ratio.log_ratio, budget), ratio.note)
 
 
 @method("classifier_resample", needs=("target_vectors",))
-def classifier_resample(arena: Arena, budget: int, seed: int) -> Chosen:
+def classifier_resample(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
     """Draw rows in proportion to the classifier's density ratio, without quotas."""
-    ratio = log_ratio(arena, seed, "classifier")
-    noisy = ratio.log_ratio + gumbel(arena, seed, "classifier_resample")
+    ratio = log_ratio(dataset, seed, "classifier")
+    noisy = ratio.log_ratio + gumbel(dataset, seed, "classifier_resample")
     return Chosen(top(noisy, budget), ratio.note)

@@ -1,4 +1,4 @@
-"""Work that several methods, budgets or seeds share, done once per arena and billed to each user.
+"""Work that several methods, budgets or seeds share, done once per dataset and billed to each user.
 
 A method asks for a part by name with `shared`; the first to ask computes it. So that a method's
 cost does not depend on which one ran first, `Meter` adds to a method's own time that of every
@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 T = TypeVar("T")
 
@@ -38,23 +38,25 @@ class _Part:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
-_PARTS: weakref.WeakKeyDictionary[Arena, dict[Hashable, _Part]] = weakref.WeakKeyDictionary()
+_PARTS: weakref.WeakKeyDictionary[EvaluationDataset, dict[Hashable, _Part]] = (
+    weakref.WeakKeyDictionary()
+)
 _PARTS_LOCK = threading.Lock()
 _LOCAL = threading.local()
 
 
-def shared(arena: Arena, key: Hashable, make: Callable[[], T]) -> T:
-    """Return a part of an arena's work, computed at the first call with this key.
+def shared(dataset: EvaluationDataset, key: Hashable, make: Callable[[], T]) -> T:
+    """Return a part of a dataset's work, computed at the first call with this key.
 
-    The value lives as long as the arena, and must not refer to it. Callers do not change it.
+    The value lives as long as the dataset, and must not refer to it. Callers do not change it.
 
     Args:
-        arena: What the part belongs to.
-        key: Name of the part, with everything but the arena that it depends on (the seed).
+        dataset: What the part belongs to.
+        key: Name of the part, with everything but the dataset that it depends on (the seed).
         make: Computes it.
     """
     with _PARTS_LOCK:
-        part = _PARTS.setdefault(arena, {}).setdefault(key, _Part())
+        part = _PARTS.setdefault(dataset, {}).setdefault(key, _Part())
     with part.lock:
         if not part.done:
             meter = Meter()

@@ -13,36 +13,36 @@ from gio_spark.kernels.rounding import largest_remainders
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 
 @method("oracle", needs=("good",))
-def oracle(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+def oracle(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Take the rows that are known to be best, at random among equals: what can be reached."""
-    order = np.lexsort((uniform(arena, seed, "oracle"), -np.asarray(arena.good, np.float64)))
+    order = np.lexsort((uniform(dataset, seed, "oracle"), -np.asarray(dataset.good, np.float64)))
     return np.sort(order[:budget]).astype(np.int64)
 
 
 @method("random")
-def random(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+def random(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Draw rows uniformly."""
-    return top(uniform(arena, seed, "random"), budget)
+    return top(uniform(dataset, seed, "random"), budget)
 
 
 @method("stratified")
-def stratified(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+def stratified(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Draw the same share of every source, or of every cluster where there are no sources."""
-    strata: NDArray[np.integer] = arena.cluster
-    if arena.sources is not None:
-        strata = np.unique(np.asarray(arena.sources).astype(str), return_inverse=True)[1]
+    strata: NDArray[np.integer] = dataset.cluster
+    if dataset.sources is not None:
+        strata = np.unique(np.asarray(dataset.sources).astype(str), return_inverse=True)[1]
     take = proportional(np.bincount(strata), budget)
-    return within(strata, take, uniform(arena, seed, "stratified"))
+    return within(strata, take, uniform(dataset, seed, "stratified"))
 
 
 @method("full", whole=True)
-def full(arena: Arena, budget: int, seed: int) -> NDArray[np.int64]:
+def full(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Take all rows, whatever the budget."""
-    return np.arange(arena.rows, dtype=np.int64)
+    return np.arange(dataset.rows, dtype=np.int64)
 
 
 def proportional(sizes: NDArray[np.int64], budget: int) -> NDArray[np.int64]:

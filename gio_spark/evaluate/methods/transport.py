@@ -20,7 +20,7 @@ from gio_spark.gio.distances import squared_distances, squared_norms
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 #: The paper's trade between transport and evenness.
 ALPHA = 0.5
@@ -99,16 +99,16 @@ def _level(filled: NDArray[np.float64], cost: NDArray[np.float64], enough: float
     return float(filled[filled <= high].max())
 
 
-def near_copies(arena: Arena, width: float) -> NDArray[np.float64]:
+def near_copies(dataset: EvaluationDataset, width: float) -> NDArray[np.float64]:
     """Return the density of near copies around pool rows, (n,): sum of max(0, 1 - d^2 / width^2).
 
     A row itself counts. Only rows of one cluster are compared: near copies lie in one cluster, but
     for a few at its border.
     """
-    pool = centred(arena)[1]
-    order = np.argsort(arena.cluster, kind="stable")
-    ends = np.cumsum(arena.sizes)
-    out = np.ones(arena.rows)
+    pool = centred(dataset)[1]
+    order = np.argsort(dataset.cluster, kind="stable")
+    ends = np.cumsum(dataset.sizes)
+    out = np.ones(dataset.rows)
     for members in np.split(order, ends[:-1]):
         inside = pool[members]
         norms = squared_norms(inside)
@@ -122,40 +122,40 @@ def near_copies(arena: Arena, width: float) -> NDArray[np.float64]:
     return out
 
 
-def _spread(arena: Arena, *, copies: bool) -> Spread:
+def _spread(dataset: EvaluationDataset, *, copies: bool) -> Spread:
     def make() -> Spread:
-        lists = neighbours(arena, min(MOST, max(32, arena.rows // 10)))
+        lists = neighbours(dataset, min(MOST, max(32, dataset.rows // 10)))
         lists = Neighbours(lists.rows[:, :MOST], lists.distance[:, :MOST])
         # The scale of distances: what a target row pays for an average neighbour on its list.
         scale = max(float(lists.distance.mean()), 1e-12)
         weight = None
         if copies:
-            weight = near_copies(arena, NEAR_COPY * scale)
-        return transport_mass(lists.distance, lists.rows, arena.rows, weight, scale=scale)
+            weight = near_copies(dataset, NEAR_COPY * scale)
+        return transport_mass(lists.distance, lists.rows, dataset.rows, weight, scale=scale)
 
-    return shared(arena, ("transport", copies), make)
+    return shared(dataset, ("transport", copies), make)
 
 
-def _draw(arena: Arena, budget: int, seed: int, name: str, *, copies: bool) -> Chosen:
-    spread = _spread(arena, copies=copies)
+def _draw(dataset: EvaluationDataset, budget: int, seed: int, name: str, *, copies: bool) -> Chosen:
+    spread = _spread(dataset, copies=copies)
     reached = np.flatnonzero(spread.mass > 0)
     note = f"A target row's mass reaches {spread.reached:.0f} rows."
-    score = np.full(arena.rows, -np.inf)
-    noise = gumbel(arena, seed, name)
+    score = np.full(dataset.rows, -np.inf)
+    noise = gumbel(dataset, seed, name)
     score[reached] = np.log(spread.mass[reached]) + noise[reached]
     if len(reached) < budget:
         note += f" {budget - len(reached)} rows have no mass: taken by distance to the target."
-    order = np.lexsort((target_distance(arena), -score))
+    order = np.lexsort((target_distance(dataset), -score))
     return Chosen(np.sort(order[:budget]).astype(np.int64), note)
 
 
 @method("tsds", needs=("target_vectors",))
-def tsds(arena: Arena, budget: int, seed: int) -> Chosen:
+def tsds(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
     """Draw rows by optimal transport with even shares (TSDS, KNN-Uniform)."""
-    return _draw(arena, budget, seed, "tsds", copies=False)
+    return _draw(dataset, budget, seed, "tsds", copies=False)
 
 
 @method("tsds_kde", needs=("target_vectors",))
-def tsds_kde(arena: Arena, budget: int, seed: int) -> Chosen:
+def tsds_kde(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
     """Draw rows by optimal transport, near copies sharing one row's mass (TSDS, KNN-KDE)."""
-    return _draw(arena, budget, seed, "tsds_kde", copies=True)
+    return _draw(dataset, budget, seed, "tsds_kde", copies=True)

@@ -16,7 +16,7 @@ from gio_spark.kernels.ngrams import NgramSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.arena import Arena
+    from gio_spark.evaluate.dataset import EvaluationDataset
 
 #: Words are told apart by 30 bits: of 100,000 words about 5 share a number with another.
 _WORDS = NgramSpec(words=1, chars=(), bits=30, limit=8_192)
@@ -54,22 +54,22 @@ def strings(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     return joined(texts).cast(pa.large_string()).fill_null("")
 
 
-def corpus(arena: Arena) -> Corpus:
-    """Return the words of the arena's texts, each text's first 8,192 bytes.
+def corpus(dataset: EvaluationDataset) -> Corpus:
+    """Return the words of the dataset's texts, each text's first 8,192 bytes.
 
     Raises:
         InputError: The target has no words.
     """
-    return shared(arena, "words", lambda: _read(arena))
+    return shared(dataset, "words", lambda: _read(dataset))
 
 
-def _read(arena: Arena) -> Corpus:
-    owner, code = text_ngrams(strings(arena.texts), _WORDS)
-    target_owner, target_code = text_ngrams(strings(arena.target_texts), _WORDS)
+def _read(dataset: EvaluationDataset) -> Corpus:
+    owner, code = text_ngrams(strings(dataset.texts), _WORDS)
+    target_owner, target_code = text_ngrams(strings(dataset.target_texts), _WORDS)
     if not len(target_code):
         raise InputError("The target's texts have no words: is the text column right?")
     known = np.unique(np.concatenate([np.unique(code), np.unique(target_code)]))
-    pool = Words(np.searchsorted(known, code).astype(np.int32), owner, arena.rows)
-    m = len(arena.target_texts or ())
+    pool = Words(np.searchsorted(known, code).astype(np.int32), owner, dataset.rows)
+    m = len(dataset.target_texts or ())
     target = Words(np.searchsorted(known, target_code).astype(np.int32), target_owner, m)
     return Corpus(pool, target, len(known))

@@ -14,7 +14,7 @@ import pyarrow as pa
 from gio_spark import gime
 from gio_spark.engine import bounded, describe
 from gio_spark.engine.progress import Progress
-from gio_spark.gime.scan import group_expression, role_columns
+from gio_spark.gime.partial_states import group_expression, role_columns
 from gio_spark.pipeline.commands.table_rows import (
     EXTRA,
     Part,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gio_spark.engine.info import is_connect
+from gio_spark.engine.capabilities import is_connect
 from gio_spark.errors import InputError
 from gio_spark.tables import Workspace, frame_digest, quoted
 from gio_spark.tables.delta import is_readable_otherwise

@@ -320,45 +320,5 @@ def _facts(
             Notice(name=n.name, text=n.text, remedy=n.remedy) for n in (*result.notices, *signs)
         ),
         auto=problem.options if problem.budget == "auto" else None,  # type: ignore[arg-type]
-        divergences=divergences(result.target_mass, problem.sizes, result.take, problem.seed),
+        divergences=gio.divergences(result.target_mass, problem.sizes, result.take, problem.seed),
     )
-
-
-def smoothed_kl(law: np.ndarray, counts: np.ndarray) -> float:
-    """Return KL(p || counts + 1/2, normalised) in nats: finite for any whole numbers."""
-    used = law > 0
-    if not used.any():
-        return float("nan")
-    p = law[used] / law[used].sum()
-    q = (counts + 0.5) / (counts + 0.5).sum()
-    return float(np.sum(p * np.log(p / q[used])))
-
-
-def smoothed_path(law: np.ndarray, take: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return `smoothed_kl` after each cluster of `order` is added; it ends at the plan's own."""
-    used = law > 0
-    if not used.any() or not len(order):
-        return np.zeros(len(order))
-    p = np.where(used, law, 0.0) / law[used].sum()
-    entropy = float(np.sum(p[used] * np.log(p[used])))
-    gains = p[order] * (np.log(take[order] + 0.5) - np.log(0.5))
-    cross = np.log(0.5) + np.cumsum(gains)
-    return entropy - cross + np.log(np.cumsum(take[order]) + 0.5 * len(law))
-
-
-def divergences(
-    law: np.ndarray, sizes: np.ndarray, take: np.ndarray, seed: int
-) -> dict[str, float]:
-    """Return the smoothed KL of the pool, of random rows (as many as taken) and of the plan."""
-    generator = np.random.default_rng(seed)
-    sizes = np.asarray(sizes, np.int64)
-    draw = int(take.sum())
-    random = [
-        smoothed_kl(law, generator.multivariate_hypergeometric(sizes, draw, method="marginals"))
-        for _ in range(8)
-    ]
-    return {
-        "pool": smoothed_kl(law, sizes),
-        "random": float(np.mean(random)),
-        "selection": smoothed_kl(law, np.asarray(take)),
-    }

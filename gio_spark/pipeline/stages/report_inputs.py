@@ -13,12 +13,12 @@ import pandas as pd
 import pyarrow as pa
 from pyspark.sql import functions as F
 
+from gio_spark import gio
 from gio_spark.engine import bounded, decode_vectors, describe, hash_sample, hash_samples
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_state import Dataset, RunState
 from gio_spark.pipeline.stage_runner import Stage
 from gio_spark.pipeline.stages.embed import vectors_of
-from gio_spark.pipeline.stages.plan import smoothed_path
 from gio_spark.report import (
     Calibration,
     Certificate,
@@ -109,7 +109,7 @@ def report_data(ctx: RunContext, state: RunState) -> ReportData:
             random=facts.divergences["random"],
             selection=facts.divergences["selection"],
             path_rows=np.cumsum(order["take"].to_numpy()),
-            path=smoothed_path(
+            path=gio.divergence_path(
                 plan.table["target_mass"].to_numpy(),
                 plan.table["take"].to_numpy(),
                 order["cluster"].to_numpy(),

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
-from gio_spark.explode.scorers import WEIGHT_ONE, KnnScorer, TextScorer, VectorScorer
+from gio_spark.explode.ratio_models import WEIGHT_ONE, KnnScorer, TextScorer, VectorScorer
 from gio_spark.explode.text_features import text_ngrams
 from gio_spark.kernels import squared_distances
 from gio_spark.kernels.ngrams import NgramSpec

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from gio_spark.engine.arrow import map_arrow
-from gio_spark.engine.info import describe
+from gio_spark.engine.capabilities import describe
 from gio_spark.errors import EngineError
 from gio_spark.version import __version__
 

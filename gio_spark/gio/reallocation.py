@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gio_spark.gio.paths import smoothed_path
+from gio_spark.gio.budgeted_kl import smoothed_path
+from gio_spark.gio.budgeted_kl_objective import mean_tokens
 from gio_spark.gio.problem import Certificate, SelectionProblem, SelectionResult
-from gio_spark.gio.quotas import mean_tokens
 from gio_spark.gio.sources import mixed_cost, source_bounds, source_cost
 
 

@@ -16,12 +16,8 @@ from gio_spark.engine import decode_vectors, hash_sample
 from gio_spark.errors import InputError
 from gio_spark.kernels import agreement, group_centroids, largest_values
 from gio_spark.kernels.search import FloatMatrix
-from gio_spark.quantize import together
-from gio_spark.quantize.kmeans_parameters import KMeansParameters
-from gio_spark.quantize.model import FitSummary, MiniBatchKMeansModel
-from gio_spark.quantize.partial import PassResult
-from gio_spark.quantize.passes import bucket_filter, run_pass, unit_rows
-from gio_spark.quantize.start import (
+from gio_spark.quantize import kmeans_one_task
+from gio_spark.quantize.kmeans_init import (
     WHOSE,
     OnSample,
     first_state,
@@ -30,7 +26,11 @@ from gio_spark.quantize.start import (
     sample_size,
     state_at,
 )
-from gio_spark.quantize.state import KMeansState
+from gio_spark.quantize.kmeans_model import FitSummary, MiniBatchKMeansModel
+from gio_spark.quantize.kmeans_parameters import KMeansParameters
+from gio_spark.quantize.kmeans_pass import bucket_filter, run_pass, unit_rows
+from gio_spark.quantize.kmeans_state import KMeansState
+from gio_spark.quantize.pass_result import PassResult
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -113,7 +113,7 @@ class MiniBatchKMeans(KMeansParameters):
             if on_pass is not None:
                 on_pass(state)
         if not state.finished:
-            state = together.all_passes(self, df, state)
+            state = kmeans_one_task.all_passes(self, df, state)
             if on_pass is not None and state.finished:
                 on_pass(state)
         while not state.finished:
@@ -194,7 +194,9 @@ class MiniBatchKMeans(KMeansParameters):
         self, df: DataFrame, rows: int, dimension: int, on_sample: OnSample | None
     ) -> tuple[KMeansState, Any]:
         """Return the state at the first centres, or the finished one where that costs no more."""
-        whole = together.whole_fit(self, df, rows=rows, dimension=dimension, on_sample=on_sample)
+        whole = kmeans_one_task.whole_fit(
+            self, df, rows=rows, dimension=dimension, on_sample=on_sample
+        )
         if whole is not None:
             return whole
         sample = self._sample(df, rows, dimension)

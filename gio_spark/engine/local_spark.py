@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gio_spark.engine.java import check_java
+from gio_spark.engine.java_home import check_java
 from gio_spark.errors import MissingExtraError
 from gio_spark.process import environment
 

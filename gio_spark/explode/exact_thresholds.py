@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gio_spark.errors import InputError
-from gio_spark.explode.keys import (
+from gio_spark.explode.rank_keys import (
     HASH_RANGE,
     KEY_LIMIT,
     TAKE_ALL,

@@ -1,4 +1,4 @@
-"""A small arena in which a third of the pool is like the target, and its pieces."""
+"""A small dataset in which a third of the pool is like the target, and its pieces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.dataset import EvaluationDataset
 
 WORDS = np.array(["red", "green", "blue", "house", "mouse", "tree"])
 
@@ -17,8 +17,8 @@ def a_text(rng: np.random.Generator, kinds: int) -> str:
     return " ".join(WORDS[rng.integers(0, kinds, 6)])
 
 
-def small_arena(rows: int = 400, *, seed: int = 0, **changes: Any) -> Arena:
-    """An arena of four dimensions with texts, labels and an oracle."""
+def small_arena(rows: int = 400, *, seed: int = 0, **changes: Any) -> EvaluationDataset:
+    """An dataset of four dimensions with texts, labels and an oracle."""
     rng = np.random.default_rng(seed)
     good = np.arange(rows) % 3 == 0
     vectors = rng.standard_normal((rows, 4)).astype(np.float32)
@@ -44,4 +44,4 @@ def small_arena(rows: int = 400, *, seed: int = 0, **changes: Any) -> Arena:
         "held_labels": (held[:, 0] > 0).astype(np.int64),
         "good": good.astype(np.float64),
     }
-    return Arena(**{**fields, **changes})
+    return EvaluationDataset(**{**fields, **changes})

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gio_spark.kernels.search import as_matrix, nearest
-from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE
-from gio_spark.quantize.partial import ADDED_ROWS, SENT_BYTES
-from gio_spark.quantize.passes import GROUP_BYTES
-from gio_spark.quantize.seeding import lloyd, plus_plus, sample_bytes
-from gio_spark.quantize.together import held_bytes
+from gio_spark.quantize.codebook_broadcast import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE
+from gio_spark.quantize.kmeans_one_task import held_bytes
+from gio_spark.quantize.kmeans_pass import GROUP_BYTES
+from gio_spark.quantize.kmeans_seeding import lloyd, plus_plus, sample_bytes
+from gio_spark.quantize.pass_result import ADDED_ROWS, SENT_BYTES
 
 MOST_CLUSTERS = 65_536
 PYTHON_BYTES = 260 << 20

@@ -13,9 +13,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.engine import bounded, hash53, map_arrow, ship
+from gio_spark.engine import bounded, broadcast_arrays, hash53, map_arrow
 from gio_spark.errors import InputError
-from gio_spark.explode.keys import (
+from gio_spark.explode.exact_thresholds import (
+    CELLS,
+    Histogram,
+    Refinement,
+    Thresholds,
+    find_thresholds,
+    merge,
+)
+from gio_spark.explode.rank_keys import (
     PINNED,
     TAKE_ALL,
     TAKE_NONE,
@@ -24,14 +32,6 @@ from gio_spark.explode.keys import (
     keep,
     rank_keys,
     share_thresholds,
-)
-from gio_spark.explode.thresholds import (
-    CELLS,
-    Histogram,
-    Refinement,
-    Thresholds,
-    find_thresholds,
-    merge,
 )
 from gio_spark.settings.explode import ExplodeSettings
 
@@ -160,7 +160,7 @@ def _exact(
     def count(state: Refinement) -> Histogram:
         parts = map_arrow(
             hashed,
-            _counting(ship(spark, state.arrays()).load, rule),
+            _counting(broadcast_arrays(spark, state.arrays()).load, rule),
             _HISTOGRAM_SCHEMA,
             batch_rows=_BATCH_ROWS,
         )
@@ -173,7 +173,7 @@ def _exact(
     def fetch(state: Refinement, limit: int) -> tuple[IntArray, IntArray, IntArray] | None:
         near = map_arrow(
             hashed,
-            _selecting(ship(spark, state.arrays()).load, rule),
+            _selecting(broadcast_arrays(spark, state.arrays()).load, rule),
             _CANDIDATE_SCHEMA,
             batch_rows=_BATCH_ROWS,
         )
@@ -261,7 +261,9 @@ def kept(
     text[:] = ""
     text[at] = reasons(plan, settings, pulled=rule.pulled)
     blob = np.frombuffer("\n".join(text).encode(), dtype=np.uint8).copy()
-    handle = ship(assignments.sparkSession, {"threshold": threshold, "tie": tie, "reasons": blob})
+    handle = broadcast_arrays(
+        assignments.sparkSession, {"threshold": threshold, "tie": tie, "reasons": blob}
+    )
     return map_arrow(
         _hashed(assignments, seed, "id"),
         _keeping(handle.load, rule),

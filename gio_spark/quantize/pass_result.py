@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from gio_spark.engine import decode_vectors, encode_vectors
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.kernels.sums import Grid, sums_by_cluster
-from gio_spark.quantize.wire import decode_doubles, encode_doubles
+from gio_spark.quantize.float64_rows import decode_doubles, encode_doubles
 
 FAR, EXTENT = -1, -2
 """Buckets of the farthest rows and of the largest values; sums have 0 and above."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Arena:
+class EvaluationDataset:
     """A bounded sample of a pool with its target, as arrays; rows keep one order everywhere.
 
     Methods may read everything here except `held_vectors`, `held_texts`, `labels`, `held_labels`

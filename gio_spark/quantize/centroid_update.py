@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gio_spark.kernels.search import FloatMatrix
-from gio_spark.quantize.partial import PassResult
-from gio_spark.quantize.passes import unit_rows
+from gio_spark.quantize.kmeans_pass import unit_rows
+from gio_spark.quantize.pass_result import PassResult
 
 
 def means(centroids: FloatMatrix, old: npt.NDArray[np.float64], found: PassResult) -> FloatMatrix:

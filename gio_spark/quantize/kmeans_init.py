@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from gio_spark.errors import InputError
 from gio_spark.kernels import largest_values
 from gio_spark.kernels.search import FloatMatrix
-from gio_spark.quantize.passes import unit_rows
-from gio_spark.quantize.seeding import first_centres, sample_rows
-from gio_spark.quantize.state import KMeansState
+from gio_spark.quantize.kmeans_pass import unit_rows
+from gio_spark.quantize.kmeans_seeding import first_centres, sample_rows
+from gio_spark.quantize.kmeans_state import KMeansState
 
 if TYPE_CHECKING:
     from gio_spark.quantize.kmeans_parameters import KMeansParameters

@@ -15,8 +15,8 @@ from gio_spark.errors import InputError
 from gio_spark.kernels import PROBES, nearest
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.assign import assign
-from gio_spark.quantize.passes import unit_rows
-from gio_spark.quantize.state import KMeansState
+from gio_spark.quantize.kmeans_pass import unit_rows
+from gio_spark.quantize.kmeans_state import KMeansState
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

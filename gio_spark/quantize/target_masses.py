@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gio_spark.engine import bounded, decode_vectors, hash_sample, map_arrow, ship
+from gio_spark.engine import bounded, broadcast_arrays, decode_vectors, hash_sample, map_arrow
 from gio_spark.errors import InputError
 from gio_spark.gio.mass import TargetMass, kernel_mass, kernel_width, nearest_clusters
 from gio_spark.kernels.search import FloatMatrix, as_matrix
-from gio_spark.quantize.passes import unit_rows
+from gio_spark.quantize.kmeans_pass import unit_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -95,7 +95,7 @@ def target_mass(
         width = _width(_vectors_of(sample, dimension, spherical), matrix, total)
         if whole:
             return spread(sample, arrays, width)  # a second scan would bring the same rows
-    shipped = ship(df.sparkSession, arrays)
+    shipped = broadcast_arrays(df.sparkSession, arrays)
     found_width = float(width)
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

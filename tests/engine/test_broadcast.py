@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gio_spark.engine import keep_newest, map_arrow, ship
+from gio_spark.engine import broadcast_arrays, keep_newest, map_arrow
 
 pytestmark = pytest.mark.embedded
 
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.embedded
 @pytest.mark.parametrize("size", [10, 3_000_000])
 def test_arrays_arrive_on_workers_inline_or_as_files(spark, size):
     arrays = {"a": np.arange(size, dtype=np.float32), "b": np.array([7])}
-    shipped = ship(spark, arrays)
+    shipped = broadcast_arrays(spark, arrays)
     assert bool(shipped.files) == (size > 1_000_000)
 
     def read(batches):
@@ -24,16 +24,16 @@ def test_arrays_arrive_on_workers_inline_or_as_files(spark, size):
 
 def test_nothing_is_pickled(spark):
     with pytest.raises(ValueError, match="Object arrays cannot be saved"):
-        ship(spark, {"a": np.array([{}], dtype=object)})
+        broadcast_arrays(spark, {"a": np.array([{}], dtype=object)})
 
 
 def test_arrays_that_were_released_can_be_shipped_again(spark):
-    shipped = ship(spark, {"a": np.arange(3_000_000, dtype=np.float32)})
+    shipped = broadcast_arrays(spark, {"a": np.arange(3_000_000, dtype=np.float32)})
     assert shipped.load()["a"][7] == 7
     shipped.release()
     with pytest.raises(FileNotFoundError):
         shipped.load()
-    again = ship(spark, {"a": np.arange(3_000_000, dtype=np.float32)})
+    again = broadcast_arrays(spark, {"a": np.arange(3_000_000, dtype=np.float32)})
     assert again.load()["a"][7] == 7
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from gio_spark.engine.info import describe
+from gio_spark.engine.capabilities import describe
 from gio_spark.errors import EngineError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _folder: tempfile.TemporaryDirectory[str] | None = None
 
 
 @dataclass(frozen=True)
-class Shipped:
+class BroadcastArrays:
     """A small handle that a map function may capture; `load` gives the arrays on the worker.
 
     Attributes:
@@ -96,7 +96,7 @@ def keep_newest(held: dict[str, T], size: Callable[[T], int]) -> None:
         total -= size(held.pop(next(iter(held))))
 
 
-def ship(spark: SparkSession, arrays: Mapping[str, NDArray[Any]]) -> Shipped:
+def broadcast_arrays(spark: SparkSession, arrays: Mapping[str, NDArray[Any]]) -> BroadcastArrays:
     """Make arrays available on every worker.
 
     Args:
@@ -109,7 +109,7 @@ def ship(spark: SparkSession, arrays: Mapping[str, NDArray[Any]]) -> Shipped:
         digest.update(name.encode() + b"\0" + contents[name])
     key = digest.hexdigest()[:32]
     if sum(len(c) for c in contents.values()) <= INLINE_BYTES:
-        return Shipped(digest=key, inline=contents)
+        return BroadcastArrays(digest=key, inline=contents)
     local = describe(spark).kind in ("embedded", "local")
     files = {}
     for name, content in contents.items():
@@ -117,7 +117,7 @@ def ship(spark: SparkSession, arrays: Mapping[str, NDArray[Any]]) -> Shipped:
         files[name] = str(path) if local else path.name
         if not local:
             _add_artifact(spark, path)
-    return Shipped(digest=key, files=files, local=local)
+    return BroadcastArrays(digest=key, files=files, local=local)
 
 
 def _npy(array: NDArray[Any]) -> bytes:

@@ -15,16 +15,15 @@ import pyarrow as pa
 
 from gio_spark.engine import (
     bounded,
+    broadcast_arrays,
     decode_vectors,
     describe,
     hash53,
     map_arrow,
-    ship,
     slots,
 )
 from gio_spark.kernels.search import FloatMatrix
-from gio_spark.quantize.passes import bucket_filter, in_bucket, pass_of_arrays, unit_rows
-from gio_spark.quantize.start import (
+from gio_spark.quantize.kmeans_init import (
     WHOSE,
     OnSample,
     first_state,
@@ -33,7 +32,8 @@ from gio_spark.quantize.start import (
     sample_salt,
     sample_size,
 )
-from gio_spark.quantize.state import KMeansState
+from gio_spark.quantize.kmeans_pass import bucket_filter, in_bucket, pass_of_arrays, unit_rows
+from gio_spark.quantize.kmeans_state import KMeansState
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -137,7 +137,9 @@ def all_passes(fit: KMeansParameters, df: DataFrame, state: KMeansState) -> KMea
     ):
         return state
     share, salt = fit.share_per_pass(state.rows, clusters), fit.batch_salt(state.updates)
-    start = ship(df.sparkSession, {"centroids": state.centroids, "weights": state.weights})
+    start = broadcast_arrays(
+        df.sparkSession, {"centroids": state.centroids, "weights": state.weights}
+    )
     info = state.info()
     used = min(1.0, share * passes)
     threads = slots(df.sparkSession)

@@ -1,4 +1,4 @@
-"""From a run's inputs to an arena: embedded and quantised by the pipeline, sampled by hash."""
+"""From a run's inputs to a dataset: embedded and quantised by the pipeline, sampled by hash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gio_spark.engine import bounded, decode_vectors, hash53, hash_sample
 from gio_spark.engine.arrow import take_rows
 from gio_spark.engine.sampling import HASH_RANGE
 from gio_spark.errors import InputError
-from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.gio import mix_targets
 from gio_spark.pipeline.run_context import RunContext, fingerprint
@@ -99,7 +99,7 @@ def budgets_of(settings: RunSettings, pool_rows: int) -> list[float]:
     return sorted(set(shares))
 
 
-def make_arena(data: EvaluationData) -> Arena:
+def make_dataset(data: EvaluationData) -> EvaluationDataset:
     """Draw the samples that methods and measures see, by hash of the id.
 
     Raises:
@@ -133,7 +133,7 @@ def make_arena(data: EvaluationData) -> Arena:
     texts = all("text" in t.column_names for t in (pool, mine, theirs))
     labels, held_labels = _labels(ctx, pool, theirs)
     dimension = state.codebook.centroids.shape[1]
-    return Arena(
+    return EvaluationDataset(
         vectors=_matrix(pool, dimension),
         hashes=pool["_draw"].to_numpy().astype(np.uint64) << np.uint64(11),
         target_vectors=_matrix(mine, dimension),

@@ -1,4 +1,4 @@
-"""What measures need of an arena, prepared once: modes of the target, clusters, words."""
+"""What measures need of a dataset, prepared once: modes of the target, clusters, words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.language import Pairs, previous_words, word_codes
 from gio_spark.gio.distances import squared_distances
 from gio_spark.gio.mass import cell_radii
@@ -25,8 +25,8 @@ SAMPLE = 2_000
 
 
 @dataclass(frozen=True, eq=False)
-class Ruler:
-    """Arrays that measures read beside the arena.
+class MeasureInputs:
+    """Arrays that measures read beside the dataset.
 
     Attributes:
         held_cluster: (h,) cluster of the pool's codebook nearest to each held-out row.
@@ -65,20 +65,20 @@ class Ruler:
         return {name: array for name, array in found.items() if array is not None}
 
 
-def make_ruler(arena: Arena, *, seed: int = 0) -> Ruler:
-    """Prepare what the measures of an arena need."""
-    mode, share = _modes(arena, seed)
-    held_cluster = nearest(arena.held_vectors, arena.centroids)[0]
-    spread = np.array([mean_distance(arena.held_vectors[:SAMPLE], None)])
-    if arena.texts is None or arena.held_texts is None:
-        return Ruler(held_cluster, mode, share, spread)
-    words, ends = word_codes(arena.texts)
-    held, held_ends = word_codes(arena.held_texts)
+def make_ruler(dataset: EvaluationDataset, *, seed: int = 0) -> MeasureInputs:
+    """Prepare what the measures of a dataset need."""
+    mode, share = _modes(dataset, seed)
+    held_cluster = nearest(dataset.held_vectors, dataset.centroids)[0]
+    spread = np.array([mean_distance(dataset.held_vectors[:SAMPLE], None)])
+    if dataset.texts is None or dataset.held_texts is None:
+        return MeasureInputs(held_cluster, mode, share, spread)
+    words, ends = word_codes(dataset.texts)
+    held, held_ends = word_codes(dataset.held_texts)
     if not len(held):
-        return Ruler(held_cluster, mode, share, spread)
+        return MeasureInputs(held_cluster, mode, share, spread)
     previous = previous_words(held, held_ends)
     pairs = Pairs.of(words, previous_words(words, ends), held, previous)
-    return Ruler(held_cluster, mode, share, spread, words, ends, held, previous,
+    return MeasureInputs(held_cluster, mode, share, spread, words, ends, held, previous,
                  pairs.pair, pairs.first, pairs.held)  # fmt: skip
 
 
@@ -99,16 +99,16 @@ def mean_distance(x: NDArray[np.float32], y: NDArray[np.float32] | None) -> floa
     return float(away.mean(dtype=np.float64))
 
 
-def _modes(arena: Arena, seed: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+def _modes(dataset: EvaluationDataset, seed: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     from sklearn.cluster import KMeans
 
-    held = np.asarray(arena.held_vectors, np.float32)
+    held = np.asarray(dataset.held_vectors, np.float32)
     wanted = int(np.clip(len(held) // _ROWS_PER_MODE, 1, _MODES))
     found = KMeans(wanted, n_init=1, random_state=seed, max_iter=30).fit(held)
     centres = found.cluster_centers_.astype(np.float32)
     own, squared = nearest(held, centres)
     rows = np.bincount(own, minlength=wanted)
     radius = cell_radii(np.bincount(own, squared, minlength=wanted), rows)
-    mode, away = nearest(np.asarray(arena.vectors, np.float32), centres)
+    mode, away = nearest(np.asarray(dataset.vectors, np.float32), centres)
     far = np.sqrt(np.maximum(away, 0)) > _REACH * radius[mode]
     return np.where(far, -1, mode).astype(np.int32), rows / rows.sum()

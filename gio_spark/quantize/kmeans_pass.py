@@ -28,8 +28,14 @@ from gio_spark.errors import InputError
 from gio_spark.kernels import PROBES, Codebook, find, group_centroids, largest_values, row_squares
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.kernels.sums import Grid
-from gio_spark.quantize.book import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE, ship_book
-from gio_spark.quantize.partial import (
+from gio_spark.quantize.codebook_broadcast import (
+    BATCH,
+    LARGE_BATCH,
+    TWO_LEVEL_ABOVE,
+    broadcast_codebook,
+)
+from gio_spark.quantize.float64_rows import decode_doubles
+from gio_spark.quantize.pass_result import (
     EXTENT,
     FAR,
     SCHEMA,
@@ -42,7 +48,6 @@ from gio_spark.quantize.partial import (
     farthest_of,
     largest_seen,
 )
-from gio_spark.quantize.wire import decode_doubles
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -227,7 +232,7 @@ def _partial_sums(
     """Bring back sums per cluster, the farthest rows and the largest values of a batch."""
     clusters, dimension = centroids.shape
     grids = _grids(largest, batch_rows)
-    shipped = ship_book(df.sparkSession, centroids, two_level=two_level, probes=probes)
+    shipped = broadcast_codebook(df.sparkSession, centroids, two_level=two_level, probes=probes)
     buckets = max(1, min(clusters, -(-clusters * dimension * 8 * 16 // GROUP_BYTES)))
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -12,8 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gio_spark.errors import BudgetError, ConfigError, InputError
+from gio_spark.gio.budgeted_kl_objective import (
+    REFUSE_LOST,
+    lost_notices,
+    mean_tokens,
+    nothing,
+    target_law,
+)
 from gio_spark.gio.problem import Notice, SelectionProblem, SelectionResult
-from gio_spark.gio.quotas import REFUSE_LOST, lost_notices, mean_tokens, nothing, target_law
 
 
 def needs_points(name: str, problem: SelectionProblem) -> NDArray:

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.engine import bounded, decode_vectors, group_arrow, hash_sample, ship
+from gio_spark.engine import bounded, broadcast_arrays, decode_vectors, group_arrow, hash_sample
 from gio_spark.errors import InputError
 from gio_spark.gime.exact import on_grid
+from gio_spark.gime.partial_states import (
+    STATE_SCHEMA,
+    Loader,
+    partition_expression,
+    role_columns,
+    scan,
+)
 from gio_spark.gime.profile import Constants, Profile, get_profile
-from gio_spark.gime.scan import STATE_SCHEMA, Loader, partition_expression, role_columns, scan
 from gio_spark.gime.state import State, merge
 from gio_spark.settings.gime import GimeSettings
 
@@ -334,12 +340,12 @@ def _basis(
 
 
 def _loader(spark: SparkSession, constants: Constants) -> Loader:
-    """Return a function that gives the constants on a worker; arrays travel by `ship`."""
+    """Return a function that gives the constants on a worker; arrays are broadcast."""
     arrays = {k: v for k, v in constants.values.items() if isinstance(v, np.ndarray)}
     rest = {k: v for k, v in constants.values.items() if not isinstance(v, np.ndarray)}
     if not arrays:
         return lambda: Constants(rest)
-    shipped = ship(spark, arrays)
+    shipped = broadcast_arrays(spark, arrays)
     return lambda: Constants({**rest, **shipped.load()})
 
 

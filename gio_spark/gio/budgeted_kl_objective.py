@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gio_spark.errors import BudgetError, EmptySelectionError
-from gio_spark.gio.integer import integer_plan
-from gio_spark.gio.paths import smoothed_path
+from gio_spark.gio.budgeted_kl import budgeted_kl, integer_plan, smoothed_path
 from gio_spark.gio.problem import (
     Certificate,
     Notice,
@@ -18,7 +17,6 @@ from gio_spark.gio.problem import (
     register,
 )
 from gio_spark.gio.sources import select_with_sources
-from gio_spark.gio.waterfill import budgeted_kl
 
 #: Share of the target that may be lost (out of reach, empty clusters) before a warning.
 WARN_LOST = 0.05

@@ -18,14 +18,14 @@ import pandas as pd
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from gio_spark.engine import Shipped, bounded, describe, map_arrow, ship
+from gio_spark.engine import BroadcastArrays, bounded, broadcast_arrays, describe, map_arrow
 from gio_spark.errors import ConfigError
 from gio_spark.evaluate import methods as registry
-from gio_spark.evaluate.arena import Arena
+from gio_spark.evaluate.dataset import EvaluationDataset
+from gio_spark.evaluate.measure_inputs import MeasureInputs, make_ruler
 from gio_spark.evaluate.measures import MEASURES, Measure
 from gio_spark.evaluate.methods.base import FAILURES
 from gio_spark.evaluate.pack import digest, pack, pack_ruler, unpack, unpack_ruler
-from gio_spark.evaluate.ruler import Ruler, make_ruler
 from gio_spark.process import no_warnings, one_thread
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _OUT = (
 _SCHEMA = pa.schema(
     [
         pa.field("key", pa.string()),
-        pa.field("arena", pa.string()),
+        pa.field("dataset", pa.string()),
         pa.field("task", pa.string()),
         pa.field("method", pa.string()),
         pa.field("budget", pa.float64()),
@@ -71,12 +71,12 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared on one arena.
+    """What is compared on one dataset.
 
     Attributes:
-        task: Name of the arena in tables and plots.
+        task: Name of the dataset in tables and plots.
         methods: Names of selection methods.
-        budgets: Shares of the arena's pool, each above 0 and at most 1.
+        budgets: Shares of the dataset's pool, each above 0 and at most 1.
         seeds: Seeds.
         measures: How selections are judged.
         modules: Imported on executors before anything else.
@@ -125,7 +125,7 @@ class Outcome:
 def run_cells(
     spark: SparkSession,
     workspace: Workspace,
-    arena: Arena,
+    dataset: EvaluationDataset,
     plan: Plan,
     *,
     run: str = "",
@@ -141,16 +141,16 @@ def run_cells(
     Args:
         spark: Session.
         workspace: Where the table `evaluations` is.
-        arena: What methods see.
+        dataset: What methods see.
         plan: What to compute.
         run: Id of the run, for the commits.
         stop_at: time.monotonic() after which no further wave is started.
         slots: Tasks at a time; none: cores of this machine, or 64 on a cluster.
         on_wave: Called after each commit with (cells done, cells in all, name of the last method).
     """
-    arrays = pack(arena)
+    arrays = pack(dataset)
     content = digest(arrays)
-    wanted = _wanted(content, arena, plan)
+    wanted = _wanted(content, dataset, plan)
     stored = _stored(workspace, wanted)
     good = stored[stored["error"] == ""]
     missing = wanted[~wanted["key"].isin(set(good["key"]))]
@@ -160,7 +160,7 @@ def run_cells(
     began = time.monotonic()
     new: list[pd.DataFrame] = []
     if to_do:
-        shipped = ship(spark, {**arrays, **pack_ruler(make_ruler(arena))})
+        shipped = broadcast_arrays(spark, {**arrays, **pack_ruler(make_ruler(dataset))})
         if slots is None:
             here = describe(spark).kind in ("embedded", "local")
             slots = (os.cpu_count() or 1) if here else _CLUSTER_SLOTS
@@ -183,7 +183,7 @@ def run_cells(
                    time.monotonic() - began)  # fmt: skip
 
 
-def _wanted(content: str, arena: Arena, plan: Plan) -> pd.DataFrame:
+def _wanted(content: str, dataset: EvaluationDataset, plan: Plan) -> pd.DataFrame:
     """List every (method, budget, seed, measure) with the key of what it depends on."""
     lines = []
     for seed in plan.seeds:
@@ -193,7 +193,7 @@ def _wanted(content: str, arena: Arena, plan: Plan) -> pd.DataFrame:
                 continue  # it takes the same rows whatever budget and seed
             budgets = [1.0] if it.whole else plan.budgets
             for budget in budgets:
-                rows = max(1, round(budget * arena.rows))
+                rows = max(1, round(budget * dataset.rows))
                 for measure in plan.measures:
                     parts = (FORMAT, content, name, getattr(it, "version", 1), rows, seed,
                              measure.name, measure.version)  # fmt: skip
@@ -215,7 +215,7 @@ def _stored(workspace: Workspace, wanted: pd.DataFrame) -> pd.DataFrame:
     if found.empty:
         return empty
     found = found.sort_values(["finished", "error"]).drop_duplicates("key", keep="last")
-    # A share of another arena may be the same number of rows: the budget is what is asked now.
+    # A share of another dataset may be the same number of rows: the budget is what is asked now.
     return found.drop(columns="budget").merge(wanted[["key", "budget"]], on="key")[_SCHEMA.names]
 
 
@@ -237,7 +237,7 @@ def _groups(missing: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _wave(
     spark: SparkSession,
-    shipped: Shipped,
+    shipped: BroadcastArrays,
     wave: list[dict[str, Any]],
     slots: int,
     modules: tuple[str, ...],
@@ -269,7 +269,7 @@ def _failed(group: Mapping[str, Any], error: Exception) -> pd.DataFrame:
 
 def _compute(
     spark: SparkSession,
-    shipped: Shipped,
+    shipped: BroadcastArrays,
     wave: list[dict[str, Any]],
     slots: int,
     modules: tuple[str, ...],
@@ -285,12 +285,12 @@ def _compute(
     return bounded(map_arrow(frame, work, _OUT, batch_rows=1), most, "cells").to_pandas()
 
 
-_open: dict[str, tuple[Arena, Ruler]] = {}
+_open: dict[str, tuple[EvaluationDataset, MeasureInputs]] = {}
 _open_lock = threading.Lock()
 
 
-def _opened(shipped: Shipped) -> tuple[Arena, Ruler]:
-    """Return the arena on a worker: one object per process, so that methods share their work."""
+def _opened(shipped: BroadcastArrays) -> tuple[EvaluationDataset, MeasureInputs]:
+    """Return the dataset on a worker: one object per process, so that methods share their work."""
     with _open_lock:
         if shipped.digest not in _open:
             arrays = shipped.load()
@@ -300,11 +300,13 @@ def _opened(shipped: Shipped) -> tuple[Arena, Ruler]:
         return _open[shipped.digest]
 
 
-def compute_group(arena: Arena, ruler: Ruler, group: Mapping[str, Any]) -> dict[str, list[Any]]:
+def compute_group(
+    dataset: EvaluationDataset, ruler: MeasureInputs, group: Mapping[str, Any]
+) -> dict[str, list[Any]]:
     """Select at every budget of a group and judge each selection.
 
     Args:
-        arena: What methods see.
+        dataset: What methods see.
         ruler: What measures need.
         group: method, seed, budgets and measures (both joined by commas).
 
@@ -316,11 +318,11 @@ def compute_group(arena: Arena, ruler: Ruler, group: Mapping[str, Any]) -> dict[
     measures = [MEASURES[m] for m in group["measures"].split(",")]
     for text in group["budgets"].split(","):
         budget = float(text)
-        rows = max(1, round(budget * arena.rows))
+        rows = max(1, round(budget * dataset.rows))
         problem = note = ""
         with one_thread(), no_warnings():
             try:
-                chosen = registry.choose(name, arena, rows, seed)
+                chosen = registry.choose(name, dataset, rows, seed)
                 picked, seconds, memory = chosen.rows, chosen.seconds, chosen.memory_mb
                 problem, note = chosen.problem, chosen.note
             except FAILURES as error:
@@ -330,7 +332,7 @@ def compute_group(arena: Arena, ruler: Ruler, group: Mapping[str, Any]) -> dict[
                 value, began, wrong = float("nan"), time.perf_counter(), problem
                 if not problem:
                     try:
-                        value = float(measure.judge(arena, ruler, picked, seed))
+                        value = float(measure.judge(dataset, ruler, picked, seed))
                     except FAILURES as error:
                         wrong = f"{type(error).__name__}: {error}"
                     if not wrong and not np.isfinite(value):
@@ -346,7 +348,7 @@ def _finish(found: pd.DataFrame, missing: pd.DataFrame, content: str, plan: Plan
     """Put keys and bookkeeping to computed rows."""
     at = ["method", "budget", "seed", "measure"]
     named = found.merge(missing[["key", *at]], on=at)
-    named["arena"], named["task"] = content, plan.task
+    named["dataset"], named["task"] = content, plan.task
     named["higher_is_better"] = [MEASURES[m].higher_is_better for m in named["measure"]]
     named["finished"] = pd.Timestamp(datetime.now(timezone.utc))
     return named[_SCHEMA.names]

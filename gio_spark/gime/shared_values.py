@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gio_spark.gime.accumulators import DAY, LABEL_BITS
+from gio_spark.gime.divergences import inside_disagreement
 from gio_spark.gime.exact import BIN_ERROR, bin_middle, key_quantile, total
-from gio_spark.gime.measures import inside_disagreement
 from gio_spark.gime.profile import Constants, Value
 from gio_spark.gime.sketch import count_distinct
 

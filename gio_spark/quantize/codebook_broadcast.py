@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gio_spark.engine import Shipped, keep_newest, ship
+from gio_spark.engine import BroadcastArrays, broadcast_arrays, keep_newest
 from gio_spark.kernels import PROBES, Codebook, TwoLevel, group_centroids
 from gio_spark.kernels.search import FloatMatrix
 
@@ -27,7 +27,7 @@ _lock = threading.Lock()
 class ShippedBook:
     """A handle that a map function may capture; `load` gives the codebook on the worker."""
 
-    shipped: Shipped
+    shipped: BroadcastArrays
     probes: int = PROBES
 
     def load(self) -> Codebook | TwoLevel:
@@ -52,7 +52,7 @@ class ShippedBook:
         self.shipped.release()
 
 
-def ship_book(
+def broadcast_codebook(
     spark: SparkSession,
     centroids: FloatMatrix,
     *,
@@ -70,8 +70,11 @@ def ship_book(
     if two_level is None:
         two_level = len(centroids) > TWO_LEVEL_ABOVE
     if not two_level:
-        return ShippedBook(ship(spark, {"centroids": centroids}))
+        return ShippedBook(broadcast_arrays(spark, {"centroids": centroids}))
     book = group_centroids(centroids)
     return ShippedBook(
-        ship(spark, {"centroids": centroids, "coarse": book.coarse, "cells": book.cells}), probes
+        broadcast_arrays(
+            spark, {"centroids": centroids, "coarse": book.coarse, "cells": book.cells}
+        ),
+        probes,
     )
