@@ -43,7 +43,7 @@ class WatchedState(RunState):
 
 
 # What every stage may use: names of inputs and their fingerprints, and counts made of datasets.
-ALWAYS = {"has", "get", "keys", "inputs", "embedder", "removed", "verdict"}
+ALWAYS = {"has", "get", "run_rows", "keys", "inputs", "embedder", "removed", "verdict"}
 DERIVED = {"pool_rows": "datasets", "quarantined": "datasets"}
 
 
