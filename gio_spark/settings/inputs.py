@@ -13,6 +13,31 @@ Format = Literal["auto", "delta", "parquet", "jsonl", "csv"]
 Verify = Literal["listing", "content"]
 
 
+class CsvSettings(StageSettings):
+    """How CSV files are written."""
+
+    separator: str | None = Field(
+        None,
+        description="Character between fields, or tab; none: a tab in .tsv files, else a comma.",
+    )
+    quote: str = Field('"', max_length=1, description="Character around fields; '' for none.")
+    escape: Literal["auto", "double", "backslash"] = Field(
+        "auto",
+        description=(
+            "How a quote inside a quoted field is written: double (twice), backslash (after one, "
+            "as Spark writes it), auto: told from the files."
+        ),
+    )
+    encoding: str = Field("utf-8", description="Encoding of the files, as Python calls it.")
+
+    @field_validator("separator")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        if value is not None and value != "tab" and len(value.encode()) != 1:
+            raise ValueError("must be one ASCII character, or tab")
+        return value
+
+
 class InputSettings(StageSettings):
     """One input table: pool or target."""
 
@@ -32,6 +57,9 @@ class InputSettings(StageSettings):
             "checksum) or content (a hash of all bytes; a new time alone is no change). Delta "
             "tables have versions, and content changes nothing for them."
         ),
+    )
+    csv: CsvSettings = Field(
+        default_factory=lambda: CsvSettings(), description="How CSV files are written."
     )
     columns: Columns | None = Field(
         None, description="Roles of this input's columns, where they differ from the common ones."

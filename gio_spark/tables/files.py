@@ -21,7 +21,7 @@ from gio_spark.tables.names import absolute, is_remote_path
 if TYPE_CHECKING:
     from gio_spark.settings.inputs import Verify
 
-_COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
+_COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd", ".lz4": "lz4"}
 _SUFFIXES = {
     ".parquet": "parquet",
     ".jsonl": "jsonl",
@@ -85,6 +85,11 @@ class FileList:
     def bytes(self) -> int:
         """Total length of the files."""
         return sum(length for _, length, _ in self.files)
+
+
+def compression_of(path: str) -> str | None:
+    """Compression of a file by the ending of its name, as Arrow calls it."""
+    return next((c for ending, c in _COMPRESSIONS.items() if path.endswith(ending)), None)
 
 
 def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
@@ -288,7 +293,7 @@ def format_of(files: FileList) -> str:
     kinds = set()
     for path, _, _ in files.files:
         pure = PurePosixPath(path)
-        suffixes = [s for s in pure.suffixes if s not in _COMPRESSED]
+        suffixes = [s for s in pure.suffixes if s not in _COMPRESSIONS]
         kinds.add(_SUFFIXES.get(suffixes[-1].lower() if suffixes else "", pure.name))
     if len(kinds) == 1 and kinds <= set(_SUFFIXES.values()):
         return kinds.pop()

@@ -208,7 +208,7 @@ def open_input(
         return opened
     # Columns of text formats are only known after reading, so roles are checked before the cast.
     try:
-        raw, own = read_lines(spark, files, kind, columns)
+        raw, own = read_lines(spark, files, kind, columns, settings.csv)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     check_names(name, location, own, columns)

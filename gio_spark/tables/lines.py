@@ -7,46 +7,52 @@ becomes a row of its own with the reason, to be put aside.
 
 from __future__ import annotations
 
-import codecs
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 
 from gio_spark.engine import bounded, map_arrow
 from gio_spark.engine.content_hash import content_hashes
 from gio_spark.errors import InputError
 from gio_spark.tables.casts import BAD, LINE, type_of, typed
-from gio_spark.tables.files import FileList, filesystem
+from gio_spark.tables.csv_files import (
+    CsvDialect,
+    csv_tables,
+    has_backslash_escapes,
+    header_of,
+)
+from gio_spark.tables.files import FileList, compression_of, filesystem
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from gio_spark.settings.columns import Columns
+    from gio_spark.settings.inputs import CsvSettings
 
 _CHUNK = 32 << 20
 _BLOCK = 4 << 20
 _MAX_COLUMNS = 2_000
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 def chunks(files: FileList, *, splittable: bool) -> list[tuple[str, int, int]]:
     """Cut files into (path, start, stop) pieces of about 32 MB; compressed ones stay whole."""
     pieces = []
     for path, length, _ in files.files:
-        compressed = path.endswith((".gz", ".bz2", ".zst", ".lz4"))
+        compressed = compression_of(path) is not None
         step = length if compressed or not splittable else _CHUNK
         pieces += [(path, s, min(s + step, length)) for s in range(0, length, max(step, 1))]
     return pieces
 
 
 def read_lines(
-    spark: SparkSession, files: FileList, kind: str, columns: Columns
+    spark: SparkSession, files: FileList, kind: str, columns: Columns, csv: CsvSettings
 ) -> tuple[DataFrame, list[str]]:
     """Read JSONL or CSV files.
 
@@ -69,7 +75,7 @@ def read_lines(
     )
     work = spark.createDataFrame(table).repartition(max(1, min(len(pieces), 1024)))
     root = files.root
-    names = _column_names(work, root, kind)
+    names, dialect = _column_names(work, root, kind, CsvDialect(csv), csv)
     schema = pa.schema(
         [pa.field(name, type_of(name, columns)) for name in names]
         + [pa.field(BAD, pa.string()), pa.field(LINE, pa.string())]
@@ -78,7 +84,7 @@ def read_lines(
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         for piece in _pieces(batches):
             with _readable(piece[0]):
-                for part in _parse(root, kind, piece, names):
+                for part in _parse(root, kind, piece, names, dialect):
                     yield typed(part, schema)
 
     return map_arrow(work, read, schema, batch_rows=1), names
@@ -102,20 +108,32 @@ def _readable(path: str) -> Iterator[None]:
         ) from error
 
 
-def _column_names(work: DataFrame, root: str, kind: str) -> list[str]:
+def _column_names(
+    work: DataFrame, root: str, kind: str, dialect: CsvDialect, csv: CsvSettings
+) -> tuple[list[str], CsvDialect]:
+    """Names of all columns; of CSV files, also whether quotes are escaped by backslashes."""
+
     def keys(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
         seen: set[str] = set()
+        backslashes = False
         for piece in _pieces(batches):
             with _readable(piece[0]):
                 if kind == "csv":
-                    seen.update(_header(root, piece[0]))
-                    continue
-                for values, _, _ in _json_rows(root, piece):
-                    seen.update(values)
-        yield {"name": sorted(seen)}
+                    with _open(root, piece[0]) as stream:
+                        seen.update(header_of(stream, piece[0], dialect))
+                    if dialect.is_open and not backslashes:
+                        with _open(root, piece[0]) as stream:
+                            backslashes = has_backslash_escapes(stream, piece[0], dialect)
+                else:
+                    for values, _, _ in _json_rows(root, piece):
+                        seen.update(values)
+                seen.update(partition_values(root, piece[0]))
+        names = sorted(seen)
+        yield {"name": names, "backslashes": [backslashes] * len(names)}
 
-    found = map_arrow(work, keys, "name string", batch_rows=1).distinct()
-    names = sorted(bounded(found, _MAX_COLUMNS, f"column names in {root}")["name"].to_pylist())
+    rows = map_arrow(work, keys, "name string, backslashes boolean", batch_rows=1).distinct()
+    table = bounded(rows, 2 * _MAX_COLUMNS, f"column names in {root}")
+    names = sorted(set(table["name"].to_pylist()))
     if not names:
         raise InputError(
             f"No columns found in {root}: is it {kind}? A line of JSONL is one object, "
@@ -126,19 +144,47 @@ def _column_names(work: DataFrame, root: str, kind: str) -> list[str]:
     clash = [n for n in names if n in (BAD, LINE)]
     if clash:
         raise InputError(f"{root} has a column named {clash[0]!r}, which is reserved.")
-    return names
+    # One file with proof speaks for all: they were written together.
+    return names, CsvDialect(csv, backslashes=any(table["backslashes"].to_pylist()))
 
 
 def _parse(
-    root: str, kind: str, piece: tuple[str, int, int], names: list[str]
+    root: str, kind: str, piece: tuple[str, int, int], names: list[str], dialect: CsvDialect
 ) -> Iterator[pa.Table]:
-    return _json_tables(root, piece, names) if kind == "jsonl" else _csv_tables(root, piece, names)
+    path = piece[0]
+    values = partition_values(root, path)
+    for table in _tables_of_file(root, kind, piece, names, dialect):
+        for name, value in values.items():
+            column = pa.array([value] * table.num_rows, pa.string())
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        yield table
+
+
+def partition_values(root: str, path: str) -> dict[str, str | None]:
+    """Columns that the folders of a file name, as in `lang=en/part-0.jsonl`, with their values."""
+    _, top = filesystem(root)
+    folders = PurePosixPath(path[len(top) :].lstrip("/")).parent.parts
+    parts = (folder.partition("=") for folder in folders if "=" in folder)
+    return {name: None if value == _NULL_PARTITION else unquote(value) for name, _, value in parts}
+
+
+def _tables_of_file(
+    root: str, kind: str, piece: tuple[str, int, int], names: list[str], dialect: CsvDialect
+) -> Iterator[pa.Table]:
+    if kind == "jsonl":
+        yield from _json_tables(root, piece, names)
+        return
+    path = piece[0]
+    with _open(root, path) as stream:
+        header = header_of(stream, path, dialect)
+    with _open(root, path) as stream:
+        yield from csv_tables(stream, path, dialect, header, names)
 
 
 def _open(root: str, path: str) -> Any:
     store, _ = filesystem(root)
     try:
-        return store.open_input_stream(path)  # decompresses by the name's ending
+        return store.open_input_stream(path, compression=compression_of(path))
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error}") from error
 
@@ -150,7 +196,7 @@ def _json_lines(root: str, piece: tuple[str, int, int]) -> Iterator[bytes]:
     """Yield the lines that begin inside [start, stop), whichever chunk they end in."""
     path, start, stop = piece
     store, _ = filesystem(root)
-    compressed = path.endswith((".gz", ".bz2", ".zst", ".lz4"))
+    compressed = compression_of(path) is not None
     try:
         stream = _open(root, path) if compressed else store.open_input_file(path)
     except OSError as error:
@@ -232,119 +278,6 @@ def _strings(columns: dict[str, list[Any]]) -> pa.Table:
             return pa.array(fixed, pa.string())
 
     return pa.table({name: array(values) for name, values in columns.items()})
-
-
-# ---- CSV ---------------------------------------------------------------------------------------
-
-
-def _delimiter(path: str) -> str:
-    return "\t" if ".tsv" in path.lower() else ","
-
-
-def _header(root: str, path: str) -> list[str]:
-    options = pacsv.ReadOptions(block_size=_BLOCK)
-    parse = pacsv.ParseOptions(
-        delimiter=_delimiter(path), newlines_in_values=True, invalid_row_handler=lambda _: "skip"
-    )
-    try:
-        with (
-            _open(root, path) as stream,
-            io.BufferedReader(_Recoded(stream)) as readable,
-            pacsv.open_csv(readable, read_options=options, parse_options=parse) as reader,
-        ):
-            names = list(reader.schema.names)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"Cannot read the header of {path}: {error}") from error
-    if len(set(names)) != len(names):
-        raise InputError(f"The header of {path} names a column twice: {names}")
-    return names
-
-
-class _Recoded(io.RawIOBase):
-    """A stream whose bytes that are not UTF-8 read as U+FFFD."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__()
-        self._stream = stream
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._held:
-            block = self._stream.read(_BLOCK)
-            self._held = self._decoder.decode(block, final=not block).encode()
-            if not block:
-                break
-        count = min(len(buffer), len(self._held))
-        buffer[:count], self._held = self._held[:count], self._held[count:]
-        return count
-
-
-def _is_utf8(root: str, path: str) -> bool:
-    """Tell whether a whole file is UTF-8: Arrow's parser dies on a bad row that is not."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    with _open(root, path) as stream:
-        try:
-            while block := stream.read(_BLOCK):
-                decoder.decode(block)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return False
-    return True
-
-
-def _csv_tables(root: str, piece: tuple[str, int, int], names: list[str]) -> Iterator[pa.Table]:
-    path = piece[0]
-    bad: list[tuple[str, str]] = []
-
-    def set_aside(row: Any) -> str:
-        reason = f"malformed line: {row.actual_columns} values for {row.expected_columns} columns"
-        bad.append((reason, (row.text or "")))
-        return "skip"
-
-    header = _header(root, path)
-    clean = _is_utf8(root, path)
-    stream = _open(root, path)
-    reader = pacsv.open_csv(
-        stream if clean else io.BufferedReader(_Recoded(stream)),
-        # One thread: the order of blocks does not matter, oversubscribed cores would.
-        read_options=pacsv.ReadOptions(block_size=_BLOCK, use_threads=False),
-        parse_options=pacsv.ParseOptions(
-            delimiter=_delimiter(path), newlines_in_values=True, invalid_row_handler=set_aside
-        ),
-        convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(header, pa.binary()), strings_can_be_null=False
-        ),
-    )
-    with reader:
-        for batch in reader:
-            yield _decoded(pa.Table.from_batches([batch]), names, clean=clean)
-    if bad:
-        blank = pa.nulls(len(bad), pa.string())
-        columns: dict[str, Any] = dict.fromkeys(names, blank)
-        columns[BAD] = pa.array([r for r, _ in bad], pa.string())
-        columns[LINE] = pa.array([t for _, t in bad], pa.string())
-        yield pa.table(columns)
-
-
-def _decoded(table: pa.Table, names: list[str], *, clean: bool) -> pa.Table:
-    """Return text columns, with a reason where the line held bytes that are not UTF-8."""
-    columns: dict[str, Any] = {}
-    broken = np.zeros(table.num_rows, bool)
-    for name in names:
-        if name not in table.column_names:
-            columns[name] = pa.nulls(table.num_rows, pa.string())
-            continue
-        columns[name] = table[name].cast(pa.string())
-        if not clean:
-            broken |= np.asarray(pc.match_substring(columns[name], "\ufffd"), dtype=bool)
-    reason = pa.scalar("malformed line: not UTF-8", pa.string())
-    columns[BAD] = pc.if_else(pa.array(broken), reason, pa.scalar(None, pa.string()))
-    columns[LINE] = pa.nulls(table.num_rows, pa.string())
-    return pa.table(columns)
 
 
 def line_ids(lines: pa.Array) -> pa.Array:

@@ -166,7 +166,7 @@ def open_table(
     if pin.files is None:
         raise InputError(f"{name}: the pin of {one.location} has no list of files.")
     typed = Columns.model_validate({k: v for k, v in roles.items() if k in Columns.model_fields})
-    df, _names = read_lines(spark, pin.files, pin.format, typed)
+    df, _names = read_lines(spark, pin.files, pin.format, typed, one.csv)
     return df.where(F.col(BAD).isNull()).drop(BAD, LINE)
 
 
