@@ -36,7 +36,7 @@ def typed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     reasons = table[BAD].to_pylist()
     for field in schema:
         column = table[field.name]
-        if field.type != pa.string():
+        if column.type != field.type:
             column, failed = _cast(column, field.type)
             for i in failed:
                 reasons[i] = reasons[i] or f"malformed value in column {field.name!r}"

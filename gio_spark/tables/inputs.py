@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from gio_spark.engine import bounded, describe, map_arrow, row_hash
 from gio_spark.engine.content_hash import content_hashes
@@ -37,7 +38,6 @@ from gio_spark.tables.table_schema import kept_schema
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql import types as T
 
     from gio_spark.settings.columns import Columns
     from gio_spark.settings.inputs import InputSettings
@@ -59,7 +59,7 @@ class Input:
         rows: `id` STRING and the input's own columns; one row per id.
         own_columns: The input's own column names, in order.
         schema: Their types, NOT NULL and comments.
-        own_id: The input's column that became `id`, if its name is 'id' itself.
+        own_id: The input's column that became `id`, if it is a text called 'id' itself.
         bad: Rows put aside already (id, reason, detail), or None.
         count: Rows in the input, malformed lines left out.
         ids: Different ids that are not null: as many rows as `rows` must give.
@@ -305,13 +305,16 @@ def _finish(
     own_id = None
     rows = raw
     if columns.id is not None:
-        as_text = F.col(quoted_column(columns.id)).cast("string")
-        if columns.id.lower() == "id":
+        if columns.id.lower() == "id" and isinstance(schema[columns.id].dataType, T.StringType):
+            # The embedded engine takes a column for NOT NULL here, unless it is cast.
+            as_text = F.col(quoted_column(columns.id)).cast("string")
             own_id = columns.id
             others = [c for c in own if c != columns.id]
             rows = raw.select(as_text.alias("id"), *[F.col(quoted_column(c)) for c in others])
         else:
-            rows = _rename_clash(raw, clash).withColumn("id", as_text)
+            # A key of another type than text stays beside its text, as the column that it was.
+            key = _OWN_ID if columns.id in clash else quoted_column(columns.id)
+            rows = _rename_clash(raw, clash).withColumn("id", F.col(key).cast("string"))
     else:
         rows = _with_content_id(_rename_clash(raw, clash), columns)
     # One pass over the ids tells how many rows there are, without an id, and with a doubled one.

@@ -7,9 +7,11 @@ becomes a row of its own with the reason, to be put aside.
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -28,6 +30,15 @@ from gio_spark.tables.csv_files import (
     header_of,
 )
 from gio_spark.tables.files import FileList, compression_of, filesystem
+from gio_spark.tables.json_types import (
+    JsonType,
+    array_rows,
+    arrow_type,
+    as_text,
+    common_type,
+    json_array,
+    type_of_value,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -38,6 +49,7 @@ if TYPE_CHECKING:
 _CHUNK = 32 << 20
 _BLOCK = 4 << 20
 _MAX_COLUMNS = 2_000
+_MAX_TYPES = 200_000
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -57,8 +69,8 @@ def read_lines(
     """Read JSONL or CSV files.
 
     Returns:
-        Rows with the files' columns (typed by role, otherwise strings) and the columns
-        `_malformed` and `_line`; and the files' own column names.
+        Rows with the files' columns (typed by role, otherwise of JSONL by the values of all lines
+        and of CSV as strings) and the columns `_malformed` and `_line`; and the files' own columns.
 
     Raises:
         InputError: A file cannot be read, or there are no columns, or too many.
@@ -75,16 +87,21 @@ def read_lines(
     )
     work = spark.createDataFrame(table).repartition(max(1, min(len(pieces), 1024)))
     root = files.root
-    names, dialect = _column_names(work, root, kind, CsvDialect(csv), csv)
-    schema = pa.schema(
-        [pa.field(name, type_of(name, columns)) for name in names]
-        + [pa.field(BAD, pa.string()), pa.field(LINE, pa.string())]
-    )
+    found = _columns_of_files(work, root, kind, csv)
+    names = sorted(found.types)
+    of_roles = {name: type_of(name, columns) for name in names}
+    types = {
+        name: arrow_type(found.types[name])
+        if kept == pa.string() and name != columns.text
+        else kept
+        for name, kept in of_roles.items()
+    }
+    schema = pa.schema([*types.items(), pa.field(BAD, pa.string()), pa.field(LINE, pa.string())])
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         for piece in _pieces(batches):
             with _readable(piece[0]):
-                for part in _parse(root, kind, piece, names, dialect):
+                for part in _parse(root, kind, piece, schema, found.dialect, of_roles):
                     yield typed(part, schema)
 
     return map_arrow(work, read, schema, batch_rows=1), names
@@ -108,56 +125,96 @@ def _readable(path: str) -> Iterator[None]:
         ) from error
 
 
-def _column_names(
-    work: DataFrame, root: str, kind: str, dialect: CsvDialect, csv: CsvSettings
-) -> tuple[list[str], CsvDialect]:
-    """Names of all columns; of CSV files, also whether quotes are escaped by backslashes."""
+@dataclass(frozen=True)
+class _FileColumns:
+    """Columns of all files with their types (of CSV files, texts), and the dialect of CSV files."""
 
-    def keys(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-        seen: set[str] = set()
+    types: dict[str, JsonType]
+    dialect: CsvDialect
+
+
+def _columns_of_files(work: DataFrame, root: str, kind: str, csv: CsvSettings) -> _FileColumns:
+    """Find the columns of all files, in one pass over them."""
+    dialect = CsvDialect(csv)
+
+    def look(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+        types: dict[str, JsonType] = {}
         backslashes = False
-        for piece in _pieces(batches):
-            with _readable(piece[0]):
+        for path, start, stop in _pieces(batches):
+            with _readable(path):
                 if kind == "csv":
-                    with _open(root, piece[0]) as stream:
-                        seen.update(header_of(stream, piece[0], dialect))
+                    with _open(root, path) as stream:
+                        types |= dict.fromkeys(header_of(stream, path, dialect), "string")
                     if dialect.is_open and not backslashes:
-                        with _open(root, piece[0]) as stream:
-                            backslashes = has_backslash_escapes(stream, piece[0], dialect)
+                        with _open(root, path) as stream:
+                            backslashes = has_backslash_escapes(stream, path, dialect)
                 else:
-                    for values, _, _ in _json_rows(root, piece):
-                        seen.update(values)
-                seen.update(partition_values(root, piece[0]))
-        names = sorted(seen)
-        yield {"name": names, "backslashes": [backslashes] * len(names)}
+                    for values, _, _ in _json_rows(root, (path, start, stop)):
+                        for name, value in values.items():
+                            one = type_of_value(value)
+                            types[name] = common_type([types[name], one]) if name in types else one
+                types |= dict.fromkeys(partition_values(root, path), "string")
+        yield {
+            "name": list(types),
+            "type": [json.dumps(one) for one in types.values()],
+            "backslashes": [backslashes] * len(types),
+        }
 
-    rows = map_arrow(work, keys, "name string, backslashes boolean", batch_rows=1).distinct()
-    table = bounded(rows, 2 * _MAX_COLUMNS, f"column names in {root}")
-    names = sorted(set(table["name"].to_pylist()))
-    if not names:
+    schema = "name string, type string, backslashes boolean"
+    rows = map_arrow(work, look, schema, batch_rows=1).distinct()
+    table = bounded(rows, _MAX_TYPES, f"types of columns in {root}")
+    types: dict[str, JsonType] = {}
+    for row in table.to_pylist():
+        one = json.loads(row["type"])
+        types[row["name"]] = common_type([types.get(row["name"]), one])
+    if not types:
         raise InputError(
-            f"No columns found in {root}: is it {kind}? A line of JSONL is one object, "
-            '{"id": ..., "text": ...}; one JSON array over the whole file is no JSONL.'
-            if kind == "jsonl"
-            else f"No columns found in {root}: is it {kind}?"
+            f"No columns found in {root}: is it {kind}?"
+            + (' A line of JSONL is one object, {"id": ..., "text": ...}.' * (kind == "jsonl"))
         )
-    clash = [n for n in names if n in (BAD, LINE)]
+    if len(types) > _MAX_COLUMNS:
+        raise InputError(f"{root} has {len(types):,} columns, more than {_MAX_COLUMNS:,}.")
+    clash = [n for n in types if n in (BAD, LINE)]
     if clash:
         raise InputError(f"{root} has a column named {clash[0]!r}, which is reserved.")
     # One file with proof speaks for all: they were written together.
-    return names, CsvDialect(csv, backslashes=any(table["backslashes"].to_pylist()))
+    return _FileColumns(types, CsvDialect(csv, backslashes=any(table["backslashes"].to_pylist())))
 
 
 def _parse(
-    root: str, kind: str, piece: tuple[str, int, int], names: list[str], dialect: CsvDialect
+    root: str,
+    kind: str,
+    piece: tuple[str, int, int],
+    schema: pa.Schema,
+    dialect: CsvDialect,
+    of_roles: Mapping[str, pa.DataType],
 ) -> Iterator[pa.Table]:
+    """Tables of a piece of a file: columns of roles as texts, others of JSONL by their type."""
+    names = list(of_roles)
     path = piece[0]
     values = partition_values(root, path)
-    for table in _tables_of_file(root, kind, piece, names, dialect):
+    if kind == "jsonl":
+        as_types = {
+            name: schema.field(name).type if of_roles[name] == pa.string() else pa.string()
+            for name in names
+        }
+        tables = _json_tables(root, piece, as_types)
+    else:
+        with _open(root, path) as stream:
+            header = header_of(stream, path, dialect)
+        tables = _csv_rows(root, path, dialect, header, names)
+    for table in tables:
         for name, value in values.items():
             column = pa.array([value] * table.num_rows, pa.string())
             table = table.set_column(table.schema.get_field_index(name), name, column)
         yield table
+
+
+def _csv_rows(
+    root: str, path: str, dialect: CsvDialect, header: list[str], names: list[str]
+) -> Iterator[pa.Table]:
+    with _open(root, path) as stream:
+        yield from csv_tables(stream, path, dialect, header, names)
 
 
 def partition_values(root: str, path: str) -> dict[str, str | None]:
@@ -166,19 +223,6 @@ def partition_values(root: str, path: str) -> dict[str, str | None]:
     folders = PurePosixPath(path[len(top) :].lstrip("/")).parent.parts
     parts = (folder.partition("=") for folder in folders if "=" in folder)
     return {name: None if value == _NULL_PARTITION else unquote(value) for name, _, value in parts}
-
-
-def _tables_of_file(
-    root: str, kind: str, piece: tuple[str, int, int], names: list[str], dialect: CsvDialect
-) -> Iterator[pa.Table]:
-    if kind == "jsonl":
-        yield from _json_tables(root, piece, names)
-        return
-    path = piece[0]
-    with _open(root, path) as stream:
-        header = header_of(stream, path, dialect)
-    with _open(root, path) as stream:
-        yield from csv_tables(stream, path, dialect, header, names)
 
 
 def _open(root: str, path: str) -> Any:
@@ -232,6 +276,13 @@ def _json_lines(root: str, piece: tuple[str, int, int]) -> Iterator[bytes]:
 def _json_rows(
     root: str, piece: tuple[str, int, int]
 ) -> Iterator[tuple[dict[str, Any], str | None, str | None]]:
+    """Objects of a piece of a file; of a malformed line, the reason and the line instead."""
+    if _is_array(root, piece[0]):
+        # One JSON array cannot be cut: whoever has its beginning reads it all.
+        if piece[1] == 0:
+            with _open(root, piece[0]) as stream:
+                yield from array_rows(stream)
+        return
     for raw in _json_lines(root, piece):
         line = raw.strip()
         if not line:
@@ -247,37 +298,28 @@ def _json_rows(
         yield value, None, None
 
 
-def _as_text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _is_array(root: str, path: str) -> bool:
+    """Whether a file is one JSON array instead of lines."""
+    with _open(root, path) as stream:
+        return bool(stream.read(1 << 12).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[")
 
 
 def _json_tables(
-    root: str, piece: tuple[str, int, int], names: list[str], rows: int = 8192
+    root: str, piece: tuple[str, int, int], types: Mapping[str, pa.DataType], rows: int = 8192
 ) -> Iterator[pa.Table]:
-    held: dict[str, list[Any]] = {name: [] for name in [*names, BAD, LINE]}
+    fields = [*types.items(), (BAD, pa.string()), (LINE, pa.string())]
+    columns: dict[str, list[Any]] = {name: [] for name, _ in fields}
     for values, reason, line in _json_rows(root, piece):
-        for name in names:
-            held[name].append(_as_text(values.get(name)))
-        held[BAD].append(reason)
-        held[LINE].append(line)
-        if len(held[BAD]) == rows:
-            yield _strings(held)
-            held = {name: [] for name in held}
-    if held[BAD]:
-        yield _strings(held)
-
-
-def _strings(columns: dict[str, list[Any]]) -> pa.Table:
-    def array(values: list[Any]) -> pa.Array:
-        try:
-            return pa.array(values, pa.string())
-        except (UnicodeEncodeError, pa.ArrowInvalid):  # lone surrogates in \u escapes
-            fixed = [v if v is None else v.encode("utf-8", "replace").decode() for v in values]
-            return pa.array(fixed, pa.string())
-
-    return pa.table({name: array(values) for name, values in columns.items()})
+        for name, kind in types.items():
+            value = values.get(name)
+            columns[name].append(as_text(value) if kind == pa.string() else value)
+        columns[BAD].append(reason)
+        columns[LINE].append(line)
+        if len(columns[BAD]) == rows:
+            yield pa.table({name: json_array(columns[name], kind) for name, kind in fields})
+            columns = {name: [] for name in columns}
+    if columns[BAD]:
+        yield pa.table({name: json_array(columns[name], kind) for name, kind in fields})
 
 
 def line_ids(lines: pa.Array) -> pa.Array:
