@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from gio_spark.tables import Input, Record
 
 
+# Reasons of quarantine shown for each input; the report has all.
+_REASONS = 6
+
+
 def _size(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 1000 or unit == "TB":
@@ -120,9 +124,9 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     if judged is not None:
         said = "passed" if judged["passed"] else "FAILED"
         table.add_row("gate", f"{said}: " + judged["why"].splitlines()[0])
-    bad = sum(n for reasons in summary["quarantine"].values() for n in reasons.values())
-    if bad:
-        table.add_row("put aside", f"{bad:,} rows")
+    for side, reasons in summary["quarantine"].items():
+        for reason, rows in sorted(reasons.items(), key=lambda item: -item[1])[:_REASONS]:
+            table.add_row(f"quarantine, {side}", f"{rows:,} {reason}")
     out.print(table)
     for name, text, action in summary["cautions"]:
         out.print(f"caution, {name}: {text} {action}", style="yellow", markup=False)

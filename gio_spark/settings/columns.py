@@ -32,6 +32,9 @@ class Columns(StageSettings):
     quality: str | None = Field(None, description="Quality of a row, 0 (bad) to 1 (good).")
     tokens: str | None = Field(None, description="Length of a row in tokens.")
     label: str | None = Field(None, description="Label of a row; used by evaluation only.")
+    drop: tuple[str, ...] = Field(
+        (), description="Columns that are left out, as those of a type that no table can hold."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -52,5 +55,5 @@ class Columns(StageSettings):
 
     def named(self) -> dict[str, str]:
         """Return role -> column for the single-column roles that are set."""
-        roles = self.model_dump(exclude={"numeric", "categorical"})
+        roles = self.model_dump(exclude={"numeric", "categorical", "drop"})
         return {role: name for role, name in roles.items() if name is not None}

@@ -53,6 +53,11 @@ _NUMBERS = (
 _WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 
 
+def _is_whole(kind: T.DataType) -> bool:
+    """Whether a decimal has no digits after the point, as unsigned integers of 64 bits become."""
+    return isinstance(kind, T.DecimalType) and kind.scale == 0
+
+
 def check_types(name: str, location: str, schema: T.StructType, columns: Columns) -> None:
     """Raise where a column's type cannot play its role.
 
@@ -74,7 +79,7 @@ def check_types(name: str, location: str, schema: T.StructType, columns: Columns
     need(
         "id",
         columns.id,
-        of(columns.id, (T.StringType, *_WHOLE)),
+        of(columns.id, (T.StringType, *_WHOLE)) or _is_whole(types[str(columns.id)]),
         "a string or an integer (engines print floats and decimals differently)",
     )
     need("text", columns.text, of(columns.text, (T.StringType,)), "a string")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -33,6 +34,7 @@ _SUFFIXES = {
 # A listing travels to the driver; corpora of more files than this belong in a Delta table.
 MAX_FILES = 200_000
 _FOOTERS = 64
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 # What stores say of an object's content, the best first: S3 and Azure the ETag; Google an MD5,
@@ -107,6 +109,14 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
             f"Cannot list the files of {location}: {error}. Give a Delta or Parquet table by its "
             "catalog name, or a path that this process can open."
         ) from error
+
+
+def partition_values(root: str, path: str) -> dict[str, str | None]:
+    """Columns that the folders of a file name, as in `lang=en/part-0.jsonl`, with their values."""
+    _, top = filesystem(root)
+    folders = PurePosixPath(path[len(top) :].lstrip("/")).parent.parts
+    parts = (folder.partition("=") for folder in folders if "=" in folder)
+    return {name: None if value == _NULL_PARTITION else unquote(value) for name, _, value in parts}
 
 
 def list_files(location: str, verify: Verify = "listing") -> FileList:

@@ -34,6 +34,7 @@ from gio_spark.tables.files import (
 )
 from gio_spark.tables.lines import line_ids, read_lines
 from gio_spark.tables.names import absolute, is_remote_path, kind_of, quoted_column
+from gio_spark.tables.parquet_files import rows_read_by_arrow
 from gio_spark.tables.table_schema import kept_schema
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ def open_input(
         raise InputError(f"{name}: the pin of {location} has no list of files.")
     if kind == "parquet":
         with _readable(name, location):
-            raw = _parquet_rows(spark, location, files)
+            raw = rows_read_by_arrow(spark, name, files, columns.drop)
+            raw = raw or _parquet_rows(spark, location, files)
             _ = raw.schema
         opened = _finish(name, location, base, raw, columns, None)
         _check_footers(opened, raw, files)
@@ -297,6 +299,7 @@ def _finish(
     columns: Columns,
     bad: DataFrame | None,
 ) -> Input:
+    raw = raw.drop(*map(quoted_column, columns.drop)) if columns.drop else raw
     schema = raw.schema
     check_names(name, location, schema.names, columns)
     check_types(name, location, schema, columns)

@@ -152,7 +152,11 @@ def array_rows(stream: Any) -> Iterator[tuple[dict[str, Any], str | None, str | 
                 value, after = parse(text, position)
             except ValueError as error:
                 if ended:
-                    yield {}, f"malformed array: {str(error)[:80]}", text[position : position + 200]
+                    yield (
+                        {},
+                        f"malformed array: {getattr(error, 'msg', error)!s:.80}",
+                        text[position : position + 200],
+                    )
                     return
                 break
             if after == len(text) and not ended:

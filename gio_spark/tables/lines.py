@@ -12,9 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +27,7 @@ from gio_spark.tables.csv_files import (
     has_backslash_escapes,
     header_of,
 )
-from gio_spark.tables.files import FileList, compression_of, filesystem
+from gio_spark.tables.files import FileList, compression_of, filesystem, partition_values
 from gio_spark.tables.json_types import (
     JsonType,
     array_rows,
@@ -50,7 +48,6 @@ _CHUNK = 32 << 20
 _BLOCK = 4 << 20
 _MAX_COLUMNS = 2_000
 _MAX_TYPES = 200_000
-_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 def chunks(files: FileList, *, splittable: bool) -> list[tuple[str, int, int]]:
@@ -217,14 +214,6 @@ def _csv_rows(
         yield from csv_tables(stream, path, dialect, header, names)
 
 
-def partition_values(root: str, path: str) -> dict[str, str | None]:
-    """Columns that the folders of a file name, as in `lang=en/part-0.jsonl`, with their values."""
-    _, top = filesystem(root)
-    folders = PurePosixPath(path[len(top) :].lstrip("/")).parent.parts
-    parts = (folder.partition("=") for folder in folders if "=" in folder)
-    return {name: None if value == _NULL_PARTITION else unquote(value) for name, _, value in parts}
-
-
 def _open(root: str, path: str) -> Any:
     store, _ = filesystem(root)
     try:
@@ -292,7 +281,8 @@ def _json_rows(
             if not isinstance(value, dict):
                 raise ValueError("not an object")
         except (ValueError, RecursionError) as error:
-            reason = f"malformed line: {str(error)[:80]}"
+            # Without the position, so that lines are counted by what is wrong with them.
+            reason = f"malformed line: {getattr(error, 'msg', error)!s:.80}"
             yield {}, reason, line.decode("utf-8", "replace")
             continue
         yield value, None, None

@@ -273,7 +273,11 @@ def test_columns_that_hold_one_value_only_are_read_like_any_other(place):
     same = pa.array(["only"] * 600)
     pool = pool.set_column(2, "site", same).append_column("empty", pa.nulls(600, pa.string()))
     pool = pool.set_column(0, "id", pa.array([f"p{i // 2}" for i in range(600)]))
-    made = jobs.settings(place, pool=jobs.write(pool, place / "same.parquet"), budget=50)
+    same = jobs.write(pool, place / "same.parquet")
+    with pytest.raises(TooManyBadRowsError, match=r"300 of the 600 rows .* id of another row"):
+        jobs.go(jobs.settings(place, pool=same, budget=50))
+    assert not (place / "ws" / "embeddings").exists()
+    made = jobs.settings(place, pool=same, budget=50, quarantine={"max_share": 0.5})
     assert len(jobs.picked_ids(made)) == 50
     assert reasons(place) == {"duplicate id": 300}
 

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from gio_spark import gime
 from gio_spark.engine import bounded, capabilities
-from gio_spark.errors import ConfigError, InputError
+from gio_spark.errors import ConfigError, InputError, TooManyBadRowsError
 from gio_spark.gio import objectives
 from gio_spark.settings.run import parse_budget
 from gio_spark.tables import quoted_column
@@ -119,6 +119,23 @@ def check_dimensions(opened: dict[str, Input]) -> None:
             f"Vectors have different dimensions ({told}): pool and target must come from the same "
             "embedder."
         )
+
+
+def check_ids(settings: RunSettings, opened: dict[str, Input]) -> None:
+    """Refuse an input of which too many rows have no id or that of another row, before any work.
+
+    Raises:
+        TooManyBadRowsError: Their share is above `quarantine.max_share`.
+    """
+    most = settings.quarantine.max_share
+    for name, one in opened.items():
+        if one.columns.id is not None and one.put_aside > most * one.count:
+            raise TooManyBadRowsError(
+                f"{name}: {one.put_aside:,} of the {one.count:,} rows of {one.location} have no id "
+                f"or the id of another row (columns.id = {one.columns.id!r}). That is above "
+                f"quarantine.max_share = {most:g}. Name another column, or none (then a hash of "
+                "the content is the id), or allow a larger share."
+            )
 
 
 def check_sizes(settings: RunSettings, pool_rows: int) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from gio_spark.engine.capabilities import is_connect
-from gio_spark.errors import InputError
+from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import Workspace, frame_digest, quoted
+from gio_spark.tables.column_types import carried_schema, carried_table, check_columns
 from gio_spark.tables.delta import is_readable_otherwise
 
 if TYPE_CHECKING:
@@ -38,7 +41,9 @@ def as_location(
     frame = value
     if not hasattr(frame, "mapInArrow"):
         try:
-            frame = spark.createDataFrame(value)
+            frame = spark.createDataFrame(_as_table(value, name))
+        except GioSparkError:
+            raise
         except Exception as error:
             if hasattr(value, "__len__") and len(value) == 0:
                 raise InputError(f"{name}: the {type(value).__name__} has no rows.") from error
@@ -49,6 +54,16 @@ def as_location(
     elif is_connect(spark) != type(frame).__module__.startswith("pyspark.sql.connect"):
         raise InputError(f"{name}: the frame belongs to another session; pass spark=frame's own.")
     return snapshot(workspace, frame)
+
+
+def _as_table(value: Any, name: str) -> Any:
+    """Frame of pandas, Polars or Arrow as an Arrow table in types that engines carry."""
+    if not hasattr(value, "__arrow_c_stream__"):
+        return value
+    by_pandas = hasattr(value, "iloc")
+    table = pa.Table.from_pandas(value, preserve_index=False) if by_pandas else pa.table(value)
+    check_columns(name, f"the {type(value).__name__}", table.schema, ())
+    return carried_table(table, carried_schema(table.schema), f"{name}: the {type(value).__name__}")
 
 
 def pin_view(spark: SparkSession, workspace: Workspace, one: InputSettings) -> InputSettings:

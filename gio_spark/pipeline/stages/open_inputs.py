@@ -20,6 +20,7 @@ from gio_spark.pipeline.stages.embed import (
 from gio_spark.pipeline.stages.input_checks import (
     check_choices,
     check_dimensions,
+    check_ids,
     check_pool_columns,
     check_sizes,
 )
@@ -126,6 +127,7 @@ class PinnedInputs:
             # A refresh, which reads no target, may find fewer rows than the run's budget.
             if any(role_of(name) == "target" for name in inputs):
                 check_sizes(settings, inputs["pool"].count)
+        check_ids(settings, inputs)
         if settings.embed.name in ("auto", "vectors"):
             check_dimensions(inputs)
         keys = {f"inputs.{name}": one.fingerprint() for name, one in inputs.items()}

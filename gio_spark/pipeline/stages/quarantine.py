@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gio_spark.tables import Input
 
 # Rows that are in quarantine because another row says the same are no sign of bad data.
-HARMLESS = ("copy of another row", "duplicate")
+HARMLESS = ("copy of another row",)
 
 _CONTENT = ("text", "vector", "image")
 

@@ -1,0 +1,168 @@
+"""Columns keep their values in the selection, or are refused by name: each row of docs/types.md."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gio_spark.errors import InputError
+from gio_spark.pipeline.stages.input_snapshots import as_location
+from gio_spark.settings.columns import Columns
+from gio_spark.settings.inputs import InputSettings
+from gio_spark.tables import Workspace, open_input
+
+DOCS = Path(__file__).parents[2] / "docs" / "types.md"
+NUMBERS = [1, 2, None, 3]
+CASES = {
+    "bool": pa.array([True, False, None, True]),
+    **{f"int{b}": pa.array([-1, 2, None, 3], f"int{b}") for b in (8, 16, 32, 64)},
+    **{f"uint{b}": pa.array([1, 2**b - 1, None, 3], f"uint{b}") for b in (8, 16, 32, 64)},
+    "float16": pa.array(np.array([1, 2.5, -3, 4], np.float16)),
+    "float32": pa.array([1.5, 2, None, 3], pa.float32()),
+    "float64": pa.array([1e300, 2, None, 3], pa.float64()),
+    "decimal128(38, 1)": pa.array([Decimal("1.5"), Decimal(10) ** 36, None, Decimal("-2.5")],
+                                  pa.decimal128(38, 1)),
+    "decimal256(60, 1)": pa.array([Decimal(10) ** 50, None, None, None], pa.decimal256(60, 1)),
+    "string": pa.array(["a", "", None, "c"]),
+    "large_string": pa.array(["a", "", None, "c"], pa.large_string()),
+    "string_view": pa.array(["a", "", None, "c"], pa.string_view()),
+    "category": pa.array(["a", "b", None, "a"]).dictionary_encode(),
+    "binary": pa.array([b"a", b"", None, b"c"]),
+    "fixed_size_binary[2]": pa.array([b"ab", b"cd", None, b"ef"], pa.binary(2)),
+    "date32": pa.array(NUMBERS, pa.date32()),
+    "date64": pa.array([86_400_000, 0, None, 172_800_000], pa.date64()),
+    "timestamp[ms]": pa.array([1, 10**12, None, 2], pa.timestamp("ms")),
+    "timestamp[us]": pa.array([1, 10**15, None, 2], pa.timestamp("us")),
+    "timestamp[us, UTC]": pa.array([1, 10**15, None, 2], pa.timestamp("us", "UTC")),
+    "timestamp[ns], whole microseconds": pa.array([1000, 10**18, None, 2000], pa.timestamp("ns")),
+    "timestamp[ns], others": pa.array([1, 10**18, None, 2000], pa.timestamp("ns")),
+    "time32": pa.array(NUMBERS, pa.time32("s")),
+    "time64": pa.array(NUMBERS, pa.time64("us")),
+    "duration": pa.array(NUMBERS, pa.duration("us")),
+    "null": pa.nulls(4),
+    "list of uint8": pa.array([[1, 255], [], None, [3]], pa.list_(pa.uint8())),
+    "list of timestamp[ns]": pa.array([[1000], [], None, [2000]], pa.list_(pa.timestamp("ns"))),
+    "fixed_size_list of float32": pa.array([[1, 2], [3, 4], None, [5, 6]],
+                                           pa.list_(pa.float32(), 2)),
+    "struct": pa.array([{"a": 1, "b": "x"}, None, {"a": 2, "b": None}, {"a": 3, "b": "y"}]),
+    "map": pa.array([[("a", 1)], [], None, [("b", 2)]], pa.map_(pa.string(), pa.int64())),
+}  # fmt: skip
+COLUMNS = Columns(id="id", text="text")
+
+
+def documented():
+    """Type -> what the docs say of it on the embedded engine and on Spark."""
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", DOCS.read_text(), re.MULTILINE)
+    return {name: (embedded, spark) for name, embedded, spark in rows if "type in" not in name}
+
+
+def table_of(names):
+    columns = {name: CASES[name] for name in names}
+    return pa.table({"id": list("abcd"), "text": list("wxyz"), **columns})
+
+
+def check_carried(spark, folder, engine):
+    """All types that are carried, in one file: read, written as a selection, read again."""
+    said = {name: both[engine] for name, both in documented().items()}
+    carried = [name for name, kind in said.items() if kind != "refused"]
+    # Engines take no blanks and brackets in names, so columns go by number.
+    short = {name: f"c{number}" for number, name in enumerate(carried)}
+    table = table_of(carried).rename_columns(["id", "text", *short.values()])
+    pq.write_table(table, folder / "pool.parquet")
+    opened = open_input(
+        spark, InputSettings(location=str(folder / "pool.parquet")), COLUMNS, "pool"
+    )
+    rows = opened.rows.select(*opened.own(opened.rows))
+    workspace = Workspace(spark, str(folder / "ws"))
+    name, _ = workspace.write_selection(rows, opened.schema, run="run-types", expected=4)
+    back = workspace.read_table(name).toArrow().sort_by("id")
+    types = {f.name: f.dataType.simpleString() for f in opened.schema.fields}
+    for kind, column in short.items():
+        assert types[column] == said[kind], kind
+        assert back[column].to_pylist() == CASES[kind].to_pylist(), kind
+
+
+def check_refused(spark, folder, engine):
+    for name in [name for name, both in documented().items() if both[engine] == "refused"]:
+        place = folder / "one.parquet"
+        pq.write_table(table_of([name]).rename_columns(["id", "text", "odd"]), place)
+        with pytest.raises(InputError, match=r"column 'odd'.* columns\.drop: \[odd\]"):
+            open_input(spark, InputSettings(location=str(place)), COLUMNS, "pool")
+        without = COLUMNS.model_copy(update={"drop": ("odd",)})
+        opened = open_input(spark, InputSettings(location=str(place)), without, "pool")
+        assert opened.own_columns == ("id", "text") and opened.count == 4
+
+
+def test_the_docs_name_every_type_that_is_tried():
+    assert set(documented()) == set(CASES)
+
+
+@pytest.mark.embedded
+def test_types_are_carried_or_refused_as_the_docs_say(spark, folder):
+    check_carried(spark, folder, 0)
+    check_refused(spark, folder, 0)
+
+
+@pytest.mark.spark
+def test_types_are_carried_or_refused_as_the_docs_say_on_spark(local_spark, folder):
+    check_carried(local_spark, folder, 1)
+    check_refused(local_spark, folder, 1)
+
+
+@pytest.mark.embedded
+def test_unsigned_keys_of_64_bits_are_keys(spark, folder):
+    ids = [2**63 + 5, 2**64 - 1, 7]
+    table = pa.table({"id": pa.array(ids, pa.uint64()), "text": ["a", "b", "c"]})
+    pq.write_table(table, folder / "a.parquet")
+    opened = open_input(spark, InputSettings(location=str(folder)), COLUMNS, "pool")
+    assert sorted(opened.rows.toArrow()["id"].to_pylist()) == sorted(map(str, ids))
+
+
+@pytest.mark.embedded
+def test_row_groups_and_files_are_each_read_once(spark, folder):
+    for part in range(3):
+        rows = range(part * 1000, part * 1000 + 1000)
+        table = pa.table({"id": [f"r{i}" for i in rows], "text": ["x"] * 1000,
+                          "n": pa.array(rows, pa.uint32())})  # fmt: skip
+        pq.write_table(table, folder / f"{part}.parquet", row_group_size=170)
+    opened = open_input(spark, InputSettings(location=str(folder)), COLUMNS, "pool")
+    assert (opened.count, opened.ids) == (3000, 3000)
+    assert sorted(opened.rows.toArrow()["n"].to_pylist()) == list(range(3000))
+
+
+@pytest.mark.embedded
+def test_two_columns_of_one_name_are_refused(spark, folder):
+    arrays = [pa.array(["a"]), pa.array(["x"]), pa.array(["y"])]
+    pq.write_table(pa.Table.from_arrays(arrays, ["id", "text", "text"]), folder / "a.parquet")
+    with pytest.raises(InputError, match="several columns named 'text'"):
+        open_input(spark, InputSettings(location=str(folder)), COLUMNS, "pool")
+
+
+@pytest.mark.embedded
+def test_frames_of_pandas_keep_categories_and_times_or_are_refused_by_column(spark, folder):
+    workspace = Workspace(spark, str(folder / "ws"))
+    frame = pd.DataFrame(
+        {
+            "id": ["a", "b"],
+            "text": ["x", "y"],
+            "kind": pd.Categorical(["k", "l"]),
+            "when": pd.to_datetime(["2024-01-01", "2024-01-02"]),
+            "small": np.array([1, 255], np.uint8),
+        }
+    )
+    place = as_location(spark, workspace, frame, "pool")
+    opened = open_input(spark, InputSettings(location=place), COLUMNS, "pool")
+    back = opened.rows.select(*opened.own(opened.rows)).toArrow().sort_by("id").to_pandas()
+    assert back["kind"].tolist() == ["k", "l"] and back["small"].tolist() == [1, 255]
+    # Sessions run in UTC, in which Spark takes times without a zone.
+    assert back["when"].dt.tz_localize(None).tolist() == frame["when"].tolist()
+    frame["took"] = pd.to_timedelta([1, 2], "s")
+    with pytest.raises(InputError, match=r"column 'took' of the DataFrame is duration"):
+        as_location(spark, workspace, frame, "pool")
