@@ -129,3 +129,14 @@ def test_settings_and_function_spread_over_as_many_clusters():
 def test_a_limit_needs_radii():
     with pytest.raises(ConfigError, match="cell_radii"):
         kernel_mass(np.zeros((1, 2)), np.zeros((1, 2)), 0.0, limit=2.0)
+
+
+@pytest.mark.parametrize("width", [0.5, 2.0, 7.0])
+def test_a_row_is_spread_by_the_difference_of_squared_distances(width):
+    # Squared distances 1, 4 and 9 to the row: weights 1, exp(-3/w), exp(-8/w), scaled to one row.
+    mass = kernel_mass([[0.0]], [[1.0], [2.0], [3.0]], width, neighbours=3)
+    weights = np.exp(-np.array([0.0, 3.0, 8.0]) / width)
+    np.testing.assert_allclose(mass.fixed / mass.fixed.sum(), weights / weights.sum(), atol=1e-6)
+    # Twice the scale of the space is four times the width.
+    doubled = kernel_mass([[0.0]], [[2.0], [4.0], [6.0]], 4 * width, neighbours=3)
+    np.testing.assert_array_equal(doubled.fixed, mass.fixed)

@@ -172,3 +172,23 @@ def test_distance_tile_is_close_and_never_negative():
     tile = squared_distances(a, a)
     np.testing.assert_allclose(tile, exact(a, a), atol=2e-5)
     assert tile.min() >= 0
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_rows_that_float32_scores_decide_wrongly_are_decided_again(offset):
+    rng = np.random.default_rng(11)
+    one = (rng.standard_normal(48) + offset).astype(np.float32)
+    other = (one + 1e-3 * rng.standard_normal(48)).astype(np.float32)
+    middle = (one.astype(np.float64) + other) / 2
+    rows = (middle + 1e-6 * rng.standard_normal((4000, 48))).astype(np.float32)
+    centroids = np.stack([one, other])
+    scores = rows @ centroids.T - (np.square(centroids).sum(axis=1) / 2)
+    truth = exact(rows, centroids).argmin(axis=1)
+    assert (scores.argmax(axis=1) != truth).sum() > 100
+    np.testing.assert_array_equal(nearest(rows, centroids)[0], truth)
+    # The runner-up is decided as exactly, where a third centroid is nearest to all.
+    three = np.concatenate([centroids, rows[:1]])
+    first, _, second, _ = nearest_two(rows[1:], three)
+    ranks = exact(rows[1:], three).argsort(axis=1, kind="stable")
+    np.testing.assert_array_equal(first, ranks[:, 0])
+    np.testing.assert_array_equal(second, ranks[:, 1])

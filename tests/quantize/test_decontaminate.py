@@ -92,3 +92,25 @@ def test_nothing_to_compare_by_is_refused(spark, pool):
         HeldOut.collect(held.where("id = 'none'"))
     with pytest.raises(ConfigError, match="cosine"):
         decontaminate(df, HeldOut.collect(held), cosine_threshold=0)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_of_several_held_out_rows_the_most_similar_is_named_and_of_equals_the_first(
+    spark, clustered
+):
+    rng = np.random.default_rng(3)
+    one, other = rng.standard_normal((2, 16)).astype(np.float32)
+    held_vectors = np.stack([one + 0.1 * other, 2 * one, one, 5 * other, other])
+    pool_vectors = np.stack([3 * one, other, one + 0.1 * other])
+    held = pa.table({"id": ["h0", "h1", "h2", "h3", "h4"], "vector": encode_vectors(held_vectors)})
+    pool = pa.table({"id": ["a", "b", "c"], "vector": encode_vectors(pool_vectors)})
+    overlap = rows_of(
+        decontaminate(
+            spark.createDataFrame(pool),
+            HeldOut.collect(spark.createDataFrame(held)),
+            centroids=np.stack([one, other]) if clustered else None,
+        )
+    )
+    # h1 and h2 point where "a" does, h3 and h4 where "b" does; h0 is near "a" and like "c".
+    assert {i: row["matched"] for i, row in overlap.items()} == {"a": "h1", "b": "h3", "c": "h0"}
+    assert all(row["score"] == pytest.approx(1, abs=1e-6) for row in overlap.values())
