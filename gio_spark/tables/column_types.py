@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -94,18 +93,31 @@ def check_columns(name: str, location: str, schema: pa.Schema, dropped: Sequence
     Raises:
         InputError: With the columns, and what to do.
     """
-    twice = [column for column, times in Counter(schema.names).items() if times > 1]
-    if twice:
+    check_unique(name, location, [c for c in schema.names if c not in dropped])
+    odd = [f for f in schema if f.name not in dropped and carried_type(f.type) is None]
+    if odd:
+        named = ", ".join(f"column {field.name!r} of {location} is {field.type}" for field in odd)
         raise InputError(
-            f"{name}: {location} has several columns named {', '.join(map(repr, twice))}: rename "
-            "them, for only one of each would be read."
-        )
-    for field in schema:
-        if field.name not in dropped and carried_type(field.type) is None:
-            raise InputError(
-                f"{name}: column {field.name!r} of {location} is {field.type}, which Delta tables "
-                f"and Spark cannot hold. Cast it, or leave it out: columns.drop: [{field.name}]."
-            ).about(location=location, column=field.name)
+            f"{name}: {named}, which Delta tables and Spark cannot hold. Cast, or leave out: "
+            f"columns.drop: [{', '.join(field.name for field in odd)}]."
+        ).about(location=location, column=odd[0].name)
+
+
+def check_unique(name: str, location: str, names: Sequence[str]) -> None:
+    """Refuse columns of one name, or of names that differ in case alone, which engines mix up.
+
+    Raises:
+        InputError: With the columns.
+    """
+    by_name: dict[str, list[str]] = {}
+    for column in names:
+        by_name.setdefault(column.lower(), []).append(column)
+    clash = next((same for same in by_name.values() if len(same) > 1), None)
+    if clash:
+        raise InputError(
+            f"{name}: {location} has several columns named {', '.join(map(repr, clash))} (case "
+            "does not count): rename them, or leave all but one out by columns.drop."
+        ).about(location=location, column=clash[0])
 
 
 def carried_schema(schema: pa.Schema, dropped: Sequence[str] = ()) -> pa.Schema:

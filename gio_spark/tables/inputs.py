@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -22,6 +23,7 @@ from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import delta
 from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.casts import BAD, LINE
+from gio_spark.tables.column_types import check_unique
 from gio_spark.tables.columns import check_names, check_types
 from gio_spark.tables.files import (
     FileList,
@@ -299,8 +301,10 @@ def _finish(
     columns: Columns,
     bad: DataFrame | None,
 ) -> Input:
-    raw = raw.drop(*map(quoted_column, columns.drop)) if columns.drop else raw
+    dropped = [column for column in columns.drop if column in raw.columns]
+    raw = raw.drop(*map(quoted_column, dropped)) if dropped else raw
     schema = raw.schema
+    check_unique(name, location, schema.names)
     check_names(name, location, schema.names, columns)
     check_types(name, location, schema, columns)
     own = tuple(schema.names)
@@ -391,6 +395,11 @@ def _readable(name: str, location: str) -> Iterator[None]:
         if error.cause is not None:
             error.args = (f"{name}: {error}",)
         raise
+    except PySparkException as error:
+        first = next(iter(str(error).splitlines()), "")[:300]
+        raise InputError(f"{name}: {location} cannot be read: {first}").about(
+            location=location
+        ) from error
 
 
 def _why_none(bad: DataFrame | None) -> str:

@@ -85,7 +85,7 @@ def read_lines(
     work = spark.createDataFrame(table).repartition(max(1, min(len(pieces), 1024)))
     root = files.root
     found = _columns_of_files(work, root, kind, csv)
-    names = sorted(found.types)
+    names = sorted(set(found.types) - set(columns.drop))
     of_roles = {name: type_of(name, columns) for name in names}
     types = {
         name: arrow_type(found.types[name])
@@ -202,6 +202,8 @@ def _parse(
         tables = _csv_rows(root, path, dialect, header, names)
     for table in tables:
         for name, value in values.items():
+            if name not in of_roles:
+                continue
             column = pa.array([value] * table.num_rows, pa.string())
             table = table.set_column(table.schema.get_field_index(name), name, column)
         yield table

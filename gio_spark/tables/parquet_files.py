@@ -58,7 +58,7 @@ def rows_read_by_arrow(
         dropped: Columns that are left out.
 
     Returns:
-        None where every engine reads all columns right.
+        None where every engine reads all columns right, and tells them apart.
 
     Raises:
         InputError: A column cannot be carried, or several have one name.
@@ -68,8 +68,9 @@ def rows_read_by_arrow(
         return None
     schema, written = schemas
     check_columns(name, files.root, schema, dropped)
+    clash = len({column.lower() for column in schema.names}) < len(schema.names)
     # The embedded engine goes by the types that stand in the file as they were written.
-    if all(is_read_by_engines(field.type) for field in (*schema, *written)):
+    if not clash and all(is_read_by_engines(field.type) for field in (*schema, *written)):
         return None
     root = files.root
     folders = partition_values(root, files.files[0].path)

@@ -141,7 +141,40 @@ def test_row_groups_and_files_are_each_read_once(spark, folder):
 def test_two_columns_of_one_name_are_refused(spark, folder):
     arrays = [pa.array(["a"]), pa.array(["x"]), pa.array(["y"])]
     pq.write_table(pa.Table.from_arrays(arrays, ["id", "text", "text"]), folder / "a.parquet")
-    with pytest.raises(InputError, match="several columns named 'text'"):
+    with pytest.raises(InputError, match="several columns named 'text', 'text'"):
+        open_input(spark, InputSettings(location=str(folder)), COLUMNS, "pool")
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_names_that_differ_in_case_alone_are_refused_unless_one_is_dropped(spark, folder, kind):
+    table = pa.table({"id": ["a"], "ID": ["b"], "text": ["x"], "Text": ["y"]})
+    if kind == "parquet":
+        pq.write_table(table, folder / "a.parquet")
+    else:
+        (folder / "a.jsonl").write_text('{"id": "a", "ID": "b", "text": "x", "Text": "y"}\n')
+    where = InputSettings(location=str(folder))
+    with pytest.raises(InputError, match=r"several columns named .*case does not count"):
+        open_input(spark, where, COLUMNS, "pool")
+    opened = open_input(spark, where, COLUMNS.model_copy(update={"drop": ("ID", "Text")}), "pool")
+    assert opened.rows.select("id", "text").toArrow().to_pylist() == [{"id": "a", "text": "x"}]
+
+
+@pytest.mark.embedded
+def test_all_columns_that_cannot_be_carried_are_named_at_once(spark, folder):
+    table = pa.table({"id": ["a"], "text": ["x"], "d": pa.array([1], pa.duration("s")),
+                      "t": pa.array([1], pa.time32("s"))})  # fmt: skip
+    pq.write_table(table, folder / "a.parquet")
+    with pytest.raises(InputError, match=r"column 'd' .* column 't' .* columns\.drop: \[d, t\]"):
+        open_input(spark, InputSettings(location=str(folder)), COLUMNS, "pool")
+
+
+@pytest.mark.embedded
+def test_what_an_engine_says_of_folders_that_it_cannot_read_is_one_clear_error(spark, folder):
+    for name in ("lang=en", "_date=a"):
+        (folder / name).mkdir()
+        pq.write_table(pa.table({"id": [name], "text": ["x"]}), folder / name / "a.parquet")
+    with pytest.raises(InputError, match=r"pool: .* cannot be read: .*partition"):
         open_input(spark, InputSettings(location=str(folder)), COLUMNS, "pool")
 
 
