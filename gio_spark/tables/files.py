@@ -69,11 +69,15 @@ class FileList:
         root: Location that was listed.
         files: What is there.
         verify: How they are pinned.
+        kind: Format that settings name; "auto" where they name none.
+        left_out: Paths of files of another kind, which are not read.
     """
 
     root: str
     files: tuple[DataFile, ...]
     verify: Verify = "listing"
+    kind: str = "auto"
+    left_out: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
@@ -119,13 +123,15 @@ def partition_values(root: str, path: str) -> dict[str, str | None]:
     return {name: None if value == _NULL_PARTITION else unquote(value) for name, _, value in parts}
 
 
-def list_files(location: str, verify: Verify = "listing") -> FileList:
+def list_files(location: str, verify: Verify = "listing", kind: str = "auto") -> FileList:
     """List the data files below a location; names starting with '_' or '.' are left out.
 
     Args:
         location: A folder or one file.
         verify: Whether files are told apart by what their store says of them, or by their bytes,
             all of which are then read.
+        kind: Format that settings name. Where some files have an ending of that format, the others
+            (a README beside them) are left out.
 
     Raises:
         InputError: Nothing is there, or it cannot be read.
@@ -146,6 +152,9 @@ def list_files(location: str, verify: Verify = "listing") -> FileList:
         )
         if not files:
             raise InputError(f"No files found in {location}.")
+        of_kind = [f for f in files if _kind_of(f.path) == kind]
+        left_out = [f.path for f in files if _kind_of(f.path) != kind] if of_kind else []
+        files = of_kind or files
         if len(files) > MAX_FILES:
             raise InputError(
                 f"{location} holds {len(files):,} files, more than {MAX_FILES:,}: "
@@ -155,7 +164,7 @@ def list_files(location: str, verify: Verify = "listing") -> FileList:
     except OSError as error:
         raise InputError(f"Cannot read {location}: {error}") from error
     listed = (DataFile(f.path, int(f.size), m) for f, m in zip(files, marks, strict=True))
-    return FileList(location, tuple(listed), verify)
+    return FileList(location, tuple(listed), verify, kind, tuple(left_out))
 
 
 def _is_data(item: Any, root: str) -> bool:
@@ -252,7 +261,7 @@ def check_unchanged(before: FileList) -> None:
     """
     way_out = "Run again when nothing writes there, or read from a Delta table, which is pinned."
     try:
-        now = list_files(before.root, before.verify)
+        now = list_files(before.root, before.verify, before.kind)
     except InputError as error:
         raise SnapshotExpiredError(
             f"The files of {before.root} cannot be listed any more, so they may have changed "
@@ -294,6 +303,13 @@ def _group(kind: str, files: list[tuple[str, str]]) -> str:
     return f"{len(files):,} {kind} [{', '.join(named + more)}]"
 
 
+def _kind_of(path: str) -> str:
+    """Format by the ending of a file's name, else its name."""
+    pure = PurePosixPath(path)
+    suffixes = [s for s in pure.suffixes if s not in _COMPRESSIONS]
+    return _SUFFIXES.get(suffixes[-1].lower() if suffixes else "", pure.name)
+
+
 def format_of(files: FileList) -> str:
     """Tell the format from the files' names.
 
@@ -302,9 +318,7 @@ def format_of(files: FileList) -> str:
     """
     kinds = set()
     for path, _, _ in files.files:
-        pure = PurePosixPath(path)
-        suffixes = [s for s in pure.suffixes if s not in _COMPRESSIONS]
-        kinds.add(_SUFFIXES.get(suffixes[-1].lower() if suffixes else "", pure.name))
+        kinds.add(_kind_of(path))
     if len(kinds) == 1 and kinds <= set(_SUFFIXES.values()):
         return kinds.pop()
     shown = ", ".join(sorted(kinds)[:5])

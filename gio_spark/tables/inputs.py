@@ -175,7 +175,7 @@ def _pin(spark: SparkSession, settings: InputSettings) -> Pin:
             f"{location} is no Delta table, so it has no version {settings.version}. "
             "Files are pinned by their list."
         )
-    files = list_files(location, settings.verify)
+    files = list_files(location, settings.verify, kind)
     kind = format_of(files) if kind == "auto" else kind
     return Pin(kind, absolute(location), files.version, files.bytes, files)
 

@@ -58,7 +58,7 @@ def rows_read_by_arrow(
         dropped: Columns that are left out.
 
     Returns:
-        None where every engine reads all columns right, and tells them apart.
+        None where every engine reads the files and all their columns right.
 
     Raises:
         InputError: A column cannot be carried, or several have one name.
@@ -69,6 +69,8 @@ def rows_read_by_arrow(
     schema, written = schemas
     check_columns(name, files.root, schema, dropped)
     clash = len({column.lower() for column in schema.names}) < len(schema.names)
+    # Engines read all files of a folder, those that are left out as well.
+    clash = clash or bool(files.left_out)
     # The embedded engine goes by the types that stand in the file as they were written.
     if not clash and all(is_read_by_engines(field.type) for field in (*schema, *written)):
         return None

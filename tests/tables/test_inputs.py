@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from pyspark.sql import functions as F
 from gio_spark.errors import IdentifierError, InputError, SnapshotExpiredError
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.inputs import InputSettings
-from gio_spark.tables import open_input
+from gio_spark.tables import open_input, pin_input
 
 pytestmark = pytest.mark.embedded
 TEXT = Columns(id="id", text="text")
@@ -249,6 +250,32 @@ def test_rows_without_an_id_are_put_aside_and_a_column_of_nulls_is_no_id(spark, 
     pq.write_table(pa.table({"id": nulls, "text": ["x", "y"]}), folder / "a.parquet")
     with pytest.raises(InputError, match=r"'id' of .* is null in all 2 rows"):
         opened(spark, folder)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_stray_files_are_left_out_where_the_format_is_set(spark, folder, kind):
+    (folder / "README.md").write_text("about these files")
+    if kind == "jsonl":
+        (folder / "a.jsonl").write_text('{"id": "a", "text": "x"}')
+    else:
+        pq.write_table(pa.table({"id": ["a"], "text": ["x"]}), folder / "a.parquet")
+    with pytest.raises(InputError, match=r"Cannot tell the format of .*README.md"):
+        opened(spark, folder)
+    settings = InputSettings(location=str(folder), format=kind)
+    pin = pin_input(spark, settings, "pool")
+    assert [Path(p).name for p in pin.files.left_out] == ["README.md"]
+    made = open_input(spark, settings, TEXT, "pool", pin)
+    assert (made.count, ids(made)) == (1, ["a"])
+    made.recheck()
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst", ".zstd"])
+def test_compressed_lines_are_read_by_the_ending_of_their_name(spark, folder, ending):
+    lines = b'{"id": "a", "text": "x"}\n{"id": "b", "text": "y"}\n'
+    kind = {".gz": "gzip", ".bz2": "bz2"}.get(ending, "zstd")
+    with pa.CompressedOutputStream(str(folder / f"a.jsonl{ending}"), kind) as stream:
+        stream.write(lines)
+    assert ids(opened(spark, folder)) == ["a", "b"]
 
 
 def test_an_integer_key_named_id_stays_an_integer_in_the_inputs_own_columns(spark, folder):

@@ -130,6 +130,14 @@ class PinnedInputs:
         check_ids(settings, inputs)
         if settings.embed.name in ("auto", "vectors"):
             check_dimensions(inputs)
+        for name, pin in self.pins.items():
+            if pin.files is not None and pin.files.left_out:
+                few = ", ".join(pin.files.left_out[:3])
+                ctx.caution(
+                    "files left out",
+                    f"{name}: {len(pin.files.left_out):,} files are no {pin.format}: {few}.",
+                    "Move them elsewhere, or set the format to what should be read.",
+                )
         keys = {f"inputs.{name}": one.fingerprint() for name, one in inputs.items()}
         keys["embedder"] = fingerprint("embedder", embedder_identity(self.embedder))
         state = RunState(inputs, self.embedder, keys)
