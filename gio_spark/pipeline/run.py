@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from typing_extensions import Unpack
 
 from gio_spark.engine import describe, session
 from gio_spark.engine.progress import Progress
@@ -31,6 +34,7 @@ from gio_spark.pipeline.stages.publish_selection import (
 )
 from gio_spark.pipeline.stages.run_graph import PARTS, run_graph
 from gio_spark.pipeline.stages.select_rows import SELECT
+from gio_spark.settings.keywords import RunKeywords
 from gio_spark.settings.load import build
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import STAGE_TABLES, Record, Workspace, try_to_prune
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
 STAGES = tuple(PARTS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curation:
     """What a run gave.
 
@@ -68,6 +72,38 @@ class Curation:
     did_work: bool = field(default=True)
     publication: Publication | None = None
 
+    def lines(self) -> list[tuple[str, str]]:
+        """What the run gave, as pairs of a word and a text."""
+        if "selected_rows" not in self.summary:
+            return [("run", self.run_id), ("state", "stopped before the report")]
+        summary = RunSummary.model_validate(self.summary)
+        selection, random, pool = (summary.divergences[n] for n in ("selection", "random", "pool"))
+        shown = self.publication
+        published = "no" if shown is None or not shown.number else f"{shown.name} {shown.number}"
+        distance = f"{selection:.4g} nats (random rows {random:.4g}, pool {pool:.4g})"
+        return [
+            ("run", self.run_id),
+            ("selected", f"{summary.selected_rows:,} of {summary.pool_rows:,} rows"),
+            ("target", f"{summary.target_rows:,} rows"),
+            ("clusters", f"{summary.clusters:,}"),
+            ("divergence from the target", distance),
+            *((f"warning, {name}", f"{text} {advice}") for name, text, advice in summary.cautions),
+            ("published", published),
+            ("table", self.tables["selected"]),
+            ("report", "none" if self.report is None else str(self.report)),
+        ]
+
+    def __str__(self) -> str:
+        """A short summary for a terminal."""
+        return "\n".join(f"{word}: {text}" for word, text in self.lines())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks."""
+        rows = (f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in self.lines())
+        return f"<table>{''.join(rows)}</table>"
+
 
 def curate(
     pool: Any,
@@ -76,7 +112,8 @@ def curate(
     *,
     workspace: str | Path = "gio-workspace",
     spark: SparkSession | None = None,
-    **settings: Any,
+    settings: RunSettings | Mapping[str, Any] | None = None,
+    **keywords: Unpack[RunKeywords],
 ) -> Curation:
     """Choose the rows of a pool that are worth training on for a target.
 
@@ -86,7 +123,9 @@ def curate(
         budget: Rows (int), a share (float below 1), "200M tokens", or "auto".
         workspace: Folder, or `catalog.schema`, of all tables.
         spark: Session; none: found or started as `engine` says.
-        settings: Any other setting of a run: columns, embedder, clusters, objective,
+        settings: Settings to begin with, as those of a configuration file; the other arguments
+            and keywords go before them.
+        keywords: Any other setting of a run: columns, embedder, clusters, objective,
             within_cluster, seed, engine, ... (see `gio-spark init`).
 
     Returns:
@@ -95,18 +134,20 @@ def curate(
     Raises:
         GioSparkError: With one clear message; see gio_spark.errors.
     """
-    engine = settings.get("engine", "auto")
-    spark = spark or session(engine)
+    if isinstance(settings, RunSettings):
+        settings = settings.model_dump(exclude_unset=True)
+    others: dict[str, Any] = {**(settings or {}), **keywords}
+    spark = spark or session(others.get("engine", "auto"))
     tables = Workspace(spark, str(workspace))
     data = {
-        **settings,
+        **others,
         "pool": as_location(spark, tables, pool, "pool"),
         "target": as_location(spark, tables, target, "target"),
         "budget": budget,
         "workspace": str(workspace),
     }
-    if "held_out" in settings:
-        data["held_out"] = as_location(spark, tables, settings["held_out"], "held-out")
+    if "held_out" in others:
+        data["held_out"] = as_location(spark, tables, others["held_out"], "held-out")
     return run(build(data, where="the call of curate"), spark=spark)
 
 

@@ -8,6 +8,9 @@ import re
 import numpy as np
 import pytest
 
+from gio_spark import curate
+from gio_spark.settings.keywords import RunKeywords
+from gio_spark.settings.run import SHORTHANDS, RunSettings
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -221,3 +224,28 @@ def test_plan_and_report_are_artifacts(tracked):
     found = {a.path for a in client.list_artifacts(run.info.run_id, "report")}
     assert any(f.endswith(".html") for f in found)
     assert any(f.endswith("plan.csv") for f in found)
+
+
+def test_a_curation_prints_as_a_short_summary(job):
+    text = str(job.first)
+    assert text == repr(job.first) and len(text.splitlines()) < 15
+    for part in (job.first.run_id, "selected: 100 of 600 rows", "published: ", "nats (random rows"):
+        assert part in text
+    html = job.first._repr_html_()
+    assert html.startswith("<table>") and "100 of 600 rows" in html
+
+
+def test_keyword_settings_are_those_of_a_run():
+    given = {"pool", "target", "budget", "workspace"}
+    assert set(RunKeywords.__annotations__) == {*RunSettings.model_fields, *SHORTHANDS} - given
+
+
+def test_settings_to_begin_with_are_overridden_by_keywords(tmp_path):
+    pool = jobs.write(jobs.vector_pool(), tmp_path / "pool.parquet")
+    target = jobs.write(jobs.vector_target(), tmp_path / "target.parquet")
+    start = jobs.settings(tmp_path, seed=5, report={"title": "mine"})
+    for settings in (start, start.model_dump(exclude_unset=True)):
+        curation = curate(pool, target, 40, settings=settings, seed=6, workspace=tmp_path / "ws")
+        used = curation.summary["settings"]
+        assert (used["seed"], used["report"]["title"]) == (6, "mine")
+        assert curation.summary["selected_rows"] == 40
