@@ -83,6 +83,20 @@ def test_one_huge_centroid_does_not_change_decisions():
     np.testing.assert_array_equal(nearest(x, c)[0], exact(x, c).argmin(axis=1))
 
 
+def test_decisions_are_exact_where_float32_scores_are_wrong():
+    """Far from the origin the scores cancel: their largest is not the nearest for many rows."""
+    rng = np.random.default_rng(6)
+    x = (1000 + rng.standard_normal((600, 24))).astype(np.float32)
+    c = (1000 + rng.standard_normal((50, 24))).astype(np.float32)
+    scores = x @ c.T - (exact(c, np.zeros((1, 24)))[:, 0] / 2).astype(np.float32)
+    ranked = np.argsort(exact(x, c), axis=1)
+    assert (scores.argmax(axis=1) != ranked[:, 0]).sum() > 100
+    first, _, second, _ = nearest_two(x, c)
+    np.testing.assert_array_equal(nearest(x, c)[0], ranked[:, 0])
+    np.testing.assert_array_equal(np.stack([first, second], axis=1), ranked[:, :2])
+    np.testing.assert_array_equal(nearest_many(x, c, 4), ranked[:, :4])
+
+
 def binary_case():
     rng = np.random.default_rng(5)
     x = rng.integers(0, 2, (2500, 64)).astype(np.float32)

@@ -66,6 +66,38 @@ def test_each_kind_of_overlap_is_found_with_its_reason(spark, pool):
         assert found["p03"]["score"] == 1.0
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [1, 0, 3, 2]])
+def test_equal_matches_are_named_by_the_first_id_whichever_cell_is_looked_into_first(spark, order):
+    # a and b are equally like the row between them; each shares one cell with it.
+    held = pa.table(
+        {"id": ["b", "a"], "vector": encode_vectors(np.float32([[1.0, 0.5], [0.5, 1.0]]))}
+    )
+    centroids = np.float32([[1.0, 0.9], [0.9, 1.0], [1.2, 0.1], [0.1, 1.2]])[order]
+    row = pa.table({"id": ["p"], "vector": encode_vectors(np.float32([[1.0, 1.0]]))})
+    overlaps = decontaminate(
+        spark.createDataFrame(row),
+        HeldOut.collect(spark.createDataFrame(held)),
+        centroids=centroids,
+        cosine_threshold=0.9,
+    )
+    assert rows_of(overlaps)["p"]["matched"] == "a"
+    assert rows_of(overlaps)["p"]["score"] == pytest.approx(3 / np.sqrt(10), rel=1e-6)
+
+
+def test_the_most_similar_held_out_row_is_named(spark):
+    angles = np.radians([20.0, 5.0, 10.0])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    held = pa.table({"id": ["a", "b", "c"], "vector": encode_vectors(vectors)})
+    row = pa.table({"id": ["p"], "vector": encode_vectors(np.float32([[1.0, 0.0]]))})
+    overlaps = decontaminate(
+        spark.createDataFrame(row),
+        HeldOut.collect(spark.createDataFrame(held)),
+        cosine_threshold=0.9,
+    )
+    assert rows_of(overlaps)["p"]["matched"] == "b"
+    assert rows_of(overlaps)["p"]["score"] == pytest.approx(np.cos(angles[1]), rel=1e-6)
+
+
 def test_the_share_of_word_sequences_is_a_threshold(spark, pool):
     df, held, _ = pool
     loose = decontaminate(
