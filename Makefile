@@ -4,7 +4,7 @@ ENGINE ?= embedded
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults lint docs lock env env-demo java clean
+.PHONY: help demo test test-faults mutate lint docs lock env env-demo java clean
 
 help: ## Show this list
 	@echo "make TARGET [PYTHON=python3.12] ..."
@@ -37,6 +37,9 @@ test-faults: env java ## Kill writers, fill disks and race runs against each oth
 	@echo "==> Running the tests of faults"
 	@$(WITH_JAVA) .venv/bin/python -m pytest -q -m "faults and not spark" $(ARGS)
 	@$(WITH_JAVA) .venv/bin/python -m pytest -q -m "faults and spark" $(ARGS)
+
+mutate: env ## Change one constant or operator at a time; do tests notice? (ARGS="--under DIR --count 40")
+	@.venv/bin/python tools/mutant_sample.py $(ARGS)
 
 lint: env ## Check style (ruff), types (mypy) and the direction of imports (import-linter)
 	@echo "==> Checking style"
