@@ -74,28 +74,24 @@ class Mutant:
         place: The function or class around it.
         line: Its line.
         span: Offsets of the expression in the file's bytes.
-        before: The expression.
-        after: What takes its place.
+        after: What takes the expression's place.
+        change: Its lines, with the change in brackets.
     """
 
     path: str
     place: str
     line: int
     span: tuple[int, int]
-    before: str
     after: str
+    change: str
 
     @property
     def name(self) -> str:
         """What it is called in the list of equivalent mutants: no line, which would move."""
-        return f"{self.path} {self.place}: {one_line(self.before)} -> {one_line(self.after)}"
+        return f"{self.path} {self.place}: {self.change}"
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line} {one_line(self.before)} -> {one_line(self.after)}"
-
-
-def one_line(code: str) -> str:
-    return re.sub(r"\s+", " ", code)
+        return f"{self.path}:{self.line} {self.change}"
 
 
 def changes(node: ast.AST) -> Iterator[str]:
@@ -152,9 +148,12 @@ def mutants_of(path: str) -> Iterator[Mutant]:
             if isinstance(child, (ast.expr, ast.AugAssign)):
                 first = starts[child.lineno - 1] + child.col_offset
                 last = starts[child.end_lineno - 1] + child.end_col_offset
+                left = text[starts[child.lineno - 1] : first].decode()
+                right = text[last : starts[child.end_lineno]].decode()
                 for code in changes(child):
-                    before = text[first:last].decode()
-                    yield Mutant(path, place or "-", child.lineno, (first, last), before, code)
+                    change = f"{left}[{text[first:last].decode()} -> {code}]{right}"
+                    change = re.sub(r"\s+", " ", change).strip()
+                    yield Mutant(path, place or "-", child.lineno, (first, last), code, change)
             yield from walk(child, around)
 
     yield from walk(ast.parse(text), "")
