@@ -38,8 +38,8 @@ test-faults: env java ## Kill writers, fill disks and race runs against each oth
 	@$(WITH_JAVA) .venv/bin/python -m pytest -q -m "faults and not spark" $(ARGS)
 	@$(WITH_JAVA) .venv/bin/python -m pytest -q -m "faults and spark" $(ARGS)
 
-mutate: env ## Change the core in small ways, one at a time, and count which the tests notice
-	@.venv/bin/python tools/code_mutants.py $(ARGS)
+mutate: env ## Change one constant or operator at a time; do tests notice? (ARGS="--under DIR --count 40")
+	@.venv/bin/python tools/mutant_sample.py $(ARGS)
 
 lint: env ## Check style (ruff), types (mypy) and the direction of imports (import-linter)
 	@echo "==> Checking style"

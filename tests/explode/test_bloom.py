@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pytest
 
 from gio_spark.explode.bloom import (
     BLOCK_BITS,
+    BloomPlan,
     block_of,
     build,
     build_block,
@@ -49,3 +53,38 @@ def test_one_id_still_gets_a_whole_block():
     plan = plan_bloom(0, megabytes=1)
     assert plan.blocks * BLOCK_BITS == 8 * plan.size_bytes
     assert 0 <= plan.rate < 1e-6
+
+
+def test_a_filter_has_twelve_bits_an_id_while_they_fit():
+    # 1,000,000 ids need 12,000,000 bits: 23 blocks of 524,288.
+    plan = plan_bloom(1_000_000, megabytes=64)
+    assert (plan.blocks, plan.bits_per_id) == (23, 8)
+    assert plan.size_bytes == 23 * 65_536
+    bits = 23 * 524_288 / 1_000_000
+    assert plan.rate == pytest.approx((1 - math.exp(-8 / bits)) ** 8)
+
+
+@pytest.mark.parametrize(
+    ("ids", "bits", "rate"), [(45e6, 8, 0.003), (9e7, 4, 0.06), (25e7, 1, 0.37)]
+)
+def test_beyond_its_size_a_filter_sets_fewer_bits_and_lets_more_pass(ids, bits, rate):
+    plan = plan_bloom(int(ids), megabytes=64)
+    assert plan.size_bytes == 64 << 20
+    assert plan.bits_per_id == bits
+    assert plan.rate == pytest.approx(rate, rel=0.15)
+
+
+def test_ids_of_one_block_set_bits_all_over_it():
+    """Positions of an id differ, and those of many ids are spread evenly."""
+    h = np.arange(0, 40_000 * 7, 7)
+    bits = np.unpackbits(np.frombuffer(build_block(h, BloomPlan(7, 8, 0.0)), np.uint8))
+    share = 1 - math.exp(-8 * len(h) / len(bits))
+    for part in np.split(bits, 16):
+        assert part.mean() == pytest.approx(share, rel=0.02)
+    lonely = [
+        np.unpackbits(
+            np.frombuffer(build_block(h[i : i + 1], BloomPlan(7, 8, 0.0)), np.uint8)
+        ).sum()
+        for i in range(20)
+    ]
+    assert lonely == [8] * 20

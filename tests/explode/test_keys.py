@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,10 @@ from gio_spark.errors import ConfigError
 from gio_spark.explode.rank_keys import (
     HASH_RANGE,
     KEY_LIMIT,
+    PINNED,
+    TAKE_ALL,
+    TAKE_NONE,
+    TIE_ALL,
     gumbel,
     hash_keys,
     keep,
@@ -31,6 +37,57 @@ def test_gumbel_numbers_are_finite_ascending_and_standard():
     sample = gumbel(hashes(200_000))
     assert abs(sample.mean() - np.euler_gamma) < 0.01
     assert abs(sample.var() - np.pi**2 / 6) < 0.03
+
+
+def test_gumbel_numbers_are_minus_the_log_of_minus_the_log_of_the_hash():
+    h = np.array([0, 10**12, HASH_RANGE // 3, HASH_RANGE // 2, HASH_RANGE // 5 * 4])
+    expected = [-math.log(-math.log((int(x) + 0.5) / HASH_RANGE)) for x in h]
+    np.testing.assert_allclose(gumbel(h), expected, rtol=1e-12)
+    # At the top -log(1 - e) is e, which the form above would round away.
+    np.testing.assert_allclose(gumbel([HASH_RANGE - 1])[0], 54 * math.log(2), rtol=1e-12)
+
+
+def plain_key(score, h):
+    return math.floor(score * 2**20) * 2**31 + (2**53 - 1 - h) // 2**22
+
+
+def test_ratio_keys_are_the_score_in_fixed_point_above_hash_bits():
+    h = [int(x) for x in np.concatenate([EXTREME, hashes(40)])]
+    rng = np.random.default_rng(2)
+    ratio, pull = rng.normal(0, 20, len(h)), rng.normal(0, 60, len(h))
+    noise = gumbel(h)
+    keys = ratio_keys(ratio, h, temperature=0.25, pull=pull)
+    clipped = np.clip(ratio, -30, 30) + 0.25 * noise + np.clip(pull, -100, 100)
+    assert keys.tolist() == [plain_key(s, x) for s, x in zip(clipped.tolist(), h, strict=True)]
+    strict = ratio_keys(ratio, h, temperature=0.0).tolist()
+    assert strict == [plain_key(max(-30.0, min(30.0, s)), x) for s, x in zip(ratio, h, strict=True)]
+
+
+def test_pulled_draws_by_hash_put_the_smallest_hashes_first():
+    h = hashes(50)
+    pull = np.linspace(-1, 1, 50)
+    for rule in ("hash_share", "exact_count"):
+        keys = rank_keys(rule, h, None, temperature=9.0, pull=pull)
+        turned = 2**53 - 1 - h
+        expected = [
+            plain_key(s, int(x)) for s, x in zip(gumbel(turned) + pull, turned, strict=True)
+        ]
+        assert keys.tolist() == expected
+        assert rank_keys(rule, h, None, temperature=9.0).tolist() == turned.tolist()
+
+
+def test_stored_keys_mean_what_they_meant():
+    assert (HASH_RANGE, KEY_LIMIT, PINNED) == (2**53, 2**62, 2**62 - 1)
+    assert (TAKE_NONE, TAKE_ALL, TIE_ALL) == (2**63 - 1, -(2**63), 0)
+    ratio_keys([0.0], [0], temperature=50.0)
+    with pytest.raises(ConfigError):
+        ratio_keys([0.0], [0], temperature=50.001)
+
+
+def test_rows_on_the_threshold_are_kept_from_the_tie_on():
+    keys, ties = np.array([4, 5, 5, 5, 6]), np.array([9, 1, 2, 3, 0])
+    kept = keep(keys, ties, np.full(5, 5), np.full(5, 2))
+    assert kept.tolist() == [False, False, True, True, True]
 
 
 def test_keys_stay_inside_their_range_at_the_extremes():

@@ -163,6 +163,15 @@ def test_as_objectives_they_meet_the_budget(name):
                                           target_centroids=x, **asked))  # fmt: skip
 
 
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_the_objective_covers_the_target_as_often_as_its_option_says(k):
+    x, g = data()
+    problem = SelectionProblem(
+        g, np.full(len(g), 10), np.ones(len(g)), 120, target_centroids=x, options={"k": k}
+    )
+    np.testing.assert_array_equal(select("knn_kl", problem).order, plain_greedy(x, g, 12, k))
+
+
 def test_senseless_arguments_are_refused():
     x, g = data()
     with pytest.raises(InputError, match="more than"):

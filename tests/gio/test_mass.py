@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from gio_spark.gio import (
     reach_limit,
     relative_reach,
 )
+from gio_spark.gio.mass import STEPS
 from gio_spark.settings.quantize import QuantizeSettings
 
 
@@ -67,6 +69,28 @@ def test_a_wider_kernel_spreads_but_keeps_the_weight(codebook):
     wide = kernel_mass(rows, centroids, 3.0, weights=weights).mass
     assert (wide > 0).sum() > (narrow > 0).sum()
     assert wide.sum() == pytest.approx(weights.sum(), rel=1e-6)
+
+
+def test_the_kernel_falls_as_the_exponential_of_the_excess_over_the_width():
+    points = np.array([[0.0], [1.0], [3.0]])
+    parts = np.exp([0.0, -1 / 2, -9 / 2])
+    mass = kernel_mass(np.zeros((1, 1)), points, 2.0, weights=[5.0]).mass
+    np.testing.assert_allclose(mass, 5 * parts / parts.sum(), atol=1 / STEPS)
+
+
+def test_the_mass_is_that_of_a_plain_loop_over_rows_and_clusters():
+    rng = np.random.default_rng(8)
+    rows, points = rng.integers(0, 9, (30, 3)), rng.integers(0, 9, (12, 3))
+    widths, weights = rng.uniform(0.5, 20, 12), rng.uniform(0.5, 2, 30)
+    expected = np.zeros(12)
+    for row, weight in zip(rows, weights, strict=True):
+        squared = [sum((int(a) - int(b)) ** 2 for a, b in zip(row, p, strict=True)) for p in points]
+        near = sorted(range(12), key=lambda j: (squared[j], j))[:4]
+        parts = [math.exp(-(squared[j] - squared[near[0]]) / widths[j]) for j in near]
+        for cluster, part in zip(near, parts, strict=True):
+            expected[cluster] += weight * part / sum(parts)
+    mass = kernel_mass(rows, points, widths, neighbours=4, weights=weights).mass
+    np.testing.assert_allclose(mass, expected, atol=30 / STEPS)
 
 
 @settings(max_examples=25, deadline=None)
@@ -129,14 +153,3 @@ def test_settings_and_function_spread_over_as_many_clusters():
 def test_a_limit_needs_radii():
     with pytest.raises(ConfigError, match="cell_radii"):
         kernel_mass(np.zeros((1, 2)), np.zeros((1, 2)), 0.0, limit=2.0)
-
-
-@pytest.mark.parametrize("width", [0.5, 2.0, 7.0])
-def test_a_row_is_spread_by_the_difference_of_squared_distances(width):
-    # Squared distances 1, 4 and 9 to the row: weights 1, exp(-3/w), exp(-8/w), scaled to one row.
-    mass = kernel_mass([[0.0]], [[1.0], [2.0], [3.0]], width, neighbours=3)
-    weights = np.exp(-np.array([0.0, 3.0, 8.0]) / width)
-    np.testing.assert_allclose(mass.fixed / mass.fixed.sum(), weights / weights.sum(), atol=1e-6)
-    # Twice the scale of the space is four times the width.
-    doubled = kernel_mass([[0.0]], [[2.0], [4.0], [6.0]], 4 * width, neighbours=3)
-    np.testing.assert_array_equal(doubled.fixed, mass.fixed)

@@ -155,7 +155,7 @@ def test_sequential_increase_tolerance_fires_and_keeps_the_tolerated_rises():
     )  # fmt: skip
     assert run.stop == "sequential_increase_tolerance"
     rises = np.diff(np.concatenate(([run.start_divergence], run.divergence))) > 0
-    assert rises[-2:].all()
+    assert rises[-2:].tolist() == [True, True]
     assert not any(rises[i : i + 3].all() for i in range(len(rises) - 2))
     strict = go(
         x, g, stop_criterion="sequential_increase_tolerance", max_sequential_increases=0,

@@ -57,6 +57,15 @@ def test_a_binding_floor_is_met_certified_and_named():
     assert result.take_by_source[:, 0].sum() == 180
 
 
+def test_caps_or_floors_that_add_up_to_one_fix_the_share_of_every_source():
+    shares = {"books": 0.25, "news": 0.25, "web": 0.5}
+    for bounds in ({"caps": shares}, {"floors": shares}):
+        asked = problem(budget=400, **bounds)
+        result = select("budgeted_kl", asked)
+        check(asked, result)
+        np.testing.assert_array_equal(result.take_by_source.sum(axis=0), [100, 100, 200])
+
+
 def test_slack_bounds_leave_the_optimum_alone():
     asked = problem(caps={"web": 0.95}, floors={"news": 0.01})
     result = select("budgeted_kl", asked)

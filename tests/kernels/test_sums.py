@@ -48,3 +48,26 @@ def test_sums_of_rounded_rows_have_the_same_bits_in_blocks(monkeypatch):
     np.testing.assert_array_equal(rounded_sums(x, cluster, 5, grid), whole)
     monkeypatch.setattr("gio_spark.kernels.sums._BLOCK", 64)
     np.testing.assert_array_equal(rounded_sums(x, cluster, 5, grid), whole)
+
+
+def test_the_grid_is_the_finest_on_which_that_many_values_add_up_exactly():
+    # 1.5 < 2 and 3 < 4, and 7 rows need 3 bits: sums below 2^4 and 2^5, in 52 bits.
+    grid = Grid.covering([1.5, 3.0], 7)
+    np.testing.assert_array_equal(grid.step, [2.0**-48, 2.0**-47])
+    np.testing.assert_array_equal(grid.limit, [16.0, 32.0])
+    np.testing.assert_array_equal(Grid.covering([1.5], 8).step, [2.0**-47])
+    np.testing.assert_array_equal(Grid.covering([1.5], 0).step, Grid.covering([1.5], 1).step)
+    assert Grid.covering([0.0], 1).step > 0
+
+
+def test_sums_up_to_the_limit_are_covered_and_no_further():
+    grid = Grid.covering([1.5, 3.0], 7)
+    assert grid.covers(np.array([2.0, 4.0]), 8)
+    assert not grid.covers(np.array([2.0, 4.0]), 9)
+    assert not grid.covers(np.array([16.1, 0.0]), 0)
+
+
+def test_values_halfway_between_steps_go_to_the_even_one():
+    grid = Grid.covering([1.0], 1)
+    values = np.array([[0.5], [1.5], [2.5], [-0.5], [-1.5], [3.25]]) * grid.step
+    np.testing.assert_array_equal(grid.round(values)[:, 0] / grid.step, [0, 2, 2, 0, -2, 3])

@@ -120,3 +120,17 @@ def test_halved_cells_have_like_sizes(rows, cells):
 def test_rows_that_are_all_the_same_are_halved_too():
     counts = np.bincount(halved(np.ones((64, 3), np.float32), 8))
     np.testing.assert_array_equal(counts, [8] * 8)
+
+
+@pytest.mark.parametrize("rows", [40, 3000])
+def test_cells_are_halved_along_the_direction_of_most_variance(rows):
+    rng = np.random.default_rng(3)
+    along = rng.standard_normal(rows)
+    x = np.outer(along, [3.0, -4.0, 12.0]) + 0.01 * rng.standard_normal((rows, 3)) + 5
+    cell = halved(x.astype(np.float32), 4)
+    quarter = np.argsort(np.argsort(x @ [3.0, -4.0, 12.0])) * 4 // rows
+    names = cell[np.argsort(quarter, kind="stable")].reshape(4, -1)
+    assert (names == names[:, :1]).all()
+    # Cell 1 splits off 0, then 2 off 0 and 3 off 1; which end is which is up to the direction.
+    halves = names[:, 0].reshape(2, 2)
+    assert sorted(np.sort(halves, axis=1).tolist()) == [[0, 2], [1, 3]]
