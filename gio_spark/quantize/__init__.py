@@ -1,4 +1,4 @@
-"""Clusters of vectors: fit, assignment, figures per cluster, and the target's mass on them."""
+"""K-means clusters of vectors: fit, assignment, statistics, deduplication and target mass."""
 
 from gio_spark.kernels import nearest, nearest_two
 from gio_spark.quantize.assign import assign

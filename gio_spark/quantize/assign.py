@@ -39,13 +39,13 @@ def assign(
 
     Args:
         df: id, vector (BINARY float32 or ARRAY<FLOAT>) and the columns to carry. Rows whose
-            vector is null (set aside by the embedding stage) give no row.
+            vector is null (quarantined by the embedding stage) are left out.
         centroids: (K, d) float32.
-        second: Also give the second-nearest cluster.
+        second: Also return the second-nearest cluster.
         carry: Columns passed through unchanged.
         spherical: Scale rows to length one first; distances are then 2 - 2 cos.
-        two_level: Search through two levels; None: above 8,192 clusters.
-        probes: Cells that such a search looks into.
+        two_level: Search with the two-level index; None: above 8,192 clusters.
+        probes: Cells of the two-level index that are searched for a row.
 
     Returns:
         id STRING, cluster INT, distance FLOAT (squared euclidean, computed in float64), with
@@ -60,15 +60,17 @@ def assign(
     matrix = as_matrix(centroids, "centroids")
     if second and len(matrix) < 2:
         raise InputError("the second-nearest cluster needs at least two centroids")
-    Codebook(matrix).half_norms  # noqa: B018 - bad centroids are refused here, not on a worker
-    names = df.columns
-    missing = [name for name in ("id", "vector", *carry) if name not in names]
-    if missing:
-        raise InputError(f"columns {missing} are not in the table, which has {names}")
-    taken = {"id", "cluster", "distance", "second", "second_distance"} & set(carry)
-    if taken:
-        raise InputError(f"carried columns {sorted(taken)} have names that assignment gives itself")
-    wanted = df.select("id", "vector", *carry).where(F.col("vector").isNotNull())
+    Codebook(matrix).half_norms  # noqa: B018 - invalid centroids fail here, not on a worker
+    columns = df.columns
+    missing_columns = [name for name in ("id", "vector", *carry) if name not in columns]
+    if missing_columns:
+        raise InputError(f"columns {missing_columns} are not in the table, which has {columns}")
+    name_conflicts = {"id", "cluster", "distance", "second", "second_distance"} & set(carry)
+    if name_conflicts:
+        raise InputError(
+            f"carried columns {sorted(name_conflicts)} have names that assignment gives itself"
+        )
+    vector_rows = df.select("id", "vector", *carry).where(F.col("vector").isNotNull())
     fields = [
         pa.field("id", pa.string()),
         pa.field("cluster", pa.int32()),
@@ -77,32 +79,34 @@ def assign(
     if second:
         fields += [pa.field("second", pa.int32()), pa.field("second_distance", pa.float32())]
     if carry:
-        fields += _carried_fields(wanted.select(*carry))
-    shipped = broadcast_codebook(df.sparkSession, matrix, two_level=two_level, probes=probes)
-    kept = tuple(carry)
+        fields += _carried_fields(vector_rows.select(*carry))
+    broadcast = broadcast_codebook(df.sparkSession, matrix, two_level=two_level, probes=probes)
+    carried = tuple(carry)
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-        book = shipped.load()
+    def assign_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+        codebook = broadcast.load()
         for batch in batches:
             vectors = decode_vectors(
-                batch.column("vector"), book.dimension, what="column 'vector' of the rows to assign"
+                batch.column("vector"),
+                codebook.dimension,
+                what="column 'vector' of the rows to assign",
             )
             yield {
                 "id": batch.column("id"),
-                **_found(vectors, book, second=second, spherical=spherical),
-                **{name: batch.column(name) for name in kept},
+                **_nearest_columns(vectors, codebook, second=second, spherical=spherical),
+                **{name: batch.column(name) for name in carried},
             }
 
-    rows = LARGE_BATCH if len(matrix) > TWO_LEVEL_ABOVE else BATCH
-    return map_arrow(wanted, work, pa.schema(fields), batch_rows=rows)
+    batch_rows = LARGE_BATCH if len(matrix) > TWO_LEVEL_ABOVE else BATCH
+    return map_arrow(vector_rows, assign_batches, pa.schema(fields), batch_rows=batch_rows)
 
 
 def _carried_fields(df: DataFrame) -> list[pa.Field]:
-    """Return the Arrow fields of carried columns."""
+    """Arrow fields of the carried columns."""
     from pyspark.sql.pandas.types import to_arrow_type
     from pyspark.sql.types import TimestampType
 
-    # to_arrow_type takes the time zone under names that differ between Spark versions.
+    # The name of the time zone parameter of to_arrow_type differs between Spark versions.
     return [
         pa.field(
             f.name,
@@ -114,18 +118,23 @@ def _carried_fields(df: DataFrame) -> list[pa.Field]:
     ]
 
 
-def _found(
-    vectors: npt.NDArray[np.float32], book: Codebook | TwoLevel, *, second: bool, spherical: bool
+def _nearest_columns(
+    vectors: npt.NDArray[np.float32],
+    codebook: Codebook | TwoLevel,
+    *,
+    second: bool,
+    spherical: bool,
 ) -> dict[str, npt.NDArray]:
+    """Columns of the nearest cluster (and the second-nearest) of each vector."""
     if spherical:
         vectors = unit_rows(vectors)
     if not second:
-        cluster, distance = find(vectors, book)
+        cluster, distance = find(vectors, codebook)
         return {"cluster": cluster, "distance": distance}
-    cluster, distance, other, beyond = find_two(vectors, book)
+    cluster, distance, second_cluster, second_distance = find_two(vectors, codebook)
     return {
         "cluster": cluster,
         "distance": distance,
-        "second": other,
-        "second_distance": beyond,
+        "second": second_cluster,
+        "second_distance": second_distance,
     }

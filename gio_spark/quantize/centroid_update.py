@@ -1,4 +1,4 @@
-"""How centres move after a pass: to means, and starved ones to the rows farthest from theirs."""
+"""Update of the centers after a pass: weighted means, and reseeding of starved centers."""
 
 from __future__ import annotations
 
@@ -10,62 +10,66 @@ from gio_spark.quantize.kmeans_pass import unit_rows
 from gio_spark.quantize.pass_result import PassResult
 
 
-def means(centroids: FloatMatrix, old: npt.NDArray[np.float64], found: PassResult) -> FloatMatrix:
-    """Return centres moved to the weighted mean of where they were and the rows they got.
+def weighted_means(
+    centroids: FloatMatrix, previous_weights: npt.NDArray[np.float64], result: PassResult
+) -> FloatMatrix:
+    """Weighted mean of each previous center and the rows assigned to it, (K, d) float32.
 
     Args:
-        centroids: (K, d) float32.
-        old: (K,) weight of where they were.
-        found: What the pass found; centres without rows stay.
+        centroids: (K, d) float32, the previous centers.
+        previous_weights: (K,) weights of the previous centers.
+        result: Sums and counts of the pass; centers without rows are unchanged.
     """
-    centres = centroids.copy()
-    moved = np.flatnonzero(found.counts)
-    # Some at a time: float64 copies of very many centres take more than all else here.
-    for start in range(0, len(moved), 8192):
-        part = moved[start : start + 8192]
-        mean = centroids[part].astype(np.float64) * old[part, None] + found.sums[part]
-        centres[part] = mean / (old[part] + found.counts[part])[:, None]
-    return centres
+    updated = centroids.copy()
+    nonempty = np.flatnonzero(result.counts)
+    # In blocks: a float64 copy of all centers would be the largest array here.
+    for start in range(0, len(nonempty), 8192):
+        block = nonempty[start : start + 8192]
+        mean = (
+            centroids[block].astype(np.float64) * previous_weights[block, None] + result.sums[block]
+        )
+        updated[block] = mean / (previous_weights[block] + result.counts[block])[:, None]
+    return updated
 
 
-def reseeded(
-    centres: FloatMatrix,
+def reseed_starved(
+    centers: FloatMatrix,
     weights: npt.NDArray[np.float64],
-    found: PassResult,
+    result: PassResult,
     *,
     starved_share: float,
 ) -> tuple[FloatMatrix, npt.NDArray[np.float64], int]:
-    """Place starved centres on the farthest rows of the batch, no two on the same spot.
+    """Reseed starved centers at the farthest rows of the batch, no two at the same place.
 
     Args:
-        centres: (K, d) float32, as moved by the pass.
-        weights: (K,) rows that each centre has seen.
-        found: What the pass found.
-        starved_share: Centres below this share of the mean weight are starved.
+        centers: (K, d) float32, as updated by the pass.
+        weights: (K,) decayed row counts of the centers.
+        result: Result of the pass, with its farthest rows.
+        starved_share: Centers below this share of the mean weight are starved.
 
     Returns:
-        Centres, weights (0 for those placed anew), and how many were placed.
+        Centers, weights (0 for the reseeded ones), and the number of reseeded centers.
     """
     starved = np.flatnonzero(weights < starved_share * weights.mean())
     starved = starved[np.argsort(weights[starved], kind="stable")]
-    centres, weights = centres.copy(), weights.copy()
+    centers, weights = centers.copy(), weights.copy()
     placed: list[int] = []
-    for vector, distance in zip(found.far_vectors, found.far_distances, strict=True):
+    for vector, distance in zip(result.far_vectors, result.far_distances, strict=True):
         if len(placed) == len(starved) or not distance > 0.0:
             break
         if placed:
-            gap = centres[placed].astype(np.float64) - vector
-            if np.add.reduce(gap * gap, axis=1).min() < 0.5 * float(distance):
+            difference = centers[placed].astype(np.float64) - vector
+            if np.add.reduce(difference * difference, axis=1).min() < 0.5 * float(distance):
                 continue
-        spot = int(starved[len(placed)])
-        centres[spot] = vector
-        weights[spot] = 0.0
-        placed.append(spot)
-    return centres, weights, len(placed)
+        cluster = int(starved[len(placed)])
+        centers[cluster] = vector
+        weights[cluster] = 0.0
+        placed.append(cluster)
+    return centers, weights, len(placed)
 
 
-def unit_or(centres: FloatMatrix, fallback: FloatMatrix) -> FloatMatrix:
-    """Scale centres to length one; one whose rows cancel out stays where it was."""
-    gone = ~centres.any(axis=1)
-    centres[gone] = fallback[gone]
-    return unit_rows(centres)
+def unit_or_previous(centers: FloatMatrix, previous: FloatMatrix) -> FloatMatrix:
+    """Scale centers to length one; an all-zero center is replaced by its previous value."""
+    zero = ~centers.any(axis=1)
+    centers[zero] = previous[zero]
+    return unit_rows(centers)

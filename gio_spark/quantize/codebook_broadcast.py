@@ -1,4 +1,4 @@
-"""Bring a codebook to the workers, once per process however many partitions it works on."""
+"""Broadcast of a codebook: searchable on workers, built once per process."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 TWO_LEVEL_ABOVE = 8192
-"""Clusters above which search goes through two levels unless told otherwise."""
+"""Number of clusters above which search uses the two-level index by default."""
 
 BATCH, LARGE_BATCH = 8192, 32_768
-"""Rows of an Arrow batch; large ones for two levels, where rows are spread over many cells."""
+"""Rows of an Arrow batch; LARGE_BATCH for the two-level index, which splits them by cell."""
 
 _loaded: dict[str, Codebook | TwoLevel] = {}
 _lock = threading.Lock()
 
 
 @dataclass(frozen=True)
-class ShippedBook:
-    """A handle that a map function may capture; `load` gives the codebook on the worker."""
+class BroadcastCodebook:
+    """Handle that a map function may capture; `load` returns the codebook on the worker."""
 
-    shipped: BroadcastArrays
+    broadcast: BroadcastArrays
     probes: int = PROBES
 
     def load(self) -> Codebook | TwoLevel:
-        """Return the codebook, the same object for all partitions of a process."""
+        """Codebook, the same object for all partitions of a process."""
         with _lock:
-            key = f"{self.shipped.digest}-{self.probes}"
+            key = f"{self.broadcast.digest}-{self.probes}"
             if key not in _loaded:
-                arrays = self.shipped.load()
+                arrays = self.broadcast.load()
                 _loaded[key] = (
                     TwoLevel(arrays["centroids"], arrays["coarse"], arrays["cells"], self.probes)
                     if "coarse" in arrays
                     else Codebook(arrays["centroids"])
                 )
-                # A two-level book copies each centroid into its two cells.
-                keep_newest(_loaded, lambda book: 2 * book.centroids.nbytes)
+                # A two-level index stores a copy of each centroid in both of its cells.
+                keep_newest(_loaded, lambda codebook: 2 * codebook.centroids.nbytes)
             return _loaded[key]
 
     def release(self) -> None:
-        """Let go of the codebook when no task will ask for it again."""
+        """Release the codebook when no further task will load it."""
         with _lock:
-            _loaded.pop(f"{self.shipped.digest}-{self.probes}", None)
-        self.shipped.release()
+            _loaded.pop(f"{self.broadcast.digest}-{self.probes}", None)
+        self.broadcast.release()
 
 
 def broadcast_codebook(
@@ -58,23 +58,23 @@ def broadcast_codebook(
     *,
     two_level: bool | None = None,
     probes: int = PROBES,
-) -> ShippedBook:
+) -> BroadcastCodebook:
     """Make centroids searchable on every worker.
 
     Args:
         spark: The session whose workers need them.
         centroids: (K, d) float32.
-        two_level: Search through two levels; None: above `TWO_LEVEL_ABOVE` clusters.
-        probes: Cells that such a search looks into.
+        two_level: Search with the two-level index; None: above `TWO_LEVEL_ABOVE` clusters.
+        probes: Cells of the two-level index that are searched for a row.
     """
     if two_level is None:
         two_level = len(centroids) > TWO_LEVEL_ABOVE
     if not two_level:
-        return ShippedBook(broadcast_arrays(spark, {"centroids": centroids}))
-    book = group_centroids(centroids)
-    return ShippedBook(
+        return BroadcastCodebook(broadcast_arrays(spark, {"centroids": centroids}))
+    index = group_centroids(centroids)
+    return BroadcastCodebook(
         broadcast_arrays(
-            spark, {"centroids": centroids, "coarse": book.coarse, "cells": book.cells}
+            spark, {"centroids": centroids, "coarse": index.coarse, "cells": index.cells}
         ),
         probes,
     )

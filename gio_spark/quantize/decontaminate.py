@@ -1,6 +1,6 @@
-"""Pool rows that overlap with held-out sets: same content, shared word sequences, same direction.
+"""Pool rows that overlap with held-out sets: equal content, shared n-grams or high cosine.
 
-The held-out rows are few (an evaluation set) and travel to the workers; the pool is read once.
+The held-out rows are few (an evaluation set) and are broadcast; the pool is scanned once.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from gio_spark.quantize.kmeans_pass import unit_rows
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-MOST_HELD_OUT = 500_000
-"""Held-out rows that are compared with the pool; more is no evaluation set."""
+MAX_HELD_OUT = 500_000
+"""Maximum number of held-out rows; an evaluation set is smaller."""
 
 SAME_CONTENT, SHARED_GRAMS, SAME_DIRECTION = (
     "held_out_content",
@@ -38,14 +38,14 @@ _SCHEMA = "id string, reason string, score double, matched string"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out rows in the form in which they are compared.
+    """Held-out rows as arrays to compare the pool with.
 
     Attributes:
-        ids: (m,) their ids, in rising order.
-        hashes: (h,) content hashes, empty where there are none.
+        ids: (m,) ids, in ascending order.
+        hashes: (h,) content hashes; may be empty.
         grams: (g,) sorted uint64 hashes of word sequences.
-        vectors: (v, d) float32, with `vector_ids` (v,) naming their rows.
-        vector_ids: (v,) ids of `vectors`.
+        vectors: (v, d) float32.
+        vector_ids: (v,) ids of the rows of `vectors`.
         length: Words per sequence.
     """
 
@@ -57,13 +57,13 @@ class HeldOut:
     length: int
 
     @classmethod
-    def collect(cls, df: DataFrame, *, length: int = 13, limit: int = MOST_HELD_OUT) -> HeldOut:
+    def collect(cls, df: DataFrame, *, length: int = 13, limit: int = MAX_HELD_OUT) -> HeldOut:
         """Bring held-out rows to the driver.
 
         Args:
             df: id, and any of content_hash, text, vector.
             length: Words per sequence.
-            limit: Rows at most.
+            limit: Maximum number of rows.
 
         Raises:
             InputError: No rows, too many, or none of those columns.
@@ -87,18 +87,18 @@ class HeldOut:
             if "text" in columns
             else np.empty(0, dtype=np.uint64)
         )
-        vectors, owners = np.empty((0, 0), dtype=np.float32), []
+        vectors, vector_ids = np.empty((0, 0), dtype=np.float32), []
         if "vector" in columns:
             usable = table.filter(table["vector"].is_valid())
-            owners = usable["id"].to_pylist()
-            if owners:
+            vector_ids = usable["id"].to_pylist()
+            if vector_ids:
                 vectors = np.array(decode_vectors(usable["vector"]))
         return cls(
             ids=np.array(table["id"].to_pylist(), dtype=np.str_),
             hashes=np.array(sorted(hashes), dtype=np.str_),
             grams=grams,
             vectors=vectors,
-            vector_ids=np.array(owners, dtype=np.str_),
+            vector_ids=np.array(vector_ids, dtype=np.str_),
             length=length,
         )
 
@@ -122,10 +122,10 @@ def decontaminate(
     Args:
         pool: id, and any of content_hash, text, vector.
         held: From `HeldOut.collect`.
-        centroids: (K, d) of the pool, to look in neighbouring clusters only; None: rows are
-            compared with every held-out vector.
-        gram_threshold: Share of shared word sequences from which a row is put aside.
-        cosine_threshold: Cosine from which a row is put aside.
+        centroids: (K, d) of the pool: rows are compared with held-out vectors of neighboring
+            clusters only; None: with every held-out vector.
+        gram_threshold: Minimum share of shared word sequences of an overlapping row.
+        cosine_threshold: Minimum cosine of an overlapping row.
         spherical: The centroids are directions: rows are scaled to length one to find clusters.
 
     Returns:
@@ -139,51 +139,55 @@ def decontaminate(
     for name, value in (("gram", gram_threshold), ("cosine", cosine_threshold)):
         if not 0.0 < value <= 1.0:
             raise ConfigError(f"the {name} threshold is {value}: it must lie in (0, 1]")
-    present = {
+    value_counts = {
         "content_hash": len(held.hashes),
         "text": len(held.grams),
         "vector": len(held.vectors),
     }
-    columns = [name for name, count in present.items() if count and name in pool.columns]
+    columns = [name for name, count in value_counts.items() if count and name in pool.columns]
     if not columns:
         raise InputError(
             f"pool columns {pool.columns} share no content_hash, text or vector with the "
             "held-out rows: nothing can be compared"
         )
-    shipped = _ship(pool.sparkSession, held, centroids, spherical=spherical)
+    broadcast = _broadcast(pool.sparkSession, held, centroids, spherical=spherical)
     length = held.length
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-        arrays = shipped.load()
-        near = _Near(arrays, cosine_threshold, spherical) if "vector" in columns else None
-        known = pa.array(arrays["hashes"].tolist(), pa.string())
+    def compare_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        arrays = broadcast.load()
+        nearest = (
+            _NearestHeldOut(arrays, cosine_threshold, spherical) if "vector" in columns else None
+        )
+        held_out_hashes = pa.array(arrays["hashes"].tolist(), pa.string())
         for batch in batches:
             rows = batch.num_rows
-            kind = np.zeros(rows, dtype=np.int8)
+            reason_code = np.zeros(rows, dtype=np.int8)
             score = np.zeros(rows)
-            match = np.full(rows, -1, dtype=np.intp)
+            matched_rows = np.full(rows, -1, dtype=np.intp)
             if "content_hash" in columns:
                 hashes = batch.column("content_hash").cast(pa.string())
-                same = pc.is_in(hashes, value_set=known).to_numpy(zero_copy_only=False)
-                kind[same], score[same] = 1, 1.0
+                same = pc.is_in(hashes, value_set=held_out_hashes).to_numpy(zero_copy_only=False)
+                reason_code[same], score[same] = 1, 1.0
             if "text" in columns:
                 share = gram_share(batch.column("text").to_pylist(), arrays["grams"], length)
-                found = (kind == 0) & (share >= gram_threshold)
-                kind[found], score[found] = 2, share[found]
-            if near is not None:
+                matches = (reason_code == 0) & (share >= gram_threshold)
+                reason_code[matches], score[matches] = 2, share[matches]
+            if nearest is not None:
                 vector = batch.column("vector")
-                open_rows = np.flatnonzero((kind == 0) & vector.is_valid().to_numpy(False))
-                vectors = decode_vectors(vector.take(pa.array(open_rows)), near.dimension)
-                who, cosine = near.best(vectors)
-                found = np.flatnonzero(who >= 0)
-                kind[open_rows[found]], score[open_rows[found]] = 3, cosine[found]
-                match[open_rows[found]] = who[found]
-            yield _verdicts(batch.column("id"), kind, score, match, arrays["vector_ids"])
+                unmatched = np.flatnonzero((reason_code == 0) & vector.is_valid().to_numpy(False))
+                vectors = decode_vectors(vector.take(pa.array(unmatched)), nearest.dimension)
+                matched_row, cosine = nearest.best(vectors)
+                matches = np.flatnonzero(matched_row >= 0)
+                reason_code[unmatched[matches]], score[unmatched[matches]] = 3, cosine[matches]
+                matched_rows[unmatched[matches]] = matched_row[matches]
+            yield _matches_table(
+                batch.column("id"), reason_code, score, matched_rows, arrays["vector_ids"]
+            )
 
-    return map_arrow(pool.select("id", *columns), work, _SCHEMA, batch_rows=4096)
+    return map_arrow(pool.select("id", *columns), compare_batches, _SCHEMA, batch_rows=4096)
 
 
-def _ship(
+def _broadcast(
     spark: SparkSession,
     held: HeldOut,
     centroids: npt.ArrayLike | None,
@@ -197,78 +201,80 @@ def _ship(
         "vector_ids": held.vector_ids,
     }
     if centroids is not None and len(held.vectors):
-        book = Codebook(np.asarray(centroids))
-        arrays["centroids"] = book.centroids
-        placed = unit_rows(held.vectors) if spherical else held.vectors
-        first, _, second, _ = find_two(placed, book)
+        codebook = Codebook(np.asarray(centroids))
+        arrays["centroids"] = codebook.centroids
+        vectors = unit_rows(held.vectors) if spherical else held.vectors
+        first, _, second, _ = find_two(vectors, codebook)
         arrays["cells"] = np.stack([first, second], axis=1)
     return broadcast_arrays(spark, arrays)
 
 
-class _Near:
-    """The most similar held-out vector of each row, among those of neighbouring clusters."""
+class _NearestHeldOut:
+    """Search for the most similar held-out vector of a row, in neighboring clusters."""
 
     def __init__(self, arrays: dict[str, npt.NDArray], threshold: float, spherical: bool) -> None:
         self.vectors = unit_rows(np.asarray(arrays["vectors"]))
         self.dimension = self.vectors.shape[1]
         self.threshold = threshold
         self.spherical = spherical
-        self.book = Codebook(np.asarray(arrays["centroids"])) if "centroids" in arrays else None
+        self.codebook = Codebook(np.asarray(arrays["centroids"])) if "centroids" in arrays else None
         self.cells = arrays.get("cells")
 
     def best(self, vectors: FloatMatrix) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-        """Return the held-out row above the threshold with the highest cosine, or -1."""
-        who = np.full(len(vectors), -1, dtype=np.intp)
+        """Index (n,) and cosine (n,) of the most similar held-out row; -1 where none is similar."""
+        matched_row = np.full(len(vectors), -1, dtype=np.intp)
         cosine = np.zeros(len(vectors))
         if not len(vectors):
-            return who, cosine
+            return matched_row, cosine
         rows = unit_rows(vectors)
-        everything = np.arange(len(self.vectors))
-        if self.book is None or self.cells is None:
-            self._look(rows, np.arange(len(rows)), everything, who, cosine)
-            return who, cosine
-        first, _, second, _ = find_two(rows if self.spherical else vectors, self.book)
+        all_vectors = np.arange(len(self.vectors))
+        if self.codebook is None or self.cells is None:
+            self._compare(rows, np.arange(len(rows)), all_vectors, matched_row, cosine)
+            return matched_row, cosine
+        first, _, second, _ = find_two(rows if self.spherical else vectors, self.codebook)
         for cell in np.unique(self.cells):
-            lines = np.flatnonzero((first == cell) | (second == cell))
-            if len(lines):
-                there = np.flatnonzero((self.cells == cell).any(axis=1))
-                self._look(rows, lines, there, who, cosine)
-        return who, cosine
+            members = np.flatnonzero((first == cell) | (second == cell))
+            if len(members):
+                candidates = np.flatnonzero((self.cells == cell).any(axis=1))
+                self._compare(rows, members, candidates, matched_row, cosine)
+        return matched_row, cosine
 
-    def _look(
+    def _compare(
         self,
         rows: FloatMatrix,
-        lines: npt.NDArray[np.intp],
-        there: npt.NDArray[np.intp],
-        who: npt.NDArray[np.intp],
+        members: npt.NDArray[np.intp],
+        candidates: npt.NDArray[np.intp],
+        matched_row: npt.NDArray[np.intp],
         cosine: npt.NDArray[np.float64],
     ) -> None:
-        for start in range(0, len(there), 4096):
-            part = there[start : start + 4096]
-            hit = similar(rows[lines], self.vectors[part], self.threshold)
-            at, which = np.nonzero(hit)
-            exact = exact_cosine(rows[lines[at]], self.vectors[part[which]])
-            for line, other, value in zip(lines[at], part[which], exact, strict=True):
-                # Ties go to the lowest held-out row, in whatever order cells are looked into.
-                if (value, -other) > (cosine[line], -who[line]) or who[line] < 0:
-                    who[line], cosine[line] = other, value
+        for start in range(0, len(candidates), 4096):
+            block = candidates[start : start + 4096]
+            above = similar(rows[members], self.vectors[block], self.threshold)
+            row_index, candidate_index = np.nonzero(above)
+            exact = exact_cosine(rows[members[row_index]], self.vectors[block[candidate_index]])
+            for row, candidate, value in zip(
+                members[row_index], block[candidate_index], exact, strict=True
+            ):
+                # Ties go to the lowest held-out row, whatever the order of the clusters.
+                if (value, -candidate) > (cosine[row], -matched_row[row]) or matched_row[row] < 0:
+                    matched_row[row], cosine[row] = candidate, value
 
 
-def _verdicts(
+def _matches_table(
     ids: pa.Array,
-    kind: npt.NDArray[np.int8],
+    reason_code: npt.NDArray[np.int8],
     score: npt.NDArray[np.float64],
-    match: npt.NDArray[np.intp],
-    names: npt.NDArray[np.str_],
+    matched_row: npt.NDArray[np.intp],
+    vector_ids: npt.NDArray[np.str_],
 ) -> pa.Table:
-    found = np.flatnonzero(kind)
+    rows = np.flatnonzero(reason_code)
     reasons = np.array(["", SAME_CONTENT, SHARED_GRAMS, SAME_DIRECTION])
-    matched = [str(names[m]) if m >= 0 else None for m in match[found]]
+    matched = [str(vector_ids[m]) if m >= 0 else None for m in matched_row[rows]]
     return pa.table(
         {
-            "id": ids.take(pa.array(found)).cast(pa.string()),
-            "reason": pa.array(reasons[kind[found]].tolist(), pa.string()),
-            "score": score[found],
+            "id": ids.take(pa.array(rows)).cast(pa.string()),
+            "reason": pa.array(reasons[reason_code[rows]].tolist(), pa.string()),
+            "score": score[rows],
             "matched": pa.array(matched, pa.string()),
         }
     )

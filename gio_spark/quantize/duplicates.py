@@ -1,6 +1,6 @@
-"""Duplicates in the pool: exact ones by content hash, semantic ones inside clusters.
+"""Duplicates in the pool: exact ones by content hash, semantic ones by cosine inside clusters.
 
-Of duplicates the best is kept: highest quality (nulls last), then lowest id.
+Of a set of duplicates one row stays: highest quality (nulls last), then lowest id.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 EXACT, SEMANTIC = "exact_duplicate", "semantic_duplicate"
 
 MOST_ROWS = 20_000
-"""Rows of a cluster that one worker compares; larger clusters are split."""
+"""Rows of a cluster up to which one worker compares all of them; larger clusters are split."""
 
 _SPLIT_SAMPLE = 64
 _SCHEMA = "id string, keeper string, reason string, cosine float"
 
 
 def exact_duplicates(df: DataFrame) -> DataFrame:
-    """Find rows whose content another row has too.
+    """Rows whose content equals that of another row.
 
     Args:
-        df: id STRING, content_hash STRING (rows without one are left out), and quality DOUBLE
-            where there is one.
+        df: id STRING, content_hash STRING (rows without one are left out), and optionally
+            quality DOUBLE.
 
     Returns:
         One row per duplicate to drop: id, keeper (the id that stays), reason, cosine (1).
@@ -79,19 +79,19 @@ def semantic_duplicates(
     most_rows: int = MOST_ROWS,
     seed: int = 0,
 ) -> DataFrame:
-    """Find rows of one cluster that point the same way.
+    """Rows whose cosine with a better row of the same cluster reaches a threshold.
 
-    Rows of a cluster are taken best first; a row is dropped when its cosine with a row that was
-    kept reaches the threshold. Clusters above `most_rows` are split into cells around centres of
-    their own, and rows are compared inside a cell: near the border of two cells a pair may be
-    missed. Drop exact duplicates first: rows that are all alike cannot be split.
+    Rows of a cluster are visited best first; a row is dropped when its cosine with a retained row
+    reaches the threshold. Clusters above `most_rows` rows are split into cells by a K-means of
+    their own, and rows are compared inside a cell: a pair across the border of two cells may be
+    missed. Drop exact duplicates first: identical rows cannot be split.
 
     Args:
-        df: id, vector, cluster and quality where there is one.
+        df: id, vector, cluster and optionally quality.
         sizes: (K,) rows per cluster (ClusterStats.rows).
-        threshold: Cosine from which two rows are duplicates.
-        most_rows: Rows that one worker compares.
-        seed: Seed of the centres of split clusters.
+        threshold: Minimum cosine of duplicates.
+        most_rows: Rows of a cluster up to which it is not split.
+        seed: Seed of the centers inside split clusters.
 
     Returns:
         One row per duplicate to drop: id, keeper, reason, cosine FLOAT. The same rows at any
@@ -109,27 +109,29 @@ def semantic_duplicates(
     counts = np.asarray(sizes)
     large = np.flatnonzero(counts > most_rows)
     if len(large):
-        rows = _split(rows, counts, large, most_rows=most_rows, seed=seed)
+        rows = _split_large_clusters(rows, counts, large, most_rows=most_rows, seed=seed)
     else:
         rows = rows.withColumn("cell", F.col("cluster").cast("bigint"))
 
-    def compare(table: pa.Table) -> pa.Table:
-        return _compare(table, threshold)
+    def duplicates_of_cell(table: pa.Table) -> pa.Table:
+        return _duplicates_of_cell(table, threshold)
 
-    return group_arrow(rows.select("id", "vector", "quality", "cell"), "cell", compare, _SCHEMA)
+    return group_arrow(
+        rows.select("id", "vector", "quality", "cell"), "cell", duplicates_of_cell, _SCHEMA
+    )
 
 
 def _with_quality(df: DataFrame, *columns: str) -> DataFrame:
     from pyspark.sql import functions as F
 
-    missing = [name for name in ("id", *columns) if name not in df.columns]
-    if missing:
-        raise InputError(f"columns {missing} are not in the table, which has {df.columns}")
+    missing_columns = [name for name in ("id", *columns) if name not in df.columns]
+    if missing_columns:
+        raise InputError(f"columns {missing_columns} are not in the table, which has {df.columns}")
     quality = F.col("quality") if "quality" in df.columns else F.lit(None)
     return df.select("id", *columns, quality.cast("double").alias("quality"))
 
 
-def _split(
+def _split_large_clusters(
     df: DataFrame,
     sizes: npt.NDArray[Any],
     large: npt.NDArray[np.intp],
@@ -137,28 +139,28 @@ def _split(
     most_rows: int,
     seed: int,
 ) -> DataFrame:
-    """Give rows of large clusters the cell of their nearest centre inside the cluster."""
-    centres = _inner_centres(df, sizes, large, most_rows=most_rows, seed=seed)
-    edges = np.searchsorted(centres["cluster"].to_numpy(), [*large, large[-1] + 1])
-    shipped = broadcast_arrays(
+    """Add a column `cell`: the cluster, or the nearest inner center of a large cluster."""
+    centers = _inner_centers(df, sizes, large, most_rows=most_rows, seed=seed)
+    edges = np.searchsorted(centers["cluster"].to_numpy(), [*large, large[-1] + 1])
+    broadcast = broadcast_arrays(
         df.sparkSession,
-        {"centres": decode_vectors(centres["vector"]), "edges": edges, "large": large},
+        {"centers": decode_vectors(centers["vector"]), "edges": edges, "large": large},
     )
     first = len(sizes)
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-        held = shipped.load()
+    def add_cells(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        arrays = broadcast.load()
         for batch in batches:
             cluster = batch.column("cluster").to_numpy(zero_copy_only=False)
             cell = cluster.astype(np.int64)
-            for number in np.flatnonzero(np.isin(held["large"], cluster)):
-                low, high = held["edges"][number : number + 2]
-                if low == high:
-                    continue  # no row of it fell into the sample: it stays one cell
-                lines = np.flatnonzero(cluster == held["large"][number])
-                part = decode_vectors(batch.column("vector").take(pa.array(lines)))
-                found, _ = nearest(unit_rows(part), held["centres"][low:high])
-                cell[lines] = first + low + found
+            for number in np.flatnonzero(np.isin(arrays["large"], cluster)):
+                start, end = arrays["edges"][number : number + 2]
+                if start == end:
+                    continue  # none of its rows was sampled: it remains one cell
+                rows = np.flatnonzero(cluster == arrays["large"][number])
+                vectors = decode_vectors(batch.column("vector").take(pa.array(rows)))
+                nearest_center, _ = nearest(unit_rows(vectors), arrays["centers"][start:end])
+                cell[rows] = first + start + nearest_center
             yield pa.table(
                 {
                     "id": batch.column("id"),
@@ -168,11 +170,11 @@ def _split(
                 }
             )
 
-    kind = dict(df.dtypes)["vector"]
-    return map_arrow(df, work, f"id string, vector {kind}, quality double, cell bigint")
+    vector_type = dict(df.dtypes)["vector"]
+    return map_arrow(df, add_cells, f"id string, vector {vector_type}, quality double, cell bigint")
 
 
-def _inner_centres(
+def _inner_centers(
     df: DataFrame,
     sizes: npt.NDArray[Any],
     large: npt.NDArray[np.intp],
@@ -180,45 +182,52 @@ def _inner_centres(
     most_rows: int,
     seed: int,
 ) -> pa.Table:
-    """Fit centres inside each large cluster, on workers, from a hash sample of its rows.
+    """Fit centers inside each large cluster, on workers, on a hash sample of its rows.
 
     Returns:
         cluster INT, number INT, vector BINARY, sorted.
     """
     cells = -(-2 * sizes[large] // most_rows)
     share = np.minimum(1.0, _SPLIT_SAMPLE * cells / sizes[large])
-    shipped = broadcast_arrays(df.sparkSession, {"large": large, "below": np.rint(share * 2.0**53)})
-    wanted = {int(c): int(n) for c, n in zip(large, cells, strict=True)}
+    broadcast = broadcast_arrays(
+        df.sparkSession, {"large": large, "below": np.rint(share * 2.0**53)}
+    )
+    cells_per_cluster = {int(c): int(n) for c, n in zip(large, cells, strict=True)}
 
     def sample(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        held = shipped.load()
+        arrays = broadcast.load()
         for batch in batches:
             cluster = batch.column("cluster").to_numpy(zero_copy_only=False)
-            place = np.searchsorted(held["large"], cluster).clip(max=len(held["large"]) - 1)
-            taken = held["large"][place] == cluster
-            taken &= batch.column("hash").to_numpy(zero_copy_only=False) < held["below"][place]
-            yield batch.filter(pa.array(taken))
+            index = np.searchsorted(arrays["large"], cluster).clip(max=len(arrays["large"]) - 1)
+            in_sample = arrays["large"][index] == cluster
+            in_sample &= (
+                batch.column("hash").to_numpy(zero_copy_only=False) < arrays["below"][index]
+            )
+            yield batch.filter(pa.array(in_sample))
 
     def fit(table: pa.Table) -> dict[str, Any]:
         table = table.sort_by([("hash", "ascending"), ("id", "ascending")])
         cluster = table["cluster"][0].as_py()
         vectors = unit_rows(decode_vectors(table["vector"]))
-        centres = small_kmeans(vectors, wanted[cluster], seed=seed)
+        centers = small_kmeans(vectors, cells_per_cluster[cluster], seed=seed)
         return {
-            "cluster": np.full(len(centres), cluster, dtype=np.int32),
-            "number": np.arange(len(centres), dtype=np.int32),
-            "vector": encode_vectors(centres),
+            "cluster": np.full(len(centers), cluster, dtype=np.int32),
+            "number": np.arange(len(centers), dtype=np.int32),
+            "vector": encode_vectors(centers),
         }
 
     hashed = df.select("id", "vector", "cluster", hash53("id", f"duplicates-{seed}").alias("hash"))
-    kind = dict(df.dtypes)["vector"]
-    sampled = map_arrow(hashed, sample, f"id string, vector {kind}, cluster int, hash bigint")
+    vector_type = dict(df.dtypes)["vector"]
+    sampled = map_arrow(
+        hashed, sample, f"id string, vector {vector_type}, cluster int, hash bigint"
+    )
     fitted = group_arrow(sampled, "cluster", fit, "cluster int, number int, vector binary")
     table = bounded(fitted, int(cells.sum()), "centres inside large clusters")
     return table.sort_by([("cluster", "ascending"), ("number", "ascending")])
 
 
-def _compare(table: pa.Table, threshold: float) -> pa.Table:
+def _duplicates_of_cell(table: pa.Table, threshold: float) -> pa.Table:
+    """Duplicates among the rows of one cell, in the columns of `semantic_duplicates`."""
     order = pc.sort_indices(table, sort_keys=[("quality", "descending"), ("id", "ascending")])
     table = table.take(order)
     rows: FloatMatrix = unit_rows(decode_vectors(table["vector"]))

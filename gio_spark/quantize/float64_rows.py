@@ -1,4 +1,4 @@
-"""Float64 rows as Arrow binary, for partial sums between workers (vectors stay float32)."""
+"""Float64 rows as Arrow binary, for partial sums exchanged between workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def encode_doubles(matrix: npt.NDArray[np.float64]) -> pa.BinaryArray:
     """Encode (n, d) float64 as n binary values, little endian.
 
     Raises:
-        InputError: When the batch would pass Arrow's 2 GB limit for one binary column.
+        InputError: The batch exceeds Arrow's limit of 2 GB for a binary column.
     """
     matrix = np.ascontiguousarray(matrix, dtype="<f8")
     rows, dimension = matrix.shape
@@ -29,17 +29,17 @@ def encode_doubles(matrix: npt.NDArray[np.float64]) -> pa.BinaryArray:
 
 
 def decode_doubles(column: pa.ChunkedArray | pa.Array, dimension: int) -> npt.NDArray[np.float64]:
-    """Decode what `encode_doubles` wrote, (n, d) float64, read-only and without a copy.
+    """Decode the output of `encode_doubles` to (n, d) float64, read-only and without a copy.
 
     Raises:
-        InputError: When a value has another length.
+        InputError: A value has another length.
     """
     column = joined(column)
     rows = len(column)
     if not rows:
         return np.empty((0, dimension), dtype=np.float64)
-    wide = pa.types.is_large_binary(column.type)
-    if not wide and not pa.types.is_binary(column.type):
+    is_large = pa.types.is_large_binary(column.type)
+    if not is_large and not pa.types.is_binary(column.type):
         column = column.cast(pa.binary())
     data, offsets = bytes_of(column)
     if not (np.diff(offsets) == 8 * dimension).all():

@@ -18,13 +18,13 @@ from gio_spark.kernels import agreement, group_centroids, largest_values
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize import kmeans_one_task
 from gio_spark.quantize.kmeans_init import (
-    WHOSE,
+    INPUT_LABEL,
     OnSample,
-    first_state,
-    refuse_bad,
+    check_finite,
+    initial_state,
+    initial_state_at,
     sample_salt,
     sample_size,
-    state_at,
 )
 from gio_spark.quantize.kmeans_model import FitSummary, MiniBatchKMeansModel
 from gio_spark.quantize.kmeans_parameters import KMeansParameters
@@ -46,16 +46,16 @@ _AGREEMENT_ROWS = 2048
 class MiniBatchKMeans(KMeansParameters):
     """Mini-batch K-means (Sculley 2010; counts as learning rates, with forgetting).
 
-    A pass assigns one hash bucket of the ids and moves every centre to the weighted mean of where
-    it was and the rows it got; the same input and seed give the same centroids to the bit at any
-    partitioning. Parameter names follow scikit-learn and pyspark.ml.
+    A pass assigns one hash bucket of the ids and updates every center to the weighted mean of its
+    previous value and the rows assigned to it; the same input and seed give bit-identical centroids
+    at any partitioning. Parameter names follow scikit-learn and pyspark.ml.
 
     Attributes: see `KMeansParameters`.
     """
 
     @classmethod
     def from_settings(cls, settings: QuantizeSettings, *, k: int, seed: int) -> MiniBatchKMeans:
-        """Return the estimator that the settings describe, for `k` clusters."""
+        """Estimator with the parameters of the settings, for `k` clusters."""
         return cls(
             k=k,
             seed=seed,
@@ -87,45 +87,45 @@ class MiniBatchKMeans(KMeansParameters):
         Args:
             df: Rows with id STRING and vector (BINARY float32, little endian, or ARRAY<FLOAT>);
                 rows without a vector are left out.
-            initial: A state to go on from: it is resumed where it stopped, and a finished one
-                is the model already. Or (K, d) centres to start from.
-            on_pass: Called with the state after each pass; what it commits is what `initial`
-                takes after a crash. Once only, at the end, where one task does all passes.
-            on_sample: Called with the sample for the first centres, (n, d) in the order of the
-                ids' hashes, where one is drawn. It gives plain values (`error_curve` does), which
-                the summary keeps as `of_sample`, and must be one that can be sent to a worker.
+            initial: A state to resume from (a finished one is the model already), or (K, d) centers
+                to start from.
+            on_pass: Called with the state after each pass, to commit it; after a crash, `initial`
+                takes a committed state. Called once, at the end, where one task does all passes.
+            on_sample: Called with the sample for the first centers, (n, d) in the order of the ids'
+                hashes, where one is drawn. It must be picklable, for a worker, and return plain
+                values (as `error_curve`), which the summary stores as `of_sample`.
             rows: Rows of `df`, when known.
-            dimension: Length of the vectors, when known: saves a look at the table.
-            update: Take `initial` (a state) as the start of a new fit, on data that changed.
+            dimension: Length of the vectors, when known; otherwise read from the first row.
+            update: Start a new fit on changed data from `initial` (a state).
 
         Raises:
-            InputError: No usable rows, bad vectors, or centres of another dimension.
+            InputError: No usable rows, invalid vectors, or centers of another dimension.
         """
         from pyspark.sql import functions as F
 
         df = df.select("id", "vector").where(F.col("vector").isNotNull())
-        of_sample: Any = None
+        sample_result: Any = None
         if isinstance(initial, KMeansState) and not update:
             state = initial
         else:
             total = df.count() if rows is None else rows
-            state, of_sample = self._first_state(df, initial, total, dimension, on_sample)
+            state, sample_result = self._initial_state(df, initial, total, dimension, on_sample)
             if on_pass is not None:
                 on_pass(state)
         if not state.finished:
-            state = kmeans_one_task.all_passes(self, df, state)
+            state = kmeans_one_task.passes_in_one_task(self, df, state)
             if on_pass is not None and state.finished:
                 on_pass(state)
         while not state.finished:
-            began = time.monotonic()
-            state = self.step(state, self._batch(df, state))
+            start = time.monotonic()
+            state = self.step(state, self._run_batch(df, state))
             log.info(
                 "kmeans pass=%d rows=%d inertia=%.6g reseeded=%d seconds=%.1f",
                 state.passes,
                 state.history[-1]["rows"],
                 state.history[-1]["inertia"],
                 state.history[-1]["reseeded"],
-                time.monotonic() - began,
+                time.monotonic() - start,
             )
             if on_pass is not None:
                 on_pass(state)
@@ -135,12 +135,12 @@ class MiniBatchKMeans(KMeansParameters):
             seed=self.seed,
             two_level=self.searches_two_levels(len(state.centroids)),
             probes=self.probes,
-            summary=FitSummary.of(state, self._agreement(df, state), of_sample),
+            summary=FitSummary.of(state, self._agreement(df, state), sample_result),
             state=state,
         )
 
     def _agreement(self, df: DataFrame, state: KMeansState) -> dict[str, float] | None:
-        """Compare two-level with exact assignment on a hash sample."""
+        """Agreement of two-level with exact assignment on a hash sample; None for exact search."""
         if not self.searches_two_levels(len(state.centroids)):
             return None
         sample = hash_sample(
@@ -154,7 +154,7 @@ class MiniBatchKMeans(KMeansParameters):
             vectors = unit_rows(vectors)
         return agreement(vectors, group_centroids(state.centroids, probes=self.probes))
 
-    def _first_state(
+    def _initial_state(
         self,
         df: DataFrame,
         initial: KMeansState | npt.NDArray[np.float32] | None,
@@ -162,12 +162,14 @@ class MiniBatchKMeans(KMeansParameters):
         dimension: int | None,
         on_sample: OnSample | None,
     ) -> tuple[KMeansState, Any]:
-        """Return the state to go on from, and what `on_sample` gave."""
+        """State to start from, and the result of `on_sample`."""
         if rows < 1:
-            raise InputError(f"{WHOSE}: no row has a vector. Check the table and columns.vector.")
+            raise InputError(
+                f"{INPUT_LABEL}: no row has a vector. Check the table and columns.vector."
+            )
         dimension = _dimension(df) if dimension is None else dimension
         if initial is None:
-            state, of_sample = self._from_nothing(df, rows, dimension, on_sample)
+            state, sample_result = self._cold_start(df, rows, dimension, on_sample)
             if len(state.centroids) < self.k:
                 log.warning(
                     "only %d distinct rows in the sample of %d: %d clusters instead of %d",
@@ -176,41 +178,41 @@ class MiniBatchKMeans(KMeansParameters):
                     len(state.centroids),
                     self.k,
                 )
-            return state, of_sample
-        sample = self._sample(df, rows, dimension)
-        of_sample = None if on_sample is None else on_sample(sample)
-        centres = initial.centroids if isinstance(initial, KMeansState) else initial
-        centres = np.ascontiguousarray(centres, dtype=np.float32)
-        if centres.ndim != 2 or centres.shape[1] != sample.shape[1]:
+            return state, sample_result
+        sample = self._init_sample(df, rows, dimension)
+        sample_result = None if on_sample is None else on_sample(sample)
+        centers = initial.centroids if isinstance(initial, KMeansState) else initial
+        centers = np.ascontiguousarray(centers, dtype=np.float32)
+        if centers.ndim != 2 or centers.shape[1] != sample.shape[1]:
             raise InputError(
-                f"the centres to start from have shape {centres.shape}, the rows have "
+                f"the centres to start from have shape {centers.shape}, the rows have "
                 f"dimension {sample.shape[1]}: they come from another embedder"
             )
         if isinstance(initial, KMeansState):
-            return initial.reopened(rows=rows, largest=largest_values(sample)), of_sample
-        return state_at(self, centres, sample, rows), of_sample
+            return initial.reopened(rows=rows, largest=largest_values(sample)), sample_result
+        return initial_state_at(self, centers, sample, rows), sample_result
 
-    def _from_nothing(
+    def _cold_start(
         self, df: DataFrame, rows: int, dimension: int, on_sample: OnSample | None
     ) -> tuple[KMeansState, Any]:
-        """Return the state at the first centres, or the finished one where that costs no more."""
-        whole = kmeans_one_task.whole_fit(
+        """State at the first centers, or the finished state where one task can do the whole fit."""
+        result = kmeans_one_task.fit_in_one_task(
             self, df, rows=rows, dimension=dimension, on_sample=on_sample
         )
-        if whole is not None:
-            return whole
-        sample = self._sample(df, rows, dimension)
-        of_sample = None if on_sample is None else on_sample(sample)
-        return first_state(self, sample, rows), of_sample
+        if result is not None:
+            return result
+        sample = self._init_sample(df, rows, dimension)
+        sample_result = None if on_sample is None else on_sample(sample)
+        return initial_state(self, sample, rows), sample_result
 
-    def _sample(self, df: DataFrame, rows: int, dimension: int) -> FloatMatrix:
-        wanted = sample_size(self, rows, dimension)
-        table = hash_sample(df, wanted, sample_salt(self), total=rows)
-        vectors = np.ascontiguousarray(decode_vectors(table["vector"], dimension, what=WHOSE))
-        refuse_bad(table["id"], vectors)
+    def _init_sample(self, df: DataFrame, rows: int, dimension: int) -> FloatMatrix:
+        count = sample_size(self, rows, dimension)
+        table = hash_sample(df, count, sample_salt(self), total=rows)
+        vectors = np.ascontiguousarray(decode_vectors(table["vector"], dimension, what=INPUT_LABEL))
+        check_finite(table["id"], vectors)
         return unit_rows(vectors) if self.spherical else vectors
 
-    def _batch(self, df: DataFrame, state: KMeansState) -> PassResult:
+    def _run_batch(self, df: DataFrame, state: KMeansState) -> PassResult:
         clusters = len(state.centroids)
         share, salt = self.share_per_pass(state.rows, clusters), self.batch_salt(state.updates)
         batch = df.where(bucket_filter(share, state.passes, salt)) if share < 1.0 else df
@@ -219,7 +221,7 @@ class MiniBatchKMeans(KMeansParameters):
             state.centroids,
             largest=state.largest,
             batch_rows=math.ceil(share * state.rows),
-            far=self.farthest_wanted(clusters),
+            far=self.farthest_rows(clusters),
             spherical=self.spherical,
             two_level=self.searches_two_levels(clusters),
             probes=self.probes,
@@ -229,5 +231,5 @@ class MiniBatchKMeans(KMeansParameters):
 def _dimension(df: DataFrame) -> int:
     first = df.limit(1).toArrow()
     if not first.num_rows:
-        raise InputError(f"{WHOSE}: no row has a vector. Check the table and columns.vector.")
-    return decode_vectors(first["vector"], what=WHOSE).shape[1]
+        raise InputError(f"{INPUT_LABEL}: no row has a vector. Check the table and columns.vector.")
+    return decode_vectors(first["vector"], what=INPUT_LABEL).shape[1]

@@ -1,4 +1,4 @@
-"""Where a fit begins: a hash sample of the rows, and first centres chosen among it."""
+"""Initialization of a fit: a hash sample of the rows, and first centers chosen from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gio_spark.errors import InputError
 from gio_spark.kernels import largest_values
 from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.kmeans_pass import unit_rows
-from gio_spark.quantize.kmeans_seeding import first_centres, sample_rows
+from gio_spark.quantize.kmeans_seeding import first_centers, sample_rows
 from gio_spark.quantize.kmeans_state import KMeansState
 
 if TYPE_CHECKING:
@@ -22,62 +22,64 @@ if TYPE_CHECKING:
 
 OnSample: TypeAlias = Callable[[FloatMatrix], Any]
 
-WHOSE = "column 'vector' of the rows to cluster"
+INPUT_LABEL = "column 'vector' of the rows to cluster"
 
 
 def sample_salt(fit: KMeansParameters) -> str:
-    """Return the salt of the hash by which the sample for the first centres is drawn."""
+    """Salt of the hash that draws the sample for the first centers."""
     return f"kmeans-first-{fit.seed}"
 
 
 def sample_size(fit: KMeansParameters, rows: int, dimension: int) -> int:
-    """Return the rows of that sample."""
+    """Number of rows of the sample for the first centers."""
     return min(rows, sample_rows(fit.k, dimension, fit.init_rows))
 
 
-def refuse_bad(ids: pa.Array | pa.ChunkedArray, vectors: FloatMatrix) -> None:
-    """Refuse a sample with vectors that are not finite.
+def check_finite(ids: pa.Array | pa.ChunkedArray, vectors: FloatMatrix) -> None:
+    """Check that all sampled vectors are finite.
 
     Raises:
-        InputError: There are some; the first of their ids is named.
+        InputError: Some are not; the message names the first id.
     """
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
-        bad = ids[int(np.flatnonzero(~finite)[0])].as_py()
+        first_id = ids[int(np.flatnonzero(~finite)[0])].as_py()
         raise InputError(
-            f"{WHOSE}: {int((~finite).sum()):,} of {len(vectors):,} sampled vectors hold NaN "
-            f"or infinite values, first id {bad!r}. Leave such rows out, as a run does by "
+            f"{INPUT_LABEL}: {int((~finite).sum()):,} of {len(vectors):,} sampled vectors hold NaN "
+            f"or infinite values, first id {first_id!r}. Leave such rows out, as a run does by "
             "putting them into quarantine."
         )
 
 
-def lowest(hashes: npt.NDArray[np.int64], ids: pa.Array, wanted: int) -> npt.NDArray[np.intp]:
-    """Return the places of the rows with the smallest hashes, in order of (hash, id)."""
-    few = np.arange(len(hashes))
-    if wanted < len(hashes):
-        few = np.flatnonzero(hashes <= np.partition(hashes, wanted - 1)[wanted - 1])
-    table = pa.table({"hash": hashes[few], "id": ids.take(pa.array(few))})
+def smallest_hashes(
+    hashes: npt.NDArray[np.int64], ids: pa.Array, count: int
+) -> npt.NDArray[np.intp]:
+    """Indices of the `count` rows with the smallest hashes, in order of (hash, id)."""
+    candidates = np.arange(len(hashes))
+    if count < len(hashes):
+        candidates = np.flatnonzero(hashes <= np.partition(hashes, count - 1)[count - 1])
+    table = pa.table({"hash": hashes[candidates], "id": ids.take(pa.array(candidates))})
     order = pc.sort_indices(table, sort_keys=[("hash", "ascending"), ("id", "ascending")])
-    return few[order.to_numpy()[:wanted]]
+    return candidates[order.to_numpy()[:count]]
 
 
-def first_state(fit: KMeansParameters, sample: FloatMatrix, rows: int) -> KMeansState:
-    """Choose first centres among a sample.
+def initial_state(fit: KMeansParameters, sample: FloatMatrix, rows: int) -> KMeansState:
+    """Initial state of a fit, with first centers chosen from a sample.
 
     Args:
         fit: The estimator.
-        sample: (n, d) float32, in order of (hash, id), of length one where the fit wants that.
+        sample: (n, d) float32, in order of (hash, id), scaled to length one for a spherical fit.
         rows: Rows of the table.
     """
-    centres = sample[first_centres(sample, min(fit.k, rows), seed=fit.seed)]
-    return state_at(fit, centres, sample, rows)
+    centers = sample[first_centers(sample, min(fit.k, rows), seed=fit.seed)]
+    return initial_state_at(fit, centers, sample, rows)
 
 
-def state_at(
-    fit: KMeansParameters, centres: FloatMatrix, sample: FloatMatrix, rows: int
+def initial_state_at(
+    fit: KMeansParameters, centers: FloatMatrix, sample: FloatMatrix, rows: int
 ) -> KMeansState:
-    """Return the state of a fit that begins at the given centres, (K, d) float32."""
+    """Initial state of a fit that starts from centers (K, d) float32."""
     if fit.spherical:
-        centres = unit_rows(centres)
-    largest = np.maximum(largest_values(sample), np.abs(centres).max(axis=0))
-    return KMeansState(centres, np.zeros(len(centres)), largest, rows)
+        centers = unit_rows(centers)
+    largest = np.maximum(largest_values(sample), np.abs(centers).max(axis=0))
+    return KMeansState(centers, np.zeros(len(centers)), largest, rows)

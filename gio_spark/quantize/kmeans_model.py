@@ -1,4 +1,4 @@
-"""A fitted codebook: transform, save, load."""
+"""Fitted K-means model: transform, predict, save, load."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class FitSummary:
-    """What a fit did.
+    """Summary of a fit.
 
     Attributes:
-        k: Clusters.
-        passes: Passes done.
-        inertia: Inertia per row of the last batch, before the last move of the centres.
-        reseeded: Centres placed anew, over all passes.
+        k: Number of clusters.
+        passes: Number of passes.
+        inertia: Inertia per row of the last batch, before the last update of the centers.
+        reseeded: Number of reseeded centers, over all passes.
         history: One record per pass.
         agreement: Two-level against exact assignment on a sample (rows, agreement, excess);
             None where search is exact.
-        of_sample: What `on_sample` gave of the sample for the first centres.
+        of_sample: Result of `on_sample` on the sample for the first centers.
     """
 
     k: int
@@ -49,12 +49,12 @@ class FitSummary:
 
     @property
     def numIter(self) -> int:
-        """Passes done, under the name that pyspark.ml gives them."""
+        """Number of passes, under the name of pyspark.ml."""
         return self.passes
 
     @property
     def trainingCost(self) -> float | None:
-        """Inertia of the last batch in all, as pyspark.ml gives it: not per row."""
+        """Total inertia of the last batch (not per row), under the name of pyspark.ml."""
         if not self.history:
             return None
         return float(self.history[-1]["inertia"]) * int(self.history[-1]["rows"])
@@ -66,7 +66,7 @@ class FitSummary:
         agreement: dict[str, float] | None = None,
         of_sample: Any = None,
     ) -> FitSummary:
-        """Summarise a state."""
+        """Summary of a state."""
         return cls(
             k=len(state.centroids),
             passes=state.passes,
@@ -80,16 +80,16 @@ class FitSummary:
 
 @dataclass(frozen=True)
 class MiniBatchKMeansModel:
-    """Centroids and what they were fitted with.
+    """Centroids and the parameters of their fit.
 
     Attributes:
         centroids: (K, d) float32.
         spherical: Rows are scaled to length one before they are assigned.
         seed: Seed of the fit.
-        two_level: Search through two levels; None: above 8,192 clusters.
-        probes: Cells that such a search looks into.
-        summary: What the fit did, None for a model made from bare centroids.
-        state: The fit's last state, the start of a later update; not kept by `save`.
+        two_level: Search with the two-level index; None: above 8,192 clusters.
+        probes: Cells of the two-level index that are searched for a row.
+        summary: Summary of the fit, None for a model created from centroids alone.
+        state: Last state of the fit, the start of a later update; not written by `save`.
     """
 
     centroids: FloatMatrix
@@ -107,7 +107,7 @@ class MiniBatchKMeansModel:
 
         Args:
             df: Rows with id and vector.
-            second: Also give the second-nearest cluster.
+            second: Also return the second-nearest cluster.
             carry: Columns passed through; None: all but id and vector.
         """
         if carry is None:
@@ -123,13 +123,13 @@ class MiniBatchKMeansModel:
         )
 
     def predict(self, vector: npt.ArrayLike) -> int:
-        """Return the cluster of one vector, as pyspark.ml does; `transform` is for tables."""
+        """Cluster of one vector, as in pyspark.ml; `transform` is for tables."""
         row = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
         cluster, _ = nearest(unit_rows(row) if self.spherical else row, self.centroids)
         return int(cluster[0])
 
     def clusterCenters(self) -> list[FloatMatrix]:
-        """Return the centroids as a list of vectors, as pyspark.ml does."""
+        """Centroids as a list of vectors, as in pyspark.ml."""
         return list(self.centroids)
 
     def save(self, path: str | Path) -> None:
@@ -149,10 +149,10 @@ class MiniBatchKMeansModel:
 
     @classmethod
     def load(cls, path: str | Path) -> MiniBatchKMeansModel:
-        """Read a model that `save` wrote.
+        """Read a model written by `save`.
 
         Raises:
-            InputError: When the folder holds no such model, or one of a newer format.
+            InputError: The folder holds no such model, or one of another format.
         """
         folder = Path(path)
         try:

@@ -1,8 +1,7 @@
-"""One mini-batch pass: assign a hash bucket of the rows, bring back sums per cluster.
+"""One mini-batch pass: assign the rows of a hash bucket and collect sums per cluster.
 
-Workers emit, per partition, exact partial sums (kernels.sums) and their farthest rows; both are
-combined by worker groups, so that the driver receives one row per cluster however many partitions
-there are.
+Each partition emits exact partial sums (kernels.sums) and its farthest rows; both are combined on
+workers, so that the driver receives one row per cluster at any number of partitions.
 """
 
 from __future__ import annotations
@@ -40,27 +39,27 @@ from gio_spark.quantize.pass_result import (
     FAR,
     SCHEMA,
     Farthest,
-    Partial,
+    PartialSums,
     PassResult,
-    collect,
+    collect_result,
     combine_sums,
-    extent_table,
-    farthest_of,
-    largest_seen,
+    extent_to_table,
+    merge_extents,
+    merge_farthest,
 )
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 GROUP_BYTES = 32 << 20
-"""Sums that one group of the workers which combine them is made for."""
+"""Bytes of partial sums per group that is combined on one worker."""
 
 
 def bucket_filter(share: float, number: int, salt: str, id_column: str = "id") -> Column:
-    """Return the predicate of batch `number`: a window of the ids' hash range.
+    """Predicate of batch `number`: a window of the hash range of the ids.
 
-    Windows follow one another round the range, so that batches repeat rows only after all rows
-    had their turn, and a batch is the same rows at any partitioning.
+    Consecutive windows cover the range cyclically, so that rows repeat only after all rows were
+    used, and a batch has the same rows at any partitioning.
     """
     from pyspark.sql import functions as F
 
@@ -74,26 +73,26 @@ def bucket_filter(share: float, number: int, salt: str, id_column: str = "id") -
 
 
 def in_bucket(positions: npt.NDArray[np.int64], share: float, number: int) -> npt.NDArray[np.bool_]:
-    """Tell for hashes (n,) of the ids which `bucket_filter` keeps."""
+    """Mask (n,) of the id hashes that `bucket_filter` selects."""
     if share >= 1.0:
         return np.ones(len(positions), np.bool_)
     start, end = _window(share, number)
-    inside = (positions >= start) & (positions < end)
-    return inside if end <= HASH_RANGE else inside | (positions < end - HASH_RANGE)
+    in_window = (positions >= start) & (positions < end)
+    return in_window if end <= HASH_RANGE else in_window | (positions < end - HASH_RANGE)
 
 
 def _window(share: float, number: int) -> tuple[int, int]:
-    """Return start and end of batch `number`; what is past the range goes on from its start."""
+    """Start and end of batch `number`; an end beyond the hash range wraps around to its start."""
     width = max(1, round(share * HASH_RANGE))
     start = (number * width) % HASH_RANGE
     return start, start + width
 
 
 def unit_rows(vectors: FloatMatrix) -> FloatMatrix:
-    """Return the rows scaled to length one.
+    """Rows scaled to length one.
 
     Raises:
-        InputError: When a row is all zeros: it has no direction.
+        InputError: A row is all zeros and has no direction.
     """
     lengths = np.sqrt(row_squares(vectors))
     if (lengths == 0.0).any():
@@ -115,20 +114,20 @@ def run_pass(
     two_level: bool | None = None,
     probes: int = PROBES,
 ) -> PassResult:
-    """Assign the rows of `df` and add them up by cluster.
+    """Assign the rows of `df` and sum them by cluster.
 
     Args:
         df: The batch: id, vector (BINARY float32 or ARRAY<FLOAT>).
         centroids: (K, d) float32.
-        largest: (d,) largest absolute values, from the sample; headroom is added here.
+        largest: (d,) largest absolute values, from the sample; this function adds headroom.
         batch_rows: Expected rows of the batch, for the grid of the sums.
-        far: Farthest rows wanted.
-        spherical: Normalise rows first.
-        two_level: Search through two levels; None: by the number of clusters.
-        probes: Cells that such a search looks into.
+        far: Number of farthest rows to collect.
+        spherical: Scale rows to length one first.
+        two_level: Search with the two-level index; None: by the number of clusters.
+        probes: Cells of the two-level index that are searched for a row.
 
     Raises:
-        InputError: Bad vectors.
+        InputError: Invalid vectors.
     """
     clusters, dimension = centroids.shape
     table = _partial_sums(
@@ -141,13 +140,13 @@ def run_pass(
         two_level=two_level,
         probes=probes,
     )
-    extent = largest_seen(table, dimension)
+    extent = merge_extents(table, dimension)
     grid, _ = _grids(largest, batch_rows)
     rows = pc.sum(table["rows"]).as_py() or 0
     if grid.covers(extent, max(rows, batch_rows)):
-        return collect(table, clusters, dimension, largest)
-    # Outliers that the sample did not show: once more on a grid that holds them. Which batch it
-    # happens in depends on its rows alone, so the fit stays the same at any partitioning.
+        return collect_result(table, clusters, dimension, largest)
+    # Outliers exceed the range of the sample: repeat on a grid that covers them. This depends on
+    # the rows of the batch alone, so the fit is the same at any partitioning.
     return run_pass(
         df,
         centroids,
@@ -172,18 +171,18 @@ def pass_of_arrays(
     probes: int = PROBES,
     threads: int = 1,
 ) -> PassResult:
-    """Do a pass over rows that are in memory; the result is that of `run_pass`, to the bit.
+    """Pass over rows in memory; bit-identical to `run_pass`.
 
     Args:
-        ids: Their ids, for ties.
-        vectors: (n, d) float32, scaled to length one already where that is wanted.
+        ids: (n,) ids of the rows, to break ties.
+        vectors: (n, d) float32, already scaled to length one for a spherical fit.
         centroids: (K, d) float32.
         largest: (d,) largest absolute values, as for `run_pass`.
-        batch_rows: Expected rows, likewise.
-        far: Farthest rows wanted.
-        two_level: Search through two levels.
-        probes: Cells that such a search looks into.
-        threads: That share the rows; as the sums are exact, their number changes no bit.
+        batch_rows: Expected rows, as for `run_pass`.
+        far: Number of farthest rows to collect.
+        two_level: Search with the two-level index.
+        probes: Cells of the two-level index that are searched for a row.
+        threads: Number of threads; as the sums are exact, it does not change the result.
     """
     dimension = centroids.shape[1]
     extent = largest_values(vectors)
@@ -191,30 +190,35 @@ def pass_of_arrays(
     if not grids[0].covers(extent, max(len(vectors), batch_rows)):
         largest = np.maximum(largest, extent)
         grids = _grids(largest, max(len(vectors), batch_rows))
-    book = group_centroids(centroids, probes=probes) if two_level else Codebook(centroids)
-    size = LARGE_BATCH if two_level else BATCH
+    codebook = group_centroids(centroids, probes=probes) if two_level else Codebook(centroids)
+    block_rows = LARGE_BATCH if two_level else BATCH
 
-    def share(first: int, last: int) -> tuple[Partial, Farthest]:
-        total, best = Partial(len(centroids), dimension, 1), Farthest(far, dimension)
-        for start in range(first, last, size):
-            part = vectors[start : min(start + size, last)]
-            cluster, distance = find(part, book)
-            total.add(part, distance, cluster, grids)
-            best.add(ids.slice(start, len(part)), distance, part)
-        return total, best
+    def sum_range(first: int, last: int) -> tuple[PartialSums, Farthest]:
+        sums, farthest = PartialSums(len(centroids), dimension, 1), Farthest(far, dimension)
+        for start in range(first, last, block_rows):
+            rows = vectors[start : min(start + block_rows, last)]
+            cluster, distance = find(rows, codebook)
+            sums.add(rows, distance, cluster, grids)
+            farthest.add(ids.slice(start, len(rows)), distance, rows)
+        return sums, farthest
 
-    threads = max(1, min(threads, -(-len(vectors) // size)))
+    threads = max(1, min(threads, -(-len(vectors) // block_rows)))
     if threads == 1:
-        total, best = share(0, len(vectors))
+        sums, farthest = sum_range(0, len(vectors))
     else:
-        cuts = [len(vectors) * i // threads for i in range(threads + 1)]
+        bounds = [len(vectors) * i // threads for i in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
-            (total, best), *others = pool.map(share, cuts[:-1], cuts[1:])
-        for sums, farthest in others:
-            total.merge(sums)
-            best.merge(farthest)
+            (sums, farthest), *others = pool.map(sum_range, bounds[:-1], bounds[1:])
+        for other_sums, other_farthest in others:
+            sums.merge(other_sums)
+            farthest.merge(other_farthest)
     return PassResult(
-        total.sums, total.counts, float(total.inertia.sum()), best.vectors, best.distances, largest
+        sums.sums,
+        sums.counts,
+        float(sums.inertia.sum()),
+        farthest.vectors,
+        farthest.distances,
+        largest,
     )
 
 
@@ -229,46 +233,46 @@ def _partial_sums(
     two_level: bool | None,
     probes: int,
 ) -> pa.Table:
-    """Bring back sums per cluster, the farthest rows and the largest values of a batch."""
+    """Table of sums per cluster, farthest rows and largest values of a batch (see `SCHEMA`)."""
     clusters, dimension = centroids.shape
     grids = _grids(largest, batch_rows)
-    shipped = broadcast_codebook(df.sparkSession, centroids, two_level=two_level, probes=probes)
+    broadcast = broadcast_codebook(df.sparkSession, centroids, two_level=two_level, probes=probes)
     buckets = max(1, min(clusters, -(-clusters * dimension * 8 * 16 // GROUP_BYTES)))
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-        book = shipped.load()
-        total, best = Partial(clusters, dimension, buckets), Farthest(far, dimension)
+    def sum_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        codebook = broadcast.load()
+        sums, farthest = PartialSums(clusters, dimension, buckets), Farthest(far, dimension)
         extent = np.zeros(dimension)
         for batch in batches:
             vectors = decode_vectors(batch.column("vector"), dimension)
             if spherical:
                 vectors = unit_rows(vectors)
-            cluster, distance = find(vectors, book)
+            cluster, distance = find(vectors, codebook)
             np.maximum(extent, largest_values(vectors), out=extent)
-            total.add(vectors, distance, cluster, grids)
-            best.add(batch.column("id"), distance, vectors)
-        yield from total.tables()
-        yield best.table()
-        yield extent_table(extent)
+            sums.add(vectors, distance, cluster, grids)
+            farthest.add(batch.column("id"), distance, vectors)
+        yield from sums.tables()
+        yield farthest.table()
+        yield extent_to_table(extent)
 
     def combine(table: pa.Table) -> pa.Table:
         bucket = table["bucket"][0].as_py()
         if bucket == FAR:
-            return farthest_of(table, far)
+            return merge_farthest(table, far)
         if bucket == EXTENT:
-            return extent_table(decode_doubles(table["sums"], dimension).max(axis=0))
+            return extent_to_table(decode_doubles(table["sums"], dimension).max(axis=0))
         return combine_sums(table, dimension, buckets)
 
-    rows = LARGE_BATCH if clusters > TWO_LEVEL_ABOVE else BATCH
-    partial = map_arrow(df.select("id", "vector"), work, SCHEMA, batch_rows=rows)
-    joined = group_arrow(partial, "bucket", combine, SCHEMA)
-    found = bounded(joined, clusters + far + 1, "sums per cluster")
-    shipped.release()
-    return found
+    rows_per_batch = LARGE_BATCH if clusters > TWO_LEVEL_ABOVE else BATCH
+    partial = map_arrow(df.select("id", "vector"), sum_batches, SCHEMA, batch_rows=rows_per_batch)
+    combined = group_arrow(partial, "bucket", combine, SCHEMA)
+    table = bounded(combined, clusters + far + 1, "sums per cluster")
+    broadcast.release()
+    return table
 
 
 def _grids(largest: npt.NDArray[np.float64], rows: int) -> tuple[Grid, Grid]:
-    """Return the grids of the sums and of the inertia, with room above what the sample showed."""
+    """Grids of the sums and of the inertia, with headroom above the largest sampled values."""
     return (
         Grid.covering(4.0 * largest, 2 * rows),
         Grid.covering([max(float(np.square(8.0 * largest).sum()), 1e-30)], 2 * rows),

@@ -1,4 +1,4 @@
-"""The state of a fit between two passes: all that is needed to go on from there, to the bit."""
+"""State of a K-means fit between two passes; resuming from it gives bit-identical results."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class KMeansState:
 
     Attributes:
         centroids: (K, d) float32.
-        weights: (K,) float64, decayed number of rows that each centre has seen.
-        largest: (d,) float64, largest absolute value per dimension that sums are scaled by.
+        weights: (K,) float64, decayed number of rows assigned to each center.
+        largest: (d,) float64, largest absolute value per dimension, the scale of the sums.
         rows: Rows of the table that the fit runs on.
-        passes: Passes done.
-        updates: Finished fits before this one (warm starts).
+        passes: Number of completed passes.
+        updates: Number of fits before this one (warm starts).
         smoothed: Smoothed inertia per row, None before the first pass.
         best: Best smoothed inertia so far.
-        stale: Passes since it was reached.
-        finished: True when the fit is over.
+        stale: Passes without improvement since `best`.
+        finished: Whether the fit is over.
         history: One record per pass: pass, rows, inertia (per row), smoothed, reseeded.
     """
 
@@ -45,7 +45,7 @@ class KMeansState:
     history: tuple[dict[str, Any], ...] = field(default=())
 
     def to_table(self) -> pa.Table:
-        """Return cluster INT, vector BINARY, weight DOUBLE: the rows that a pass commits."""
+        """Centroids and weights as rows to commit: cluster INT, vector BINARY, weight DOUBLE."""
         return pa.table(
             {
                 "cluster": pa.array(np.arange(len(self.centroids), dtype=np.int32)),
@@ -55,7 +55,7 @@ class KMeansState:
         )
 
     def info(self) -> dict[str, Any]:
-        """Return the rest of the state as plain values that JSON keeps exactly."""
+        """Rest of the state as plain values that JSON represents exactly."""
         return {
             "largest": [float(v) for v in self.largest],
             "rows": self.rows,
@@ -70,10 +70,10 @@ class KMeansState:
 
     @classmethod
     def from_table(cls, table: pa.Table, info: dict[str, Any]) -> KMeansState:
-        """Rebuild a state from what `to_table` and `info` gave, rows in any order.
+        """Rebuild a state from `to_table` and `info`, with rows in any order.
 
         Raises:
-            InputError: When clusters are missing or doubled.
+            InputError: Clusters are missing or repeated.
         """
         table = table.sort_by("cluster")
         clusters = table["cluster"].to_numpy()
@@ -88,13 +88,13 @@ class KMeansState:
         weights: npt.NDArray[np.float64],
         info: dict[str, Any],
     ) -> KMeansState:
-        """Return a state from (K, d) centroids, (K,) weights and what `info` gave."""
-        rest = {**info, "history": tuple(info.get("history", ()))}
-        rest["largest"] = np.array(rest["largest"], dtype=np.float64)
-        return cls(centroids=np.array(centroids), weights=np.array(weights, np.float64), **rest)
+        """Rebuild a state from centroids (K, d), weights (K,) and `info`."""
+        fields = {**info, "history": tuple(info.get("history", ()))}
+        fields["largest"] = np.array(fields["largest"], dtype=np.float64)
+        return cls(centroids=np.array(centroids), weights=np.array(weights, np.float64), **fields)
 
     def reopened(self, *, rows: int, largest: npt.NDArray[np.float64]) -> KMeansState:
-        """Return the state as the start of an update on new data."""
+        """State at the start of an update on changed data."""
         return replace(
             self,
             rows=rows,

@@ -1,4 +1,4 @@
-"""What workers of a pass bring back: exact sums per cluster, the farthest rows, largest values."""
+"""Results of a pass: exact sums per cluster, the farthest rows, the largest absolute values."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gio_spark.kernels.sums import Grid, sums_by_cluster
 from gio_spark.quantize.float64_rows import decode_doubles, encode_doubles
 
 FAR, EXTENT = -1, -2
-"""Buckets of the farthest rows and of the largest values; sums have 0 and above."""
+"""Buckets of the farthest rows and of the largest values; buckets of sums start at 0."""
 
-ADDED_ROWS = 8192
-"""Rows that are rounded and added at a time."""
+SUM_BLOCK_ROWS = 8192
+"""Rows that are rounded and summed at a time."""
 
 SENT_BYTES = 16 << 20
-"""Sums that a worker sends in one batch, about."""
+"""Approximate bytes of sums in one output batch of a worker."""
 
 SCHEMA = (
     "bucket int, cluster int, rows bigint, inertia double, sums binary, id string, distance float"
@@ -32,7 +32,7 @@ SCHEMA = (
 
 @dataclass(frozen=True)
 class PassResult:
-    """What one pass found.
+    """Result of one pass.
 
     Attributes:
         sums: (K, d) float64, exact sums of the rows of each cluster.
@@ -40,7 +40,7 @@ class PassResult:
         inertia: Sum of squared distances, exact on its grid.
         far_vectors: (m, d) float32, the farthest rows, farthest first (ties by id).
         far_distances: (m,) float32.
-        largest: (d,) float64, the largest absolute values that the sums were scaled by.
+        largest: (d,) float64, largest absolute values, the scale of the sums.
     """
 
     sums: npt.NDArray[np.float64]
@@ -56,8 +56,8 @@ class PassResult:
         return int(self.counts.sum())
 
 
-class Partial:
-    """Sums per cluster of one worker, all its batches together."""
+class PartialSums:
+    """Sums per cluster over all batches of one worker."""
 
     def __init__(self, clusters: int, dimension: int, buckets: int) -> None:
         self.buckets = buckets
@@ -73,97 +73,99 @@ class Partial:
         grids: tuple[Grid, Grid],
     ) -> None:
         """Add rows, rounded to the grids of sums and of inertia."""
-        # Block by block: the rounded rows take twice the memory of the rows.
-        for start in range(0, len(cluster), ADDED_ROWS):
-            block = slice(start, start + ADDED_ROWS)
+        # In blocks: the rounded rows take twice the memory of the rows.
+        for start in range(0, len(cluster), SUM_BLOCK_ROWS):
+            block = slice(start, start + SUM_BLOCK_ROWS)
             present, local = np.unique(cluster[block], return_inverse=True)
             rounded = grids[0].round(vectors[block])
-            gaps = grids[1].round(distance[block, None])
+            rounded_distances = grids[1].round(distance[block, None])
             self.sums[present] += sums_by_cluster(rounded, local, len(present))
-            self.inertia[present] += sums_by_cluster(gaps, local, len(present))[:, 0]
+            self.inertia[present] += sums_by_cluster(rounded_distances, local, len(present))[:, 0]
             self.counts[present] += np.bincount(local, minlength=len(present))
 
-    def merge(self, other: Partial) -> None:
-        """Add what another worker or thread has summed up on the same grids."""
+    def merge(self, other: PartialSums) -> None:
+        """Add the sums of another worker or thread, on the same grids."""
         self.sums += other.sums
         self.inertia += other.inertia
         self.counts += other.counts
 
     def tables(self) -> Iterator[pa.Table]:
-        """Give the clusters that got rows, some at a time: no second copy of all sums."""
-        seen = np.flatnonzero(self.counts)
+        """Tables of the nonempty clusters, in blocks, without a second copy of all sums."""
+        nonempty = np.flatnonzero(self.counts)
         step = max(1, SENT_BYTES // (8 * self.sums.shape[1]))
-        for start in range(0, len(seen), step):
-            part = seen[start : start + step]
+        for start in range(0, len(nonempty), step):
+            block = nonempty[start : start + step]
             yield _sums_table(
-                part, self.counts[part], self.inertia[part], self.sums[part], self.buckets
+                block, self.counts[block], self.inertia[block], self.sums[block], self.buckets
             )
 
 
 class Farthest:
-    """The rows farthest from their centres; ties by id, so that no partitioning changes them."""
+    """Rows farthest from their centers; ties by id, so that they do not depend on partitioning."""
 
-    def __init__(self, most: int, dimension: int) -> None:
-        self.most = most
+    def __init__(self, count: int, dimension: int) -> None:
+        self.count = count
         self.ids: list[str] = []
         self.distances = np.empty(0, dtype=np.float32)
         self.vectors = np.empty((0, dimension), dtype=np.float32)
 
     def add(self, ids: pa.Array, distance: npt.NDArray[np.float32], vectors: FloatMatrix) -> None:
-        if not self.most:
+        """Add rows; (n,) ids and distances, (n, d) vectors."""
+        if not self.count:
             return
-        floor = self.distances[-1] if len(self.distances) >= self.most else -np.inf
-        rows = np.flatnonzero(distance >= floor)
-        if len(rows) > 2 * self.most:
-            edge = np.partition(distance[rows], len(rows) - self.most)[len(rows) - self.most]
-            rows = rows[distance[rows] >= edge]
+        threshold = self.distances[-1] if len(self.distances) >= self.count else -np.inf
+        rows = np.flatnonzero(distance >= threshold)
+        if len(rows) > 2 * self.count:
+            threshold = np.partition(distance[rows], len(rows) - self.count)[len(rows) - self.count]
+            rows = rows[distance[rows] >= threshold]
         if not len(rows):
             return
-        names = ids.take(pa.array(rows)).cast(pa.string()).to_pylist()
-        self._keep(names, distance[rows], vectors[rows])
+        row_ids = ids.take(pa.array(rows)).cast(pa.string()).to_pylist()
+        self._merge_rows(row_ids, distance[rows], vectors[rows])
 
     def merge(self, other: Farthest) -> None:
-        """Take in the rows that another worker or thread has found."""
-        self._keep(other.ids, other.distances, other.vectors)
+        """Merge the farthest rows of another worker or thread."""
+        self._merge_rows(other.ids, other.distances, other.vectors)
 
-    def _keep(
+    def _merge_rows(
         self, ids: list[str], distance: npt.NDArray[np.float32], vectors: FloatMatrix
     ) -> None:
-        names = self.ids + ids
-        gaps = np.concatenate([self.distances, distance])
-        order = _far_order(gaps, names)[: self.most]
+        all_ids = self.ids + ids
+        all_distances = np.concatenate([self.distances, distance])
+        order = _farthest_order(all_distances, all_ids)[: self.count]
         self.vectors = np.concatenate([self.vectors, vectors])[order]
-        self.ids, self.distances = [names[i] for i in order], gaps[order]
+        self.ids, self.distances = [all_ids[i] for i in order], all_distances[order]
 
     def table(self) -> pa.Table:
-        return _far_table(self.ids, self.distances, self.vectors)
+        """Farthest rows as a table of the pass's schema."""
+        return _farthest_table(self.ids, self.distances, self.vectors)
 
 
-def _far_order(distances: npt.NDArray[np.float32], ids: list[str]) -> list[int]:
+def _farthest_order(distances: npt.NDArray[np.float32], ids: list[str]) -> list[int]:
     return sorted(range(len(ids)), key=lambda i: (-distances[i], ids[i]))
 
 
 def _sums_table(
-    names: npt.NDArray[np.integer],
+    clusters: npt.NDArray[np.integer],
     counts: npt.NDArray[np.int64],
     inertia: npt.NDArray[np.float64],
     sums: npt.NDArray[np.float64],
     buckets: int,
 ) -> pa.Table:
-    return _table(
-        len(names),
-        bucket=(names % buckets).astype(np.int32),
-        cluster=names.astype(np.int32),
+    return _pass_table(
+        len(clusters),
+        bucket=(clusters % buckets).astype(np.int32),
+        cluster=clusters.astype(np.int32),
         rows=counts,
         inertia=inertia,
         sums=encode_doubles(sums),
     )
 
 
-def _far_table(
+def _farthest_table(
     ids: list[str], distances: npt.NDArray[np.float32], vectors: FloatMatrix
 ) -> pa.Table:
-    return _table(
+    return _pass_table(
         len(ids),
         bucket=np.full(len(ids), FAR, dtype=np.int32),
         id=pa.array(ids, pa.string()),
@@ -172,15 +174,16 @@ def _far_table(
     )
 
 
-def extent_table(extent: npt.NDArray[np.float64]) -> pa.Table:
-    return _table(
+def extent_to_table(extent: npt.NDArray[np.float64]) -> pa.Table:
+    """Largest absolute values (d,) as a table of the pass's schema."""
+    return _pass_table(
         1, bucket=np.array([EXTENT], dtype=np.int32), sums=encode_doubles(extent[None, :])
     )
 
 
-def _table(length: int, **columns: Any) -> pa.Table:
-    """Return the columns given, the others of the pass's schema as nulls."""
-    kinds = {
+def _pass_table(length: int, **columns: Any) -> pa.Table:
+    """Table of schema `SCHEMA`, with nulls for columns that are not given."""
+    types = {
         "bucket": pa.int32(),
         "cluster": pa.int32(),
         "rows": pa.int64(),
@@ -191,50 +194,54 @@ def _table(length: int, **columns: Any) -> pa.Table:
     }
     return pa.table(
         {
-            name: pa.array(columns[name]) if name in columns else pa.nulls(length, kind)
-            for name, kind in kinds.items()
+            name: pa.array(columns[name]) if name in columns else pa.nulls(length, type_)
+            for name, type_ in types.items()
         }
     )
 
 
-def farthest_of(table: pa.Table, most: int) -> pa.Table:
+def merge_farthest(table: pa.Table, count: int) -> pa.Table:
+    """Farthest `count` rows among those of several workers."""
     ids = table["id"].to_pylist()
     distances = table["distance"].to_numpy()
-    order = _far_order(distances, ids)[:most]
+    order = _farthest_order(distances, ids)[:count]
     vectors = decode_vectors(table["sums"])
-    return _far_table([ids[i] for i in order], distances[order], vectors[order])
+    return _farthest_table([ids[i] for i in order], distances[order], vectors[order])
 
 
 def combine_sums(table: pa.Table, dimension: int, buckets: int) -> pa.Table:
-    names, local = np.unique(table["cluster"].to_numpy(), return_inverse=True)
-    sums = sums_by_cluster(decode_doubles(table["sums"], dimension), local, len(names))
-    inertia = sums_by_cluster(table["inertia"].to_numpy()[:, None], local, len(names))[:, 0]
-    counts = np.zeros(len(names), dtype=np.int64)
+    """Sum of the partial sums of several workers, per cluster."""
+    clusters, local = np.unique(table["cluster"].to_numpy(), return_inverse=True)
+    sums = sums_by_cluster(decode_doubles(table["sums"], dimension), local, len(clusters))
+    inertia = sums_by_cluster(table["inertia"].to_numpy()[:, None], local, len(clusters))[:, 0]
+    counts = np.zeros(len(clusters), dtype=np.int64)
     np.add.at(counts, local, table["rows"].to_numpy())
-    return _sums_table(names, counts, inertia, sums, buckets)
+    return _sums_table(clusters, counts, inertia, sums, buckets)
 
 
-def largest_seen(table: pa.Table, dimension: int) -> npt.NDArray[np.float64]:
-    found = table.filter(pa.array(table["bucket"].to_numpy() == EXTENT))
-    return decode_doubles(found["sums"], dimension).max(axis=0, initial=0.0)
+def merge_extents(table: pa.Table, dimension: int) -> npt.NDArray[np.float64]:
+    """Largest absolute values (d,) over all workers."""
+    extents = table.filter(pa.array(table["bucket"].to_numpy() == EXTENT))
+    return decode_doubles(extents["sums"], dimension).max(axis=0, initial=0.0)
 
 
-def collect(
+def collect_result(
     table: pa.Table, clusters: int, dimension: int, largest: npt.NDArray[np.float64]
 ) -> PassResult:
+    """Result of a pass from the combined rows of its table."""
     bucket = table["bucket"].to_numpy()
     sums = np.zeros((clusters, dimension))
     counts = np.zeros(clusters, dtype=np.int64)
     inertia = np.zeros(clusters)
     for batch in table.to_batches():
-        # One batch at a time: all sums, filtered and decoded, would be in memory four times.
-        body = batch.filter(pc.greater_equal(batch["bucket"], 0))
-        names = body["cluster"].to_numpy()
-        sums[names] = decode_doubles(body["sums"], dimension)
-        counts[names] = body["rows"].to_numpy()
-        inertia[names] = body["inertia"].to_numpy()
+        # Batch by batch: filtering and decoding all sums at once would need four copies.
+        sum_rows = batch.filter(pc.greater_equal(batch["bucket"], 0))
+        cluster = sum_rows["cluster"].to_numpy()
+        sums[cluster] = decode_doubles(sum_rows["sums"], dimension)
+        counts[cluster] = sum_rows["rows"].to_numpy()
+        inertia[cluster] = sum_rows["inertia"].to_numpy()
     far = table.filter(pa.array(bucket == FAR))
     ids, distances = far["id"].to_pylist(), far["distance"].to_numpy()
-    order = _far_order(distances, ids)
+    order = _farthest_order(distances, ids)
     vectors = decode_vectors(far["sums"], dimension)
     return PassResult(sums, counts, float(inertia.sum()), vectors[order], distances[order], largest)

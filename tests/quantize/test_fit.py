@@ -15,7 +15,7 @@ from gio_spark.engine import encode_vectors
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels import largest_values, nearest
 from gio_spark.quantize import KMeansState, MiniBatchKMeans, MiniBatchKMeansModel
-from gio_spark.quantize.kmeans_init import lowest
+from gio_spark.quantize.kmeans_init import smallest_hashes
 from gio_spark.quantize.kmeans_pass import pass_of_arrays
 
 pytestmark = pytest.mark.embedded
@@ -106,9 +106,9 @@ def test_one_task_does_the_passes_of_many_with_the_same_bits(spark, monkeypatch,
 
 def test_the_sample_is_the_rows_of_the_smallest_hashes_and_ids_among_equals():
     hashes, ids = np.array([5, 2, 9, 2, 5, 2]), pa.array(["a", "c", "d", "b", "e", "f"])
-    assert lowest(hashes, ids, 2).tolist() == [3, 1]
-    assert lowest(hashes, ids, 4).tolist() == [3, 1, 5, 0]
-    assert lowest(hashes, ids, 6).tolist() == [3, 1, 5, 0, 4, 2]
+    assert smallest_hashes(hashes, ids, 2).tolist() == [3, 1]
+    assert smallest_hashes(hashes, ids, 4).tolist() == [3, 1, 5, 0]
+    assert smallest_hashes(hashes, ids, 6).tolist() == [3, 1, 5, 0, 4, 2]
 
 
 def test_sums_sent_in_pieces_have_the_same_bits(spark, monkeypatch, pass_by_pass):

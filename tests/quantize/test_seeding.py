@@ -13,7 +13,7 @@ import pytest
 
 from gio_spark.kernels import find_two, group_centroids, nearest
 from gio_spark.quantize import kmeans_seeding
-from gio_spark.quantize.kmeans_seeding import first_centres, plus_plus, small_kmeans
+from gio_spark.quantize.kmeans_seeding import first_centers, plus_plus, small_kmeans
 
 
 def potential(x, chosen):
@@ -30,7 +30,7 @@ def rows():
 def test_blocks_are_as_good_as_choosing_one_by_one(rows, monkeypatch):
     monkeypatch.setattr(kmeans_seeding, "_GREEDY_CLUSTERS", 0)
     blocks = [potential(rows, plus_plus(rows, 200, seed=s)) for s in range(5)]
-    monkeypatch.setattr(kmeans_seeding, "_MOST_PER_BLOCK", 1)
+    monkeypatch.setattr(kmeans_seeding, "_MAX_BLOCK_CANDIDATES", 1)
     single = [potential(rows, plus_plus(rows, 200, seed=s)) for s in range(5)]
     assert np.mean(blocks) < 1.05 * np.mean(single)
 
@@ -38,7 +38,7 @@ def test_blocks_are_as_good_as_choosing_one_by_one(rows, monkeypatch):
 def test_cells_are_nearly_as_good(rows, monkeypatch):
     whole = potential(rows, plus_plus(rows, 400, seed=1, greedy=False))
     monkeypatch.setattr(kmeans_seeding, "_ONE_LEVEL_CLUSTERS", 100)
-    chosen = first_centres(rows, 400, seed=1)
+    chosen = first_centers(rows, 400, seed=1)
     assert len(np.unique(chosen)) == 400
     assert potential(rows, chosen) < 1.15 * whole
 
@@ -61,7 +61,7 @@ def digest() -> str:
     # Values on a coarse grid: ties and near ties are common.
     x = (rng.integers(0, 3, (3000, 24)) / 3).astype(np.float32)
     parts = [
-        x[first_centres(x, 700, seed=2)],
+        x[first_centers(x, 700, seed=2)],
         small_kmeans(x, 30, seed=3),
         group_centroids(x).cells,
         *find_two(x, group_centroids(x[:900])),
