@@ -62,10 +62,10 @@ def validate(config: Config, overrides: Overrides = None, engine: EngineOption =
         settings = load_settings(config, overrides, engine)
         from gio_spark.cli.show import print_forecast
         from gio_spark.engine import describe, session
-        from gio_spark.engine.environment_check import complaints
+        from gio_spark.engine.environment_check import environment_problems
         from gio_spark.pipeline.commands.forecast import validate as check
 
-        for text in complaints():
+        for text in environment_problems():
             err.print(f"warning: {text}", style="yellow", markup=False)
         spark = session(settings.engine)
         out.print(describe(spark).line())

@@ -1,4 +1,4 @@
-"""Rows to vectors: one small protocol, one file per embedder."""
+"""Embedding of rows as vectors: a common protocol, one file per embedder."""
 
 from gio_spark.embed.apply import (
     EMBEDDED_SCHEMA,

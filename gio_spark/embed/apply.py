@@ -1,4 +1,4 @@
-"""Embed a DataFrame: one pass from rows to the columns of the embeddings table."""
+"""Embedding of a DataFrame: one pass from rows to the columns of the embeddings table."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ EMBEDDED_SCHEMA = (
     "label string"
 )
 DESCRIBED_SCHEMA = EMBEDDED_SCHEMA.replace("vector binary, ", "")
-# Roles that are copied beside the vector, in the order that row_hash reads them.
+# Roles whose values are copied to the embeddings table, in the order of row_hash.
 PASSED_ROLES = ("tokens", "source", "quality", "event_time", "ingest_time", "label")
 
 
 def fit_state(df: DataFrame, embedder: Embedder, *, total: int) -> State:
-    """Fit an embedder on a hash sample of the pool, the same rows at any partitioning.
+    """Fit an embedder on a hash sample of the pool, which does not depend on partitioning.
 
     Args:
-        df: The pool: `id` (string) and the columns of the content.
+        df: Pool with `id` (string) and the content columns.
         embedder: Prepared embedder.
         total: Rows in `df` (an upper estimate is enough).
 
     Returns:
-        Plain arrays for `embedder.with_state`; none where nothing is fitted.
+        Arrays for `embedder.with_state`; empty where the embedder needs no fit.
     """
     if not embedder.needs_fit:
         return {}
-    sample = hash_sample(_pick(df, embedder.reads), embedder.fit_rows, "embed-fit", total=total)
+    sample = hash_sample(_select(df, embedder.reads), embedder.fit_rows, "embed-fit", total=total)
     return embedder.fit(sample)
 
 
-def _pick(df: DataFrame, names: Iterable[str]) -> DataFrame:
+def _select(df: DataFrame, names: Iterable[str]) -> DataFrame:
     from pyspark.sql import functions as F
 
     unique = dict.fromkeys(["id", *names])
@@ -79,36 +79,35 @@ def embed(
         embedder: Prepared and, where it needs a fit, fitted.
         columns: Roles of the columns, where they differ from the embedder's own (a target may
             name its columns differently).
-        directions: Whether only directions will be compared: a vector of zeros has none and is
-            unusable then.
+        directions: Whether only directions are compared, so that a zero vector is unusable.
 
     Returns:
         One row per input row: id, vector (float32 bytes, little endian; null with a reason),
-        reason, content_hash (of the columns that the content is made of), row_hash (of the values
-        passed through), and the passed values: tokens, source, quality, event_time, ingest_time,
-        label. Tokens are the user's column; without one, or where it is null, words between white
-        space for text (at least 1) and 1 for anything else.
+        reason, content_hash (of the content columns), row_hash (of the values passed through), and
+        the passed values: tokens, source, quality, event_time, ingest_time, label. Tokens are the
+        user's column; without one, or where it is null, the number of words separated by white
+        space for text (at least 1) and 1 for other content.
     """
     if columns is not None and columns != embedder.columns:
         embedder = embedder.with_columns(columns)
     roles = embedder.columns
-    passed = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
-    picked = _pick(df, [*embedder.reads, *passed])
+    passed_columns = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
+    selected = _select(df, [*embedder.reads, *passed_columns])
     spark = df.sparkSession
-    task = _Task(
+    task = _EmbedTask(
         embedder.with_state({}),
         broadcast_arrays(spark, embedder.state),
-        # On the embedded engine all rows share one process, whose tokenizers use every core.
+        # On the embedded engine all rows share one process, whose tokenizers may use all cores.
         one_thread=describe(spark).kind != "embedded",
         directions=directions,
     )
-    return map_arrow(picked, task, EMBEDDED_SCHEMA, batch_rows=embedder.settings.batch_rows)
+    return map_arrow(selected, task, EMBEDDED_SCHEMA, batch_rows=embedder.settings.batch_rows)
 
 
 def describe_rows(
     df: DataFrame, embedder: Embedder, *, columns: Columns | None = None
 ) -> DataFrame:
-    """Everything that `embed` gives of rows but the vector, without embedding them.
+    """Columns of `embed` without the vector, without embedding the rows.
 
     Args:
         df: Rows with `id` (string) and the columns that the roles name.
@@ -116,20 +115,20 @@ def describe_rows(
         columns: Roles of the columns, where they differ from the embedder's own.
 
     Returns:
-        id, reason (of the passed values alone), content_hash, row_hash and the passed values.
+        id, reason (from the passed values alone), content_hash, row_hash and the passed values.
     """
     if columns is not None and columns != embedder.columns:
         embedder = embedder.with_columns(columns)
     roles = embedder.columns
-    passed = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
-    picked = _pick(df, [*embedder.reads, *passed])
-    task = _Description(embedder.with_state({}))
-    return map_arrow(picked, task, DESCRIBED_SCHEMA, batch_rows=embedder.settings.batch_rows)
+    passed_columns = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
+    selected = _select(df, [*embedder.reads, *passed_columns])
+    task = _DescribeTask(embedder.with_state({}))
+    return map_arrow(selected, task, DESCRIBED_SCHEMA, batch_rows=embedder.settings.batch_rows)
 
 
 @dataclass(frozen=True)
-class _Description:
-    """The function that describes rows on workers; a class, so that it is sent by reference."""
+class _DescribeTask:
+    """Map function that describes rows; a class, so that it is pickled by reference."""
 
     embedder: Embedder
 
@@ -137,13 +136,14 @@ class _Description:
         for batch in batches:
             rows = pa.Table.from_batches([batch])
             reasons = no_reasons(rows.num_rows)
-            passed = _passed(rows, self.embedder, reasons)
-            yield pa.table(_described(rows, self.embedder, passed, reasons))
+            passed = _passed_columns(rows, self.embedder, reasons)
+            yield pa.table(_described_columns(rows, self.embedder, passed, reasons))
 
 
-def _described(
+def _described_columns(
     rows: pa.Table, embedder: Embedder, passed: dict[str, pa.Array], reasons: np.ndarray
 ) -> dict[str, pa.Array]:
+    """Columns of the described rows; see `describe_rows`."""
     return {
         "id": column(rows, "id"),
         "reason": pa.array(reasons.tolist(), pa.string()),
@@ -154,22 +154,22 @@ def _described(
 
 
 def embed_rows(rows: pa.Table, embedder: Embedder, *, directions: bool = False) -> pa.Table:
-    """Embed one batch of rows; what `embed` does on a worker (see there for the columns)."""
+    """Embed one batch of rows on a worker; for the columns see `embed`."""
     vectors, reasons = embedder.embed(rows)
     if directions:
         set_reason(reasons, np.asarray(~vectors.any(axis=1)), ZERO_NORM)
-    passed = _passed(rows, embedder, reasons)
-    bad = ~usable(reasons)
-    blobs = encode_vectors(vectors)
-    if bad.any():  # a copy of all vectors, which most batches do without
-        blobs = pc.if_else(pa.array(bad), pa.scalar(None, pa.binary()), blobs)
-    described = _described(rows, embedder, passed, reasons)
-    return pa.table({"id": described.pop("id"), "vector": blobs, **described})
+    passed = _passed_columns(rows, embedder, reasons)
+    unusable = ~usable(reasons)
+    encoded = encode_vectors(vectors)
+    if unusable.any():  # copies all vectors, which most batches avoid
+        encoded = pc.if_else(pa.array(unusable), pa.scalar(None, pa.binary()), encoded)
+    described = _described_columns(rows, embedder, passed, reasons)
+    return pa.table({"id": described.pop("id"), "vector": encoded, **described})
 
 
 @dataclass(frozen=True)
-class _Task:
-    """The function that runs on workers; a class, so that it is sent by reference."""
+class _EmbedTask:
+    """Map function that embeds rows; a class, so that it is pickled by reference."""
 
     embedder: Embedder
     state: BroadcastArrays
@@ -177,7 +177,7 @@ class _Task:
     directions: bool
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-        # A worker process has one core; tokenizers would start a thread for every core.
+        # A worker process has one core, but tokenizers would start a thread per core.
         variables = {"TOKENIZERS_PARALLELISM": "false"} if self.one_thread else {}
         with environment(**variables):
             embedder = self.embedder.with_state(self.state.load())
@@ -186,66 +186,67 @@ class _Task:
                 yield embed_rows(rows, embedder, directions=self.directions)
 
 
-def _passed(rows: pa.Table, embedder: Embedder, reasons: np.ndarray) -> dict[str, pa.Array]:
-    """Return the passed values in the table's types; an unreadable one is a reason."""
+def _passed_columns(rows: pa.Table, embedder: Embedder, reasons: np.ndarray) -> dict[str, pa.Array]:
+    """Passed values in the types of the embeddings table; an invalid value sets a reason."""
     roles = embedder.columns
     count = rows.num_rows
     passed: dict[str, pa.Array] = {"tokens": _tokens(rows, embedder, reasons)}
-    passed["source"] = _strings(rows, roles.source)
+    passed["source"] = _string_column(rows, roles.source)
     if roles.quality is None:
         passed["quality"] = pa.nulls(count, pa.float64())
     else:
-        values, bad = as_numbers(column(rows, roles.quality), roles.quality)
-        set_reason(reasons, bad, f"column '{roles.quality}' is not a number")
+        values, invalid = as_numbers(column(rows, roles.quality), roles.quality)
+        set_reason(reasons, invalid, f"column '{roles.quality}' is not a number")
         passed["quality"] = pa.array(values, mask=np.isnan(values))
     for role in ("event_time", "ingest_time"):
         name = getattr(roles, role)
         if name is None:
             passed[role] = pa.nulls(count, pa.timestamp("us", tz="UTC"))
             continue
-        passed[role], bad = as_times(column(rows, name), name)
-        set_reason(reasons, bad, f"column '{name}' is not a time")
-    passed["label"] = _strings(rows, roles.label)
+        passed[role], invalid = as_times(column(rows, name), name)
+        set_reason(reasons, invalid, f"column '{name}' is not a time")
+    passed["label"] = _string_column(rows, roles.label)
     return passed
 
 
-def _strings(rows: pa.Table, name: str | None) -> pa.Array:
+def _string_column(rows: pa.Table, name: str | None) -> pa.Array:
     if name is None:
         return pa.nulls(rows.num_rows, pa.string())
     return as_strings(column(rows, name), name)
 
 
 def _tokens(rows: pa.Table, embedder: Embedder, reasons: np.ndarray) -> pa.Array:
+    """Token counts of the rows; see `embed`."""
     roles = embedder.columns
     if roles.text is not None and roles.text in rows.schema.names:
-        counted = count_words(column(rows, roles.text))
+        word_counts = count_words(column(rows, roles.text))
     else:
-        counted = np.ones(rows.num_rows, dtype=np.int64)
+        word_counts = np.ones(rows.num_rows, dtype=np.int64)
     if roles.tokens is None:
-        return pa.array(counted)
-    values, bad = as_numbers(column(rows, roles.tokens), roles.tokens)
-    set_reason(reasons, bad, f"column '{roles.tokens}' is not a number")
-    given = np.isfinite(values) & (values >= 0)
-    return pa.array(np.where(given, np.where(given, values, 0).astype(np.int64), counted))
+        return pa.array(word_counts)
+    values, invalid = as_numbers(column(rows, roles.tokens), roles.tokens)
+    set_reason(reasons, invalid, f"column '{roles.tokens}' is not a number")
+    is_valid = np.isfinite(values) & (values >= 0)
+    return pa.array(np.where(is_valid, np.where(is_valid, values, 0).astype(np.int64), word_counts))
 
 
 def count_words(texts: pa.Array) -> np.ndarray:
-    """Count the words between ASCII white space in each text; at least 1.
+    """Number of words separated by ASCII white space in each text; at least 1.
 
     Args:
         texts: String array of n texts; a null counts as 1.
     """
     if not len(texts) or not is_text(texts.type):
         return np.ones(len(texts), dtype=np.int64)
-    blobs = pc.fill_null(texts.cast(pa.large_binary()), b"")
-    data, ends = bytes_of(blobs)
+    encoded = pc.fill_null(texts.cast(pa.large_binary()), b"")
+    data, offsets = bytes_of(encoded)
     if not len(data):
         return np.ones(len(texts), dtype=np.int64)
-    inside = data > 32
-    begins = inside.copy()
-    begins[1:] &= ~inside[:-1]
-    starts = ends[:-1]
-    firsts = starts[starts < len(inside)]
-    begins[firsts] = inside[firsts]
-    total = np.concatenate([[0], np.cumsum(begins)])
-    return np.maximum(total[ends[1:] - ends[0]] - total[starts], 1)
+    in_word = data > 32
+    word_starts = in_word.copy()
+    word_starts[1:] &= ~in_word[:-1]
+    text_starts = offsets[:-1]
+    first_bytes = text_starts[text_starts < len(in_word)]
+    word_starts[first_bytes] = in_word[first_bytes]
+    cumulative = np.concatenate([[0], np.cumsum(word_starts)])
+    return np.maximum(cumulative[offsets[1:] - offsets[0]] - cumulative[text_starts], 1)

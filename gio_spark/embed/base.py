@@ -1,4 +1,4 @@
-"""What every embedder is: Arrow rows in, a float32 matrix and reasons out."""
+"""Base class of embedders: Arrow rows to a float32 matrix and reasons of unusable rows."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Result = tuple[np.ndarray, np.ndarray]
 Self = TypeVar("Self", bound="Embedder")
 
 _BLOCK_ROWS = 256
-# Squared length above which distances between float32 vectors could overflow.
-_LONGEST = 1e37
-# Below this a float32 sum of squares, whatever its rounding, leaves no doubt.
-_SURELY_SHORT = 1e36
+# Squared norm above which distances between float32 vectors could overflow.
+_MAX_SQUARED_NORM = 1e37
+# A float32 sum of squares below this is below the limit whatever its rounding.
+_SAFE_SQUARED_NORM = 1e36
 
 _models: dict[tuple[Any, ...], Any] = {}
 _models_lock = threading.Lock()
@@ -41,14 +41,14 @@ _models_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Embedder(ABC):
-    """Turns rows into vectors; small, immutable and sent to workers by reference.
+    """Embedder of rows as vectors; small, immutable and pickled by reference.
 
-    Models are never part of an embedder: a worker loads them on first use and keeps them
-    (`load_once`). What is learnt from data is `state`, plain arrays that can be stored.
+    Models are not part of an embedder: a worker loads them on first use and caches them
+    (`load_once`). `state` holds what is fitted to data, as plain arrays that can be stored.
 
     Attributes:
-        settings: The stage's settings.
-        columns: Roles of the input's columns.
+        settings: Settings of the embedding stage.
+        columns: Roles of the input columns.
         state: Fitted arrays, empty before `with_state` or where nothing is fitted.
     """
 
@@ -58,22 +58,22 @@ class Embedder(ABC):
 
     name: ClassVar[str] = ""
     knows_dimension: ClassVar[bool] = True
-    """Whether `dimension` is right for every input and costs nothing; if not, rows tell it."""
+    """Whether `dimension` needs no model and no data; if not, it is read from embedded rows."""
 
     @property
     @abstractmethod
     def revision(self) -> str:
-        """Name what else the vectors depend on: format version, model and its revision."""
+        """Version of the vectors beyond the settings: format version, model and its revision."""
 
     @property
     @abstractmethod
     def dimension(self) -> int:
-        """Return the length of a vector. Raises InputError before a needed fit."""
+        """Length of a vector. Raises InputError before a required fit."""
 
     @property
     @abstractmethod
     def reads(self) -> tuple[str, ...]:
-        """Return the user's columns that the content is made of, in a fixed order."""
+        """Content columns of the input, in a fixed order."""
 
     @abstractmethod
     def embed(self, rows: pa.Table) -> Result:
@@ -89,42 +89,42 @@ class Embedder(ABC):
 
     @property
     def needs_fit(self) -> bool:
-        """Tell whether `fit` must run (on a sample of the pool) before `embed`."""
+        """Whether `fit` must run (on a sample of the pool) before `embed`."""
         return False
 
     @property
     def fit_rows(self) -> int:
-        """Return how many sampled rows `fit` wants."""
+        """Number of sampled rows for `fit`."""
         return self.settings.fit_rows
 
     @property
     def normalize(self) -> bool:
-        """Tell whether vectors are scaled to length one."""
+        """Whether vectors are scaled to length one."""
         return bool(self.settings.normalize)
 
     def fit(self, sample: pa.Table) -> State:
-        """Learn from sampled rows what `embed` needs; returns plain arrays to store."""
+        """Fit the state that `embed` needs on sampled rows, as plain arrays to store."""
         del sample
         return {}
 
     def with_state(self: Self, state: Mapping[str, np.ndarray]) -> Self:
-        """Return this embedder with fitted arrays."""
+        """Copy of this embedder with fitted arrays."""
         return replace(self, state=dict(state))
 
     def with_columns(self: Self, columns: Columns) -> Self:
-        """Return this embedder for an input whose columns have other names."""
+        """Copy of this embedder for an input with other column names."""
         return replace(self, columns=columns)
 
     def prepare(self: Self) -> Self:
-        """Check on the driver that extras and models are there, before any expensive work.
+        """Check on the driver that extras and models are available, before any expensive work.
 
         Returns:
-            The embedder to use from here on: a hub model is pinned to its commit.
+            The embedder to use, with a hub model fixed to its commit.
         """
         return self
 
     def fitted(self, key: str) -> np.ndarray:
-        """Return one fitted array. Raises InputError where the fit is missing."""
+        """One fitted array. Raises InputError where the fit is missing."""
         if key not in self.state:
             raise InputError(
                 f"Embedder '{self.name}' has not been fitted ('{key}' is missing): run fit on a "
@@ -134,7 +134,7 @@ class Embedder(ABC):
 
 
 def load_once(key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
-    """Return the object under a key, loading it once per process, whatever thread asks."""
+    """Object of a key, loaded once per process (thread-safe)."""
     with _models_lock:
         if key not in _models:
             _models[key] = load()
@@ -142,22 +142,22 @@ def load_once(key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
 
 
 def no_reasons(rows: int) -> np.ndarray:
-    """Return reasons for rows that are all fine."""
+    """Reasons (n,) of rows that are all usable: None."""
     return np.full(rows, None, dtype=object)
 
 
 def usable(reasons: np.ndarray) -> np.ndarray:
-    """Return a mask of the rows without a reason."""
+    """Mask (n,) of the rows without a reason."""
     return np.asarray(np.equal(reasons, np.array(None, dtype=object)), dtype=bool)
 
 
 def set_reason(reasons: np.ndarray, where: np.ndarray, reason: str) -> None:
-    """Give rows a reason, unless they have one already."""
+    """Set the reason of rows that have none yet."""
     reasons[where & usable(reasons)] = reason
 
 
 def column(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
-    """Return a column as one array. Raises InputError naming a missing column."""
+    """Column as one array. Raises an InputError that names a missing column."""
     index = rows.schema.get_field_index(name)
     if index < 0:
         raise InputError(
@@ -168,7 +168,7 @@ def column(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
 
 
 def text_column(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray]:
-    """Return the texts (no nulls) and reasons for null and blank ones."""
+    """Texts (without nulls), and reasons of null, blank and invalid ones."""
     array = column(rows, name)
     if pa.types.is_null(array.type):
         array = array.cast(pa.string())
@@ -182,9 +182,9 @@ def text_column(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray]:
     try:
         filled.validate(full=True)
     except pa.ArrowInvalid:
-        broken = np.array([not _is_utf8(v) for v in filled.cast(pa.large_binary()).to_pylist()])
-        set_reason(reasons, broken, NOT_UTF8)
-        filled = pc.if_else(pa.array(broken), pa.scalar("", filled.type), filled)
+        invalid = np.array([not _is_utf8(v) for v in filled.cast(pa.large_binary()).to_pylist()])
+        set_reason(reasons, invalid, NOT_UTF8)
+        filled = pc.if_else(pa.array(invalid), pa.scalar("", filled.type), filled)
     set_reason(reasons, np.asarray(pc.equal(pc.utf8_trim_whitespace(filled), "")), EMPTY_CONTENT)
     return filled, reasons
 
@@ -198,40 +198,42 @@ def _is_utf8(value: bytes) -> bool:
 
 
 def check_vectors(vectors: np.ndarray, reasons: np.ndarray, *, normalize: bool) -> Result:
-    """Find unusable vectors, and scale the others to length one if asked.
+    """Set reasons of unusable vectors, and optionally scale the others to length one.
 
     The norm is a float64 sum over one row in a fixed order, so the bits do not depend on the
-    batch that a row came in.
+    batch of a row.
 
     Args:
         vectors: (n, d) float32.
-        reasons: (n,) str or None; rows that have one are left alone.
+        reasons: (n,) str or None; rows with a reason are not changed.
         normalize: Scale to length one.
     """
     if not vectors.shape[0]:
         return vectors, reasons
-    fine = usable(reasons)
-    finite = np.ones(len(vectors), bool)
-    with np.errstate(all="ignore"):  # NaN, infinity and overflow are what is looked for
-        suspect = np.flatnonzero(~(np.einsum("ij,ij->i", vectors, vectors) < _SURELY_SHORT))
-        doubtful = vectors[suspect].astype(np.float64)
-        finite[suspect] = np.isfinite(doubtful).all(axis=1)
-        huge = np.zeros(len(vectors), bool)
-        huge[suspect] = finite[suspect] & ((doubtful * doubtful).sum(axis=1) > _LONGEST)
-    set_reason(reasons, ~finite, NOT_FINITE)
+    is_usable = usable(reasons)
+    is_finite = np.ones(len(vectors), bool)
+    with np.errstate(all="ignore"):  # NaN, infinity and overflow are detected below
+        suspects = np.flatnonzero(~(np.einsum("ij,ij->i", vectors, vectors) < _SAFE_SQUARED_NORM))
+        wide_rows = vectors[suspects].astype(np.float64)
+        is_finite[suspects] = np.isfinite(wide_rows).all(axis=1)
+        is_huge = np.zeros(len(vectors), bool)
+        is_huge[suspects] = is_finite[suspects] & (
+            (wide_rows * wide_rows).sum(axis=1) > _MAX_SQUARED_NORM
+        )
+    set_reason(reasons, ~is_finite, NOT_FINITE)
     if not normalize:
-        set_reason(reasons, huge, HUGE)
+        set_reason(reasons, is_huge, HUGE)
     else:
-        given, vectors = vectors, np.empty(vectors.shape, np.float32)
+        unscaled, vectors = vectors, np.empty(vectors.shape, np.float32)
         norms = np.empty(len(vectors))
-        # Rows of a block stay in the cache while they are squared, added up and divided.
+        # Rows of a block stay in the CPU cache while they are squared, summed and divided.
         for start in range(0, len(vectors), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
-            wide = given[block].astype(np.float64)
+            wide_block = unscaled[block].astype(np.float64)
             with np.errstate(all="ignore"):  # rows with a reason may hold anything
-                norms[block] = np.sqrt((wide * wide).sum(axis=1))
-                scaled = fine[block] & finite[block] & (norms[block] > 0)
-                wide /= np.where(scaled, norms[block], 1.0)[:, None]
-                vectors[block] = wide
-        set_reason(reasons, finite & (norms == 0), ZERO_NORM)
+                norms[block] = np.sqrt((wide_block * wide_block).sum(axis=1))
+                has_direction = is_usable[block] & is_finite[block] & (norms[block] > 0)
+                wide_block /= np.where(has_direction, norms[block], 1.0)[:, None]
+                vectors[block] = wide_block
+        set_reason(reasons, is_finite & (norms == 0), ZERO_NORM)
     return vectors, reasons

@@ -1,9 +1,8 @@
-"""Images: pixels on one scale, then a principal component analysis fitted on a sample.
+"""Image embedder: pixels on one scale, projected by a PCA fitted on a sample.
 
-The projection must not change with the batch that an image comes in, and float32 matrix products
-do. So pixels are whole numbers (bytes as they are, floats in steps of 1/65535 of the sample's
-largest), components are rounded to multiples of 2^-24, and their products add up exactly in
-float64.
+The projection of an image must not depend on its batch, but float32 matrix products do. So pixels
+are integers (bytes unchanged, floats in steps of 1/65535 of the largest of the sample), components
+are rounded to multiples of 2^-24, and the sums of their products are exact in float64.
 """
 
 from __future__ import annotations
@@ -49,35 +48,35 @@ _BYTE_SCALE = 1.0 / 255.0
 class ImageEmbedder(Embedder):
     """Images as their first principal components.
 
-    Encoded images (PNG, JPEG and so on) are scaled to `image_size` squared in `image_mode`;
-    arrays of numbers and raw bytes are taken as they are. Integers are divided by 255.
+    Encoded images (such as PNG and JPEG) are scaled to `image_size` x `image_size` pixels in
+    `image_mode`; arrays of numbers and raw bytes are not scaled. Integers are divided by 255.
     """
 
     name: ClassVar[str] = "images"
 
     @property
     def revision(self) -> str:
-        """Return the format version."""
+        """Format version."""
         return "1"
 
     @property
     def needs_fit(self) -> bool:
-        """Tell that the components must be fitted."""
+        """True: the components must be fitted."""
         return True
 
     @property
     def fit_rows(self) -> int:
-        """Return how many images are sampled (they are large: 10,000 at most)."""
+        """Number of sampled images (10,000 at most, as images are large)."""
         return min(_FIT_ROWS, self.settings.fit_rows)
 
     @property
     def dimension(self) -> int:
-        """Return the number of fitted components."""
+        """Number of fitted components."""
         return int(self.fitted("components").shape[0])
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Return the image column."""
+        """The image column."""
         if self.columns.image is None:
             raise InputError("Embedder 'images' needs columns.image: name the image column.")
         return (self.columns.image,)
@@ -102,7 +101,7 @@ class ImageEmbedder(Embedder):
             InputError: Fewer than two readable images, or too many pixels.
         """
         array = column(sample, self.reads[0])
-        width = self._pixels(array)
+        width = self._pixel_count(array)
         if width > _MAX_PIXELS:
             raise InputError(
                 f"Images of {width} numbers: at most {_MAX_PIXELS} can be analysed. Store encoded "
@@ -115,15 +114,15 @@ class ImageEmbedder(Embedder):
                 f"{len(pixels)} of {sample.num_rows} sampled images can be read; two are needed."
             )
         unit, scale = 1.0, _BYTE_SCALE
-        if not _whole_numbers(array.type):
+        if not _has_integers(array.type):
             unit, scale = (float(np.abs(pixels).max()) or 1.0) / _FLOAT_STEPS, 1.0
         mean, covariance = _moments(pixels, unit)
-        wanted = min(self.settings.dimension or _DEFAULT_DIMENSION, width, len(pixels) - 1)
-        _, vectors = eigh(covariance, subset_by_index=(width - wanted, width - 1))
+        count = min(self.settings.dimension or _DEFAULT_DIMENSION, width, len(pixels) - 1)
+        _, vectors = eigh(covariance, subset_by_index=(width - count, width - 1))
         components = vectors[:, ::-1].T
-        largest = np.abs(components).argmax(axis=1)
-        # An eigenvector's sign is free: its largest entry is made positive.
-        components = components * np.sign(components[np.arange(wanted), largest])[:, None]
+        largest_entry = np.abs(components).argmax(axis=1)
+        # The sign of an eigenvector is arbitrary: its largest entry is made positive.
+        components = components * np.sign(components[np.arange(count), largest_entry])[:, None]
         steps = np.rint(components / _COMPONENT_STEP).astype(np.int32)
         return {
             "components": steps,
@@ -133,24 +132,24 @@ class ImageEmbedder(Embedder):
         }
 
     def embed(self, rows: pa.Table) -> Result:
-        """Project images on the fitted components."""
+        """Project images onto the fitted components."""
         array = column(rows, self.reads[0])
         components = self.fitted("components")
-        whole = _whole_numbers(array.type)
+        is_integer = _has_integers(array.type)
         pixels, reasons = self._read(array, components.shape[1])
-        if not whole:
+        if not is_integer:
             set_reason(reasons, np.asarray(~np.isfinite(pixels).all(axis=1)), NOT_FINITE)
-        fine = usable(reasons)
-        if not fine.all():
-            pixels = np.where(fine[:, None], pixels, 0.0)
+        is_usable = usable(reasons)
+        if not is_usable.all():
+            pixels = np.where(is_usable[:, None], pixels, 0.0)
         unit, scale = float(self.fitted("unit")[0]), float(self.fitted("scale")[0])
-        if whole != (scale == _BYTE_SCALE):
+        if is_integer != (scale == _BYTE_SCALE):
             fitted = "whole numbers" if scale == _BYTE_SCALE else "floats"
             raise InputError(
                 f"Column '{self.reads[0]}' holds {array.type}, but the fit saw {fitted}: give all "
                 "inputs one type."
             )
-        steps = pixels if whole else np.rint(pixels / unit)
+        steps = pixels if is_integer else np.rint(pixels / unit)
         sums = steps @ components.T.astype(np.float64) - self.fitted("offset")
         vectors = (sums * (unit * scale * _COMPONENT_STEP)).astype(np.float32)
         return check_vectors(vectors, reasons, normalize=self.normalize)
@@ -161,8 +160,8 @@ class ImageEmbedder(Embedder):
     def _is_encoded(self, kind: pa.DataType) -> bool:
         return _is_binary(kind) and self.settings.image_bytes == "encoded"
 
-    def _pixels(self, array: pa.Array) -> int:
-        """Return the pixels of an image: as set for files, the most common length otherwise."""
+    def _pixel_count(self, array: pa.Array) -> int:
+        """Pixels of an image: from the settings for encoded images, else the most common length."""
         if self._is_encoded(array.type):
             return self._encoded_pixels()
         lengths = _raw_lengths(array) if _is_binary(array.type) else flat_lists(array)[0]
@@ -173,7 +172,7 @@ class ImageEmbedder(Embedder):
         return int(values[counts.argmax()])
 
     def _read(self, array: pa.Array, width: int) -> Result:
-        """Return pixels (n, width) float64, not scaled, and reasons."""
+        """Pixels (n, width) float64, not scaled, and reasons."""
         if self._is_encoded(array.type):
             return _decode(array, self.settings.image_size, self.settings.image_mode)
         if _is_binary(array.type):
@@ -193,7 +192,7 @@ class ImageEmbedder(Embedder):
 
 
 def _moments(pixels: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean (p,) and covariance (p, p) in units; the sums are of whole numbers, so exact."""
+    """Mean (p,) and covariance (p, p) in multiples of `unit`; exact, as sums of integers."""
     rows, width = pixels.shape
     total, products = np.zeros(width), np.zeros((width, width))
     for start in range(0, rows, _FIT_BLOCK):
@@ -205,8 +204,8 @@ def _moments(pixels: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _decode(array: pa.Array, size: int, mode: str) -> Result:
-    """Decode image files to (n, size * size * channels) float64 in 0..255."""
-    from PIL import Image  # here, so that workers that read no image files do not load it
+    """Decode encoded images to (n, size * size * channels) float64 in 0..255, and reasons."""
+    from PIL import Image  # imported here, so that only workers that decode images load it
 
     reasons = no_reasons(len(array))
     pixels = np.zeros((len(array), size * size * len(mode)), dtype=np.uint8)
@@ -219,7 +218,7 @@ def _decode(array: pa.Array, size: int, mode: str) -> Result:
             continue
         try:
             with Image.open(io.BytesIO(value)) as image:
-                image.draft(mode, (size, size))  # a JPEG need not be decoded larger than that
+                image.draft(mode, (size, size))  # a JPEG need not be decoded at full size
                 scaled = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
         except unreadable:
             reasons[index] = UNREADABLE_IMAGE
@@ -239,5 +238,5 @@ def _is_binary(kind: pa.DataType) -> bool:
     )
 
 
-def _whole_numbers(kind: pa.DataType) -> bool:
+def _has_integers(kind: pa.DataType) -> bool:
     return _is_binary(kind) or bool(pa.types.is_integer(kind.value_type))

@@ -1,4 +1,4 @@
-"""model2vec: distilled static word vectors, from a folder or the hub."""
+"""model2vec embedder: distilled static word vectors, from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _PURPOSE = "Embedder 'model2vec'"
 
 @dataclass(frozen=True)
 class Model2VecEmbedder(Embedder):
-    """Texts as the average of their tokens' vectors.
+    """Texts as the average of the vectors of their tokens.
 
-    A set dimension takes the first coordinates (the models' are ordered by a PCA).
+    A smaller dimension uses the first coordinates (the models order them by a PCA).
     """
 
     name: ClassVar[str] = "model2vec"
@@ -29,28 +29,28 @@ class Model2VecEmbedder(Embedder):
 
     @property
     def revision(self) -> str:
-        """Return format version, model and its revision."""
+        """Format version, model and its revision."""
         return f"1:{self.settings.model}@{self._load().revision}"
 
     @property
     def dimension(self) -> int:
-        """Return the set dimension, or the model's."""
+        """Dimension of the settings, else that of the model."""
         return self.settings.dimension or int(self._load().model.dim)
 
     @property
     def normalize(self) -> bool:
-        """Tell whether vectors are scaled to length one (the default here)."""
+        """Whether vectors are scaled to length one (the default here)."""
         return self.settings.normalize is not False
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Return the text column."""
+        """The text column."""
         if self.columns.text is None:
             raise InputError("Embedder 'model2vec' needs columns.text: name the text column.")
         return (self.columns.text,)
 
     def prepare(self) -> Model2VecEmbedder:
-        """Load the model and pin its revision."""
+        """Load the model and fix its revision."""
         loaded = self._load()
         width = int(loaded.model.dim)
         if self.dimension > width:
@@ -59,8 +59,8 @@ class Model2VecEmbedder(Embedder):
                 f"{width}."
             )
         if loaded.from_hub:
-            pinned = self.settings.model_copy(update={"revision": loaded.revision})
-            return replace(self, settings=pinned)
+            fixed = self.settings.model_copy(update={"revision": loaded.revision})
+            return replace(self, settings=fixed)
         return self
 
     def embed(self, rows: pa.Table) -> Result:
@@ -69,27 +69,29 @@ class Model2VecEmbedder(Embedder):
         loaded = self._load()
         model = loaded.model
         strings = texts.to_pylist()
-        if model.max_length is not None:  # as the library does: spare the tokenizer what it cuts
+        if (
+            model.max_length is not None
+        ):  # as the library does: the tokenizer would truncate the rest
             limit = model.max_length * model.median_token_length
             strings = [text[:limit] for text in strings]
         if model.token_mapping is None and model.weights is None:
             token_ids = model.tokenize(strings)
             vectors = pool_tokens(token_ids, loaded.table)
             vectors = np.ascontiguousarray(vectors[:, : self.dimension])
-        else:  # a quantised vocabulary has weights of its own
-            with loaded.lock:  # encode changes the tokenizer's settings while it runs
+        else:  # a quantized vocabulary has its own weights
+            with loaded.lock:  # encode temporarily changes the settings of the tokenizer
                 encoded = model.encode(strings, use_multiprocessing=False, normalize=False)
             vectors = encoded.astype(np.float32)
             vectors = np.ascontiguousarray(vectors[:, : self.dimension])
         return check_vectors(vectors, reasons, normalize=self.normalize)
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> _LoadedModel:
         model, revision = self.settings.model, self.settings.revision
         return load_once(("model2vec", model, revision), lambda: _load_model(model, revision))
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _LoadedModel:
     model: Any
     table: np.ndarray
     revision: str
@@ -97,19 +99,19 @@ class _Loaded:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def _load_model(name: str | None, revision: str | None) -> _Loaded:
+def _load_model(name: str | None, revision: str | None) -> _LoadedModel:
     try:
         from model2vec import StaticModel
     except ImportError as error:
         raise MissingExtraError("model2vec", "static", _PURPOSE) from error
-    folder, found = resolve_model(name, revision, embedder="model2vec", extra="static")
+    folder, resolved_revision = resolve_model(name, revision, embedder="model2vec", extra="static")
     try:
         model = StaticModel.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"Folder '{folder}' holds no model2vec model: {error}") from error
-    return _Loaded(
+    return _LoadedModel(
         model=model,
         table=np.ascontiguousarray(model.embedding, dtype=np.float32),
-        revision=found,
+        revision=resolved_revision,
         from_hub=not is_folder(name),
     )

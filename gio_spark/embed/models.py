@@ -1,4 +1,4 @@
-"""Finding a model: a local folder, or a hub name pinned to its commit. Safetensors only."""
+"""Resolution of a model: a local folder, or a hub name and commit. Safetensors only."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from gio_spark.errors import ConfigError, InputError, MissingExtraError
 
-# No pickled weights and no code: what is not listed is not fetched.
-_WANTED = ["*.safetensors", "*.json", "*.txt", "*.model"]
-_SAMPLE = 1 << 20
+# Only these files are downloaded: no pickled weights and no code.
+_ALLOWED_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
+_DIGEST_BYTES = 1 << 20
 
 
 def resolve_model(
     model: str | None, revision: str | None, *, embedder: str, extra: str
 ) -> tuple[Path, str]:
-    """Return the folder of a model and its revision (commit of the hub, or digest of the folder).
+    """Folder of a model and its revision (commit of the hub, or digest of the folder).
 
     Raises:
-        ConfigError: No model is named.
-        InputError: There is neither such a folder nor such a model on the hub.
+        ConfigError: No model is set.
+        InputError: The model is neither a folder nor on the hub.
     """
     if not model:
         raise ConfigError(f"embedder.model is unset: '{embedder}' needs a folder or a hub name.")
@@ -33,7 +33,7 @@ def resolve_model(
         purpose = f"Fetching the model '{model}'"
         raise MissingExtraError("huggingface_hub", extra, purpose) from error
     try:
-        path = Path(snapshot_download(model, revision=revision, allow_patterns=_WANTED))
+        path = Path(snapshot_download(model, revision=revision, allow_patterns=_ALLOWED_FILES))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise InputError(
             f"Model '{model}' is no folder here and cannot be had from the hub"
@@ -44,12 +44,12 @@ def resolve_model(
 
 
 def is_folder(model: str | None) -> bool:
-    """Tell whether a model's name is a folder of this machine."""
+    """Whether the name of a model is a folder of this machine."""
     return bool(model) and Path(str(model)).expanduser().is_dir()
 
 
 def folder_digest(folder: Path) -> str:
-    """Return 16 hex characters for a model's files: names, sizes, first and last megabyte."""
+    """Digest (16 hex digits) of a model's files: names, sizes, first and last megabyte."""
     digest = hashlib.sha256()
     files = sorted(
         path for path in folder.rglob("*") if path.suffix in {".safetensors", ".json", ".txt"}
@@ -60,8 +60,8 @@ def folder_digest(folder: Path) -> str:
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
         with path.open("rb") as stream:
-            digest.update(stream.read(_SAMPLE))
-            if size > _SAMPLE:
-                stream.seek(max(size - _SAMPLE, _SAMPLE))
+            digest.update(stream.read(_DIGEST_BYTES))
+            if size > _DIGEST_BYTES:
+                stream.seek(max(size - _DIGEST_BYTES, _DIGEST_BYTES))
                 digest.update(stream.read())
     return digest.hexdigest()[:16]

@@ -1,13 +1,13 @@
-"""Hashed word and character n-grams under a fixed random projection: no model, no extra.
+"""n-gram embedder: hashed word and character n-grams under a fixed sparse random projection.
 
-Every word, pair of words and run of three characters is hashed to 64 bits; four slices of the
-hash name four coordinates and signs, which is a sparse random projection with four entries a
+Every word, pair of words and sequence of three characters is hashed to 64 bits; four slices of the
+hash select four coordinates and signs, which is a sparse random projection with four entries per
 column (Kane & Nelson 2014, "Sparser Johnson-Lindenstrauss transforms", section 3) of the
-bag of n-grams, never stored as a matrix. Coordinates then get the signed square root (so that a
-repeated word does not drown the rest) and vectors are scaled to length one.
+bag of n-grams, never stored as a matrix. Then the signed square root of each coordinate reduces
+the weight of repeated words, and vectors are scaled to length one.
 
-Weights are whole numbers, so sums are exact in any order and, after the square root, so are the
-norms: the bits are the same on every platform and in every batch.
+Weights are integers, so sums, and the norms after the square root, are exact in any order: the
+bits are the same on every platform and in every batch.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from gio_spark.kernels.ngrams import code_point_features
 from gio_spark.kernels.splitmix import mix64
 
 _DEFAULT_DIMENSION = 256
-_MAX_DIMENSION = 1 << 15  # 15 bits of a hash name a coordinate
+_MAX_DIMENSION = 1 << 15  # 15 bits of a hash select a coordinate
 _ENTRIES = 4
-# Rows are worked on in blocks that stay in the cache.
+# Rows are processed in blocks that fit into the CPU cache.
 _BLOCK_CHARACTERS = 1 << 17
 
 
 @dataclass(frozen=True)
 class NgramEmbedder(Embedder):
-    """Texts as projected bags of hashed n-grams; equal for upper and lower case."""
+    """Texts as projected bags of hashed n-grams, case-insensitive."""
 
     name: ClassVar[str] = "ngrams"
 
     @property
     def revision(self) -> str:
-        """Return the format version."""
+        """Format version."""
         return "1"
 
     @property
     def dimension(self) -> int:
-        """Return the set dimension, 256 by default."""
+        """Dimension of the settings, 256 by default."""
         return self.settings.dimension or _DEFAULT_DIMENSION
 
     @property
     def normalize(self) -> bool:
-        """Tell whether vectors are scaled to length one (the default here)."""
+        """Whether vectors are scaled to length one (the default here)."""
         return self.settings.normalize is not False
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Return the text column."""
+        """The text column."""
         if self.columns.text is None:
             raise InputError("Embedder 'ngrams' needs columns.text: name the text column.")
         return (self.columns.text,)
@@ -73,8 +73,8 @@ class NgramEmbedder(Embedder):
         """Embed texts."""
         texts, reasons = text_column(rows, self.reads[0])
         lower = pc.utf8_lower(texts.cast(pa.large_string()))
-        space, nothing = pa.scalar(" ", lower.type), pa.scalar("", lower.type)
-        padded = pc.binary_join_element_wise(space, lower, space, nothing)
+        space, empty = pa.scalar(" ", lower.type), pa.scalar("", lower.type)
+        padded = pc.binary_join_element_wise(space, lower, space, empty)
         vectors = np.empty((len(padded), self.dimension), dtype=np.float32)
         sizes = pc.utf8_length(padded).to_numpy(zero_copy_only=False).astype(np.int64)
         for start, stop in _blocks(sizes):
@@ -85,17 +85,18 @@ class NgramEmbedder(Embedder):
         return vectors, reasons
 
     def _scale(self, sums: np.ndarray, reasons: np.ndarray) -> np.ndarray:
-        size = np.abs(sums)
-        vectors = np.copysign(np.sqrt(size), sums)
+        """Signed square roots, scaled to length one if set; sets reasons of zero vectors."""
+        magnitude = np.abs(sums)
+        vectors = np.copysign(np.sqrt(magnitude), sums)
         if self.normalize:
-            total = size.sum(axis=1)
-            set_reason(reasons, total == 0, ZERO_NORM)
-            vectors /= np.sqrt(np.maximum(total, 1))[:, None]
+            norm_squared = magnitude.sum(axis=1)
+            set_reason(reasons, norm_squared == 0, ZERO_NORM)
+            vectors /= np.sqrt(np.maximum(norm_squared, 1))[:, None]
         return vectors.astype(np.float32)
 
 
 def _blocks(sizes: np.ndarray) -> list[tuple[int, int]]:
-    """Cut rows into blocks of about _BLOCK_CHARACTERS characters."""
+    """Start and end rows of blocks of about _BLOCK_CHARACTERS characters."""
     block = np.cumsum(sizes) // _BLOCK_CHARACTERS
     cuts = (np.flatnonzero(np.diff(block)) + 1).tolist()
     edges = [0, *cuts, len(sizes)] if len(sizes) else []
@@ -103,15 +104,15 @@ def _blocks(sizes: np.ndarray) -> list[tuple[int, int]]:
 
 
 def ngram_sums(texts: pa.Array, dimension: int, seed: int) -> np.ndarray:
-    """Sum the projected n-grams of each text.
+    """Sums of the projected n-grams of each text.
 
     Args:
         texts: Large string array of n texts, each in lower case with a space on either side.
         dimension: Length of a row of the result.
-        seed: Names the projection.
+        seed: Seed of the projection.
 
     Returns:
-        (n, dimension) float64 of whole numbers.
+        (n, dimension) float64, integers.
     """
     data, _ = bytes_of(texts)
     points = np.frombuffer(str(data.data, "utf-8").encode("utf-32-le"), np.uint32)
@@ -122,8 +123,8 @@ def ngram_sums(texts: pa.Array, dimension: int, seed: int) -> np.ndarray:
         mixed = mix64(hashes ^ salt)
         base = rows * dimension
         for entry in range(_ENTRIES):
-            part = (mixed >> np.uint64(16 * entry)).astype(np.uint16)
-            place = ((part >> np.uint16(1)).astype(np.int64) * dimension) >> 15
-            sign = weight * (1.0 - 2.0 * (part & np.uint16(1)))
-            sums += np.bincount(base + place, weights=sign, minlength=len(sums))
+            slice_ = (mixed >> np.uint64(16 * entry)).astype(np.uint16)
+            coordinate = ((slice_ >> np.uint16(1)).astype(np.int64) * dimension) >> 15
+            sign = weight * (1.0 - 2.0 * (slice_ & np.uint16(1)))
+            sums += np.bincount(base + coordinate, weights=sign, minlength=len(sums))
     return sums.reshape(len(texts), dimension)

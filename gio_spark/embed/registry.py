@@ -1,4 +1,4 @@
-"""Embedders by name, and which one `auto` picks."""
+"""Embedders by name, and the choice of `auto`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gio_spark.embed.ngrams import NgramEmbedder
 from gio_spark.embed.sentence_transformers import SentenceTransformerEmbedder
 from gio_spark.embed.tabular import TabularEmbedder
 from gio_spark.embed.vectors import VectorEmbedder
-from gio_spark.embed.wordllama import WordLlamaEmbedder, installed
+from gio_spark.embed.wordllama import WordLlamaEmbedder, is_installed
 from gio_spark.errors import ConfigError
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings
@@ -29,21 +29,21 @@ _EMBEDDERS: dict[str, type[Embedder]] = {
 
 
 def pick_embedder(columns: Columns) -> str:
-    """Return the name of the embedder that `auto` stands for.
+    """Name of the embedder that `auto` selects.
 
-    The first content column that is set decides: vector, image, text, features. Text takes
-    wordllama where it is installed; the choice enters the run's record and fingerprint, so a later
-    run without it is seen as another embedder.
+    The first content column that is set decides: vector, image, text, features. For text it is
+    wordllama where installed; the choice enters the record and fingerprint of the run, so a later
+    run without it has another embedder.
 
     Raises:
-        ConfigError: There is no content column.
+        ConfigError: No content column is set.
     """
     if columns.vector is not None:
         return "vectors"
     if columns.image is not None:
         return "images"
     if columns.text is not None:
-        return "wordllama" if installed() else "ngrams"
+        return "wordllama" if is_installed() else "ngrams"
     if columns.numeric or columns.categorical:
         return "tabular"
     raise ConfigError(
@@ -53,11 +53,11 @@ def pick_embedder(columns: Columns) -> str:
 
 
 def make_embedder(settings: EmbedSettings, columns: Columns) -> Embedder:
-    """Return the embedder that the settings name, checked: extras and models are there.
+    """Create the embedder of the settings and check that its extras and models are available.
 
     Raises:
         MissingExtraError: Its packages are not installed; the message names the extra.
-        ConfigError, InputError: A setting, a column or a model does not fit.
+        ConfigError, InputError: A setting, column or model is invalid.
     """
     name = pick_embedder(columns) if settings.name == "auto" else settings.name
     embedder = _EMBEDDERS[name](settings=settings, columns=columns)

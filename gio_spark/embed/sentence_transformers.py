@@ -1,7 +1,7 @@
-"""sentence-transformers: neural text embeddings, on a GPU when there is one.
+"""sentence-transformers embedder: neural text embeddings, on a GPU where available.
 
-Forward passes pad texts to the longest of a batch, so the last bits of a vector may depend on its
-neighbours, on the device and on the library's version: equal to about 1e-6, not to the bit.
+Forward passes pad texts to the longest of a batch, so a vector may depend on the other texts of its
+batch, on the device and on the version of the library, by about 1e-6.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from gio_spark.errors import ConfigError, InputError, MissingExtraError
 
 @dataclass(frozen=True)
 class SentenceTransformerEmbedder(Embedder):
-    """Texts through a sentence-transformers model; no remote code, safetensors only."""
+    """Texts embedded by a sentence-transformers model; no remote code, safetensors only."""
 
     name: ClassVar[str] = "sentence-transformers"
     knows_dimension: ClassVar[bool] = False
 
     @property
     def revision(self) -> str:
-        """Return format version, model and its revision."""
+        """Format version, model and its revision."""
         return f"1:{self.settings.model}@{self._load().revision}"
 
     @property
     def dimension(self) -> int:
-        """Return the set dimension, or the model's."""
+        """Dimension of the settings, else that of the model."""
         return self.settings.dimension or self._load().width
 
     @property
     def normalize(self) -> bool:
-        """Tell whether vectors are scaled to length one (the default here)."""
+        """Whether vectors are scaled to length one (the default here)."""
         return self.settings.normalize is not False
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Return the text column."""
+        """The text column."""
         if self.columns.text is None:
             raise InputError(
                 "Embedder 'sentence-transformers' needs columns.text: name the text column."
@@ -57,7 +57,7 @@ class SentenceTransformerEmbedder(Embedder):
         return (self.columns.text,)
 
     def prepare(self) -> SentenceTransformerEmbedder:
-        """Load the model and pin its revision."""
+        """Load the model and fix its revision."""
         loaded = self._load()
         if self.dimension > loaded.width:
             raise ConfigError(
@@ -65,32 +65,31 @@ class SentenceTransformerEmbedder(Embedder):
                 f"{loaded.width}."
             )
         if loaded.from_hub:
-            pinned = self.settings.model_copy(update={"revision": loaded.revision})
-            return replace(self, settings=pinned)
+            fixed = self.settings.model_copy(update={"revision": loaded.revision})
+            return replace(self, settings=fixed)
         return self
 
     def embed(self, rows: pa.Table) -> Result:
         """Embed texts."""
         texts, reasons = text_column(rows, self.reads[0])
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        fine = usable(reasons)
-        if fine.any():
+        is_usable = usable(reasons)
+        if is_usable.any():
             loaded = self._load()
-            # Where threads share the process (embedded engine): one forward pass at a time uses
-            # all cores already, and the library's tokenizers refuse to be shared ("Already
-            # borrowed").
+            # On the embedded engine threads share the process: one forward pass already uses all
+            # cores, and tokenizers cannot be used by two threads ("Already borrowed").
             with loaded.lock:
                 encoded = loaded.model.encode(
-                    texts.filter(pa.array(fine)).to_pylist(),
+                    texts.filter(pa.array(is_usable)).to_pylist(),
                     batch_size=self.settings.model_batch,
                     show_progress_bar=False,
                     convert_to_numpy=True,
                     normalize_embeddings=False,
                 )
-            vectors[fine] = encoded[:, : self.dimension]
+            vectors[is_usable] = encoded[:, : self.dimension]
         return check_vectors(vectors, reasons, normalize=self.normalize)
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> _LoadedModel:
         model, revision, device = (
             self.settings.model,
             self.settings.revision,
@@ -103,7 +102,7 @@ class SentenceTransformerEmbedder(Embedder):
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _LoadedModel:
     model: Any
     revision: str
     from_hub: bool
@@ -111,14 +110,16 @@ class _Loaded:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def _load_model(name: str | None, revision: str | None, device: str | None) -> _Loaded:
+def _load_model(name: str | None, revision: str | None, device: str | None) -> _LoadedModel:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise MissingExtraError(
             "sentence-transformers", "text", "Embedder 'sentence-transformers'"
         ) from error
-    folder, found = resolve_model(name, revision, embedder="sentence-transformers", extra="text")
+    folder, resolved_revision = resolve_model(
+        name, revision, embedder="sentence-transformers", extra="text"
+    )
     try:
         model = SentenceTransformer(
             str(folder),
@@ -133,12 +134,12 @@ def _load_model(name: str | None, revision: str | None, device: str | None) -> _
         ) from error
     model.eval()
     # Renamed in version 6 of the library.
-    width = getattr(model, "get_embedding_dimension", None) or (
+    get_width = getattr(model, "get_embedding_dimension", None) or (
         model.get_sentence_embedding_dimension
     )
-    return _Loaded(
+    return _LoadedModel(
         model=model,
-        revision=found,
+        revision=resolved_revision,
         from_hub=not is_folder(name),
-        width=int(width()),
+        width=int(get_width()),
     )

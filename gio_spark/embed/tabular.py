@@ -1,4 +1,4 @@
-"""Tabular rows: standardised numbers and hashed categories side by side."""
+"""Tabular embedder: standardized numbers and hashed categories."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ _ENTRIES = 4
 class TabularEmbedder(Embedder):
     """Numbers as (x - mean) / scale of a sample, categories as unit vectors of a fixed hash.
 
-    Two standardised numbers differ by 2 on average (squared), and so do two different
-    categories, so that every column has the same say. A missing number becomes 0 (the mean) and,
-    where the sample had gaps in that column, sets a coordinate that says so; a missing category is
-    a category of its own. Coordinates: numbers, gap marks, categories.
+    The mean squared difference of two standardized numbers is 2, and so is that of two different
+    categories, so that all columns have the same weight. A missing number becomes 0 (the mean) and
+    sets an indicator coordinate where the column had gaps in the sample; a missing category is a
+    category of its own. Coordinates: numbers, gap indicators, categories.
     """
 
     name: ClassVar[str] = "tabular"
 
     @property
     def revision(self) -> str:
-        """Return the format version."""
+        """Format version."""
         return "1"
 
     @property
     def needs_fit(self) -> bool:
-        """Tell whether there are numbers to standardise."""
+        """Whether there are numbers to standardize."""
         return bool(self.columns.numeric)
 
     @property
     def dimension(self) -> int:
-        """Return the length of a vector."""
+        """Length of a vector."""
         width = len(self.columns.numeric)
         if width:
             width += int(self.fitted("gaps").sum())
@@ -59,7 +59,7 @@ class TabularEmbedder(Embedder):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Return numeric, then categorical columns."""
+        """Numeric, then categorical columns."""
         if not self.columns.numeric and not self.columns.categorical:
             raise InputError(
                 "Embedder 'tabular' needs columns.numeric or columns.categorical: name features."
@@ -67,7 +67,7 @@ class TabularEmbedder(Embedder):
         return (*self.columns.numeric, *self.columns.categorical)
 
     def fit(self, sample: pa.Table) -> State:
-        """Find mean and scale of each number, and which have gaps.
+        """Fit mean and scale of each number, and find the columns with gaps.
 
         Returns:
             mean, scale (c,) float64 (scale 1 for a constant column) and gaps (c,) bool.
@@ -75,13 +75,13 @@ class TabularEmbedder(Embedder):
         mean, scale, gaps = [], [], []
         for name in self.columns.numeric:
             values, _ = as_numbers(column(sample, name), name)
-            known = values[np.isfinite(values)]
-            if not len(known):
+            finite = values[np.isfinite(values)]
+            if not len(finite):
                 raise InputError(
                     f"Column '{name}' has no number in {sample.num_rows} sampled rows."
                 )
-            spread = float(known.std())
-            mean.append(float(known.mean()))
+            spread = float(finite.std())
+            mean.append(float(finite.mean()))
             scale.append(spread if spread > 0 else 1.0)
             gaps.append(bool(np.isnan(values).any()))
         return {
@@ -96,8 +96,8 @@ class TabularEmbedder(Embedder):
         missing = np.ones(rows.num_rows, dtype=bool)
         parts: list[np.ndarray] = []
         if self.columns.numeric:
-            numbers, marks = self._numbers(rows, reasons, missing)
-            parts += [numbers, marks]
+            numbers, gap_flags = self._numbers(rows, reasons, missing)
+            parts += [numbers, gap_flags]
         if self.columns.categorical:
             parts.append(self._categories(rows, missing))
         set_reason(reasons, missing, NULL_CONTENT)
@@ -110,12 +110,12 @@ class TabularEmbedder(Embedder):
         mean, scale = self.fitted("mean"), self.fitted("scale")
         values = np.empty((rows.num_rows, len(mean)))
         for index, name in enumerate(self.columns.numeric):
-            values[:, index], bad = as_numbers(column(rows, name), name)
-            set_reason(reasons, bad, f"column '{name}' is not a number")
+            values[:, index], invalid = as_numbers(column(rows, name), name)
+            set_reason(reasons, invalid, f"column '{name}' is not a number")
             set_reason(reasons, np.isinf(values[:, index]), NOT_FINITE)
         gaps = np.isnan(values)
         missing &= gaps.all(axis=1)
-        with np.errstate(all="ignore"):  # infinite values have their reason by now
+        with np.errstate(all="ignore"):  # rows with infinite values have a reason already
             scaled = np.where(gaps, 0.0, (values - mean) / scale)
         return scaled, gaps[:, self.fitted("gaps")].astype(np.float64)
 
@@ -125,15 +125,17 @@ class TabularEmbedder(Embedder):
         for name in self.columns.categorical:
             array = as_strings(column(rows, name), name)
             missing &= np.asarray(array.is_null())
-            codes = array.dictionary_encode()
-            values = [*codes.dictionary.to_pylist(), None]
-            table = np.stack([_category(name, v, width, self.settings.seed) for v in values])
-            sums += table[pc.fill_null(codes.indices, len(values) - 1).to_numpy()]
+            encoded = array.dictionary_encode()
+            values = [*encoded.dictionary.to_pylist(), None]
+            category_vectors = np.stack(
+                [_category_vector(name, v, width, self.settings.seed) for v in values]
+            )
+            sums += category_vectors[pc.fill_null(encoded.indices, len(values) - 1).to_numpy()]
         return sums
 
 
-def _category(name: str, value: str | None, width: int, seed: int) -> np.ndarray:
-    """Return a fixed vector of four entries of 1/2 or -1/2 for one category of one column."""
+def _category_vector(name: str, value: str | None, width: int, seed: int) -> np.ndarray:
+    """Hashed vector of one category of one column, with four entries of 1/2 or -1/2."""
     text = f"{seed}\0{name}\0{'0' if value is None else '1' + value}"
     digest = hashlib.blake2b(text.encode(), digest_size=8 * _ENTRIES).digest()
     vector = np.zeros(width)

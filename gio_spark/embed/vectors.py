@@ -1,4 +1,4 @@
-"""Own vectors: checked and brought to float32, nothing else."""
+"""Embedder of existing vectors, which are checked and cast to float32."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from gio_spark.embed.base import (
 from gio_spark.engine.arrow import bytes_of
 from gio_spark.errors import InputError
 
-# Enough to see the common length; a fit for nothing else.
+# Enough rows to determine the common length, the only thing that is fitted.
 _LENGTH_SAMPLE = 1000
 
 
 @dataclass(frozen=True)
 class VectorEmbedder(Embedder):
-    """Vectors that the input already has, as float32 bytes or arrays of numbers.
+    """Vectors of an input column, as float32 bytes or arrays of numbers.
 
-    Without a set dimension, the most common length in a sample of the pool is the dimension, so
-    that a target of another length is found out.
+    Without a dimension in the settings, it is the most common length in a sample of the pool, so
+    that a target with vectors of another length is detected.
     """
 
     name: ClassVar[str] = "vectors"
@@ -40,27 +40,27 @@ class VectorEmbedder(Embedder):
 
     @property
     def revision(self) -> str:
-        """Return the format version."""
+        """Format version."""
         return "1"
 
     @property
     def needs_fit(self) -> bool:
-        """Tell whether the dimension must be found in the data."""
+        """Whether the dimension must be determined from data."""
         return self.settings.dimension is None
 
     @property
     def fit_rows(self) -> int:
-        """Return how many rows are looked at for their length."""
+        """Number of rows from which the length is determined."""
         return min(_LENGTH_SAMPLE, self.settings.fit_rows)
 
     @property
     def dimension(self) -> int:
-        """Return the set or the fitted dimension."""
+        """Dimension of the settings, else the fitted one."""
         return self.settings.dimension or int(self.fitted("dimension")[0])
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Return the vector column."""
+        """The vector column."""
         return (self._column(),)
 
     def _column(self) -> str:
@@ -69,34 +69,34 @@ class VectorEmbedder(Embedder):
         return self.columns.vector
 
     def fit(self, sample: pa.Table) -> State:
-        """Find the most common length (the shortest of equals)."""
+        """Most common length (the shortest of equally common ones)."""
         array = column(sample, self._column())
-        found, _ = flat_lists(array)
-        lengths = found[found > 0]
+        all_lengths, _ = flat_lists(array)
+        lengths = all_lengths[all_lengths > 0]
         if not len(lengths):
             nulls = int(array.null_count)
             raise InputError(
                 f"column {self._column()!r} has no vector in {len(array):,} sampled rows "
-                f"({nulls:,} null, {int((found == 0).sum()) - nulls:,} empty, "
-                f"{int((found < 0).sum()):,} of bytes that are not whole float32 values). Name the "
-                "column that holds them in columns.vector, or fill it."
+                f"({nulls:,} null, {int((all_lengths == 0).sum()) - nulls:,} empty, "
+                f"{int((all_lengths < 0).sum()):,} of bytes that are not whole float32 values). "
+                "Name the column that holds them in columns.vector, or fill it."
             )
         values, counts = np.unique(lengths, return_counts=True)
         return {"dimension": np.array([values[counts.argmax()]], dtype=np.int64)}
 
     def embed(self, rows: pa.Table) -> Result:
-        """Check lengths and values; scale to length one if asked."""
+        """Check lengths and values, and scale to length one if set."""
         array = column(rows, self._column())
         vectors, reasons = equal_rows(array, self.dimension, np.dtype(np.float32))
         return check_vectors(vectors, reasons, normalize=self.normalize)
 
 
 def equal_rows(array: pa.Array, dimension: int, dtype: np.dtype) -> Result:
-    """Return lists or float32 bytes as a matrix, with reasons where the length is another.
+    """Lists or float32 bytes as a matrix, with reasons for rows of another length.
 
     Args:
         array: Binary, or list of numbers, n rows.
-        dimension: Wanted length.
+        dimension: Expected length.
         dtype: Element type of the matrix.
 
     Returns:
@@ -109,23 +109,27 @@ def equal_rows(array: pa.Array, dimension: int, dtype: np.dtype) -> Result:
     set_reason(reasons, lengths == 0, EMPTY_CONTENT)
     if _is_binary(array.type):
         set_reason(reasons, lengths < 0, "wrong length: bytes are not whole float32 values")
-    good = lengths == dimension
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is a reason later
+    has_length = lengths == dimension
+    with np.errstate(
+        over="ignore"
+    ):  # values beyond float32 become infinite, which sets a reason later
         values = np.ascontiguousarray(values, dtype=dtype)
-    if good.all():
+    if has_length.all():
         return values.reshape(rows, dimension), reasons
-    for length in np.unique(lengths[~good]):
+    for length in np.unique(lengths[~has_length]):
         set_reason(reasons, lengths == length, f"wrong length: {length} instead of {dimension}")
     matrix = np.zeros((rows, dimension), dtype=dtype)
-    matrix[good] = values[np.repeat(good, np.maximum(lengths, 0))].reshape(-1, dimension)
+    matrix[has_length] = values[np.repeat(has_length, np.maximum(lengths, 0))].reshape(
+        -1, dimension
+    )
     return matrix, reasons
 
 
 def flat_lists(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the length of each row (null: 0, bytes that are not float32: -1) and all values.
+    """Length of each row (null: 0, bytes that are not float32: -1), and all values.
 
-    The values are those of the rows with a length above 0, one after another, without a copy
-    where Arrow's layout allows it.
+    The values of rows with a length above 0 are concatenated, without a copy where Arrow's layout
+    allows it.
     """
     kind = array.type
     if pa.types.is_null(kind):
@@ -138,9 +142,9 @@ def flat_lists(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             f"Vectors or pixels cannot be read from {kind}: use an array of numbers, or bytes."
         )
-    inner = kind.value_type
-    if not (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
-        raise InputError(f"Arrays of {inner} are no vectors: use an array of numbers.")
+    value_type = kind.value_type
+    if not (pa.types.is_floating(value_type) or pa.types.is_integer(value_type)):
+        raise InputError(f"Arrays of {value_type} are no vectors: use an array of numbers.")
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     flat = array.flatten()
     if flat.null_count:
@@ -156,9 +160,9 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _flat_binary(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    blobs = pc.fill_null(array.cast(pa.large_binary()), b"")
-    sizes = pc.binary_length(blobs).to_numpy(zero_copy_only=False).astype(np.int64)
+    encoded = pc.fill_null(array.cast(pa.large_binary()), b"")
+    sizes = pc.binary_length(encoded).to_numpy(zero_copy_only=False).astype(np.int64)
     lengths = np.where(sizes % 4 == 0, sizes // 4, -1)
     if (lengths < 0).any():
-        blobs = pc.if_else(pa.array(lengths < 0), pa.scalar(b"", pa.large_binary()), blobs)
-    return lengths, bytes_of(blobs)[0].view("<f4")
+        encoded = pc.if_else(pa.array(lengths < 0), pa.scalar(b"", pa.large_binary()), encoded)
+    return lengths, bytes_of(encoded)[0].view("<f4")

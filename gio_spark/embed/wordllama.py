@@ -1,4 +1,4 @@
-"""WordLlama: static word vectors that the package carries (256 dimensions), nothing downloaded."""
+"""WordLlama embedder: static word vectors of the wordllama package (256 dimensions), offline."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _WIDTHS = (64, 128, 256)
 
 @dataclass(frozen=True)
 class WordLlamaEmbedder(Embedder):
-    """Texts as the average of their tokens' vectors.
+    """Texts as the average of the vectors of their tokens.
 
-    A smaller dimension (64, 128) takes the first coordinates, which the vectors were trained for.
+    A smaller dimension (64, 128) uses the first coordinates, as the vectors were trained for.
     """
 
     name: ClassVar[str] = "wordllama"
 
     @property
     def revision(self) -> str:
-        """Return format version, package version and weights."""
+        """Format version, package version and name of the weights."""
         return f"1:{version('wordllama')}:{_CONFIG}"
 
     @property
     def dimension(self) -> int:
-        """Return the set dimension, 256 by default."""
+        """Dimension of the settings, 256 by default."""
         return self.settings.dimension or _WIDTH
 
     @property
     def normalize(self) -> bool:
-        """Tell whether vectors are scaled to length one (the default here)."""
+        """Whether vectors are scaled to length one (the default here)."""
         return self.settings.normalize is not False
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Return the text column."""
+        """The text column."""
         if self.columns.text is None:
             raise InputError("Embedder 'wordllama' needs columns.text: name the text column.")
         return (self.columns.text,)
@@ -68,13 +68,13 @@ class WordLlamaEmbedder(Embedder):
         return check_vectors(vectors, reasons, normalize=self.normalize)
 
 
-def installed() -> bool:
-    """Tell whether the package is there, without importing it."""
+def is_installed() -> bool:
+    """Whether the wordllama package is installed, without importing it."""
     return find_spec("wordllama") is not None
 
 
 def _load() -> tuple[Any, np.ndarray]:
-    """Return tokenizer and word vectors of this process."""
+    """Tokenizer and word vectors, loaded once per process."""
     return load_once(("wordllama",), _load_model)
 
 
@@ -86,7 +86,7 @@ def _load_model() -> tuple[Any, np.ndarray]:
     except ImportError as error:
         raise MissingExtraError("wordllama", "static", "Embedder 'wordllama'") from error
     finally:
-        # The package configures the root logger on import; that is the application's to do.
+        # The package configures the root logger on import, which only an application should do.
         for handler in [handler for handler in root.handlers if handler not in handlers]:
             root.removeHandler(handler)
         root.setLevel(level)
@@ -97,5 +97,5 @@ def _load_model() -> tuple[Any, np.ndarray]:
         disable_download=True,
     )
     tokenizer = model.tokenizer
-    tokenizer.no_padding()  # padding costs memory, and the pooling here needs none
+    tokenizer.no_padding()  # pooling here needs no padding
     return tokenizer, model.embedding

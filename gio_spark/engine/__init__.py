@@ -1,4 +1,4 @@
-"""Where Spark comes from, what it can do, and the few ways data cross between it and numpy."""
+"""Spark sessions, their capabilities, and data exchange between Spark and numpy."""
 
 from gio_spark.engine.arrow import (
     decode_vectors,
@@ -8,12 +8,12 @@ from gio_spark.engine.arrow import (
     output_schema,
 )
 from gio_spark.engine.background import (
-    queries_side_by_side,
+    run_concurrently,
     run_in_background,
-    run_when_asked,
-    side_by_side,
+    run_lazily,
+    runs_queries_concurrently,
 )
-from gio_spark.engine.broadcast import BroadcastArrays, broadcast_arrays, keep_newest
+from gio_spark.engine.broadcast import BroadcastArrays, broadcast_arrays, evict_oldest
 from gio_spark.engine.capabilities import Capabilities, EngineInfo, capabilities, describe, slots
 from gio_spark.engine.parallelism import ensure_parallelism
 from gio_spark.engine.sampling import (
@@ -39,19 +39,19 @@ __all__ = [
     "describe",
     "encode_vectors",
     "ensure_parallelism",
+    "evict_oldest",
     "group_arrow",
     "hash53",
     "hash_sample",
     "hash_samples",
     "hash_share",
-    "keep_newest",
     "map_arrow",
     "output_schema",
-    "queries_side_by_side",
     "row_hash",
+    "run_concurrently",
     "run_in_background",
-    "run_when_asked",
+    "run_lazily",
+    "runs_queries_concurrently",
     "session",
-    "side_by_side",
     "slots",
 ]

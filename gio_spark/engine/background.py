@@ -1,7 +1,7 @@
-"""Queries side by side: an engine plans in one thread, and a small query is mostly planning.
+"""Concurrent queries: an engine plans a query in one thread, and small queries are mostly planning.
 
-A run on 200,000 texts takes 67 to 72 s on local Spark with two cores that have other work, too, and
-79 to 85 s where every query waits for the one before.
+A run on 200,000 texts takes 67 to 72 s on local Spark with two busy cores, and 79 to 85 s where
+queries run one after another.
 """
 
 from __future__ import annotations
@@ -19,55 +19,55 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def queries_side_by_side(spark: SparkSession) -> bool:
-    """Whether queries gain from running at once; those of the embedded engine share its cores."""
+def runs_queries_concurrently(spark: SparkSession) -> bool:
+    """Whether concurrent queries are faster; on the embedded engine a query uses all cores."""
     return describe(spark).kind != "embedded"
 
 
 def run_in_background(spark: SparkSession, work: Callable[[], T]) -> Callable[[], T]:
-    """Begin work in a thread of its own.
+    """Start a function in a thread of its own.
 
-    The work must write nothing: it may be given up where the caller fails in the meantime.
+    The function must not write: it may be abandoned when the caller fails in the meantime.
 
     Args:
-        spark: Session that the work uses; job groups and tags go along.
-        work: Called once.
+        spark: Session that the function uses; the thread inherits its job groups and tags.
+        work: Function, called once.
 
     Returns:
-        A function that waits for the work, and gives its result or raises its error, however often
-        it is called.
+        A function that waits and returns the result or raises the error; it may be called
+        repeatedly.
     """
     from pyspark.util import InheritableThread
 
     result: Future[T] = Future()
     InheritableThread(
-        target=_fulfil, args=(work, result), session=spark, name="gio-spark-query", daemon=True
+        target=_set_result, args=(work, result), session=spark, name="gio-spark-query", daemon=True
     ).start()
     return result.result
 
 
-def run_when_asked(spark: SparkSession, work: Callable[[], T]) -> Callable[[], T]:
-    """Put off work until its result is asked for; the same arguments as `run_in_background`."""
+def run_lazily(spark: SparkSession, work: Callable[[], T]) -> Callable[[], T]:
+    """Call a function when its result is first requested; arguments as `run_in_background`."""
     result: Future[T] = Future()
     lock = threading.Lock()
 
-    def ask() -> T:
+    def get() -> T:
         with lock:
             if not result.done():
-                _fulfil(work, result)
+                _set_result(work, result)
         return result.result()
 
-    return ask
+    return get
 
 
-def side_by_side(spark: SparkSession, works: list[Callable[[], T]]) -> list[T]:
-    """Results of several queries, which go on at once where an engine gains from that."""
-    begin = run_in_background if queries_side_by_side(spark) else run_when_asked
-    return [result() for result in [begin(spark, work) for work in works]]
+def run_concurrently(spark: SparkSession, functions: list[Callable[[], T]]) -> list[T]:
+    """Results of several queries, run concurrently where that is faster."""
+    start = run_in_background if runs_queries_concurrently(spark) else run_lazily
+    return [result() for result in [start(spark, work) for work in functions]]
 
 
-def _fulfil(work: Callable[[], T], result: Future[T]) -> None:
+def _set_result(work: Callable[[], T], result: Future[T]) -> None:
     try:
         result.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - handed on to whoever asks for the result
+    except BaseException as error:  # noqa: BLE001 - raised where the result is requested
         result.set_exception(error)

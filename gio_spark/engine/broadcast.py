@@ -1,4 +1,4 @@
-"""Ship arrays to workers without sparkContext: small ones in the closure, large ones as files."""
+"""Broadcast of arrays without sparkContext: small ones in the closure, large ones as files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import SparkSession
 
-# A closure travels with every task, so only small arrays go there; a Connect client refuses
-# messages above 128 MB altogether.
+# A closure is sent with every task, so only small arrays are part of it; a Connect client
+# rejects messages above 128 MB.
 INLINE_BYTES = 8 << 20
 
-KEPT_BYTES = 64 << 20
-"""Arrays that a process keeps beside the ones it loaded last."""
+CACHE_BYTES = 64 << 20
+"""Bytes of arrays that a process caches besides the most recently loaded ones."""
 
 T = TypeVar("T")
 
@@ -37,13 +37,13 @@ _folder: tempfile.TemporaryDirectory[str] | None = None
 
 @dataclass(frozen=True)
 class BroadcastArrays:
-    """A small handle that a map function may capture; `load` gives the arrays on the worker.
+    """Small handle that a map function may capture; `load` returns the arrays on the worker.
 
     Attributes:
         digest: Hash of the content.
-        inline: The arrays as .npy bytes, when they are small.
-        files: Names of shipped files per array, when they are large.
-        local: True if `files` are paths that the worker can open as they are.
+        inline: Arrays as .npy bytes, when they are small.
+        files: File per array, when they are large.
+        local: Whether `files` are paths that a worker can open directly.
     """
 
     digest: str
@@ -52,19 +52,19 @@ class BroadcastArrays:
     local: bool = False
 
     def load(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays, read-only; files are memory-mapped and kept open per process."""
+        """Arrays, read-only; files are memory-mapped and cached per process."""
         with _lock:
             if self.digest not in _loaded:
                 _loaded[self.digest] = self._open()
-                # A long fit must not collect the codebook of every pass.
-                keep_newest(_loaded, lambda arrays: sum(a.nbytes for a in arrays.values()))
+                # A long fit must not accumulate the codebooks of all passes.
+                evict_oldest(_loaded, lambda arrays: sum(a.nbytes for a in arrays.values()))
             return _loaded[self.digest]
 
     def release(self) -> None:
-        """Let go of the arrays when no task will ask for them again.
+        """Release the arrays when no further task will load them.
 
-        Files on the way to other machines stay: there is no call to take them back, and a worker
-        may yet come for them.
+        Files sent to other machines stay: Spark has no call to remove them, and a worker may still
+        read them.
         """
         with _lock:
             _loaded.pop(self.digest, None)
@@ -89,11 +89,11 @@ class BroadcastArrays:
         return arrays
 
 
-def keep_newest(held: dict[str, T], size: Callable[[T], int]) -> None:
-    """Drop the oldest entries: at most 16 stay, and `KEPT_BYTES` beside the newest."""
-    total = sum(size(entry) for entry in list(held.values())[:-1])
-    while len(held) > 1 and (len(held) > 16 or total > KEPT_BYTES):
-        total -= size(held.pop(next(iter(held))))
+def evict_oldest(cache: dict[str, T], size: Callable[[T], int]) -> None:
+    """Evict the oldest entries until at most 16 and `CACHE_BYTES` besides the newest remain."""
+    total = sum(size(entry) for entry in list(cache.values())[:-1])
+    while len(cache) > 1 and (len(cache) > 16 or total > CACHE_BYTES):
+        total -= size(cache.pop(next(iter(cache))))
 
 
 def broadcast_arrays(spark: SparkSession, arrays: Mapping[str, NDArray[Any]]) -> BroadcastArrays:
@@ -101,7 +101,7 @@ def broadcast_arrays(spark: SparkSession, arrays: Mapping[str, NDArray[Any]]) ->
 
     Args:
         spark: The session whose workers need them.
-        arrays: Name -> array. Object arrays are refused: nothing is pickled.
+        arrays: Name -> array. Object arrays raise a ValueError: nothing is pickled.
     """
     contents = {name: _npy(array) for name, array in arrays.items()}
     digest = hashlib.sha256()
@@ -141,7 +141,7 @@ def _add_artifact(spark: SparkSession, path: Path) -> None:
     try:
         spark.addArtifact(str(path), file=True)
     except Exception as error:
-        # The name carries the content's hash, so a file that is there already is the same one.
+        # The name contains a hash of the content, so an existing file has the same content.
         if "ALREADY_EXISTS" in str(error) or "DUPLICATED" in str(error):
             return
         raise EngineError(

@@ -1,4 +1,4 @@
-"""Which engine a session runs on, and what that engine can and cannot do."""
+"""Engine of a session and its capabilities."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Kind = Literal["embedded", "local", "cluster", "connect", "databricks"]
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What a session runs on.
+    """Engine of a session.
 
     Attributes:
         kind: embedded (Sail in this process), local (JVM on this machine), cluster (classic session
             on a cluster), connect (a remote Connect server) or databricks.
-        spark_version: Version of Spark that the engine says it speaks.
-        detail: Master or remote address, and versions, for people.
+        spark_version: Version of Spark that the engine reports.
+        detail: Master or remote address, and versions, for display.
     """
 
     kind: Kind
@@ -28,18 +28,18 @@ class EngineInfo:
     detail: str
 
     def line(self) -> str:
-        """Return the one line that every command prints first."""
+        """First line of the output of every command."""
         return f"engine: {self.kind} · Spark {self.spark_version} · {self.detail}"
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What `tables` may ask of the engine; the rest is done another way or refused by name.
+    """Optional features of an engine, which `tables` checks.
 
     Attributes:
-        history: DESCRIBE HISTORY works.
-        persistent_catalog: Saved tables keep their names after the session.
-        any_column_names: Tables may have columns named with blanks, commas, brackets or '='.
+        history: Whether DESCRIBE HISTORY works.
+        persistent_catalog: Whether saved tables keep their names after the session.
+        any_column_names: Whether column names may contain blanks, commas, brackets or '='.
     """
 
     history: bool
@@ -55,7 +55,7 @@ _infos: dict[int, EngineInfo] = {}
 
 
 def mark_embedded(spark: SparkSession) -> None:
-    """Remember that this session was started on the embedded engine."""
+    """Register a session as started on the embedded engine."""
     _embedded_sessions.add(_session_id(spark))
 
 
@@ -64,12 +64,12 @@ def _session_id(spark: SparkSession) -> str:
 
 
 def is_connect(spark: SparkSession) -> bool:
-    """Tell whether the session speaks Spark Connect (isinstance would not tell)."""
+    """Whether the session is a Spark Connect session (which isinstance cannot decide)."""
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def describe(spark: SparkSession) -> EngineInfo:
-    """Tell which engine a session runs on."""
+    """Engine of a session, cached per session."""
     key = id(spark)
     if key not in _infos:
         _infos[key] = _describe(spark)
@@ -78,7 +78,7 @@ def describe(spark: SparkSession) -> EngineInfo:
 
 def _describe(spark: SparkSession) -> EngineInfo:
     version = str(spark.version)
-    if _session_id(spark) in _embedded_sessions or _speaks_sail(spark):
+    if _session_id(spark) in _embedded_sessions or _is_sail(spark):
         return EngineInfo("embedded", version, f"Sail {_sail_version()}, in this process")
     if os.environ.get("DATABRICKS_RUNTIME_VERSION"):
         runtime = os.environ["DATABRICKS_RUNTIME_VERSION"]
@@ -91,10 +91,9 @@ def _describe(spark: SparkSession) -> EngineInfo:
 
 
 def slots(spark: SparkSession) -> int:
-    """Return how many tasks run at once on this machine; 1 where others run the tasks.
+    """Number of tasks that run at once on this machine; 1 unless the engine is local Spark.
 
-    A cluster does not say it through what Spark Connect offers, and a task there has the right to
-    one core only.
+    Spark Connect does not report the cores of a cluster, and a task there may use only one core.
     """
     info = describe(spark)
     if info.kind != "local":
@@ -103,12 +102,12 @@ def slots(spark: SparkSession) -> int:
     return int(count) if count.isdigit() else os.cpu_count() or 1
 
 
-def _speaks_sail(spark: SparkSession) -> bool:
-    """Recognise a Sail server that the user started: it answers version() with its own number."""
+def _is_sail(spark: SparkSession) -> bool:
+    """Whether the session runs on a user's Sail server: version() returns a version of Sail."""
     if not is_connect(spark):
         return False
-    answer = str(spark.sql("SELECT version() AS v").first()["v"])  # type: ignore[index]
-    return not answer.startswith(str(spark.version))
+    server_version = str(spark.sql("SELECT version() AS v").first()["v"])  # type: ignore[index]
+    return not server_version.startswith(str(spark.version))
 
 
 def _sail_version() -> str:
@@ -121,5 +120,5 @@ def _sail_version() -> str:
 
 
 def capabilities(spark: SparkSession) -> Capabilities:
-    """Return what the session's engine can do (tried, per engine; not asked at run time)."""
+    """Capabilities of the session's engine, from a fixed table."""
     return _SAIL if describe(spark).kind == "embedded" else _SPARK

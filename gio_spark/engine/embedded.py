@@ -1,4 +1,4 @@
-"""The embedded engine: Sail, which speaks Spark Connect inside this process, without a JVM."""
+"""Start of the embedded engine: a Sail server for Spark Connect in this process, without a JVM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _server: Any = None
 
 
 def start_embedded(conf: dict[str, str]) -> SparkSession:
-    """Start the server, once per process, and return a session on it."""
+    """Start the server, once per process, and open a session on it."""
     global _server
     if importlib.util.find_spec("pysail") is None:
         raise MissingExtraError("pysail", "embedded", "The embedded engine")

@@ -1,8 +1,8 @@
-"""Errors of all engines, raised again as what they are: the cause, the place, the way out.
+"""Translation of engine errors to gio_spark errors that name cause, location and remedy.
 
-Spark and Delta name their causes by conditions and Java classes, delta-rs by classes; the embedded
-engine has messages alone. An error is judged by the first that its engine offers. What is not known
-here passes unchanged.
+Spark and Delta identify causes by error conditions and Java classes, delta-rs by classes; the
+embedded engine has messages alone. An error is classified by the first of these that its engine
+provides. Unknown errors pass unchanged.
 """
 
 from __future__ import annotations
@@ -26,84 +26,91 @@ from gio_spark.errors import (
     WorkspaceError,
 )
 
-# A worker's error arrives as the text of its traceback, whose last line is "module.Class: message".
-# Spark says its own state after it, and its trace.
-_RAISED = re.compile(
+# A worker's error arrives as the text of its traceback, whose last line is "module.Class: message",
+# followed by Spark's own state and stack trace.
+_WORKER_ERROR = re.compile(
     r"gio_spark\.errors\.(\w+): (.+?)\s*(?:\n\s*\n|\n\s+at |\n\s*SQLSTATE: |\Z)", re.DOTALL
 )
 _CONDITION = re.compile(r"\s*\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
 _CAUSED_BY = re.compile(r"^(?:Caused by: )?((?:\w+\.)+\w*(?:Exception|Error))(?:: (.*))?$", re.M)
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_DEEPEST = 20
+_ANSI_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_MAX_CAUSES = 20
 
 
 @contextmanager
 def engine_errors(*, location: str | None = None, version: int | None = None) -> Iterator[None]:
-    """Raise an engine's error again as the error of gio_spark that names its cause.
+    """Re-raise engine errors as gio_spark errors, and those of Python workers with their type.
 
     Args:
-        location: What is read or written, for the message; the engine's own words may name none.
+        location: Location that is read or written, for the message; the engine's message may lack
+            it.
         version: Version of the Delta table that is read.
 
     Raises:
-        ConcurrentRunError: Another commit was first.
-        WorkspaceError: The disk is full, or a place cannot be written.
-        DataFileError: A file is corrupt, cut short or missing.
-        SnapshotExpiredError: A version of a Delta table is gone, or its files are.
-        InputError: A column, a value or a permission is not what was assumed.
-        GioSparkError: A worker raised it, as what it was there.
+        ConcurrentRunError: Another process committed first.
+        WorkspaceError: The disk is full, or a location is not writable.
+        DataFileError: A file is corrupt, truncated or missing.
+        SnapshotExpiredError: A version of a Delta table or its files no longer exist.
+        InputError: A column, value or permission is invalid.
+        GioSparkError: A Python worker raised it.
     """
     try:
         yield
     except GioSparkError as error:
-        # An inner block without a place may have translated the engine's error already.
-        first = error.__cause__
-        if error.cause is None or error.location is not None or location is None or first is None:
+        # An inner block without a location may have translated the engine's error already.
+        original = error.__cause__
+        if (
+            error.cause is None
+            or error.location is not None
+            or location is None
+            or original is None
+        ):
             raise
-        placed = translated(first, location, version)
-        if placed is None:
+        mapped = translated_error(original, location, version)
+        if mapped is None:
             raise
-        raise placed from first
+        raise mapped from original
     except Exception as error:
-        ours = translated(error, location, version)
-        if ours is None:
+        mapped = translated_error(error, location, version)
+        if mapped is None:
             raise
-        raise ours from error
+        raise mapped from error
 
 
-def translated(
+def translated_error(
     error: BaseException, location: str | None = None, version: int | None = None
 ) -> GioSparkError | None:
-    """Return the error of gio_spark for an engine's error, None where its cause is not known."""
-    ours = _of_worker(error)
-    if ours is not None:
-        return ours
-    case = _Case(error, location, version)
-    if case.from_python:
-        return _full_disk_of_worker(case)
-    for kind in _KINDS:
-        ours = kind(case)
-        if ours is not None:
-            return ours
+    """gio_spark error for an engine's error, None where its cause is unknown."""
+    mapped = _worker_error(error)
+    if mapped is not None:
+        return mapped
+    failure = _Failure(error, location, version)
+    if failure.in_python:
+        return _full_disk_on_worker(failure)
+    for classify in _CLASSIFIERS:
+        mapped = classify(failure)
+        if mapped is not None:
+            return mapped
     return None
 
 
-def _of_worker(error: BaseException) -> GioSparkError | None:
-    raised = _RAISED.findall(str(error))
-    if not raised:
+def _worker_error(error: BaseException) -> GioSparkError | None:
+    """gio_spark error that a Python worker raised, rebuilt from the text of its traceback."""
+    matches = _WORKER_ERROR.findall(str(error))
+    if not matches:
         return None
-    name, message = raised[-1]
-    kind = getattr(errors, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, GioSparkError)):
+    name, message = matches[-1]
+    error_class = getattr(errors, name, None)
+    if not (isinstance(error_class, type) and issubclass(error_class, GioSparkError)):
         return None
-    if kind is errors.MissingExtraError:  # its message is made from other arguments
-        kind = errors.EngineError
-    return kind(" ".join(message.split()))
+    if error_class is errors.MissingExtraError:  # its constructor takes other arguments
+        error_class = errors.EngineError
+    return error_class(" ".join(message.split()))
 
 
 @dataclass(frozen=True)
-class _Link:
-    """One error of a chain of causes: its class, its condition and its message."""
+class _Cause:
+    """Error in a chain of causes: class, error condition and message."""
 
     kind: str
     condition: str
@@ -111,12 +118,12 @@ class _Link:
 
     @property
     def name(self) -> str:
-        """Class without its package."""
+        """Name of the class without its package."""
         return self.kind.rpartition(".")[2]
 
 
-class _Case:
-    """An engine's error and what was being done."""
+class _Failure:
+    """Engine error with the location and version in use."""
 
     def __init__(self, error: BaseException, location: str | None, version: int | None) -> None:
         self.error = error
@@ -124,95 +131,97 @@ class _Case:
         self.version = version
 
     @cached_property
-    def links(self) -> list[_Link]:
+    def causes(self) -> list[_Cause]:
         """The error and its causes, outermost first."""
-        links = [_link(_qualified(self.error), _message(self.error), _condition(self.error))]
+        causes = [_cause(_qualified_name(self.error), _message(self.error), _condition(self.error))]
         java = getattr(self.error, "java_exception", None) or getattr(self.error, "_origin", None)
         try:
-            for _ in range(_DEEPEST):
+            for _ in range(_MAX_CAUSES):
                 if java is None:
                     break
-                links.append(_link(java.getClass().getName(), java.getMessage() or "", None))
+                causes.append(_cause(java.getClass().getName(), java.getMessage() or "", None))
                 java = java.getCause()
-        except Exception:  # noqa: BLE001 - the JVM may be gone; the text is there
+        except Exception:  # noqa: BLE001 - the JVM may have exited; the text suffices
             java = None
-        # A Spark Connect server sends its trace as text, if it sends one.
+        # A Spark Connect server sends its stack trace as text, if at all.
         trace = getattr(self.error, "_stacktrace", None) or getattr(self.error, "_stackTrace", None)
-        if len(links) == 1 and isinstance(trace, str):
-            links += [_link(kind, said, None) for kind, said in _CAUSED_BY.findall(trace)]
-        return links
+        if len(causes) == 1 and isinstance(trace, str):
+            causes += [_cause(kind, text, None) for kind, text in _CAUSED_BY.findall(trace)]
+        return causes
 
     @cached_property
-    def from_python(self) -> bool:
-        """Whether Python code on a worker failed, whose words say nothing about the engine."""
+    def in_python(self) -> bool:
+        """Whether Python code on a worker failed, whose message does not concern the engine."""
         return any(
-            link.name == "PythonException" or link.condition == "PYTHON_EXCEPTION"
-            for link in self.links
+            cause.name == "PythonException" or cause.condition == "PYTHON_EXCEPTION"
+            for cause in self.causes
         )
 
     @property
-    def where(self) -> str:
+    def target(self) -> str:
+        """Location for a message."""
         return self.location or "the table"
 
-    def condition(self, *starts: str) -> _Link | None:
-        """Return the first link whose condition starts with one of some texts."""
-        return next((x for x in self.links if x.condition.startswith(starts)), None)
+    def condition(self, *starts: str) -> _Cause | None:
+        """First cause whose condition starts with one of the texts."""
+        return next((x for x in self.causes if x.condition.startswith(starts)), None)
 
-    def named(self, names: frozenset[str]) -> _Link | None:
-        """Return the first link of one of some classes."""
-        return next((x for x in self.links if x.name in names), None)
+    def with_class(self, names: frozenset[str]) -> _Cause | None:
+        """First cause of one of the classes."""
+        return next((x for x in self.causes if x.name in names), None)
 
-    def says(self, pattern: str) -> re.Match[str] | None:
-        """Return the first match of a pattern in the messages, the innermost first."""
-        for link in reversed(self.links):
-            match = re.search(pattern, link.message)
+    def match_message(self, pattern: str) -> re.Match[str] | None:
+        """First match of a pattern in the messages, from the innermost cause outwards."""
+        for cause in reversed(self.causes):
+            match = re.search(pattern, cause.message)
             if match:
                 return match
         return None
 
     def path(self) -> str | None:
-        """Return the file or folder that the messages name."""
-        for pattern in _PATHS:
-            match = self.says(pattern)
+        """File or folder named in the messages."""
+        for pattern in _PATH_PATTERNS:
+            match = self.match_message(pattern)
             if match:
                 return data_files.plain(match.group(1), self.location)
         return None
 
-    def facts(self, **more: Any) -> dict[str, Any]:
-        cause = next((x.condition for x in self.links if x.condition), None)
-        cause = cause or next((x.kind for x in reversed(self.links) if "." in x.kind), None)
+    def details(self, **fields: Any) -> dict[str, Any]:
+        """Fields for `GioSparkError.about`: location, version, cause and more."""
+        cause = next((x.condition for x in self.causes if x.condition), None)
+        cause = cause or next((x.kind for x in reversed(self.causes) if "." in x.kind), None)
         if cause is None or cause.startswith(("pyspark.", "py4j.", "builtins.", "_internal.")):
-            lines = self.links[0].message.strip().splitlines() or [type(self.error).__name__]
+            lines = self.causes[0].message.strip().splitlines() or [type(self.error).__name__]
             cause = lines[0][:200]
-        return {"location": self.location, "version": self.version, "cause": cause, **more}
+        return {"location": self.location, "version": self.version, "cause": cause, **fields}
 
 
-def _qualified(error: BaseException) -> str:
+def _qualified_name(error: BaseException) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
 def _message(error: BaseException) -> str:
-    said = str(error).partition("\n\nJVM stacktrace:")[0]
-    if hasattr(error, "java_exception"):  # its text goes on with the whole trace
-        said = ""
-    return _COLOUR.sub("", said)
+    message = str(error).partition("\n\nJVM stacktrace:")[0]
+    if hasattr(error, "java_exception"):  # its text includes the whole stack trace
+        message = ""
+    return _ANSI_COLOR.sub("", message)
 
 
 def _condition(error: BaseException) -> str | None:
-    ask = getattr(error, "getCondition", None)
+    get_condition = getattr(error, "getCondition", None)
     try:
-        return ask() if ask is not None else None
-    except Exception:  # noqa: BLE001 - the JVM may be gone
+        return get_condition() if get_condition is not None else None
+    except Exception:  # noqa: BLE001 - the JVM may have exited
         return None
 
 
-def _link(kind: str, message: str, condition: str | None) -> _Link:
-    named = _CONDITION.match(message)
-    return _Link(kind, condition or (named.group(1) if named else ""), message)
+def _cause(kind: str, message: str, condition: str | None) -> _Cause:
+    match = _CONDITION.match(message)
+    return _Cause(kind, condition or (match.group(1) if match else ""), message)
 
 
-# Where messages name a file or folder, the most certain first.
-_PATHS = (
+# Patterns of messages that name a file or folder, the most reliable first.
+_PATH_PATTERNS = (
     r"Object at location (.+?) not found",
     r"(?:while reading|Unable to (?:open|create|read|copy)) file (.+?)(?:\.\s|:\s|\.?$|\n)",
     r"Failed to fetch metadata for file (.+?): ",
@@ -228,37 +237,37 @@ _PATHS = (
     r"Permission denied: .*inode=\"(.+?)\"",
 )
 
-_FULL = (
+_FULL_PATTERN = (
     r"(?:^|: |\] )(?:No space left on device|Disk quota exceeded|There is not enough space on the"
     r" disk)|\(os error (?:28|122)\)"
 )
 
 
-def _full_disk(case: _Case) -> GioSparkError | None:
-    number = getattr(case.error, "errno", None)
-    if number not in (errno.ENOSPC, errno.EDQUOT) and not case.says(_FULL):
+def _full_disk_error(failure: _Failure) -> GioSparkError | None:
+    number = getattr(failure.error, "errno", None)
+    if number not in (errno.ENOSPC, errno.EDQUOT) and not failure.match_message(_FULL_PATTERN):
         return None
-    return _full(case, case.path() or getattr(case.error, "filename", None))
+    return _no_space(failure, failure.path() or getattr(failure.error, "filename", None))
 
 
-def _full_disk_of_worker(case: _Case) -> GioSparkError | None:
-    # The last error of the traceback; Spark Connect says a line of its own after it.
+def _full_disk_on_worker(failure: _Failure) -> GioSparkError | None:
+    # The last error of the traceback; Spark Connect appends a line of its own.
     pattern = r"^(?:OSError: \[Errno (?:28|122)\] [^\n']+(?:'([^\n]+)')?)\s*(?:\[|SQLSTATE|JVM|\Z)"
-    match = re.search(pattern, case.links[0].message, re.MULTILINE)
-    return _full(case, match.group(1)) if match else None
+    match = re.search(pattern, failure.causes[0].message, re.MULTILINE)
+    return _no_space(failure, match.group(1)) if match else None
 
 
-def _full(case: _Case, path: str | None) -> GioSparkError:
-    place = path or case.location
+def _no_space(failure: _Failure, path: str | None) -> GioSparkError:
+    place = path or failure.location
     at = f"at {place}" if place else "where the engine writes"
     return WorkspaceError(
         f"No space is left {at}. Make room there or choose another place; also look at the "
         "engine's folder for temporary files (spark.local.dir, TMPDIR). Then run again: what is "
         "complete is not computed twice."
-    ).about(**case.facts(path=path))
+    ).about(**failure.details(path=path))
 
 
-_CONFLICTS = frozenset(
+_CONFLICT_CLASSES = frozenset(
     {
         "CommitFailedError",
         "ConcurrentAppendException",
@@ -273,57 +282,63 @@ _CONFLICTS = frozenset(
 )
 
 
-def _conflict(case: _Case) -> GioSparkError | None:
-    known = (
-        case.condition("DELTA_CONCURRENT_", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
-        or case.named(_CONFLICTS)
-        # The embedded engine says this, and after it the tries it made or the kind of conflict.
-        or case.says(r"^(?:Failed to commit transaction: |Tried committing existing table version)")
+def _conflict_error(failure: _Failure) -> GioSparkError | None:
+    is_conflict = (
+        failure.condition("DELTA_CONCURRENT_", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
+        or failure.with_class(_CONFLICT_CLASSES)
+        # Message of the embedded engine, followed by the number of attempts or the conflict.
+        or failure.match_message(
+            r"^(?:Failed to commit transaction: |Tried committing existing table version)"
+        )
     )
-    if not known:
+    if not is_conflict:
         return None
     return ConcurrentRunError(
-        f"Another run wrote {case.where} at the same time. Run again; what is complete is not "
+        f"Another run wrote {failure.target} at the same time. Run again; what is complete is not "
         "computed twice."
-    ).about(**case.facts())
+    ).about(**failure.details())
 
 
-_DENIED = frozenset({"AccessDeniedException", "AccessControlException", "PermissionError"})
-_DENIES = (
+_DENIED_CLASSES = frozenset({"AccessDeniedException", "AccessControlException", "PermissionError"})
+_DENIED_PATTERN = (
     r"Permission denied|kind: PermissionDenied|lacked the necessary privileges"
     r"|lacked valid authentication"
 )
-_NO_FOLDER = r"^Mkdirs failed to create |^Not a directory \(os error 20\)"
+_NO_FOLDER_PATTERN = r"^Mkdirs failed to create |^Not a directory \(os error 20\)"
 
 
-def _denied(case: _Case) -> GioSparkError | None:
-    denied = (
-        case.named(_DENIED)
-        or case.says(_DENIES)
-        or case.condition("INSUFFICIENT_PERMISSIONS")
-        or getattr(case.error, "errno", None) in (errno.EACCES, errno.EPERM)
+def _permission_error(failure: _Failure) -> GioSparkError | None:
+    is_denied = (
+        failure.with_class(_DENIED_CLASSES)
+        or failure.match_message(_DENIED_PATTERN)
+        or failure.condition("INSUFFICIENT_PERMISSIONS")
+        or getattr(failure.error, "errno", None) in (errno.EACCES, errno.EPERM)
     )
-    no_folder = case.condition("DELTA_CANNOT_CREATE_LOG_PATH") or case.says(_NO_FOLDER)
-    if not denied and not no_folder:
+    is_no_folder = failure.condition("DELTA_CANNOT_CREATE_LOG_PATH") or failure.match_message(
+        _NO_FOLDER_PATTERN
+    )
+    if not is_denied and not is_no_folder:
         return None
-    path = case.path() or getattr(case.error, "filename", None)
-    place = path or case.where
+    path = failure.path() or getattr(failure.error, "filename", None)
+    place = path or failure.target
     if (
-        no_folder
-        or case.condition("TASK_WRITE_FAILED")
-        or case.says(r"(?i)unable to create|could not create|failed to write|copy data to file")
+        is_no_folder
+        or failure.condition("TASK_WRITE_FAILED")
+        or failure.match_message(
+            r"(?i)unable to create|could not create|failed to write|copy data to file"
+        )
     ):
         return WorkspaceError(
             f"Cannot write to {place}: permission is denied, or something that is no folder stands "
             "there. Mend its permissions or give another place."
-        ).about(**case.facts(path=path))
+        ).about(**failure.details(path=path))
     return InputError(
         f"Cannot read {place}: permission is denied. Let the user that the engine runs as read it, "
         "or give another place."
-    ).about(**case.facts(path=path))
+    ).about(**failure.details(path=path))
 
 
-_NO_VERSION = (
+_NO_VERSION_PATTERN = (
     r"Cannot time travel Delta table to version (?P<version>\d+)\. "
     r"Available versions: \[(?P<first>\d+), (?P<last>\d+)\]"
     r"|^Missing commit file.*?: expected (?:final )?version (?P<wanted>\d+)"
@@ -332,11 +347,11 @@ _NO_VERSION = (
 )
 
 
-def _expired(case: _Case) -> GioSparkError | None:
-    said = case.says(_NO_VERSION)
-    if not said and case.version is not None:  # without a version: there is no table at all
-        said = case.says(r"^Generic delta kernel error: No files in log segment")
-    gone = case.condition(
+def _version_error(failure: _Failure) -> GioSparkError | None:
+    match = failure.match_message(_NO_VERSION_PATTERN)
+    if not match and failure.version is not None:  # without a version: there is no table
+        match = failure.match_message(r"^Generic delta kernel error: No files in log segment")
+    is_missing = failure.condition(
         "DELTA_VERSION_NOT_FOUND",
         "DELTA_VERSIONS_NOT_CONTIGUOUS",
         "DELTA_LOG_FILE_NOT_FOUND",
@@ -344,77 +359,87 @@ def _expired(case: _Case) -> GioSparkError | None:
         "DELTA_NO_RECREATABLE_HISTORY_FOUND",
         "DELTA_FILE_NOT_FOUND_DETAILED",
     )
-    if not said and not gone:
+    if not match and not is_missing:
         return None
-    known = {k: int(v) for k, v in (said.groupdict() if said else {}).items() if v is not None}
-    versions = [known[k] for k in ("version", "wanted", "asked", "invalid") if k in known]
-    version = versions[0] if versions else case.version
-    what = (
+    versions = {k: int(v) for k, v in (match.groupdict() if match else {}).items() if v is not None}
+    requested = [versions[k] for k in ("version", "wanted", "asked", "invalid") if k in versions]
+    version = requested[0] if requested else failure.version
+    reason = (
         f"has no version {version} (any more)." if version is not None else "lacks old log files."
     )
-    left = ""
-    if "last" in known:
-        left = f" Versions {known['first']} to {known['last']} can be read."
-    elif "end" in known:
-        left = f" The newest is {known['end']}."
-    return _gone(case, f"{case.where} {what}{left}", version)
+    available = ""
+    if "last" in versions:
+        available = f" Versions {versions['first']} to {versions['last']} can be read."
+    elif "end" in versions:
+        available = f" The newest is {versions['end']}."
+    return _snapshot_expired(failure, f"{failure.target} {reason}{available}", version)
 
 
-def _gone(case: _Case, what: str, version: int | None, path: str | None = None) -> GioSparkError:
+def _snapshot_expired(
+    failure: _Failure, reason: str, version: int | None, path: str | None = None
+) -> GioSparkError:
     return SnapshotExpiredError(
-        f"{what} VACUUM and the log's clean-up take old versions away: pin a newer version, or "
+        f"{reason} VACUUM and the log's clean-up take old versions away: pin a newer version, or "
         "none to read the newest, and raise delta.deletedFileRetentionDuration and "
         "delta.logRetentionDuration above the time that a run takes."
-    ).about(**case.facts(version=version, path=path))
+    ).about(**failure.details(version=version, path=path))
 
 
-_FILE_GONE = frozenset({"SparkFileNotFoundException", "FileNotFoundException", "FileNotFoundError"})
+_MISSING_FILE_CLASSES = frozenset(
+    {"SparkFileNotFoundException", "FileNotFoundException", "FileNotFoundError"}
+)
 _FILE_CONDITIONS = ("FAILED_READ_FILE", "CANNOT_READ_FILE", "DELTA_FILE_NOT_FOUND")
-_ABSENT = r"Object at location .+ not found|[Ff]ile \S+ does not exist|\[PATH_NOT_FOUND\]"
-_BROKEN = (
+_MISSING_FILE_PATTERN = (
+    r"Object at location .+ not found|[Ff]ile \S+ does not exist|\[PATH_NOT_FOUND\]"
+)
+_CORRUPT_FILE_PATTERN = (
     r"^Parquet (?:argument )?error: |is not a Parquet file|^Failed to parse parquet: "
     r"|Parquet magic bytes not found|Parquet file size is|Requested range was invalid"
 )
 
 
-def _file(case: _Case) -> GioSparkError | None:
-    absent = (
-        case.named(_FILE_GONE)
-        or case.says(_ABSENT)
-        or case.condition("PATH_NOT_FOUND", "FAILED_READ_FILE.FILE_NOT_EXIST")
+def _file_error(failure: _Failure) -> GioSparkError | None:
+    is_missing = (
+        failure.with_class(_MISSING_FILE_CLASSES)
+        or failure.match_message(_MISSING_FILE_PATTERN)
+        or failure.condition("PATH_NOT_FOUND", "FAILED_READ_FILE.FILE_NOT_EXIST")
     )
-    if not absent and not case.condition(*_FILE_CONDITIONS) and not case.says(_BROKEN):
+    if (
+        not is_missing
+        and not failure.condition(*_FILE_CONDITIONS)
+        and not failure.match_message(_CORRUPT_FILE_PATTERN)
+    ):
         return None
-    path = case.path() or getattr(case.error, "filename", None)
-    of = f" of {case.location}" if case.location and case.location != path else ""
-    if case.condition("PATH_NOT_FOUND"):
+    path = failure.path() or getattr(failure.error, "filename", None)
+    of = f" of {failure.location}" if failure.location and failure.location != path else ""
+    if failure.condition("PATH_NOT_FOUND"):
         return DataFileError(
-            f"Nothing is at {path or case.where}. Check the path; a table is given by its name."
-        ).about(**case.facts(path=path))
-    if absent:
-        removed = data_files.removed_in(path)
-        if removed is not None:
-            return _gone(
-                case,
-                f"{path}{of} is gone: the table does without it since version {removed}, and its "
-                f"versions before {removed} cannot be read any more.",
-                case.version,
+            f"Nothing is at {path or failure.target}. Check the path; a table is given by its name."
+        ).about(**failure.details(path=path))
+    if is_missing:
+        removed_in = data_files.removed_in(path)
+        if removed_in is not None:
+            return _snapshot_expired(
+                failure,
+                f"{path}{of} is gone: the table does without it since version {removed_in}, and "
+                f"its versions before {removed_in} cannot be read any more.",
+                failure.version,
                 path,
             )
         return DataFileError(
             f"{path or 'A file'}{of} does not exist, or no longer. Put it back, or run again once "
             "nothing writes there; a Delta table that lost a file must be restored or written anew."
-        ).about(**case.facts(path=path))
-    if path is None and case.location is not None:
-        path = data_files.first_broken(case.location)
-    of = f" of {case.location}" if case.location and case.location != path else ""
+        ).about(**failure.details(path=path))
+    if path is None and failure.location is not None:
+        path = data_files.first_broken(failure.location)
+    of = f" of {failure.location}" if failure.location and failure.location != path else ""
     return DataFileError(
         f"Cannot read {path or 'the files'}{of}: the file is corrupt, cut short or no Parquet. "
         "Leave it out or write it again from its source."
-    ).about(**case.facts(path=path))
+    ).about(**failure.details(path=path))
 
 
-_COLUMNS = (
+_COLUMN_PATTERNS = (
     r"name [`\"](.+?)[`\"] cannot be resolved",
     r"^attribute ObjectName\((.+?)\) is missing from the schema",
     r"NOT NULL constraint violated for column: (.+?)\.?\s*$",
@@ -422,54 +447,54 @@ _COLUMNS = (
 )
 
 
-def _column(case: _Case) -> GioSparkError | None:
-    match = next((m for m in map(case.says, _COLUMNS) if m), None)
+def _column_error(failure: _Failure) -> GioSparkError | None:
+    match = next((m for m in map(failure.match_message, _COLUMN_PATTERNS) if m), None)
     column = match.group(1) if match else None
-    if column and column.startswith("["):  # the embedded engine writes its parts as a Rust list
+    if column and column.startswith("["):  # the embedded engine formats its parts as a Rust list
         column = ".".join(re.findall(r'Identifier\("(.+?)"\)', column)) or column
-    called = f"column {column!r}" if column else "a column"
-    facts = case.facts(column=column)
-    if case.condition("UNRESOLVED_COLUMN", "UNRESOLVED_FIELD", "FIELD_NOT_FOUND") or case.says(
-        r"^attribute .+ is missing from the schema"
-    ):
+    column_label = f"column {column!r}" if column else "a column"
+    details = failure.details(column=column)
+    if failure.condition(
+        "UNRESOLVED_COLUMN", "UNRESOLVED_FIELD", "FIELD_NOT_FOUND"
+    ) or failure.match_message(r"^attribute .+ is missing from the schema"):
         return InputError(
-            f"{_capital(called)} is not in {case.where}. Name one that is there; upper and lower "
-            "case and blanks count."
-        ).about(**facts)
-    if case.condition("DELTA_NOT_NULL_CONSTRAINT", "NOT_NULL_CONSTRAINT_VIOLATION"):
+            f"{_capitalized(column_label)} is not in {failure.target}. Name one that is there; "
+            "upper and lower case and blanks count."
+        ).about(**details)
+    if failure.condition("DELTA_NOT_NULL_CONSTRAINT", "NOT_NULL_CONSTRAINT_VIOLATION"):
         return InputError(
-            f"{_capital(called)} of {case.where} may not be null, and a row has no value there. "
-            "Leave such rows out, or drop the column's NOT NULL."
-        ).about(**facts)
-    # The values are rows' content: they stay out of the message.
-    cast = case.condition("CAST_INVALID_INPUT", "CAST_OVERFLOW", "DELTA_CAST_OVERFLOW")
-    types = case.says(r"of the type \"(.+?)\" cannot be cast to \"(.+?)\"") or case.says(
-        r"^(?:Cast error: )?Cannot cast (\w+) '.*' to value of (\w+) type"
-    )
-    if cast or types:
+            f"{_capitalized(column_label)} of {failure.target} may not be null, and a row has "
+            "no value there. Leave such rows out, or drop the column's NOT NULL."
+        ).about(**details)
+    # The values are row content and must not appear in the message.
+    is_cast = failure.condition("CAST_INVALID_INPUT", "CAST_OVERFLOW", "DELTA_CAST_OVERFLOW")
+    types = failure.match_message(
+        r"of the type \"(.+?)\" cannot be cast to \"(.+?)\""
+    ) or failure.match_message(r"^(?:Cast error: )?Cannot cast (\w+) '.*' to value of (\w+) type")
+    if is_cast or types:
         of = f" of type {types.group(1)} is no {types.group(2)}" if types else " does not fit"
         return InputError(
-            f"A value in {called} of {case.where}{of}. Mend the rows, or name a column of the "
-            "wanted type."
-        ).about(**(facts if cast else facts | {"cause": "cast error"}))
-    if case.says(r"Invalid data found: \d+ rows failed validation check"):
+            f"A value in {column_label} of {failure.target}{of}. Mend the rows, or name a column "
+            "of the wanted type."
+        ).about(**(details if is_cast else details | {"cause": "cast error"}))
+    if failure.match_message(r"Invalid data found: \d+ rows failed validation check"):
         return InputError(
-            f"Rows break a constraint of {case.where}, such as a column that may not be null. "
+            f"Rows break a constraint of {failure.target}, such as a column that may not be null. "
             "Leave them out, or drop the constraint."
-        ).about(**case.facts(cause="rows failed validation check"))
+        ).about(**failure.details(cause="rows failed validation check"))
     return None
 
 
-def _capital(text: str) -> str:
+def _capitalized(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-# A full disk and a denied file also show as a failed commit, write or read: they are asked first.
-_KINDS: tuple[Callable[[_Case], GioSparkError | None], ...] = (
-    _full_disk,
-    _denied,
-    _conflict,
-    _expired,
-    _file,
-    _column,
+# Ordered: a full disk or a denied file also appears as a failed commit, write or read.
+_CLASSIFIERS: tuple[Callable[[_Failure], GioSparkError | None], ...] = (
+    _full_disk_error,
+    _permission_error,
+    _conflict_error,
+    _version_error,
+    _file_error,
+    _column_error,
 )

@@ -1,4 +1,4 @@
-"""The Java that Spark will start: where it is, and whether it will do."""
+"""Java installation that Spark will use: its path and version check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gio_spark.errors import EngineError
 
-JAVA_NEEDED = 17
+MIN_JAVA_VERSION = 17
 
 _ADVICE = (
     "Install Java 17 or 21 (Debian and Ubuntu: apt-get install openjdk-17-jre-headless; "
@@ -19,17 +19,17 @@ _ADVICE = (
 
 
 def java_binary() -> Path | None:
-    """Return the java that Spark's scripts take: JAVA_HOME's, else the first on the path."""
+    """Path of the java that Spark's scripts use: that of JAVA_HOME, else the first on the path."""
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     return Path(java) if java is not None and Path(java).exists() else None
 
 
 def version_text(java: Path) -> str:
-    """Return what a Java says of its version.
+    """Version information of a Java installation.
 
-    That is the file `release` of its home, which costs nothing to read; where there is none (a
-    stub that finds the real Java itself has none beside it), the output of `java -version`.
+    The content of the file `release` in its home, which avoids starting Java; where there is none
+    (as beside a launcher stub), the output of `java -version`.
     """
     try:
         text = (java.resolve().parent.parent / "release").read_text(encoding="utf-8")
@@ -43,13 +43,13 @@ def version_text(java: Path) -> str:
 
 
 def major(text: str) -> int | None:
-    """Return the major version out of a `release` file or the output of `java -version`."""
+    """Major version from a `release` file or the output of `java -version`."""
     match = re.search(r'(?:^JAVA_VERSION=| version )"(\d+)', text, re.MULTILINE)
     return int(match.group(1)) if match else None
 
 
 def check_java() -> None:
-    """Raise a clear error where no suitable Java is found.
+    """Check that a suitable Java is installed.
 
     Raises:
         EngineError: Java is missing or too old.
@@ -57,9 +57,9 @@ def check_java() -> None:
     java = java_binary()
     if java is None:
         raise EngineError(f"Local Spark needs Java, and none was found. {_ADVICE}")
-    found = major(version_text(java))
-    if found is None or found < JAVA_NEEDED:
-        shown = found if found is not None else "an unknown version"
+    version = major(version_text(java))
+    if version is None or version < MIN_JAVA_VERSION:
+        version_label = version if version is not None else "an unknown version"
         raise EngineError(
-            f"Local Spark needs Java {JAVA_NEEDED} or newer, found {shown}. {_ADVICE}"
+            f"Local Spark needs Java {MIN_JAVA_VERSION} or newer, found {version_label}. {_ADVICE}"
         )

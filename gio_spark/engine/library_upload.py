@@ -1,4 +1,4 @@
-"""Make this package known to the workers of a Connect server on another machine."""
+"""Upload of this package to the workers of a remote Connect server."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def ensure_package(spark: SparkSession) -> None:
     """Upload this package to a Connect server's workers, and compare versions there.
 
-    Functions of the package are pickled by reference, so without it every map function would
-    fail on the workers. Other engines share this process's installation or bring their own.
+    Functions of the package are pickled by reference, so map functions fail on workers without
+    the package. Other engines use the installation of this process or their own.
 
     Raises:
         EngineError: Workers run another Python or another version of this package.
@@ -41,13 +41,16 @@ def ensure_package(spark: SparkSession) -> None:
                 f"The Connect server did not accept the package {archive.name}: {error}. "
                 "Install gio-spark on its workers."
             ) from error
-    expected = _versions()
-    one = spark.range(1, numPartitions=1)
-    found = map_arrow(one, _report, "python string, package string").toArrow().to_pylist()
-    if found and found[0] != expected:
+    driver_versions = _versions()
+    single_row = spark.range(1, numPartitions=1)
+    worker_versions = (
+        map_arrow(single_row, _report, "python string, package string").toArrow().to_pylist()
+    )
+    if worker_versions and worker_versions[0] != driver_versions:
         raise EngineError(
-            f"The Connect server's workers run {found[0]}, this process runs {expected}. Use the "
-            "same Python minor version and the same gio-spark on both sides."
+            f"The Connect server's workers run {worker_versions[0]}, this process runs "
+            f"{driver_versions}. Use the same Python minor version and the same gio-spark on both "
+            "sides."
         )
 
 
@@ -64,7 +67,7 @@ def _report(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, list[str]]]
 
 
 def package_zip() -> Path:
-    """Write the package's sources to a zip named by their content, and return its path."""
+    """Write the sources of the package to a zip named by a hash of their content."""
     root = Path(__file__).parents[1]
     files = sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     digest = hashlib.sha256()

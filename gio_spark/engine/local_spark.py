@@ -1,4 +1,4 @@
-"""A local Spark with Delta, in a JVM on this machine."""
+"""Start of a local Spark with Delta, in a JVM on this machine."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from gio_spark.process import environment
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# The work is done in Python workers; what the JVM does is many short jobs, and optimising code
-# that runs but a few times takes a core from them: 200,000 texts take 44 s on two cores and 72 s of
-# processor time, with the optimising compiler 51 s and 94 s. Without it the JVM would keep room for
-# 48 MB of compiled code, which is full after half a minute: then it compiles nothing any more. The
-# collector is the one of throughput: with the serial one a pass over a million vectors takes half
-# as long again.
+# Most work runs in Python workers; the JVM runs many short jobs, and its optimizing compiler takes
+# a core from the workers: 200,000 texts take 44 s on two cores and 72 s of processor time, with the
+# optimizing compiler 51 s and 94 s. With tier 1 alone the code cache would default to 48 MB, which
+# is full after half a minute and stops compilation. The parallel garbage collector is used because
+# a pass over a million vectors takes 1.5 times as long with the serial one.
 JVM_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC"
 
-# What Delta's jars ask for and Spark brings itself: without it a first start downloads 20 MB
-# instead of 89 MB, and no start copies those files into the folder of the session.
-_BROUGHT = (
+# Dependencies of Delta that Spark provides itself: excluding them reduces the first download from
+# 89 MB to 20 MB and avoids copying these files at every start.
+_PROVIDED_BY_SPARK = (
     "org.apache.hadoop:hadoop-client-*",
     "org.apache.parquet:parquet-*",
     "com.github.luben:zstd-jni",
@@ -36,7 +35,7 @@ def start_local(conf: dict[str, str]) -> SparkSession:
     """Start (or get) a classic session with Delta Lake on all cores of this machine.
 
     Args:
-        conf: Settings of the caller, which come before those of `local_conf`.
+        conf: Settings of the caller, which override those of `local_conf`.
     """
     from pyspark.sql import SparkSession
     from pyspark.util import is_remote_only
@@ -52,14 +51,14 @@ def start_local(conf: dict[str, str]) -> SparkSession:
         settings.pop("spark.jars.excludes", None)
     for key, value in {**settings, **conf}.items():
         builder = builder.config(key, value)
-    # Workers must be this very interpreter: the first python3 on the path may lack the package.
-    # Spark reads the variables while it starts.
+    # Workers must use this interpreter: the first python3 on the path may lack the package. Spark
+    # reads the variables at its start.
     with environment(PYSPARK_PYTHON=sys.executable, PYSPARK_DRIVER_PYTHON=sys.executable):
         return builder.getOrCreate()
 
 
 def local_conf() -> dict[str, str]:
-    """Return the settings of a local session: Delta, Arrow, UTC, one BLAS thread per worker."""
+    """Settings of a local session: Delta, Arrow, UTC, one BLAS thread per worker."""
     cores = os.cpu_count() or 2
     settings = {
         "spark.master": f"local[{cores}]",
@@ -75,7 +74,7 @@ def local_conf() -> dict[str, str]:
         "spark.sql.execution.arrow.maxRecordsPerBatch": "8192",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        # One machine, small logs: Delta's defaults start hundreds of tasks for each commit.
+        # Delta's defaults start hundreds of tasks per commit, too many for one machine.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
         "spark.driver.extraJavaOptions": JVM_OPTIONS,
@@ -84,21 +83,24 @@ def local_conf() -> dict[str, str]:
     }
     package = delta_package()
     if package is not None:
-        settings |= {"spark.jars.packages": package, "spark.jars.excludes": ",".join(_BROUGHT)}
+        settings |= {
+            "spark.jars.packages": package,
+            "spark.jars.excludes": ",".join(_PROVIDED_BY_SPARK),
+        }
     return settings
 
 
 def spark_home() -> Path:
-    """Folder of the Spark that will be started."""
+    """Folder of the Spark installation."""
     import pyspark
 
     return Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent)
 
 
 def delta_package() -> str | None:
-    """Return the Maven coordinate of Delta's jar for the installed versions.
+    """Maven coordinate of Delta's jar for the installed versions.
 
-    None if the jar is in Spark's own folder already: then nothing is downloaded.
+    None if the jar is in Spark's folder already, so that no download is needed.
 
     Raises:
         MissingExtraError: delta-spark is not installed and there is no jar either.
@@ -111,7 +113,7 @@ def delta_package() -> str | None:
         delta = version("delta-spark")
     except PackageNotFoundError as error:
         raise MissingExtraError("delta-spark", "spark", "Local Spark with Delta Lake") from error
-    line = ".".join(pyspark.__version__.split(".")[:2])
-    # From 4.1 on the artefact names the line of Spark that it was built for.
-    name = "delta-spark_2.13" if delta.startswith("4.0") else f"delta-spark_{line}_2.13"
+    spark_minor = ".".join(pyspark.__version__.split(".")[:2])
+    # From 4.1 on the artifact name contains the minor version of Spark.
+    name = "delta-spark_2.13" if delta.startswith("4.0") else f"delta-spark_{spark_minor}_2.13"
     return f"io.delta:{name}:{delta}"

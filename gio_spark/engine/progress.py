@@ -1,8 +1,8 @@
-"""Show how far a run is: a live line in a terminal, plain lines in a log, nothing in tests.
+"""Progress display of a run: a live line in a terminal, plain lines in a log, silent in tests.
 
-Rows done inside one distributed pass are not visible to the driver. So a stage shows what it is
-told (`update`), else what the engine reports of its tasks (Spark Connect tells; `watch` listens),
-else the time spent beside the time forecast for the stage.
+The driver does not see rows processed inside a distributed pass. So a stage shows the rows reported
+by `update`, else the tasks reported by the engine (Spark Connect only; see `watch`), else the time
+spent and the forecast time of the stage.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 Mode = Literal["auto", "live", "lines", "silent"]
 LINE_EVERY_SECONDS = 10.0
 _LIVE_PER_SECOND = 4
-SHORTEST = 0.01
-"""Seconds: a rate over less says nothing."""
+MIN_RATE_SECONDS = 0.01
+"""Minimum duration in seconds for which a rate is shown."""
 
 
 @dataclass
 class Stage:
-    """One stage's state. Made by `Progress.stage`; its methods may be called from any thread."""
+    """State of a stage, created by `Progress.stage`; methods may be called from any thread."""
 
     name: str
     total: int | None = None
@@ -49,43 +49,43 @@ class Stage:
     ended: float | None = None
 
     def update(self, rows: int, *, total: int | None = None) -> None:
-        """Add rows that were done since the last call."""
+        """Add rows completed since the last call."""
         self.rows += rows
         if total is not None:
             self.total = total
 
     def reached(self, rows: int) -> None:
-        """Say how many rows are done in all."""
+        """Set the total number of completed rows."""
         self.rows = rows
 
     def say(self, note: str) -> None:
-        """Show a short note beside the stage, for instance which pass it is in."""
+        """Set a short note to show beside the stage, for instance the current pass."""
         self.note = note
 
     def done(self, note: str = "", *, rows: int | None = None) -> None:
-        """Add a last note, and the rows where only the end of a stage knows them."""
+        """Set the final note, and the rows where they are known only at the end of a stage."""
         self.note = note or self.note
         if rows is not None:
             self.rows = rows
 
     def skip(self, note: str = "up to date") -> None:
-        """Say that an earlier result is used and nothing is to be done."""
+        """Mark the stage as skipped because an earlier result is reused."""
         self.skipped = True
         self.note = note
 
     @property
     def seconds(self) -> float:
-        """Return the seconds spent so far, or in all once the stage has ended."""
+        """Seconds since the start, up to the end of the stage."""
         return (self.ended or time.monotonic()) - self.began
 
     @property
     def rate(self) -> float | None:
-        """Return rows per second, or None before the first row and of next to no time."""
-        return self.rows / self.seconds if self.rows and self.seconds > SHORTEST else None
+        """Rows per second, None before the first row or below `MIN_RATE_SECONDS`."""
+        return self.rows / self.seconds if self.rows and self.seconds > MIN_RATE_SECONDS else None
 
     @property
     def share(self) -> float | None:
-        """Return the share done, by rows, else by tasks, else by forecast (below 0.99)."""
+        """Completed share, by rows, else by tasks, else by forecast time (at most 0.99)."""
         if self.total and self.rows:
             return min(self.rows / self.total, 1.0)
         if self.tasks and self.tasks[1]:
@@ -96,17 +96,17 @@ class Stage:
 
     @property
     def seconds_left(self) -> float | None:
-        """Return a guess of the seconds left, or None when nothing tells."""
+        """Estimate of the remaining seconds, None where there is none."""
         share = self.share
         if self.finished or not share:
             return None
         if not (self.total and self.rows) and not self.tasks and self.forecast_seconds:
-            left = self.forecast_seconds - self.seconds
-            return left if left > 0 else None  # overdue: say nothing rather than something wrong
+            remaining = self.forecast_seconds - self.seconds
+            return remaining if remaining > 0 else None  # overdue: no estimate
         return self.seconds * (1 - share) / share
 
     def line(self) -> str:
-        """Return the state as one plain line, without the name."""
+        """State as one line of plain text, without the name."""
         parts: list[str] = []
         if self.skipped:
             parts.append("skipped")
@@ -131,7 +131,7 @@ class Stage:
 
 
 class Progress:
-    """Shows the stages of one run, one after the other.
+    """Display of the stages of one run, in sequence.
 
     Args:
         mode: 'live' (a moving line, needs a terminal), 'lines' (one line every few seconds),
@@ -148,15 +148,15 @@ class Progress:
         stream: IO[str] | None = None,
         every: float = LINE_EVERY_SECONDS,
     ) -> None:
-        """Open a display; nothing is written before the first stage."""
+        """Create a display; it writes nothing before the first stage."""
         stream = stream if stream is not None else sys.stderr
-        self.mode = _choose(stream) if mode == "auto" else mode
+        self.mode = _choose_mode(stream) if mode == "auto" else mode
         self.stages: list[Stage] = []
         self._console = Console(file=stream, highlight=False, soft_wrap=True)
-        self._every = every
+        self._interval = every
 
     def say(self, text: str) -> None:
-        """Write one line, for instance which engine it is."""
+        """Write one line, for instance the description of the engine."""
         if self.mode != "silent":
             self._console.print(text, markup=False)
 
@@ -174,10 +174,11 @@ class Progress:
 
         Args:
             name: name of the stage.
-            total: units to do, if known.
-            unit: what is counted.
-            forecast_seconds: expected duration, shown as time left where nothing better is known.
-            spark: session whose running tasks are shown too, where the engine reports them.
+            total: number of units to process, if known.
+            unit: name of the counted unit.
+            forecast_seconds: expected duration, from which the remaining time is estimated where
+                neither rows nor tasks are known.
+            spark: session whose running tasks are shown, where the engine reports them.
 
         Yields:
             The stage, with `update`, `say`, `done` and `skip`.
@@ -185,7 +186,7 @@ class Progress:
         stage = Stage(name, total=total, unit=unit, forecast_seconds=forecast_seconds)
         self.stages.append(stage)
         try:
-            with watch(spark, stage), self._shown(stage):
+            with watch(spark, stage), self._display(stage):
                 try:
                     yield stage
                 except BaseException:
@@ -198,7 +199,8 @@ class Progress:
             self.say(f"  {stage.name:<12} {stage.line()}")
 
     @contextmanager
-    def _shown(self, stage: Stage) -> Iterator[None]:
+    def _display(self, stage: Stage) -> Iterator[None]:
+        """Show a stage in the display's mode while the block runs."""
         if self.mode == "live":
             view = _LiveLine(stage)
             with Live(
@@ -212,17 +214,17 @@ class Progress:
         elif self.mode == "lines":
             stop = threading.Event()
 
-            def tell() -> None:
-                while not stop.wait(self._every):
+            def print_lines() -> None:
+                while not stop.wait(self._interval):
                     self.say(f"  {stage.name:<12} {stage.line()} ...")
 
-            teller = threading.Thread(target=tell, name="gio-spark-progress", daemon=True)
-            teller.start()
+            printer = threading.Thread(target=print_lines, name="gio-spark-progress", daemon=True)
+            printer.start()
             try:
                 yield
             finally:
                 stop.set()
-                teller.join(timeout=1)
+                printer.join(timeout=1)
         else:
             yield
 
@@ -233,15 +235,15 @@ class Progress:
 
 
 def stage_table(stages: Iterable[Stage], title: str = "Stages") -> Table:
-    """Return a table of the stages with a total of the time, for a terminal."""
+    """Table of the stages with the total time, for a terminal."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("stage")
     for column in ("rows", "time", "rows/s"):
         table.add_column(column, justify="right")
     table.add_column("", overflow="fold")
-    spent = 0.0
+    total_seconds = 0.0
     for stage in stages:
-        spent += 0.0 if stage.skipped else stage.seconds
+        total_seconds += 0.0 if stage.skipped else stage.seconds
         state = "skipped: " if stage.skipped else "failed: " if stage.failed else ""
         table.add_row(
             stage.name,
@@ -250,42 +252,42 @@ def stage_table(stages: Iterable[Stage], title: str = "Stages") -> Table:
             quantity(stage.rate) if stage.rate and not stage.skipped else "",
             Text((state + stage.note).rstrip(": ")),
         )
-    table.add_row("all", "", duration(spent), "", "", style="bold")
+    table.add_row("all", "", duration(total_seconds), "", "", style="bold")
     return table
 
 
 @contextmanager
 def watch(spark: Any, stage: Stage) -> Iterator[None]:
-    """Show the tasks of the session's running queries in a stage, where the engine tells.
+    """Show the tasks of the session's running queries in a stage while the block runs.
 
-    A Spark Connect session reports tasks through a progress handler. A classic session offers
-    nothing that library code may use on every platform, so there the block just runs.
+    A Spark Connect session reports tasks to a progress handler. A classic session has no such
+    interface for library code on every platform, so there no tasks are shown.
     """
     register = getattr(spark, "registerProgressHandler", None)
     if register is None:
         yield
         return
 
-    def told(stages: Any, inflight_tasks: int, operation_id: Any, done: bool) -> None:
-        known = list(stages or ())
-        total = sum(s.num_tasks for s in known)
+    def report_tasks(stages: Any, inflight_tasks: int, operation_id: Any, done: bool) -> None:
+        reported = list(stages or ())
+        total = sum(s.num_tasks for s in reported)
         if total:
-            stage.tasks = (sum(s.num_completed_tasks for s in known), total)
+            stage.tasks = (sum(s.num_completed_tasks for s in reported), total)
 
     try:
-        register(told)
-    except Exception as error:  # classic PySpark has the method and refuses the call
+        register(report_tasks)
+    except Exception as error:  # classic PySpark has the method, but it raises
         log.debug("the engine reports no progress: %s", error, exc_info=True)
         yield
         return
     try:
         yield
     finally:
-        spark.removeProgressHandler(told)
+        spark.removeProgressHandler(report_tasks)
 
 
 class _LiveLine:
-    """The moving line: name, bar, numbers; drawn anew a few times a second."""
+    """Live line: name, bar and numbers, redrawn a few times a second."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -295,21 +297,22 @@ class _LiveLine:
         width = 24
         text = Text(f"  {self._stage.name:<12} ", no_wrap=True, overflow="ellipsis")
         if share is None:
-            at = int(time.monotonic() * 8) % (width - 2)
-            text.append("─" * at + "━━━" + "─" * (width - 3 - at), style="cyan")
+            position = int(time.monotonic() * 8) % (width - 2)
+            text.append("─" * position + "━━━" + "─" * (width - 3 - position), style="cyan")
         else:
-            full = int(share * width)
-            text.append("━" * full, style="cyan")
-            text.append("─" * (width - full), style="dim")
+            filled = int(share * width)
+            text.append("━" * filled, style="cyan")
+            text.append("─" * (width - filled), style="dim")
             text.append(f" {share:4.0%}")
         text.append("  " + self._stage.line())
         return text
 
 
-def _choose(stream: IO[str]) -> Mode:
-    wanted = os.environ.get("GIO_SPARK_PROGRESS", "").lower()
-    if wanted == "live" or wanted == "lines" or wanted == "silent":
-        return wanted  # type: ignore[return-value]
+def _choose_mode(stream: IO[str]) -> Mode:
+    """Mode of the environment variable GIO_SPARK_PROGRESS, else by kind of output."""
+    mode = os.environ.get("GIO_SPARK_PROGRESS", "").lower()
+    if mode == "live" or mode == "lines" or mode == "silent":
+        return mode  # type: ignore[return-value]
     if "PYTEST_CURRENT_TEST" in os.environ:
         return "silent"
     if stream.isatty() and os.environ.get("TERM", "") != "dumb":
@@ -318,7 +321,7 @@ def _choose(stream: IO[str]) -> Mode:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person says them: '0.4 s', '12 s', '3 min 05 s', '2 h 10 min'."""
+    """Duration for display: '0.4 s', '12 s', '3 min 05 s', '2 h 10 min'."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -331,8 +334,8 @@ def duration(seconds: float) -> str:
 
 
 def quantity(value: float) -> str:
-    """Return a number with three significant digits and a unit prefix: '1.23k', '45.6M'."""
-    for limit, mark in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    """Number with three significant digits and a unit prefix: '1.23k', '45.6M'."""
+    for limit, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit * 0.9995:
-            return f"{value / limit:.3g}{mark}" if value < 999.5 * limit else f"{value:.3g}"
+            return f"{value / limit:.3g}{prefix}" if value < 999.5 * limit else f"{value:.3g}"
     return f"{value:.3g}"

@@ -21,10 +21,10 @@ HASH_RANGE = 1 << 53
 
 
 def hash53(id_column: str | Column, salt: str) -> Column:
-    """Return a hash of the id in [0, 2^53) that float64 holds exactly.
+    """Hash of the id in [0, 2^53), which float64 represents exactly.
 
-    One salt per purpose: with a common one the rows of a fit sample and of a selection would be
-    correlated.
+    Each purpose has its own salt: with a common one, the rows of a fit sample and of a selection
+    would be correlated.
     """
     from pyspark.sql import functions as F
 
@@ -33,10 +33,10 @@ def hash53(id_column: str | Column, salt: str) -> Column:
 
 
 def row_hash(df: DataFrame, *columns: Column) -> Column:
-    """Return xxhash64 of columns that may hold one value in all rows of a file.
+    """xxhash64 of columns that may have the same value in all rows of a file.
 
-    The embedded engine reads such a column as a constant and its xxhash64 dies on constants alone;
-    inside a map the rows are then lost without an error. A value that differs per row prevents it.
+    The embedded engine reads such a column as a constant and its xxhash64 fails on constants alone;
+    inside a map the rows are then lost without an error. A value that varies by row prevents this.
     """
     from pyspark.sql import functions as F
 
@@ -47,18 +47,18 @@ def row_hash(df: DataFrame, *columns: Column) -> Column:
 
 
 def hash_share(id_column: str | Column, share: float, salt: str) -> Column:
-    """Return a predicate that keeps a given share (0..1) of the ids."""
+    """Predicate that selects a share (0..1) of the ids."""
     from pyspark.sql import functions as F
 
     return hash53(id_column, salt) < F.lit(round(min(max(share, 0.0), 1.0) * HASH_RANGE))
 
 
 def bounded(df: DataFrame, limit: int, what: str) -> pa.Table:
-    """Bring at most `limit` rows to the driver.
+    """Collect at most `limit` rows on the driver.
 
     Raises:
-        InputError: There are more; `what` names them in the message.
-        GioSparkError: The engine failed for a cause that is known; see `engine_errors`.
+        InputError: There are more rows; `what` describes them in the message.
+        GioSparkError: The engine failed for a known cause; see `engine_errors`.
     """
     with engine_errors():
         table = df.limit(limit + 1).toArrow()
@@ -68,59 +68,61 @@ def bounded(df: DataFrame, limit: int, what: str) -> pa.Table:
 
 
 def hash_sample(df: DataFrame, rows: int, salt: str, *, total: int) -> pa.Table:
-    """Bring the `rows` rows with the smallest hashes to the driver, in order of (hash, id).
+    """Collect the `rows` rows with the smallest hashes on the driver, in order of (hash, id).
 
     Args:
         df: Rows with an `id` column.
-        rows: Rows wanted; fewer come where the table has fewer.
+        rows: Size of the sample; smaller where the table has fewer rows.
         salt: Purpose of the sample.
-        total: Rows in `df` (an upper estimate is enough), to cut the scan's output early.
+        total: Rows in `df` (an upper estimate is enough), to limit the output of the scan.
     """
     return hash_samples({"": (df, rows, total)}, salt)[""]
 
 
 def hash_samples(parts: Mapping[str, tuple[DataFrame, int, int]], salt: str) -> dict[str, pa.Table]:
-    """Bring a sample of each of several frames of the same columns, by one job.
+    """Collect a sample of each of several DataFrames with the same columns, in one job.
 
     Args:
-        parts: Name -> rows with an `id` column, rows wanted, rows there; see `hash_sample`.
+        parts: Name -> DataFrame with an `id` column, size of the sample, number of rows; see
+            `hash_sample`.
         salt: Purpose of the samples.
     """
     from pyspark.sql import functions as F
 
-    found: dict[str, pa.Table] = {}
+    samples: dict[str, pa.Table] = {}
     shares = {
-        n: min(1.0, _margin(wanted) / max(total, 1)) for n, (_, wanted, total) in parts.items()
+        n: min(1.0, _with_margin(rows_wanted) / max(total, 1))
+        for n, (_, rows_wanted, total) in parts.items()
     }
-    while len(found) < len(parts):
-        left = [name for name in parts if name not in found]
-        both = None
-        for name in left:
+    while len(samples) < len(parts):
+        pending = [name for name in parts if name not in samples]
+        union = None
+        for name in pending:
             part = parts[name][0].withColumn("_hash", hash53("id", salt))
             if shares[name] < 1.0:
                 part = part.where(F.col("_hash") < F.lit(round(shares[name] * HASH_RANGE)))
             if len(parts) > 1:
                 part = part.withColumn("_part", F.lit(name))
-            both = part if both is None else both.unionByName(part)
-        if both is None:
+            union = part if union is None else union.unionByName(part)
+        if union is None:
             break
-        # The bound leaves room for a `total` that was estimated low, not for a wrong one.
-        most = sum(math.ceil(4 * _margin(parts[name][1])) + 1000 for name in left)
-        table = bounded(both, most, f"the sample {salt!r}")
-        for name in left:
-            own = table
+        # The limit tolerates a `total` that was estimated too low, but not a wrong one.
+        row_limit = sum(math.ceil(4 * _with_margin(parts[name][1])) + 1000 for name in pending)
+        table = bounded(union, row_limit, f"the sample {salt!r}")
+        for name in pending:
+            sample_rows = table
             if len(parts) > 1:
-                own = table.filter(pc.equal(table["_part"], name)).drop_columns(["_part"])
-            wanted = parts[name][1]
-            if own.num_rows < wanted and shares[name] < 1.0:
+                sample_rows = table.filter(pc.equal(table["_part"], name)).drop_columns(["_part"])
+            rows_wanted = parts[name][1]
+            if sample_rows.num_rows < rows_wanted and shares[name] < 1.0:
                 shares[name] = min(1.0, 2 * shares[name])
                 continue
             keys = [("_hash", "ascending"), ("id", "ascending")]
-            order = pc.sort_indices(own, sort_keys=keys)
-            found[name] = take_rows(own, order[:wanted]).drop_columns(["_hash"])
-    return found
+            order = pc.sort_indices(sample_rows, sort_keys=keys)
+            samples[name] = take_rows(sample_rows, order[:rows_wanted]).drop_columns(["_hash"])
+    return samples
 
 
-def _margin(rows: int) -> float:
-    """Return how many rows to expect so that hardly ever fewer than `rows` come."""
+def _with_margin(rows: int) -> float:
+    """Expected size of a hash sample that almost never has fewer than `rows` rows."""
     return rows + 6 * math.sqrt(rows) + 16

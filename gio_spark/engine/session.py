@@ -1,4 +1,4 @@
-"""Find or start the engine: the active session, the cluster, the embedded engine, local Spark."""
+"""Session of the engine: the active one, a cluster, the embedded engine or local Spark."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 Engine = Literal["auto", "embedded", "spark", "cluster"]
 
-# What tells that this process was submitted to a cluster. At the start of a submitted job there is
-# no active session yet, so the environment is all there is to see.
-_SUBMITTED = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
+# Environment variables of a process that was submitted to a cluster. At the start of a submitted
+# job there is no active session yet, so nothing else indicates it.
+_SUBMIT_VARIABLES = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
 
 
 def session(engine: Engine = "auto", **conf: str) -> SparkSession:
-    """Return a Spark session.
+    """Find or start a Spark session.
 
     Args:
-        engine: `auto` takes the active session; else the cluster that the process was submitted to
+        engine: `auto` uses the active session; else the cluster that the process was submitted to
             (spark-submit, Databricks, SPARK_REMOTE); else the embedded engine, if installed; else
-            a local Spark with Delta. `embedded`, `spark` (local, in a JVM) and `cluster` ask for
+            a local Spark with Delta. `embedded`, `spark` (local, in a JVM) and `cluster` request
             one of them by name.
         conf: Extra Spark settings for a session that is started here.
 
     Raises:
-        EngineError: The engine asked for is not what is there.
-        MissingExtraError: It is not installed.
+        EngineError: The active session runs on another engine than requested.
+        MissingExtraError: The requested engine is not installed.
     """
     if engine not in ("auto", "embedded", "spark", "cluster"):
         raise ConfigError(
@@ -44,29 +44,29 @@ def session(engine: Engine = "auto", **conf: str) -> SparkSession:
     require_pyspark()
     active = _active()
     if active is not None:
-        return _checked(active, engine)
-    if engine == "cluster" or (engine == "auto" and _submitted()):
+        return _check_engine(active, engine)
+    if engine == "cluster" or (engine == "auto" and _is_submitted()):
         from pyspark.sql import SparkSession
 
         spark = SparkSession.builder.getOrCreate()
         ensure_package(spark)
         return spark
-    if engine == "embedded" or (engine == "auto" and _installed("pysail")):
+    if engine == "embedded" or (engine == "auto" and _is_installed("pysail")):
         return start_embedded(conf)
     return start_local(conf)
 
 
-def _submitted() -> bool:
-    return any(os.environ.get(name) for name in _SUBMITTED)
+def _is_submitted() -> bool:
+    return any(os.environ.get(name) for name in _SUBMIT_VARIABLES)
 
 
-def _installed(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
 def require_pyspark() -> None:
-    """Raise the error that names the extras where no pyspark is installed."""
-    if not _installed("pyspark"):
+    """Raise a MissingExtraError that names the extras where pyspark is not installed."""
+    if not _is_installed("pyspark"):
         raise MissingExtraError("pyspark", "embedded] or gio-spark[spark", "Every engine")
 
 
@@ -75,15 +75,15 @@ def _active() -> SparkSession | None:
     from pyspark.util import is_remote_only
 
     if not is_remote_only():
-        found = SparkSession.getActiveSession()
-        if found is not None:
-            return found
-    # Where nobody has loaded the client there is no session of it; loading it takes half a second.
+        active = SparkSession.getActiveSession()
+        if active is not None:
+            return active
+    # An unloaded client has no session; importing it here would take half a second.
     connect = sys.modules.get("pyspark.sql.connect.session")
     return None if connect is None else connect.SparkSession.getActiveSession()
 
 
-def _checked(spark: SparkSession, engine: Engine) -> SparkSession:
+def _check_engine(spark: SparkSession, engine: Engine) -> SparkSession:
     kind = describe(spark).kind
     if (engine == "embedded") != (kind == "embedded") and engine != "auto":
         raise EngineError(

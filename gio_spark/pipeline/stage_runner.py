@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gio_spark.engine import queries_side_by_side, run_in_background, run_when_asked
+from gio_spark.engine import run_in_background, run_lazily, runs_queries_concurrently
 from gio_spark.pipeline.run_context import MakeRows, RunContext, fingerprint
 from gio_spark.pipeline.run_state import RunState
 from gio_spark.tables import Chunk, Record, chunks_for
@@ -205,7 +205,7 @@ def _begin_query(ctx: RunContext, stage: Stage, state: RunState, *, early: bool)
     def work() -> Any:
         return stage.query(ctx, state) if stage.query else None
 
-    begin = run_in_background if early and queries_side_by_side(ctx.spark) else run_when_asked
+    begin = run_in_background if early and runs_queries_concurrently(ctx.spark) else run_lazily
     setattr(state, stage.outputs[0], begin(ctx.spark, work))
 
 

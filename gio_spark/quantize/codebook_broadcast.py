@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gio_spark.engine import BroadcastArrays, broadcast_arrays, keep_newest
+from gio_spark.engine import BroadcastArrays, broadcast_arrays, evict_oldest
 from gio_spark.kernels import PROBES, Codebook, TwoLevel, group_centroids
 from gio_spark.kernels.search import FloatMatrix
 
@@ -42,7 +42,7 @@ class BroadcastCodebook:
                     else Codebook(arrays["centroids"])
                 )
                 # A two-level index stores a copy of each centroid in both of its cells.
-                keep_newest(_loaded, lambda codebook: 2 * codebook.centroids.nbytes)
+                evict_oldest(_loaded, lambda codebook: 2 * codebook.centroids.nbytes)
             return _loaded[key]
 
     def release(self) -> None:

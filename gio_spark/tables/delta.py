@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine import capabilities
-from gio_spark.engine.engine_errors import engine_errors, translated
+from gio_spark.engine.engine_errors import engine_errors, translated_error
 from gio_spark.errors import EngineError, GioSparkError, InputError, SnapshotExpiredError
 from gio_spark.tables.aliases import engine_path, plain_path
 from gio_spark.tables.names import kind_of, quoted, quoted_column, quoted_path
@@ -92,7 +92,7 @@ def open_log(location: str) -> Any:
 
 def _cause(location: str, error: Exception) -> GioSparkError:
     """Return what kept a table from being opened; a table that is not there is the usual one."""
-    ours = translated(error, location)
+    ours = translated_error(error, location)
     if ours is None or ours.cause == "PATH_NOT_FOUND":
         return InputError(_missing(location, error)).about(location=location)
     return ours

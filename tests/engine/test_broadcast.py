@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gio_spark.engine import broadcast_arrays, keep_newest, map_arrow
+from gio_spark.engine import broadcast_arrays, evict_oldest, map_arrow
 
 pytestmark = pytest.mark.embedded
 
@@ -39,11 +39,11 @@ def test_arrays_that_were_released_can_be_shipped_again(spark):
 
 def test_a_process_keeps_a_few_large_arrays_or_many_small_ones():
     small = {str(i): 10 for i in range(20)}
-    keep_newest(small, lambda size: size)
+    evict_oldest(small, lambda size: size)
     assert list(small) == [str(i) for i in range(4, 20)]
     large = {"old": 40 << 20, "older": 40 << 20, "newest": 100 << 20}
-    keep_newest(large, lambda size: size)
+    evict_oldest(large, lambda size: size)
     assert list(large) == ["older", "newest"]
     huge = {"one": 1 << 30}
-    keep_newest(huge, lambda size: size)
+    evict_oldest(huge, lambda size: size)
     assert list(huge) == ["one"]

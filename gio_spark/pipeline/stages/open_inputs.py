@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gio_spark.engine import describe, session, side_by_side
+from gio_spark.engine import describe, run_concurrently, session
 from gio_spark.engine.progress import Progress
 from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_state import FittedEmbedder, Role, RunState, role_of
@@ -121,7 +121,7 @@ class PinnedInputs:
             return lambda: open_input(spark, one, columns, name, self.pins[name])
 
         openings = [opening(name, one) for name, one in self.inputs.items()]
-        inputs = dict(zip(self.inputs, side_by_side(spark, openings), strict=True))
+        inputs = dict(zip(self.inputs, run_concurrently(spark, openings), strict=True))
         if "pool" in inputs:
             check_pool_columns(spark, settings, inputs["pool"])
             # A refresh, which reads no target, may find fewer rows than the run's budget.
