@@ -13,6 +13,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -113,10 +114,13 @@ def changes(node: ast.AST) -> Iterator[str]:
         yield f"({ast.unparse(ast.BoolOp(OPERATORS[type(node.op)](), node.values))})"
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not, ast.Invert)):
         yield f"({ast.unparse(node.operand)})"
-    elif isinstance(node, ast.Attribute) and node.attr in CALLS:
-        yield ast.unparse(ast.Attribute(node.value, CALLS[node.attr]))
-    elif isinstance(node, ast.Name) and node.id in CALLS:
-        yield CALLS[node.id]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if node.func.attr in CALLS:
+            function = ast.Attribute(node.func.value, CALLS[node.func.attr])
+            yield ast.unparse(ast.Call(function, node.args, node.keywords))
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.func.id in CALLS:
+            yield ast.unparse(ast.Call(ast.Name(CALLS[node.func.id]), node.args, node.keywords))
     elif isinstance(node, ast.AugAssign) and type(node.op) in OPERATORS:
         yield ast.unparse(ast.AugAssign(node.target, OPERATORS[type(node.op)](), node.value))
 
@@ -133,9 +137,9 @@ def inner(node: ast.AST) -> Iterator[ast.AST]:
                 yield child
 
 
-def mutants_of(path: str) -> Iterator[Mutant]:
+def mutants_of(root: Path, path: str) -> Iterator[Mutant]:
     """Yield every mutant of a file."""
-    text = (ROOT / path).read_bytes()
+    text = (root / path).read_bytes()
     starts = [0]
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -159,17 +163,17 @@ def mutants_of(path: str) -> Iterator[Mutant]:
     yield from walk(ast.parse(text), "")
 
 
-def all_mutants(under: list[str]) -> list[Mutant]:
+def all_mutants(root: Path, under: list[str]) -> list[Mutant]:
     """Return the mutants of all files below some paths, of the rooms that are looked at."""
     files = {
-        path.relative_to(ROOT).as_posix()
+        path.relative_to(root).as_posix()
         for room in ROOMS
-        for path in ([ROOT / room] if room.endswith(".py") else (ROOT / room).rglob("*.py"))
+        for path in ([root / room] if room.endswith(".py") else (root / room).rglob("*.py"))
     }
     below = [f for f in sorted(files) if any(f"{f}/".startswith(f"{u}/") for u in under)]
     if not below:
         sys.exit(f"error: no file of {', '.join(ROOMS)} lies under {', '.join(under)}")
-    return [mutant for path in below for mutant in mutants_of(path)]
+    return [mutant for path in below for mutant in mutants_of(root, path)]
 
 
 def equivalent_names() -> set[str]:
@@ -180,6 +184,15 @@ def equivalent_names() -> set[str]:
 
 def room_of(path: str) -> str:
     return next(room for room in ROOMS if f"{path}/".startswith(f"{room}/"))
+
+
+def tests_of(copy: Path, path: str) -> list[str]:
+    """Return the test files of a file's room, those that import it first."""
+    tests = copy / ROOMS[room_of(path)]
+    module = path.removesuffix(".py").replace("/", ".")
+    files = [tests] if tests.is_file() else sorted(tests.rglob("test_*.py"))
+    files.sort(key=lambda file: module not in file.read_text())
+    return [file.relative_to(copy).as_posix() for file in files]
 
 
 def run_tests(copy: Path, paths: list[str], limit: float, *, bytecode: bool = False) -> int | None:
@@ -199,25 +212,25 @@ def run_tests(copy: Path, paths: list[str], limit: float, *, bytecode: bool = Fa
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.wait()
         return None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def tests_notice(copy: Path, mutant: Mutant, limit: float) -> bool:
     """Put a mutant into the copy, run its room's tests, and take it out again."""
-    tests = ROOMS[room_of(mutant.path)]
-    # The file's own tests first: most mutants are noticed by them.
-    own = f"{tests}/test_{Path(mutant.path).stem}.py"
-    text = (ROOT / mutant.path).read_bytes()
+    file = copy / mutant.path
+    text, times = file.read_bytes(), file.stat()
     first, last = mutant.span
-    (copy / mutant.path).write_bytes(text[:first] + mutant.after.encode() + text[last:])
+    file.write_bytes(text[:first] + mutant.after.encode() + text[last:])
     try:
-        if (copy / own).exists() and run_tests(copy, [own], limit) != 0:
-            return True
-        return run_tests(copy, [tests], limit) != 0
+        return run_tests(copy, tests_of(copy, mutant.path), limit) != 0
     finally:
-        shutil.copy2(ROOT / mutant.path, copy / mutant.path)
+        file.write_bytes(text)
+        # Its code was compiled before the first mutant and is good again.
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def main() -> None:
@@ -226,15 +239,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
     parser.add_argument("--under", action="append", help="only these folders or files")
     options = parser.parse_args()
-    mutants = all_mutants(options.under or list(ROOMS))
-    sample = random.Random(options.seed).sample(mutants, min(options.count, len(mutants)))
-    sample.sort(key=lambda mutant: (mutant.path, mutant.span, mutant.after))
-    equivalents = equivalent_names()
     counts: dict[str, list[int]] = {}
-    print(f"==> {len(sample)} of {len(mutants)} mutants, seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
+        # All that follows is of the copy: the tree may be worked on meanwhile.
         copy = Path(folder) / "tree"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        mutants = all_mutants(copy, options.under or list(ROOMS))
+        sample = random.Random(options.seed).sample(mutants, min(options.count, len(mutants)))
+        sample.sort(key=lambda mutant: (mutant.path, mutant.span, mutant.after))
+        print(f"==> {len(sample)} of {len(mutants)} mutants, seed {options.seed}", flush=True)
+        equivalents = equivalent_names()
+        for name in equivalents - {mutant.name for mutant in all_mutants(copy, list(ROOMS))}:
+            print(f"error: no such mutant any more in {EQUIVALENT.name}: {name}", file=sys.stderr)
         limits = {}
         for room in dict.fromkeys(room_of(mutant.path) for mutant in sample):
             begin = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -71,3 +73,31 @@ def test_a_selection_is_compared_with_a_random_draw():
     assert found.loc["mismatch", "excess"] == pytest.approx(-0.2)
     with pytest.raises(InputError, match="No group"):
         beside(figures, "selected", "pool")
+
+
+def test_a_drift_is_four_scaled_deviations_from_the_median_of_five():
+    for last, drifted in ((3 + 4.001 * 1.4826, True), (3 + 3.999 * 1.4826, False)):
+        table = drift(series([1.0, 2.0, 3.0, 4.0, 5.0, last]))
+        assert table["z"].isna().tolist() == [True] * 5 + [False]
+        assert table["z"].iloc[-1] == pytest.approx((last - 3) / 1.4826)
+        assert table["drifted"].iloc[-1] == drifted
+    assert drift(series([1.0, 2.0, 3.0, 4.0, 9e9]))["z"].isna().all()
+
+
+def test_missing_values_are_no_history():
+    table = drift(series([1.0, np.nan, 2.0, 3.0, 4.0, 5.0, 3.5, np.nan]))
+    assert table["z"].isna().tolist() == [True] * 6 + [False, True]
+    assert table["z"].iloc[6] == pytest.approx(0.5 / 1.4826)
+
+
+def test_a_metric_of_no_spread_has_a_billionth_of_its_size_as_one():
+    table = drift(series([200.0] * 5 + [200 + 1e-6]))
+    assert table["z"].iloc[-1] == pytest.approx(1e-6 / 2e-7, rel=1e-4)
+
+
+def test_one_gate_counts_the_moves_of_all_sources():
+    threshold = Threshold.at_share("scope", 0.5, 0.0, 1.0, "more", "moderate")
+    verdict = judge({"scope": 0.6}, [threshold])
+    both = one_gate({"a": replace(verdict, tries=2), "b": replace(verdict, tries=3)})
+    assert both.tries == 5
+    assert [check.metric for check in both.checks] == ["a/scope", "b/scope"]

@@ -86,3 +86,53 @@ def test_keys_close_together_and_far_apart_are_counted_alike(keys, far):
 def test_keys_at_both_ends_of_the_range_are_counted():
     ends = np.array([np.iinfo(np.int64).min, np.iinfo(np.int64).max])
     assert exact.histogram(ends).tolist() == [ends.tolist(), [1, 1]]
+
+
+def test_stored_limbs_are_the_halves_of_the_mantissa_under_their_exponent():
+    # 1 is 2^52 * 2^(1-53): 2^25 in the upper limb, at exponent 1.
+    assert exact.split_sum(np.array([1.0])).tolist() == [[2 * 1101 + 1], [2**25]]
+    below = np.nextafter(1.0, 0.0)
+    expected = [[2 * 1100, 2 * 1100 + 1], [2**27 - 1, 2**26 - 1]]
+    assert exact.split_sum(np.array([below])).tolist() == expected
+
+
+def test_stored_bins_are_sixty_fourths_of_an_octave():
+    values = [0.0, 1.0, 1 + 1 / 64, np.nextafter(1 + 1 / 64, 0), 2.0, -1.0, np.nextafter(2, 0)]
+    one = 1101 * 64 + 1
+    assert exact.log_bin(values).tolist() == [0, one, one + 1, one, one + 64, -one, one + 63]
+    middles = exact.bin_middle(np.array([0, one, one + 63, -one]))
+    assert middles.tolist() == [0.0, 1 + 1 / 128, 2 - 1 / 128, -1 - 1 / 128]
+    assert exact.BIN_ERROR == 1 / 128
+
+
+def test_a_quantile_is_the_first_key_that_reaches_its_share():
+    counted = np.array([[1, 5, 9], [2, 3, 5]])
+    shares = (0.0, 0.2, 0.2001, 0.5, 0.5001, 1.0)
+    assert [exact.key_quantile(counted, share) for share in shares] == [1, 1, 5, 5, 9, 9]
+
+
+def test_rows_are_scaled_to_a_grid_of_four_thousand_steps():
+    rows = np.array([[3.0, 4.0], [0.0, -0.1], [0.0, 0.0], [1.0, 1.0]], np.float32)
+    grid = exact.on_grid(np.tile(rows, (100, 1)))
+    expected = [[2400, 3200], [0, -4000], [0, 0], [2828, 2828]]
+    np.testing.assert_array_equal(grid, np.tile(expected, (100, 1)))
+    known = exact.on_grid(rows, np.array([25.0, 0.01, 0.0, 2.0]))
+    np.testing.assert_array_equal(known, expected)
+
+
+def test_sums_of_many_grid_rows_are_those_of_whole_numbers():
+    grid = exact.on_grid(np.random.default_rng(2).standard_normal((9000, 3)))
+    summed, squares = exact.grid_sums(grid)
+    whole = grid.astype(np.int64)
+    assert summed.tolist() == whole.sum(axis=0).tolist()
+    assert squares == (whole * whole).sum()
+
+
+def test_projections_are_rounded_to_the_grid():
+    low = exact.project(np.float32([[2400, 3200]]), np.float32([[4000, 0], [2000, 1000]]))
+    assert low.tolist() == [[2400.0, 2000.0]]
+
+
+def test_weighted_keys_add_up():
+    counted = exact.histogram(np.array([5, -2, 5, 9]), np.array([1, 10, 3, 0]))
+    assert counted.tolist() == [[-2, 5, 9], [10, 4, 0]]

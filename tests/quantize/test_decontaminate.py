@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from gio_spark.engine import encode_vectors
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.quantize import HeldOut, decontaminate
+from gio_spark.settings.quantize import QuantizeSettings
 
 pytestmark = pytest.mark.embedded
 
@@ -104,6 +107,31 @@ def test_the_share_of_word_sequences_is_a_threshold(spark, pool):
         df.select("id", "text"), HeldOut.collect(held, length=5), gram_threshold=0.02
     )
     assert {"p03", "p04"} == set(rows_of(loose))
+
+
+def test_functions_and_settings_set_rows_aside_alike():
+    held, pool = (inspect.signature(f).parameters for f in (HeldOut.collect, decontaminate))
+    settings = QuantizeSettings()
+    assert held["length"].default == settings.contamination_grams == 13
+    assert pool["gram_threshold"].default == settings.contamination_share == 0.5
+    assert pool["cosine_threshold"].default == settings.contamination_cosine == 0.95
+
+
+def test_rows_on_a_threshold_are_set_aside_and_thresholds_may_be_one(spark):
+    held = HeldOut.collect(
+        spark.createDataFrame(pa.table({"id": ["h"], "text": ["a b c d"]})), length=2
+    )
+    texts = pa.table({"id": ["p", "q"], "text": ["a b x", "a b c"]})
+    for threshold, ids in ((0.5, {"p", "q"}), (0.51, {"q"}), (1.0, {"q"})):
+        overlaps = decontaminate(spark.createDataFrame(texts), held, gram_threshold=threshold)
+        assert set(rows_of(overlaps)) == ids
+
+
+def test_no_more_held_out_rows_than_the_limit_are_brought(spark):
+    table = spark.createDataFrame(pa.table({"id": ["a", "b", "c"], "text": ["x", "y", "z"]}))
+    assert len(HeldOut.collect(table, limit=3).ids) == 3
+    with pytest.raises(InputError, match="held-out rows"):
+        HeldOut.collect(table, limit=2)
 
 
 def test_rows_without_content_are_not_overlaps(spark, pool):

@@ -198,8 +198,9 @@ def test_spherical_centres_have_length_one(spark):
 def test_a_saved_model_is_the_same_model(spark, tmp_path):
     x, _ = planted(seed=10)
     model = MiniBatchKMeans(k=5, seed=0, max_iter=3).fit(frame(spark, x))
-    model.save(tmp_path / "model")
-    loaded = MiniBatchKMeansModel.load(tmp_path / "model")
+    for _ in range(2):  # a model that is there is replaced
+        model.save(tmp_path / "new" / "folders" / "model")
+    loaded = MiniBatchKMeansModel.load(tmp_path / "new" / "folders" / "model")
     np.testing.assert_array_equal(loaded.centroids, model.centroids)
     assert loaded.summary == model.summary
     assert len(loaded.clusterCenters()) == 5
