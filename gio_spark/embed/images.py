@@ -157,8 +157,8 @@ class ImageEmbedder(Embedder):
     def _encoded_pixels(self) -> int:
         return self.settings.image_size**2 * len(self.settings.image_mode)
 
-    def _is_encoded(self, kind: pa.DataType) -> bool:
-        return _is_binary(kind) and self.settings.image_bytes == "encoded"
+    def _is_encoded(self, arrow_type: pa.DataType) -> bool:
+        return _is_binary(arrow_type) and self.settings.image_bytes == "encoded"
 
     def _pixel_count(self, array: pa.Array) -> int:
         """Pixels of an image: from the settings for encoded images, else the most common length."""
@@ -231,12 +231,14 @@ def _raw_lengths(array: pa.Array) -> np.ndarray:
     return pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def _is_binary(arrow_type: pa.DataType) -> bool:
     types = pa.types
     return bool(
-        types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+        types.is_binary(arrow_type)
+        or types.is_large_binary(arrow_type)
+        or types.is_fixed_size_binary(arrow_type)
     )
 
 
-def _has_integers(kind: pa.DataType) -> bool:
-    return _is_binary(kind) or bool(pa.types.is_integer(kind.value_type))
+def _has_integers(arrow_type: pa.DataType) -> bool:
+    return _is_binary(arrow_type) or bool(pa.types.is_integer(arrow_type.value_type))

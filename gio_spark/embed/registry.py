@@ -15,8 +15,8 @@ from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings
 
 _EMBEDDERS: dict[str, type[Embedder]] = {
-    kind.name: kind
-    for kind in (
+    embedder_class.name: embedder_class
+    for embedder_class in (
         VectorEmbedder,
         NgramEmbedder,
         WordLlamaEmbedder,

@@ -131,18 +131,21 @@ def flat_lists(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     The values of rows with a length above 0 are concatenated, without a copy where Arrow's layout
     allows it.
     """
-    kind = array.type
-    if pa.types.is_null(kind):
+    arrow_type = array.type
+    if pa.types.is_null(arrow_type):
         return np.zeros(len(array), np.int64), np.empty(0, np.float32)
-    if _is_binary(kind):
+    if _is_binary(arrow_type):
         return _flat_binary(array)
     if not (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        pa.types.is_list(arrow_type)
+        or pa.types.is_large_list(arrow_type)
+        or pa.types.is_fixed_size_list(arrow_type)
     ):
         raise InputError(
-            f"Vectors or pixels cannot be read from {kind}: use an array of numbers, or bytes."
+            f"Vectors or pixels cannot be read from {arrow_type}: use an array of numbers, or "
+            "bytes."
         )
-    value_type = kind.value_type
+    value_type = arrow_type.value_type
     if not (pa.types.is_floating(value_type) or pa.types.is_integer(value_type)):
         raise InputError(f"Arrays of {value_type} are no vectors: use an array of numbers.")
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
@@ -152,10 +155,12 @@ def flat_lists(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return lengths.astype(np.int64), flat.to_numpy(zero_copy_only=False)
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def _is_binary(arrow_type: pa.DataType) -> bool:
     types = pa.types
     return bool(
-        types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+        types.is_binary(arrow_type)
+        or types.is_large_binary(arrow_type)
+        or types.is_fixed_size_binary(arrow_type)
     )
 
 

@@ -112,14 +112,14 @@ def _worker_error(error: BaseException) -> GioSparkError | None:
 class _Cause:
     """Error in a chain of causes: class, error condition and message."""
 
-    kind: str
+    class_name: str
     condition: str
     message: str
 
     @property
     def name(self) -> str:
         """Name of the class without its package."""
-        return self.kind.rpartition(".")[2]
+        return self.class_name.rpartition(".")[2]
 
 
 class _Failure:
@@ -146,7 +146,9 @@ class _Failure:
         # A Spark Connect server sends its stack trace as text, if at all.
         trace = getattr(self.error, "_stacktrace", None) or getattr(self.error, "_stackTrace", None)
         if len(causes) == 1 and isinstance(trace, str):
-            causes += [_cause(kind, text, None) for kind, text in _CAUSED_BY.findall(trace)]
+            causes += [
+                _cause(class_name, text, None) for class_name, text in _CAUSED_BY.findall(trace)
+            ]
         return causes
 
     @cached_property
@@ -189,7 +191,9 @@ class _Failure:
     def details(self, **fields: Any) -> dict[str, Any]:
         """Fields for `GioSparkError.about`: location, version, cause and more."""
         cause = next((x.condition for x in self.causes if x.condition), None)
-        cause = cause or next((x.kind for x in reversed(self.causes) if "." in x.kind), None)
+        cause = cause or next(
+            (x.class_name for x in reversed(self.causes) if "." in x.class_name), None
+        )
         if cause is None or cause.startswith(("pyspark.", "py4j.", "builtins.", "_internal.")):
             lines = self.causes[0].message.strip().splitlines() or [type(self.error).__name__]
             cause = lines[0][:200]
@@ -215,9 +219,9 @@ def _condition(error: BaseException) -> str | None:
         return None
 
 
-def _cause(kind: str, message: str, condition: str | None) -> _Cause:
+def _cause(class_name: str, message: str, condition: str | None) -> _Cause:
     match = _CONDITION.match(message)
-    return _Cause(kind, condition or (match.group(1) if match else ""), message)
+    return _Cause(class_name, condition or (match.group(1) if match else ""), message)
 
 
 # Patterns of messages that name a file or folder, the most reliable first.

@@ -58,7 +58,7 @@ class HeldOut:
 
     @classmethod
     def collect(cls, df: DataFrame, *, length: int = 13, limit: int = MAX_HELD_OUT) -> HeldOut:
-        """Bring held-out rows to the driver.
+        """Collect held-out rows on the driver.
 
         Args:
             df: id, and any of content_hash, text, vector.
@@ -112,12 +112,12 @@ def decontaminate(
     cosine_threshold: float = 0.95,
     spherical: bool = False,
 ) -> DataFrame:
-    """Find pool rows that overlap with held-out rows.
+    """Pool rows that overlap with held-out rows.
 
-    Checks run for the columns that both sides have, in this order, and the first that fires is
-    the reason: equal content_hash; a share of the row's word sequences (text) that occur in
+    Checks run on the columns that pool and held-out rows share, in this order, and the first match
+    is the reason: equal content_hash; share of the row's word sequences (text) that occur in
     held-out texts; cosine (vector) with a held-out row whose nearest or second-nearest cluster is
-    one of the row's own two.
+    one of the two nearest clusters of the row.
 
     Args:
         pool: id, and any of content_hash, text, vector.

@@ -194,28 +194,28 @@ def pass_of_arrays(
     block_rows = LARGE_BATCH if two_level else BATCH
 
     def sum_range(first: int, last: int) -> tuple[PartialSums, Farthest]:
-        sums, farthest = PartialSums(len(centroids), dimension, 1), Farthest(far, dimension)
+        partial_sums, farthest = PartialSums(len(centroids), dimension, 1), Farthest(far, dimension)
         for start in range(first, last, block_rows):
             rows = vectors[start : min(start + block_rows, last)]
             cluster, distance = find(rows, codebook)
-            sums.add(rows, distance, cluster, grids)
+            partial_sums.add(rows, distance, cluster, grids)
             farthest.add(ids.slice(start, len(rows)), distance, rows)
-        return sums, farthest
+        return partial_sums, farthest
 
     threads = max(1, min(threads, -(-len(vectors) // block_rows)))
     if threads == 1:
-        sums, farthest = sum_range(0, len(vectors))
+        partial_sums, farthest = sum_range(0, len(vectors))
     else:
         bounds = [len(vectors) * i // threads for i in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
-            (sums, farthest), *others = pool.map(sum_range, bounds[:-1], bounds[1:])
-        for other_sums, other_farthest in others:
-            sums.merge(other_sums)
+            (partial_sums, farthest), *others = pool.map(sum_range, bounds[:-1], bounds[1:])
+        for other_partial_sums, other_farthest in others:
+            partial_sums.merge(other_partial_sums)
             farthest.merge(other_farthest)
     return PassResult(
-        sums.sums,
-        sums.counts,
-        float(sums.inertia.sum()),
+        partial_sums.sums,
+        partial_sums.counts,
+        float(partial_sums.inertia.sum()),
         farthest.vectors,
         farthest.distances,
         largest,
@@ -241,7 +241,7 @@ def _partial_sums(
 
     def sum_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         codebook = broadcast.load()
-        sums, farthest = PartialSums(clusters, dimension, buckets), Farthest(far, dimension)
+        partial_sums, farthest = PartialSums(clusters, dimension, buckets), Farthest(far, dimension)
         extent = np.zeros(dimension)
         for batch in batches:
             vectors = decode_vectors(batch.column("vector"), dimension)
@@ -249,9 +249,9 @@ def _partial_sums(
                 vectors = unit_rows(vectors)
             cluster, distance = find(vectors, codebook)
             np.maximum(extent, largest_values(vectors), out=extent)
-            sums.add(vectors, distance, cluster, grids)
+            partial_sums.add(vectors, distance, cluster, grids)
             farthest.add(batch.column("id"), distance, vectors)
-        yield from sums.tables()
+        yield from partial_sums.tables()
         yield farthest.table()
         yield extent_to_table(extent)
 
