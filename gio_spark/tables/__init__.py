@@ -1,8 +1,9 @@
 """All storage: inputs pinned, stage tables written and found again, selections published."""
 
 from gio_spark.tables.chunked_writes import write_chunks
+from gio_spark.tables.doubled_rows import frame_digest
 from gio_spark.tables.hash_chunks import WHOLE, Chunk, chunks_for
-from gio_spark.tables.inputs import Input, Pin, frame_digest, open_input, pin_input
+from gio_spark.tables.inputs import Input, Pin, open_input, pin_input
 from gio_spark.tables.names import quoted, quoted_column
 from gio_spark.tables.publish_log import PublishEvent, PublishLog
 from gio_spark.tables.records import Record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -16,7 +16,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from gio_spark.engine import bounded, describe, map_arrow, row_hash
+from gio_spark.engine import bounded, describe, map_arrow
 from gio_spark.engine.content_hash import content_hashes
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import GioSparkError, InputError
@@ -25,6 +25,7 @@ from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.casts import BAD, LINE
 from gio_spark.tables.column_types import check_unique
 from gio_spark.tables.columns import check_names, check_types
+from gio_spark.tables.doubled_rows import free_name, split_doubles
 from gio_spark.tables.files import (
     FileList,
     check_unchanged,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
     from gio_spark.settings.columns import Columns
     from gio_spark.settings.inputs import InputSettings
-
-_OWN_ID = "_own_id"
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,15 @@ class Input:
 
     def own(self, df: DataFrame) -> list[Column]:
         """Return the input's own columns, under their own names, from a frame made of `rows`."""
-        return [
-            F.col("id" if name == self.own_id else _inner_name(name)).alias(name)
-            for name in self.own_columns
-        ]
+        inner = {name: _inner_name(name, self.own_columns) for name in self.own_columns}
+        if self.own_id is not None:
+            inner[self.own_id] = "id"
+        return [F.col(quoted_column(inner[name])).alias(name) for name in self.own_columns]
 
 
-def _inner_name(name: str) -> str:
+def _inner_name(name: str, own: Sequence[str]) -> str:
     """Name of an own column inside `rows`: Spark ignores case, so 'ID' would meet `id`."""
-    return _OWN_ID if name.lower() == "id" else quoted_column(name)
+    return free_name("_own_id", own) if name.lower() == "id" else name
 
 
 @dataclass(frozen=True)
@@ -308,7 +307,6 @@ def _finish(
     check_names(name, location, schema.names, columns)
     check_types(name, location, schema, columns)
     own = tuple(schema.names)
-    clash = [c for c in own if c.lower() == "id"]
     own_id = None
     rows = raw
     if columns.id is not None:
@@ -320,10 +318,10 @@ def _finish(
             rows = raw.select(as_text.alias("id"), *[F.col(quoted_column(c)) for c in others])
         else:
             # A key of another type than text stays beside its text, as the column that it was.
-            key = _OWN_ID if columns.id in clash else quoted_column(columns.id)
-            rows = _rename_clash(raw, clash).withColumn("id", F.col(key).cast("string"))
+            key = F.col(quoted_column(_inner_name(columns.id, own)))
+            rows = _with_inner_names(raw).withColumn("id", key.cast("string"))
     else:
-        rows = _with_content_id(_rename_clash(raw, clash), columns)
+        rows = _with_content_id(_with_inner_names(raw), columns)
     # One pass over the ids tells how many rows there are, without an id, and with a doubled one.
     per_id = rows.groupBy("id").agg(F.count(F.lit(1)).alias("n"))
     known = F.col("id").isNotNull()
@@ -412,9 +410,9 @@ def _why_none(bad: DataFrame | None) -> str:
     return f" that can be read ({told})" if told else ""
 
 
-def _rename_clash(df: DataFrame, clash: list[str]) -> DataFrame:
-    for column in clash:
-        df = df.withColumnRenamed(column, _OWN_ID)
+def _with_inner_names(df: DataFrame) -> DataFrame:
+    for column in [name for name in df.columns if name.lower() == "id"]:
+        df = df.withColumnRenamed(column, _inner_name(column, df.columns))
     return df
 
 
@@ -439,37 +437,10 @@ def _arrow_schema(df: DataFrame) -> pa.Schema:
 
 def _without_doubles(made: Input) -> Input:
     """Keep one row per id; the others go to quarantine."""
-    doubled = made.rows.groupBy("id").count().where("count > 1 AND id IS NOT NULL")
-    # Only rows with a doubled id are shuffled. Which one stays depends on content alone: the one
-    # with the smallest hash of all its columns; rows with equal hashes are equal.
-    from pyspark.sql import Window
-
-    names = [c for c in made.rows.columns if c != "id"]
-    key = row_hash(made.rows, *[F.col(quoted_column(c)) for c in names]) if names else F.lit(0)
-    doubles = made.rows.join(doubled.select("id"), "id", "left_semi").withColumn("_key", key)
-    order = Window.partitionBy("id").orderBy("_key")
-    ranked = doubles.withColumn("_rank", F.row_number().over(order))
-    singles = made.rows.join(doubled.select("id"), "id", "left_anti")
-    kept = singles.select("id", *[F.col(quoted_column(c)) for c in names]).unionByName(
-        ranked.where("_rank = 1").select("id", *[F.col(quoted_column(c)) for c in names])
-    )
+    rows, others = split_doubles(made.rows)
     reason = "duplicate id" if made.columns.id is not None else "copy of another row"
-    extra = ranked.where("_rank > 1").select(
+    extra = others.select(
         "id", F.lit(reason).alias("reason"), F.lit(None).cast("string").alias("detail")
     )
     bad = extra if made.bad is None else made.bad.unionByName(extra)
-    return replace(made, rows=kept, bad=bad)
-
-
-def frame_digest(df: DataFrame) -> str:
-    """Return a hash of a frame's rows, whatever their order, to name its snapshot."""
-    key = row_hash(df, *[F.col(quoted_column(c)) for c in df.columns])
-    parts = df.select(
-        F.count(F.lit(1)).alias("n"),
-        F.sum(F.shiftrightunsigned(key, 33)).alias("high"),
-        F.sum(key.bitwiseAND(F.lit((1 << 31) - 1))).alias("low"),
-        F.bit_xor(key).alias("xor"),
-    )
-    row = bounded(parts, 1, "the snapshot's digest").to_pylist()[0]
-    text = f"{row}\0{df.schema.simpleString()}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return replace(made, rows=rows, bad=bad)

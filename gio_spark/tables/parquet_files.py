@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gio_spark.engine import map_arrow
+from gio_spark.errors import InputError
 from gio_spark.tables.column_types import (
     carried_schema,
     carried_table,
+    carried_type,
     check_columns,
+    check_unique,
     is_read_by_engines,
 )
 from gio_spark.tables.files import FileList, filesystem, partition_values
@@ -27,23 +32,100 @@ _BATCH_ROWS = 4_096
 # Files whose footers the driver reads to share out their row groups; of more, each is one part.
 _FOOTERS = 64
 _ALL_GROUPS = -1
+# Files whose columns are looked at; of more, the others must have the same.
+_SCHEMAS = 1_000
+_AT_ONCE = 16
 
 
-def schemas_of(files: FileList) -> tuple[pa.Schema, pa.Schema] | None:
-    """Arrow schema of the first file as Arrow reads it, and as whoever wrote it had it.
+@dataclass(frozen=True)
+class _FileSchema:
+    """Columns of one file.
 
-    None where the footer cannot be read (it is encrypted).
+    Attributes:
+        path: Of the file.
+        read: As Arrow reads them.
+        written: As whoever wrote them had them.
+    """
+
+    path: str
+    read: pa.Schema
+    written: pa.Schema
+
+    @property
+    def is_read_by_engines(self) -> bool:
+        """Whether every engine reads all columns right."""
+        clash = len({column.lower() for column in self.read.names}) < len(self.read.names)
+        # The embedded engine goes by the types that stand in the file as they were written.
+        fields = (*self.read, *self.written)
+        return not clash and all(is_read_by_engines(field.type) for field in fields)
+
+    def types(self, dropped: Sequence[str]) -> list[dict[str, pa.DataType]]:
+        """Column -> type as it is read and as it was written, without the dropped ones."""
+        both = (self.read, self.written)
+        return [{f.name: f.type for f in one if f.name not in dropped} for one in both]
+
+
+def schemas_of(files: FileList) -> list[_FileSchema]:
+    """Columns of each file, of the first ones where there are many.
+
+    Files whose footer cannot be read (empty, broken or encrypted ones) are left to the engine.
     """
     store, _ = filesystem(files.root)
-    try:
-        with store.open_input_file(files.files[0].path) as file:
-            footer = pq.read_metadata(file)
-    except (pa.ArrowException, OSError):
-        return None
-    schema = footer.schema.to_arrow_schema()
-    stored = (footer.metadata or {}).get(b"ARROW:schema")
-    written = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored))) if stored else schema
-    return schema, written
+
+    def look(path: str) -> _FileSchema | None:
+        try:
+            with store.open_input_file(path) as file:
+                footer = pq.read_metadata(file)
+        except (pa.ArrowException, OSError):
+            return None
+        schema = footer.schema.to_arrow_schema()
+        stored = (footer.metadata or {}).get(b"ARROW:schema")
+        written = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored))) if stored else schema
+        int96 = {c.path for c in footer.schema if c.physical_type == "INT96"}
+        return _FileSchema(path, _with_instants(schema, int96), _with_instants(written, int96))
+
+    paths = [file.path for file in files.files[:_SCHEMAS] if file.length]
+    with ThreadPoolExecutor(_AT_ONCE, "gio-spark-footers") as pool:
+        return [schema for schema in pool.map(look, paths) if schema is not None]
+
+
+def _with_instants(schema: pa.Schema, int96: set[str]) -> pa.Schema:
+    """Schema in which times of 96 bits are what Spark writes as such: instants of microseconds.
+
+    Arrow takes them for nanoseconds, in which years after 2262 have no place.
+    """
+    instant = pa.timestamp("us", tz="UTC")
+    return pa.schema([f.with_type(instant) if f.name in int96 else f for f in schema])
+
+
+def _schema_of_all(
+    name: str, root: str, schemas: Sequence[_FileSchema], dropped: Sequence[str]
+) -> pa.Schema:
+    """Columns of all files, in types that hold the values of each of them.
+
+    Raises:
+        InputError: Files have a column in types that have none in common.
+    """
+    kinds: dict[str, pa.DataType] = {}
+    known = {f.name for one in schemas for f in one.read if not pa.types.is_null(f.type)}
+    for one in schemas:
+        for field in carried_schema(one.read, dropped):
+            if field.name in known and pa.types.is_null(one.read.field(field.name).type):
+                continue  # a file without a value tells no type
+            before = kinds.setdefault(field.name, field.type)
+            if before == field.type:
+                continue
+            pair = [pa.schema([(field.name, kind)]) for kind in (before, field.type)]
+            try:
+                both = pa.unify_schemas(pair, promote_options="permissive")
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise InputError(
+                    f"{name}: column {field.name!r} of {root} is {before} in some files and "
+                    f"{field.type} in {one.path}. Write it as one type, or leave it out: "
+                    f"columns.drop: [{field.name}]."
+                ).about(location=root, column=field.name) from error
+            kinds[field.name] = carried_type(both.field(0).type) or both.field(0).type
+    return pa.schema(list(kinds.items()))
 
 
 def rows_read_by_arrow(
@@ -63,21 +145,21 @@ def rows_read_by_arrow(
     Raises:
         InputError: A column cannot be carried, or several have one name.
     """
-    schemas = schemas_of(files)
-    if schemas is None:
-        return None
-    schema, written = schemas
-    check_columns(name, files.root, schema, dropped)
-    clash = len({column.lower() for column in schema.names}) < len(schema.names)
-    # Engines read all files of a folder, those that are left out as well.
-    clash = clash or bool(files.left_out)
-    # The embedded engine goes by the types that stand in the file as they were written.
-    if not clash and all(is_read_by_engines(field.type) for field in (*schema, *written)):
-        return None
     root = files.root
+    schemas = schemas_of(files)
+    if not schemas:
+        return None
+    for one in schemas:
+        check_columns(name, root if len(schemas) == 1 else one.path, one.read, dropped)
+    whole = _schema_of_all(name, root, schemas, dropped)
+    check_unique(name, root, whole.names)
+    # Engines read all files of a folder, those that are left out as well, and one of them takes
+    # the columns of one file for those of all.
+    alike = all(one.types(dropped) == schemas[0].types(dropped) for one in schemas)
+    if alike and not files.left_out and all(one.is_read_by_engines for one in schemas):
+        return None
     folders = partition_values(root, files.files[0].path)
-    fields = [*carried_schema(schema, dropped), *((c, pa.string()) for c in folders)]
-    carried = pa.schema(fields)
+    carried = pa.schema([*whole, *((column, pa.string()) for column in folders)])
     pieces = list(_pieces(files))
     work = spark.createDataFrame(
         pa.table({"path": [p for p, _ in pieces], "group": pa.array([g for _, g in pieces])})
@@ -88,7 +170,10 @@ def rows_read_by_arrow(
         for batch in batches:
             for path, group in zip(*(c.to_pylist() for c in batch.columns), strict=True):
                 values = partition_values(root, path)
-                with store.open_input_file(path) as stream, pq.ParquetFile(stream) as file:
+                with (
+                    store.open_input_file(path) as stream,
+                    pq.ParquetFile(stream, coerce_int96_timestamp_unit="us") as file,
+                ):
                     groups = None if group == _ALL_GROUPS else [group]
                     names = [n for n in file.schema_arrow.names if n in carried.names]
                     for rows in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=names):

@@ -199,3 +199,68 @@ def test_frames_of_pandas_keep_categories_and_times_or_are_refused_by_column(spa
     frame["took"] = pd.to_timedelta([1, 2], "s")
     with pytest.raises(InputError, match=r"column 'took' of the DataFrame is duration"):
         as_location(spark, workspace, frame, "pool")
+
+
+def write_files(folder, *columns):
+    for number, more in enumerate(columns):
+        table = pa.table({"id": [f"r{number}"], "text": [f"t{number}"], **more})
+        pq.write_table(table, folder / f"{number}.parquet")
+
+
+def values_of(spark, folder, name):
+    opened = open_input(spark, InputSettings(location=str(folder)), COLUMNS, "pool")
+    return opened.rows.toArrow().sort_by("id")[name].to_pylist()
+
+
+def check_files_that_differ(spark, folder):
+    for number, (columns, values) in enumerate(
+        [
+            (({}, {"n": ["e"]}), [None, "e"]),
+            (({"n": pa.array([1], pa.uint8())}, {"n": pa.array([70_000])}), [1, 70_000]),
+            (({"n": pa.array([1])}, {"n": pa.array([2**63 + 5], pa.uint64())}), [1, 2**63 + 5]),
+            (({"n": pa.nulls(1)}, {"n": pa.array([5])}), [None, 5]),
+            (({"n": ["a"]}, {"n": pa.array(["b"], pa.large_string())}), ["a", "b"]),
+        ]
+    ):
+        place = folder / str(number)
+        place.mkdir()
+        write_files(place, *columns)
+        assert values_of(spark, place, "n") == values
+
+
+@pytest.mark.embedded
+def test_files_with_other_columns_or_types_keep_every_value(spark, folder):
+    check_files_that_differ(spark, folder)
+
+
+@pytest.mark.spark
+def test_files_with_other_columns_or_types_keep_every_value_on_spark(local_spark, folder):
+    check_files_that_differ(local_spark, folder)
+
+
+@pytest.mark.embedded
+def test_files_whose_types_have_none_in_common_are_refused_by_column(spark, folder):
+    write_files(folder, {"n": pa.array([1])}, {"n": ["x"]})
+    with pytest.raises(InputError, match=r"column 'n' of .* is int64 in some files and string"):
+        values_of(spark, folder, "n")
+
+
+@pytest.mark.embedded
+def test_two_columns_of_one_name_in_any_file_are_refused(spark, folder):
+    write_files(folder, {})
+    arrays = [pa.array(["a"]), pa.array(["x"]), pa.array(["y"])]
+    pq.write_table(pa.Table.from_arrays(arrays, ["id", "text", "text"]), folder / "1.parquet")
+    with pytest.raises(InputError, match=r"1\.parquet has several columns named 'text', 'text'"):
+        values_of(spark, folder, "text")
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("more", [{}, {"n": pa.array([1], pa.uint8())}])
+def test_times_of_96_bits_are_read_whatever_stands_beside_them(spark, folder, more):
+    when = pd.Timestamp("2024-01-01T00:00:00.123456")
+    table = pa.table(
+        {"id": ["a"], "text": ["x"], "t": pa.array([when], pa.timestamp("us")), **more}
+    )
+    pq.write_table(table, folder / "a.parquet", use_deprecated_int96_timestamps=True)
+    (value,) = values_of(spark, folder, "t")
+    assert value.replace(tzinfo=None) == when

@@ -284,3 +284,20 @@ def test_an_integer_key_named_id_stays_an_integer_in_the_inputs_own_columns(spar
     own = made.rows.select(*made.own(made.rows)).toArrow().sort_by("id")
     assert own.to_pydict() == {"id": [1, 3], "text": ["b", "a"]}
     assert own.schema.field("id").type == pa.int64() and ids(made) == ["1", "3"]
+
+
+def check_doubles_of_internal_names(spark, folder):
+    own = {"_rank": [10, 20, 30], "_key": ["k1", "k2", "k3"], "_own_id": [7, 8, 9]}
+    pairs = pa.array([[("k", "1")], [("k", "2")], []], pa.map_(pa.string(), pa.string()))
+    table = pa.table({"id": [1, 1, 2], "text": ["x", "y", "z"], **own, "pairs": pairs})
+    pq.write_table(table, folder / "a.parquet")
+    opened_input = opened(spark, folder)
+    rows = opened_input.rows.select(*opened_input.own(opened_input.rows)).toArrow()
+    assert rows.schema.names == table.schema.names
+    whole = {tuple(map(str, row.values())) for row in table.to_pylist()}
+    assert {tuple(map(str, row.values())) for row in rows.to_pylist()} < whole
+    assert (rows.num_rows, opened_input.put_aside) == (2, 1)
+
+
+def test_own_columns_of_internal_names_and_maps_keep_their_values_beside_doubles(spark, folder):
+    check_doubles_of_internal_names(spark, folder)
