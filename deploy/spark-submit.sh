@@ -37,7 +37,7 @@ shift
 SPARK_HOME="${SPARK_HOME:-$("$python" -c 'import os, pyspark; print(os.path.dirname(pyspark.__file__))')}"
 export SPARK_HOME
 if [ -z "${GIO_SPARK_PACKAGES+set}" ]; then
-  GIO_SPARK_PACKAGES="$("$python" -c 'from gio_spark.engine.local import delta_package; print(delta_package() or "")')"
+  GIO_SPARK_PACKAGES="$("$python" -c 'from gio_spark.engine.local_spark import delta_package; print(delta_package() or "")')"
 fi
 if [ -n "$GIO_SPARK_PACKAGES" ]; then
   options+=(--packages "$GIO_SPARK_PACKAGES")
@@ -51,7 +51,7 @@ else
   export PYSPARK_PYTHON="${PYSPARK_PYTHON:-$python}"
 fi
 
-zip="$("$python" -c 'from gio_spark.engine.upload import package_zip; print(package_zip())')"
+zip="$("$python" -c 'from gio_spark.engine.library_upload import package_zip; print(package_zip())')"
 trap 'rm -rf "$(dirname "$zip")"' EXIT
 
 # One BLAS thread per Python worker: workers already take one core each.
