@@ -261,7 +261,7 @@ def group_arrow(
     return df.groupBy(*names).applyInArrow(run, _spark_schema(declared))
 
 
-def encode_vectors(matrix: NDArray[np.float32]) -> pa.BinaryArray:
+def encode_vectors(matrix: NDArray[np.float32]) -> pa.Array:
     """Encode a float32 matrix (n, d) as n binary values, little endian, without a row loop."""
     matrix = np.ascontiguousarray(matrix, dtype="<f4")
     n, d = matrix.shape
@@ -357,6 +357,6 @@ def bytes_of(array: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     _, ends, data = array.buffers()
     if not len(array) or data is None:
         return np.empty(0, np.uint8), np.zeros(len(array) + 1, np.int64)
-    offsets = np.frombuffer(ends, np.int64 if wide else np.int32)
+    offsets = np.frombuffer(memoryview(ends), np.int64 if wide else np.int32)
     offsets = offsets[array.offset : array.offset + len(array) + 1].astype(np.int64)
-    return np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]
+    return np.frombuffer(memoryview(data), np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]

@@ -67,8 +67,7 @@ def unpack(arrays: Mapping[str, NDArray[Any]]) -> EvaluationDataset:
 def _unpack_texts(arrays: Mapping[str, NDArray[Any]], name: str) -> pa.Array:
     ends = np.ascontiguousarray(arrays[f"{name}.ends"])
     data = np.ascontiguousarray(arrays[f"{name}.bytes"])
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
-    return pa.LargeStringArray.from_buffers(len(ends) - 1, buffers[1], buffers[2])
+    return pa.LargeStringArray.from_buffers(len(ends) - 1, pa.py_buffer(ends), pa.py_buffer(data))
 
 
 def pack_ruler(ruler: MeasureInputs) -> dict[str, NDArray[Any]]:

@@ -105,7 +105,7 @@ def may_be_kept(kept: DataFrame, *, expected: int, settings: ExplodeSettings) ->
         expected, plan.size_bytes, plan.rate,
     )  # fmt: skip
     test = _test(broadcast_arrays(kept.sparkSession, {"bloom": filter_}), plan.bits_per_id)
-    return F.pandas_udf(test, "boolean")(hash53("id", BLOOM_SALT))  # type: ignore[call-overload]
+    return F.pandas_udf(test, "boolean")(hash53("id", BLOOM_SALT))  # type: ignore[attr-defined]
 
 
 def build_filter(kept: DataFrame, plan: BloomPlan) -> np.ndarray:
@@ -128,7 +128,7 @@ def build_filter(kept: DataFrame, plan: BloomPlan) -> np.ndarray:
     )
     filter_ = np.zeros((plan.blocks, BLOCK_BYTES), dtype=np.uint8)
     for number, bits in zip(built["block"].to_pylist(), built["bits"], strict=True):
-        filter_[number] = np.frombuffer(bits.as_buffer(), dtype=np.uint8)
+        filter_[number] = np.frombuffer(memoryview(bits.as_buffer()), dtype=np.uint8)
     return filter_
 
 

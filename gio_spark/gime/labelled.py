@@ -19,7 +19,7 @@ from gio_spark.gime.train import Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 # Categories are hashed to so many columns each, so that training and held-out rows agree without a
 # dictionary.
@@ -69,7 +69,7 @@ def labelled(
         if label not in df.columns or "id" not in df.columns:
             raise InputError(f"The {name} need the columns 'id' and {label!r}; got {df.columns}.")
         more = keep if name == "pool" else ()
-        carried = ("id", df[label].alias("_label"), *more)
+        carried: tuple[str | Column, ...] = ("id", df[label].alias("_label"), *more)
         roles, _ = as_roles(df, chosen, columns=columns, keep=carried)
         usable = roles.where("_label IS NOT NULL")
         total = usable.count()

@@ -74,7 +74,7 @@ def metrics(
     frozen = constants or freeze(
         df,
         chosen,
-        target=target if target is None or hasattr(target, "columns") else None,
+        target=None if isinstance(target, Mapping) else target,
         columns=columns,
         codebook=codebook,
         codebook_version=codebook_version,

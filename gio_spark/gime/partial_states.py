@@ -216,7 +216,7 @@ def as_roles(
     columns: Any = None,
     batch: str | None = None,
     chunks: int = 1,
-    keep: Sequence[str] = (),
+    keep: Sequence[str | Column] = (),
 ) -> tuple[DataFrame, dict[str, str]]:
     """Rename columns to their roles; keys become hashes, times microseconds.
 

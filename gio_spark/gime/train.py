@@ -231,7 +231,7 @@ def _packed(table: pa.Table) -> NDArray[np.uint8]:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    return np.frombuffer(sink.getvalue(), np.uint8)
+    return np.frombuffer(memoryview(sink.getvalue()), np.uint8)
 
 
 def _scoring(

@@ -10,7 +10,7 @@ from gio_spark.engine.arrow import bytes_of, joined
 from gio_spark.errors import InputError
 
 
-def encode_doubles(matrix: npt.NDArray[np.float64]) -> pa.BinaryArray:
+def encode_doubles(matrix: npt.NDArray[np.float64]) -> pa.Array:
     """Encode (n, d) float64 as n binary values, little endian.
 
     Raises:

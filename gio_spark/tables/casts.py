@@ -32,15 +32,14 @@ def type_of(name: str, columns: Columns) -> pa.DataType:
 
 def typed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Cast text by role; a value that cannot be cast makes its row malformed."""
-    columns = {}
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
     reasons = table[BAD].to_pylist()
     for field in schema:
-        column = table[field.name]
+        columns[field.name] = column = table[field.name]
         if column.type != field.type:
-            column, failed = _cast(column, field.type)
+            columns[field.name], failed = _cast(column, field.type)
             for i in failed:
                 reasons[i] = reasons[i] or f"malformed value in column {field.name!r}"
-        columns[field.name] = column
     lines = table[LINE].to_pylist()
     own = [n for n in schema.names if n not in (BAD, LINE)]
     for i, reason in enumerate(reasons):

@@ -137,7 +137,7 @@ def carried_table(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     Raises:
         InputError: A value would change by the cast.
     """
-    columns = []
+    columns: list[pa.Array | pa.ChunkedArray] = []
     for field in schema:
         if field.name not in table.column_names:
             columns.append(pa.nulls(table.num_rows, field.type))

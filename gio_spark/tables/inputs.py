@@ -203,8 +203,8 @@ def open_input(
         raise InputError(f"{name}: the pin of {location} has no list of files.")
     if kind == "parquet":
         with _readable(name, location):
-            raw = rows_read_by_arrow(spark, name, files, columns.drop)
-            raw = raw or _parquet_rows(spark, location, files)
+            by_arrow = rows_read_by_arrow(spark, name, files, columns.drop)
+            raw = by_arrow or _parquet_rows(spark, location, files)
             _ = raw.schema
         opened = _finish(name, location, base, raw, columns, None)
         _check_footers(opened, raw, files)

@@ -75,7 +75,7 @@ def delta_schema_json(schema: T.StructType) -> str:
     return json.dumps(content)
 
 
-_WIDENED = {
+_WIDENED: dict[type[T.DataType], tuple[type[T.DataType], ...]] = {
     T.ByteType: (T.ShortType, T.IntegerType, T.LongType),
     T.ShortType: (T.IntegerType, T.LongType),
     T.IntegerType: (T.LongType,),

@@ -49,8 +49,14 @@ class Corpus(NamedTuple):
     vocabulary: int
 
 
-def strings(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return texts as one Arrow array of large strings; a missing one is empty."""
+def strings(texts: pa.Array | pa.ChunkedArray | None) -> pa.Array:
+    """Texts as one Arrow array of large strings; a missing one is empty.
+
+    Raises:
+        InputError: The dataset has no texts.
+    """
+    if texts is None:
+        raise InputError("The data has no texts, which this method reads.")
     return joined(texts).cast(pa.large_string()).fill_null("")
 
 

@@ -77,11 +77,11 @@ def _quarantine(step: Step, state: RunState) -> None:
                 )
         both = _joined(frames)
         counted = both.groupBy("side", "reason").count()
-        found = bounded(counted, 10_000, "reasons").to_pylist()
-        rows = sum(int(r["count"]) for r in found)
-        if rows:
-            step.write_rows("quarantine", both, expected=rows)
-        return rows, {"counts": [[r["side"], r["reason"], r["count"]] for r in found]}
+        counts = bounded(counted, 10_000, "reasons").to_pylist()
+        total = sum(int(r["count"]) for r in counts)
+        if total:
+            step.write_rows("quarantine", both, expected=total)
+        return total, {"counts": [[r["side"], r["reason"], r["count"]] for r in counts]}
 
     record = step.record(make, table="quarantine")
     datasets = {}

@@ -1,0 +1,9 @@
+"""Streams of record batches."""
+
+from typing import Any
+
+from pyarrow import Schema
+
+def read_schema(obj: Any) -> Schema: ...
+def open_stream(source: Any) -> Any: ...
+def new_stream(sink: Any, schema: Schema) -> Any: ...
