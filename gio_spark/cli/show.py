@@ -104,8 +104,10 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     table.add_row(
         "selected", f"{summary['selected_rows']:,} of {summary['pool_rows']:,} rows ({share:.1%})"
     )
+    if summary.get("budget_in_words"):
+        table.add_row("budget", summary["budget_in_words"])
     if summary["unit"] == "tokens":
-        table.add_row("tokens", f"{summary['spent']:,.0f}")
+        table.add_row("tokens of these rows", f"{summary['spent']:,.0f}")
     table.add_row("target", f"{summary['target_rows']:,} rows")
     table.add_row("clusters", f"{summary['clusters']:,}")
     table.add_row(

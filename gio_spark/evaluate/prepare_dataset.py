@@ -25,7 +25,8 @@ from gio_spark.pipeline.stages.cluster import mass_of
 from gio_spark.pipeline.stages.embed import vectors_of
 from gio_spark.pipeline.stages.open_inputs import open_context, opened_run, pin_inputs
 from gio_spark.pipeline.stages.run_graph import run_graph
-from gio_spark.settings.run import RunSettings, parse_budget
+from gio_spark.settings.budget import parse_budget
+from gio_spark.settings.run import RunSettings
 from gio_spark.tables import quoted_column
 
 if TYPE_CHECKING:

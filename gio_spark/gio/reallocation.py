@@ -70,6 +70,6 @@ def strata(
         return rows[:, None], cost[:, None], np.zeros(1), np.array([budget])
     counts = np.asarray(problem.source_counts, np.int64)
     price = source_cost(problem, counts)
-    cap, floor = source_bounds(problem)
+    cap, floor = source_bounds(problem.source_names, problem.caps, problem.floors)
     least, most = np.ceil(floor * budget - 1e-9), np.floor(cap * budget + 1e-9)
     return counts, np.ones(counts.shape) if price is None else price, least, most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,16 @@ from gio_spark.gio.source_tokens import token_rows
 NO_PRICE = 1e-6
 
 
-def source_bounds(problem: SelectionProblem) -> tuple[NDArray, NDArray]:
-    """Return caps and floors as shares per source, 1 and 0 where none is set.
+def source_bounds(
+    names: Sequence[str], caps: Mapping[str, float], floors: Mapping[str, float]
+) -> tuple[NDArray, NDArray]:
+    """Caps and floors as shares (S,) per source, 1 and 0 where none is set.
 
     Raises:
         ConfigError: they contradict each other.
     """
-    names = problem.source_names
-    cap = np.array([float(problem.caps.get(name, 1.0)) for name in names])
-    floor = np.array([float(problem.floors.get(name, 0.0)) for name in names])
+    cap = np.array([float(caps.get(name, 1.0)) for name in names])
+    floor = np.array([float(floors.get(name, 0.0)) for name in names])
     for name, high, low in zip(names, cap, floor, strict=True):
         if low > high:
             raise ConfigError(f"Source {name!r} has a floor of {low} above its cap of {high}.")
@@ -91,7 +93,7 @@ def select_with_sources(
         BudgetError: caps and floors do not allow the budget; `largest` is what they allow.
         ConfigError: they contradict each other, or the tokens per source are not given.
     """
-    cap, floor = source_bounds(problem)
+    cap, floor = source_bounds(problem.source_names, problem.caps, problem.floors)
     counts = np.asarray(problem.source_counts, dtype=np.int64)
     cost = source_cost(problem, counts)
     # What each cell holds in the budget's unit: rows, or tokens.

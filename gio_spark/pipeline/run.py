@@ -19,6 +19,7 @@ from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_records import RunKeys, RunSummary
 from gio_spark.pipeline.run_state import RunState
 from gio_spark.pipeline.stage_runner import PlannedStage, planned_stages, run_stages
+from gio_spark.pipeline.stages.input_checks import tokens_in_words
 from gio_spark.pipeline.stages.input_snapshots import as_location
 from gio_spark.pipeline.stages.open_inputs import (
     identity,
@@ -34,6 +35,7 @@ from gio_spark.pipeline.stages.publish_selection import (
 )
 from gio_spark.pipeline.stages.run_graph import PARTS, run_graph
 from gio_spark.pipeline.stages.select_rows import SELECT
+from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.keywords import RunKeywords
 from gio_spark.settings.load import build
 from gio_spark.settings.run import RunSettings
@@ -242,7 +244,11 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
         selected_rows=state.selection.count,
         clusters=len(state.codebook.centroids),
         budget=str(ctx.settings.budget),
-        spent=facts.spent,
+        budget_in_words=(
+            parse_budget(ctx.settings.budget).in_words(state.inputs["pool"].count)
+            + tokens_in_words(ctx.settings)
+        ),
+        spent=state.selection.spent,
         unit=facts.unit,
         objective=facts.objective,
         within_cluster=ctx.settings.explode.within_cluster,

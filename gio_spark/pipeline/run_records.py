@@ -184,6 +184,9 @@ class RunSummary(Facts):
         embedder: Name and revision.
         sides: Dataset -> usable rows.
         clusters: Number of clusters.
+        budget: As it was set.
+        budget_in_words: The same in words, with what tokens are.
+        spent: Rows or tokens of the selected rows.
         gate: Verdict, or None where no thresholds are in force.
         quarantine: Dataset -> reason -> rows.
         versions: Dataset -> version read.
@@ -207,6 +210,7 @@ class RunSummary(Facts):
     selected_rows: int
     clusters: int
     budget: str
+    budget_in_words: str = ""
     spent: float
     unit: str
     objective: str

@@ -148,11 +148,19 @@ class Plan:
 
 @dataclass(frozen=True)
 class Selection:
-    """Selected rows as they were written: their table's name, the rows, their number."""
+    """Selected rows as they were written.
+
+    Attributes:
+        table: Name of their table.
+        rows: The rows.
+        count: Their number.
+        spent: What they spend of the budget, in its unit.
+    """
 
     table: str
     rows: DataFrame
     count: int
+    spent: float
 
 
 @dataclass

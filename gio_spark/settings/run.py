@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from math import isfinite
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from gio_spark.errors import ConfigError
 from gio_spark.settings.base import StageSettings
+from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings
 from gio_spark.settings.evaluate import EvaluateSettings
@@ -29,8 +29,6 @@ SHORTHANDS: dict[str, tuple[str, str]] = {
 }
 
 PUBLISHED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_TOKENS = re.compile(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([kKmMbBgGtT]?)\s*tokens?\s*")
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
 
 class InputsSettings(StageSettings):
@@ -169,7 +167,10 @@ class RunSettings(StageSettings):
     )
     budget: int | float | str = Field(
         0.1,
-        description="How much to take: rows (10000), a share (0.1), tokens ('200M tokens'), auto.",
+        description=(
+            "How much to take: rows (10000, '10k rows'), a share (0.1, '10 %'; 1.0 or all is the "
+            "whole pool), tokens ('200M tokens'), auto."
+        ),
     )
     workspace: str = Field(
         "gio-workspace", description="Folder, or catalog.schema, of all tables that a run writes."
@@ -273,8 +274,11 @@ class RunSettings(StageSettings):
     @field_validator("budget", mode="before")
     @classmethod
     def _check_budget(cls, value: Any) -> Any:
-        parse_budget(value)
-        return value
+        budget = parse_budget(value)
+        if not isinstance(value, str) or budget.unit in ("tokens", "auto"):
+            return value
+        # One budget, however it was written, is one run.
+        return int(budget.amount) if budget.unit == "rows" else budget.amount
 
     def published_name(self) -> str:
         """Name under which the selection is published."""
@@ -313,40 +317,3 @@ def _by_content(value: Any) -> Any:
     if isinstance(value, InputSettings) and "verify" not in value.model_fields_set:
         return value.model_copy(update={"verify": "content"})
     return value
-
-
-def parse_budget(value: int | float | str) -> tuple[str, float]:
-    """Read a budget: ("rows", n), ("share", s), ("tokens", n) or ("auto", nan).
-
-    Raises:
-        ConfigError: It is zero, negative, a share above one, or cannot be read.
-    """
-    examples = "give rows (10000), a share (0.1), tokens ('200M tokens') or auto"
-    if isinstance(value, str):
-        text = value.strip()
-        if text.lower() == "auto":
-            return "auto", float("nan")
-        match = _TOKENS.fullmatch(text)
-        if match:
-            number = float(match.group(1).replace("_", "").replace(",", ""))
-            tokens = number * _UNITS[match.group(2).lower()]
-            if tokens <= 0:
-                raise ConfigError(f"budget {value!r} must be above zero: {examples}.")
-            return "tokens", tokens
-        if re.fullmatch(r"[0-9]+(\.[0-9]+)?\s*%", text):
-            return parse_budget(float(text.rstrip("% ")) / 100)
-        try:
-            return parse_budget(int(text) if re.fullmatch(r"[+-]?[0-9_]+", text) else float(text))
-        except ValueError as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"Cannot read budget {value!r}: {examples}.") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ConfigError(f"Cannot read budget {value!r}: {examples}.")
-    if value <= 0:
-        raise ConfigError(f"budget {value!r} must be above zero: {examples}.")
-    if isinstance(value, int) or (float(value).is_integer() and value > 1):
-        return "rows", float(value)
-    if value > 1:
-        raise ConfigError(f"budget {value!r} is neither a whole number nor a share: {examples}.")
-    return "share", float(value)

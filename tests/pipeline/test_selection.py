@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gio_spark.errors import BudgetError, ConfigError
+from gio_spark.errors import BudgetError, ConfigError, InputError
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -43,6 +43,37 @@ def test_a_token_budget_is_spent_and_not_overspent(place):
     assert planned > 2000 - 60
     # Rows of a cluster differ in length, so what is spent differs a little from the plan.
     assert abs(sum(found["words"].to_pylist()) - planned) < 250
+
+
+def test_the_tokens_of_a_run_are_those_of_its_rows(place):
+    made = jobs.settings(place, budget="2000 tokens")
+    curation = jobs.go(made)
+    spent = sum(curation.selected.toPandas()["words"])
+    assert curation.summary["spent"] == spent
+    assert curation.summary["budget_in_words"] == "2,000 tokens (column 'words')"
+
+
+# All sources but one fill a hundredth each.
+SMALL_CAPS = {f"site-{i}": 0.01 for i in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": "1M tokens"}, r"1,000,000 tokens \(column 'words'\) is above the pool"),
+        (
+            {"select": {"source_caps": {f"site-{i}": 0.2 for i in range(6)}}, "budget": 400},
+            "at most",
+        ),
+        ({"select": {"source_floors": {"site-1": 0.5}}, "budget": 400}, "at most"),
+        ({"select": {"source_floors": {"nowhere": 0.1}}}, "no row of source 'nowhere'"),
+        ({"select": {"source_caps": {"Site-0": 0.1}}}, "no row of source 'Site-0'"),
+    ],
+)
+def test_a_budget_that_the_pool_cannot_fill_is_refused_before_any_work(place, changes, message):
+    with pytest.raises(InputError, match=message):
+        jobs.select(jobs.settings(place, **changes))
+    assert not (place / "ws" / "embeddings").exists()
 
 
 def test_a_budget_above_what_the_target_reaches_says_what_can_be_had(place):

@@ -9,9 +9,10 @@ import yaml
 from pydantic import ValidationError
 
 from gio_spark.errors import ConfigError
+from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.example import example
 from gio_spark.settings.load import build, load, merge
-from gio_spark.settings.run import SHORTHANDS, RunSettings, parse_budget
+from gio_spark.settings.run import SHORTHANDS, RunSettings
 
 SMALL = {"pool": "a/pool", "target": "a/target", "columns": {"id": "key", "text": "body"}}
 
@@ -144,6 +145,21 @@ def test_several_targets_have_shares():
         ("1.5 B tokens", "tokens", 1.5e9),
         ("12,000 tokens", "tokens", 12_000),
         ("7 token", "tokens", 7),
+        ("10k rows", "rows", 10_000),
+        ("10k", "rows", 10_000),
+        ("1.1k rows", "rows", 1_100),
+        ("2 M", "rows", 2_000_000),
+        ("1 row", "rows", 1),
+        ("10,000", "rows", 10_000),
+        ("10 000 rows", "rows", 10_000),
+        ("1,234,567", "rows", 1_234_567),
+        ("5 percent", "share", 0.05),
+        ("0.5 %", "share", 0.005),
+        (".5", "share", 0.5),
+        ("5e-2", "share", 0.05),
+        (" All ", "share", 1.0),
+        ("1.0", "share", 1.0),
+        ("1", "rows", 1),
     ],
 )
 def test_budgets_are_rows_shares_percents_or_tokens(given, unit, amount):
@@ -151,6 +167,29 @@ def test_budgets_are_rows_shares_percents_or_tokens(given, unit, amount):
     assert found == unit
     assert number == pytest.approx(amount)
     build({**SMALL, "budget": given})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(10_000, "10k rows"), (0.05, "5 %"), (1.0, "all"), (10_000, "10,000")]
+)
+def test_one_budget_is_one_setting_however_it_is_written(first, second):
+    assert build({**SMALL, "budget": first}).budget == build({**SMALL, "budget": second}).budget
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (1, "1 row (a budget of 1.0 or 100 % is the whole pool)"),
+        (1.0, "the whole pool, 2,000 rows (a budget of 1 is a single row)"),
+        ("12.5 %", "12.5 % of the pool, 250 rows"),
+        (0.1, "10 % of the pool, 200 rows"),
+        ("10k", "10,000 rows"),
+        ("2M tokens", "2,000,000 tokens"),
+        ("auto", "auto: as many rows as can have the target's distribution"),
+    ],
+)
+def test_a_budget_in_words_tells_a_row_from_the_whole_pool(given, words):
+    assert parse_budget(given).in_words(2_000) == words
 
 
 def test_a_budget_may_be_left_to_the_method():
@@ -171,6 +210,12 @@ def test_a_budget_may_be_left_to_the_method():
         (1.5, "neither a whole number nor a share"),
         ("1.5", "neither a whole number nor a share"),
         ("many", "Cannot read budget 'many'"),
+        ("1,00", "Cannot read budget '1,00'"),
+        ("10,000,00 rows", "Cannot read budget"),
+        ("1.5 rows", "Cannot read budget"),
+        ("5 k%", "Cannot read budget"),
+        ("0 rows", "must be above zero"),
+        ("150 %", "neither a whole number nor a share"),
         (True, "Cannot read budget"),
         (float("nan"), "Cannot read budget"),
         (None, "Cannot read"),

@@ -10,8 +10,10 @@ from gio_spark import quantize
 from gio_spark.engine import describe
 from gio_spark.engine.progress import Progress
 from gio_spark.pipeline.stages.cluster import clusters_for
+from gio_spark.pipeline.stages.input_checks import tokens_in_words
 from gio_spark.pipeline.stages.open_inputs import open_context, pin_inputs
-from gio_spark.settings.run import RunSettings, parse_budget
+from gio_spark.settings.budget import parse_budget
+from gio_spark.settings.run import RunSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -120,12 +122,7 @@ def forecast(
         core_seconds=seconds,
         driver_bytes=memory.together(cores) if engine == "embedded" else memory.driver,
         worker_bytes=0 if engine == "embedded" else memory.worker,
-        budget={
-            "rows": f"{amount:,.0f} rows",
-            "share": f"about {amount * pool:,.0f} rows ({amount:.1%} of the pool)",
-            "tokens": f"{amount:,.0f} tokens",
-            "auto": "as many rows as can have the target's law",
-        }[unit],
+        budget=parse_budget(settings.budget).in_words(pool) + tokens_in_words(settings),
     )
 
 

@@ -17,7 +17,7 @@ from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.labelled import labelled, unlabelled
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_rows import RunRows
-from gio_spark.settings.run import parse_budget
+from gio_spark.settings.budget import parse_budget
 
 if TYPE_CHECKING:
     from gio_spark.engine.progress import Stage as StageProgress

@@ -25,7 +25,7 @@ from gio_spark.pipeline.run_state import Codebook, Dataset, RunState
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.embed import CARRIED, vectors_of
 from gio_spark.quantize import ClusterStats, KMeansState, MiniBatchKMeans
-from gio_spark.settings.run import parse_budget
+from gio_spark.settings.budget import parse_budget
 from gio_spark.tables import Chunk
 
 if TYPE_CHECKING:

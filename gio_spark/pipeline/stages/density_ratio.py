@@ -13,7 +13,7 @@ from gio_spark.pipeline.run_records import RatioFacts
 from gio_spark.pipeline.run_state import RatioModel, RunState
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.embed import vectors_of
-from gio_spark.settings.run import parse_budget
+from gio_spark.settings.budget import parse_budget
 from gio_spark.tables import WHOLE, Chunk, quoted_column
 from gio_spark.tables.model_arrays import array_text, load_arrays, save_arrays, text_array
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pyspark.sql import functions as F
 
 from gio_spark import gime
 from gio_spark.engine import bounded, capabilities
-from gio_spark.errors import ConfigError, InputError, TooManyBadRowsError
+from gio_spark.errors import BudgetError, ConfigError, InputError, TooManyBadRowsError
 from gio_spark.gio import objectives
-from gio_spark.settings.run import parse_budget
+from gio_spark.gio.sources import largest_budget, source_bounds
+from gio_spark.settings.budget import parse_budget
 from gio_spark.tables import quoted_column
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import Column, SparkSession
 
+    from gio_spark.settings.budget import Budget
+    from gio_spark.settings.columns import Columns
     from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Input
 
@@ -24,6 +28,7 @@ _ADDED = frozenset(
     ("gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_run", "gio_input_version")
 )
 _ODD = frozenset(" ,;{}()\n\t=")
+_MOST_SOURCES = 10_000
 # Vectors whose length is looked at before a run.
 _LOOKED_AT = 100
 
@@ -138,21 +143,89 @@ def check_ids(settings: RunSettings, opened: dict[str, Input]) -> None:
             )
 
 
-def check_sizes(settings: RunSettings, pool_rows: int) -> None:
-    """Refuse a budget above the pool and more clusters than rows.
+def tokens_in_words(settings: RunSettings) -> str:
+    """What tokens are, to follow a budget of tokens; "" for other budgets."""
+    columns = settings.pool_columns()
+    if parse_budget(settings.budget).unit != "tokens":
+        return ""
+    if columns.tokens is not None:
+        return f" (column {columns.tokens!r})"
+    return " (words between blanks, since columns.tokens names no column)"
+
+
+def check_sizes(settings: RunSettings, pool: Input) -> None:
+    """Refuse a budget that the pool cannot fill, and more clusters than rows.
+
+    Tokens and rows per source are counted where the budget or the caps need them.
 
     Raises:
         InputError: With the largest value that works.
     """
-    unit, amount = parse_budget(settings.budget)
-    if unit == "rows" and amount > pool_rows:
+    budget, caps = parse_budget(settings.budget), settings.select.source_caps
+    if budget.unit == "rows" and budget.amount > pool.count:
         raise InputError(
-            f"The budget of {amount:,.0f} rows is above the pool, which has {pool_rows:,}: "
-            f"ask for at most {pool_rows:,}."
+            f"The budget of {budget.amount:,.0f} rows is above the pool, which has "
+            f"{pool.count:,}: ask for at most {pool.count:,}."
         )
+    by_source = bool(caps or settings.select.source_floors)
+    if by_source or budget.unit == "tokens":
+        _check_amounts(settings, pool, budget, by_source=by_source)
     clusters = settings.quantize.clusters
-    if isinstance(clusters, int) and clusters > pool_rows:
+    if isinstance(clusters, int) and clusters > pool.count:
         raise InputError(
-            f"{clusters:,} clusters are more than the pool's {pool_rows:,} rows: "
-            f"set clusters to at most {pool_rows:,}, or to auto."
+            f"{clusters:,} clusters are more than the pool's {pool.count:,} rows: "
+            f"set clusters to at most {pool.count:,}, or to auto."
         )
+
+
+def _check_amounts(settings: RunSettings, pool: Input, budget: Budget, *, by_source: bool) -> None:
+    """Refuse a budget above what the pool holds of it, or above what caps and floors allow.
+
+    The target's clusters hold less than the pool, so the plan may still refuse a budget.
+    """
+    by_tokens, columns = budget.unit == "tokens", pool.columns
+    source = F.lit("")
+    if by_source and columns.source is not None:
+        source = F.coalesce(F.col(quoted_column(columns.source)).cast("string"), F.lit(""))
+    amount = tokens_of(columns) if by_tokens else F.lit(1).cast("bigint")
+    summed = pool.rows.groupBy(source.alias("source")).agg(F.sum(amount).alias("amount"))
+    table = bounded(summed.limit(_MOST_SOURCES + 1), _MOST_SOURCES + 1, "sources").to_pydict()
+    held = np.array(table["amount"], np.float64)
+    asked = budget.amount
+    if budget.unit == "share":
+        asked = max(1.0, round(budget.amount * pool.count))
+    if by_tokens and asked > held.sum():
+        raise BudgetError(
+            f"The budget of {asked:,.0f} tokens{tokens_in_words(settings)} is above the pool, "
+            f"which has {held.sum():,.0f}: ask for at most that.",
+            largest=float(held.sum()),
+        )
+    if not by_source or len(held) > _MOST_SOURCES:
+        return
+    select = settings.select
+    for name in (*select.source_caps, *select.source_floors):
+        if name not in table["source"]:
+            raise InputError(
+                f"select.source_caps or source_floors: the pool has no row of source {name!r}. "
+                f"Sources in {columns.source!r}: {', '.join(sorted(table['source'])[:10])}."
+            )
+    cap, floor = source_bounds(table["source"], select.source_caps, select.source_floors)
+    largest = largest_budget(held, cap, floor)
+    if budget.unit != "auto" and asked > largest:
+        raise BudgetError(
+            f"The budget is {asked:,.0f} {'tokens' if by_tokens else 'rows'}, but with "
+            f"select.source_caps and select.source_floors the pool's sources fill {largest:,} at "
+            "most: raise a cap, lower a floor, or ask for less.",
+            largest=largest,
+        )
+
+
+def tokens_of(columns: Columns) -> Column:
+    """Tokens of a row: those of the user's column, else its words, else 1."""
+    words = F.lit(1).cast("bigint")
+    if columns.text is not None:
+        text = F.trim(F.coalesce(F.col(quoted_column(columns.text)), F.lit("")))
+        words = F.size(F.split(text, r"\s+")).cast("bigint")
+    if columns.tokens is None:
+        return words
+    return F.coalesce(F.col(quoted_column(columns.tokens)).cast("bigint"), words)

@@ -126,7 +126,7 @@ class PinnedInputs:
             check_pool_columns(spark, settings, inputs["pool"])
             # A refresh, which reads no target, may find fewer rows than the run's budget.
             if any(role_of(name) == "target" for name in inputs):
-                check_sizes(settings, inputs["pool"].count)
+                check_sizes(settings, inputs["pool"])
         check_ids(settings, inputs)
         if settings.embed.name in ("auto", "vectors"):
             check_dimensions(inputs)

@@ -25,7 +25,7 @@ from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.automatic_budget import automatic_budget
 from gio_spark.pipeline.stages.cluster import centroids_of
 from gio_spark.pipeline.stages.source_strata import in_strata, save_strata
-from gio_spark.settings.run import parse_budget
+from gio_spark.settings.budget import parse_budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -89,7 +89,7 @@ def report_data(ctx: RunContext, state: RunState) -> ReportData:
         quarantine={name: reasons for name, reasons in state.quarantined.items() if reasons},
         quarantine_table=ctx.workspace.place("quarantine"),
         budget_asked=str(ctx.settings.budget),
-        budget_met=float(facts.spent),
+        budget_met=selection.spent,
         budget_unit=facts.unit,
         rows_pool=state.pool_rows,
         rows_selected=selection.count,

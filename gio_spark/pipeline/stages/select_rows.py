@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from gio_spark import explode
+from gio_spark.engine import bounded
 from gio_spark.errors import WorkspaceError
 from gio_spark.pipeline.constraints.score_bias import Order
 from gio_spark.pipeline.run_context import RunContext
@@ -61,10 +63,25 @@ def select_rows(step: Step, state: RunState) -> None:
         ids = selected_ids(ctx, state)
         table, written = write_candidate(ctx, pool, ids, expected=expected, exact=exact)
         pool.recheck()
-        return written, {"plan": plan.key, "table": table, "version": pool.version}
+        detail: dict[str, Any] = {"plan": plan.key, "table": table, "version": pool.version}
+        if plan.facts.unit == "tokens":
+            detail["tokens"] = _tokens_of(ctx, state, ids)
+        return written, detail
 
     record = step.record(make, rows=pool.count, claim=True)
-    state.selection = Selection(record.table, ctx.workspace.read_table(record.table), record.rows)
+    state.selection = Selection(
+        record.table,
+        ctx.workspace.read_table(record.table),
+        record.rows,
+        spent=float(record.detail.get("tokens", plan.facts.spent)),
+    )
+
+
+def _tokens_of(ctx: RunContext, state: RunState, ids: DataFrame) -> int:
+    """Tokens of the selected rows; a plan knows the mean of each cluster alone."""
+    rows = ctx.workspace.read("assignments", state.assignments["pool"])
+    counted = rows.join(ids.select("id"), "id", "left_semi").agg(F.sum("tokens").alias("tokens"))
+    return int(bounded(counted, 1, "tokens")["tokens"][0].as_py() or 0)
 
 
 def selected_ids(ctx: RunContext, state: RunState) -> DataFrame:
