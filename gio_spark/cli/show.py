@@ -119,6 +119,13 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
         f"pool {found['pool']:.3f}, random rows "
         f"{found['random']:.3f}, selection {found['selection']:.3f} nats",
     )
+    if summary.get("mixture"):
+        share = summary["mixture"]["share"]
+        table.add_row(
+            "pool like the target",
+            f"about {share * summary['pool_rows']:,.0f} rows ({share:.2%}) can have the target's "
+            "distribution",
+        )
     if summary["certificate"]:
         gap = max(0.0, summary["certificate"][2])
         table.add_row("certified", f"no plan is better by more than {gap:.1e}")

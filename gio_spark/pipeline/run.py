@@ -257,6 +257,7 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
         certificate=facts.certificate,
         binding=facts.binding,
         auto=facts.auto,
+        mixture=state.get("mixture"),
         gate=state.verdict,
         quarantine=state.quarantined,
         versions={name: one.version for name, one in state.inputs.items()},

@@ -120,6 +120,20 @@ class AutomaticBudget(Facts):
     curve: tuple[list[float], list[float], list[float]]
 
 
+class MixtureFacts(Facts):
+    """How much of the pool can have the target's distribution (mixture-proportion estimate).
+
+    Attributes:
+        share: Largest share of the pool that can have it; see `gio.mixture_share`.
+        pool_share: Share of the pool in the set of rows that decides it.
+        target_share: Share of the target in that set.
+    """
+
+    share: float
+    pool_share: float
+    target_share: float
+
+
 class Notice(Facts):
     """A sign that something may be wrong: its name, what was seen, what to do."""
 
@@ -220,6 +234,7 @@ class RunSummary(Facts):
     certificate: tuple[float, float, float] | None
     binding: tuple[str, ...]
     auto: AutomaticBudget | None
+    mixture: MixtureFacts | None = None
     gate: VerdictFacts | None
     quarantine: dict[str, dict[str, int]]
     versions: dict[str, str]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gio_spark.pipeline.constraints.enforce import Enforcement
     from gio_spark.pipeline.constraints.sensitivity_runs import SensitivityResult
     from gio_spark.pipeline.run_context import RunContext
-    from gio_spark.pipeline.run_records import PlanFacts, RatioFacts, VerdictFacts
+    from gio_spark.pipeline.run_records import MixtureFacts, PlanFacts, RatioFacts, VerdictFacts
     from gio_spark.quantize import ClusterStats
     from gio_spark.report import ReportRows
     from gio_spark.tables import Input
@@ -201,6 +201,7 @@ class RunState:
     ratio_model: RatioModel = field(init=False)
     scores: str = field(init=False)
     """Fingerprint of the pool's log density ratios."""
+    mixture: MixtureFacts = field(init=False)
     sensitivity: SensitivityResult = field(init=False)
     enforcement: Enforcement = field(init=False)
     target_mass: Callable[[], list[TargetMass]] = field(init=False)

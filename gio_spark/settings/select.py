@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,19 @@ class SelectSettings(StageSettings):
         "budgeted_kl",
         description="budgeted_kl, published_exact, published, knn_kl, energy_distance, or the name "
         "of a registered one.",
+    )
+    least_mixture: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description=(
+            "Smallest part of the budget that the pool must hold in rows that can have the "
+            "target's distribution (mixture-proportion estimate, made where rows have a density "
+            "ratio)."
+        ),
+    )
+    on_low_mixture: Literal["warn", "stop"] = Field(
+        "warn", description="What a run does below least_mixture: warn, or stop (exit code 3)."
     )
     replay: float = Field(
         0.0, ge=0, lt=1, description="Share of the pool's own distribution mixed into the target."

@@ -44,7 +44,7 @@ def test_validate_prints_plan_and_forecast_and_runs_nothing(make):
         "budgeted_kl",
         "core-hours",
         "memory of the process",
-        "about 60 rows",
+        "20 % of the pool, 60 rows",
         "The configuration is valid",
     ):
         assert word in done.stdout, word

@@ -61,10 +61,7 @@ SMALL_CAPS = {f"site-{i}": 0.01 for i in range(3)}
     ("changes", "message"),
     [
         ({"budget": "1M tokens"}, r"1,000,000 tokens \(column 'words'\) is above the pool"),
-        (
-            {"select": {"source_caps": {f"site-{i}": 0.2 for i in range(6)}}, "budget": 400},
-            "at most",
-        ),
+        ({"select": {"source_caps": SMALL_CAPS}, "budget": 400}, "at most"),
         ({"select": {"source_floors": {"site-1": 0.5}}, "budget": 400}, "at most"),
         ({"select": {"source_floors": {"nowhere": 0.1}}}, "no row of source 'nowhere'"),
         ({"select": {"source_caps": {"Site-0": 0.1}}}, "no row of source 'Site-0'"),

@@ -22,8 +22,8 @@ from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_records import Notice, PlanFacts
 from gio_spark.pipeline.run_state import Plan, RunState
 from gio_spark.pipeline.stage_runner import Stage, Step
-from gio_spark.pipeline.stages.automatic_budget import automatic_budget
 from gio_spark.pipeline.stages.cluster import centroids_of
+from gio_spark.pipeline.stages.mixture_share import automatic_budget
 from gio_spark.pipeline.stages.source_strata import in_strata, save_strata
 from gio_spark.settings.budget import parse_budget
 
@@ -100,7 +100,7 @@ def plan_stage(settings: RunSettings, names: Sequence[str], *, scored: bool) -> 
         make_plan,
         inputs=(
             "centroids", "target_mass", "cluster_stats", "assignments.pool",
-            *(["ratio_model", "scores"] if scored else []),
+            *(["ratio_model", "scores", "mixture"] if scored else []),
             *(["enforcement"] if settings.gime.steers else []),
         ),
         reads=("codebook", "datasets", *(f"assignments.{name}" for name in names)),

@@ -16,6 +16,7 @@ from gio_spark.pipeline.stages.cluster import (
 from gio_spark.pipeline.stages.density_ratio import content_kind, density_ratio_stages, is_scored
 from gio_spark.pipeline.stages.embed import embed_stage, fit_embedder_stage
 from gio_spark.pipeline.stages.measure import metrics_stage
+from gio_spark.pipeline.stages.mixture_share import mixture_share_stage
 from gio_spark.pipeline.stages.open_inputs import ALL_ROLES
 from gio_spark.pipeline.stages.plan import enforcement_stages, plan_stage
 from gio_spark.pipeline.stages.quarantine import quarantine_stage
@@ -58,6 +59,7 @@ def run_graph(settings: RunSettings, roles: Sequence[Role] = ALL_ROLES) -> list[
         *(clean_stages(held_out) if cleaned else []),
         *centroid_stages(targets),
         *(density_ratio_stages(targets, content_kind(settings)) if scored else []),
+        *([mixture_share_stage(targets)] if scored else []),
         *enforcement_stages(settings, names),
         target_mass_stage(targets),
         plan_stage(settings, names, scored=scored),
