@@ -99,3 +99,7 @@ class ConcurrentRunError(WorkspaceError):
 
 class EmptySelectionError(GioSparkError):
     """Nothing in the pool is worth selecting for this target."""
+
+
+class NoVerdictError(GioSparkError):
+    """The data cannot tell whether a selection is good: no label to compare, nothing learned."""

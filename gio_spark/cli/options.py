@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from gio_spark.errors import ConfigError, EmptySelectionError, GioSparkError, InputError
+from gio_spark.errors import (
+    ConfigError,
+    EmptySelectionError,
+    GioSparkError,
+    InputError,
+    NoVerdictError,
+)
 
 if TYPE_CHECKING:
     from gio_spark.settings.run import RunSettings
@@ -41,6 +47,9 @@ def clear_errors() -> Iterator[None]:
     """Print one clear message for errors that are meant for people, and set the exit code."""
     try:
         yield
+    except NoVerdictError as error:
+        err.print(f"no verdict: {error}", style="yellow", markup=False)
+        raise typer.Exit(GATE_FAILED) from error
     except EmptySelectionError as error:
         err.print(f"nothing selected: {error}", style="yellow", markup=False)
         raise typer.Exit(NOTHING_SELECTED) from error

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gio_spark.engine import decode_vectors, hash_sample
-from gio_spark.errors import InputError
+from gio_spark.errors import InputError, NoVerdictError
 from gio_spark.gime.metrics_api import target_states
 from gio_spark.gime.partial_states import as_roles
 from gio_spark.gime.profile import Constants, Profile, get_profile
@@ -62,6 +62,7 @@ def labelled(
 
     Raises:
         InputError: The label is missing, no row has one, or there is nothing to learn from.
+        NoVerdictError: No label of the held-out rows occurs in the pool.
     """
     chosen = get_profile(profile)
     tables = {}
@@ -86,6 +87,12 @@ def labelled(
     if "vector" in here.column_names:
         here, there = (t.filter(pc.is_valid(t.column("vector"))) for t in (here, there))
     y, y_held, measure = _labels(here.column("_label"), there.column("_label"), measure)
+    if measure != "skill" and not np.isin(y_held, y).any():
+        raise NoVerdictError(
+            f"No label of the held-out rows occurs in the pool (pool: {_few(here)}; held-out rows: "
+            f"{_few(there)}), so no model can be judged. See that columns.label names the same "
+            "labels in both."
+        )
     x, x_held = _features(here, there, fields)
     skip = ("_label", "id", *keep, *_AROUND)
     sample = Sample.from_arrow(
@@ -137,6 +144,12 @@ def unlabelled(
     if target is not None:
         known = target_states(target, chosen, constants=constants, columns=columns)
     return replace(Sample.from_arrow(inside, chosen, constants), target=known), table
+
+
+def _few(rows: pa.Table) -> str:
+    """Some labels of rows, to be shown."""
+    labels = pc.unique(rows.column("_label")).to_pylist()
+    return ", ".join(map(repr, labels[:4])) + (", ..." if len(labels) > 4 else "")
 
 
 def _labels(

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gio_spark.engine import bounded, broadcast_arrays, describe, map_arrow
-from gio_spark.errors import ConfigError, InputError
+from gio_spark.errors import ConfigError, InputError, NoVerdictError
 from gio_spark.process import no_warnings, one_thread
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 PROXIES = ("linear", "boosting")
+# Standard errors above chance (one-sided 95 %) from which on a model counts as having learned.
+Z = 1.64
+
 MEASURES = ("auc", "accuracy", "average_precision", "skill")
 _SCHEMA = (
     "subset bigint, seed bigint, proxy string, rows bigint, score double, seconds double, "
@@ -75,6 +78,33 @@ class Task:
         binary = self.measure in ("auc", "average_precision")
         if binary and set(np.unique(self.test_labels).tolist()) != {0, 1}:
             raise InputError(f"Measure {self.measure!r} needs held-out labels 0 and 1, both.")
+
+    def chance(self) -> tuple[float, float]:
+        """Score of a model that has learned nothing, and about its standard error."""
+        rows = len(self.test_labels)
+        if self.measure == "skill":
+            return 0.0, float(np.sqrt(1.0 / (2.0 * rows)))
+        counts = np.unique(self.test_labels, return_counts=True)[1]
+        if self.measure == "auc":
+            ones, zeros = float(counts[-1]), float(counts[0])
+            return 0.5, float(np.sqrt((ones + zeros + 1.0) / (12.0 * ones * zeros)))
+        share = float(counts.max() if self.measure == "accuracy" else counts[-1]) / rows
+        return share, float(np.sqrt(share * (1.0 - share) / rows))
+
+    def check_learned(self, score: float) -> None:
+        """Refuse a score of all rows that is no better than chance.
+
+        Raises:
+            NoVerdictError: With both figures.
+        """
+        level, error = self.chance()
+        if score <= level + Z * error:
+            raise NoVerdictError(
+                f"The proxy model learns nothing from all rows of the sample: {self.measure} "
+                f"{score:.3f}, where guessing gives {level:.3f} (+- {error:.3f}). No selection can "
+                "be judged by it. See that the labels belong to the rows, name features that tell "
+                "them, or set gime.measure, gime.proxy or gime.scorer."
+            )
 
 
 @dataclass(frozen=True, eq=False)

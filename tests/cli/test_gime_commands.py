@@ -254,6 +254,40 @@ def test_without_labels_sensitivity_says_what_to_do(make):
     assert "columns.label" in done.stderr and "gime.scorer" in done.stderr
 
 
+def _random_labels(table: pa.Table, seed: int) -> pa.Table:
+    kinds = np.random.default_rng(seed).choice(["yes", "no"], table.num_rows)
+    return table.append_column("kind", pa.array(kinds))
+
+
+def _other_labels(table: pa.Table) -> pa.Table:
+    kinds = ["Yes", "No"] * (table.num_rows // 2)
+    return table.append_column("kind", pa.array(kinds))
+
+
+@pytest.mark.parametrize(
+    ("target_labels", "message"),
+    [
+        (_other_labels, "No label of the held-out rows occurs in the pool"),
+        (lambda table: _random_labels(table, 2), "The proxy model learns nothing"),
+    ],
+)
+def test_labels_that_cannot_judge_give_no_verdict(make, target_labels, message):
+    labels = {"id": "id", "vector": "vector", "source": "site", "label": "kind"}
+    made = make(columns=labels, gime=QUICK)
+    jobs.write(_random_labels(jobs.vector_pool(300), 1), made.folder / "pool.parquet")
+    target = jobs.vector_rows("t", 160, np.arange(160) % 2, seed=2)
+    jobs.write(target_labels(target), made.folder / "target.parquet")
+    for command, override in (("sensitivity", []), ("run", ["gime.level=0.9"])):
+        done = made(command, *override)
+        assert done.exit_code == GATE_FAILED, done.stdout + done.stderr
+        assert "no verdict: " + message in done.stderr
+    # Thresholds by hand can be judged; the gate says why it shows no scores of models.
+    hand = 'gime.thresholds={"scope": 0.01}'
+    assert made("run", hand).exit_code == 0
+    gate = made("gate", hand)
+    assert gate.exit_code == 0 and message in gate.stdout
+
+
 def test_automatic_thresholds_hold_the_plan_and_the_gate_judges_it(learnt):
     made, _, _ = learnt
     level = "gime.level=0.9"

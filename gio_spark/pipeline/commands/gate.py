@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from gio_spark import explode, gime, gio
 from gio_spark.engine import bounded
-from gio_spark.errors import ConfigError, InputError
+from gio_spark.errors import ConfigError, InputError, NoVerdictError
 from gio_spark.gime.gate import SET_LIKE
 from gio_spark.pipeline.commands.proxy_scores import proxy_scores, told
 from gio_spark.pipeline.constraints.enforce import judge, thresholds_for
@@ -109,7 +109,7 @@ def gate(
             raise InputError(f"The run {run.run} has left no verdict; run without --stored.")
         return Gated(run.run, stored.passed, stored, checks_table(stored))
     with ctx.progress.stage("gate", spark=ctx.spark) as progress_shown:
-        figures, count, scores = _measure_ways(ctx, run, facts)
+        figures, count, scores, no_scores = _measure_ways(ctx, run, facts)
         progress_shown.done(rows=count)
     groups = {name: gime.robust(figures, name) for name in set(figures["group"])}
     random = groups["random"]
@@ -121,7 +121,8 @@ def gate(
         if way in groups and way != "pool"
     }
     judged = as_facts(verdict)
-    judged = judged.model_copy(update={"notes": (*judged.notes, *facts.notes)})
+    notes = (*judged.notes, *facts.notes, *([no_scores] if no_scores else []))
+    judged = judged.model_copy(update={"notes": notes})
     checks = checks_table(judged)
     checks["best"] = [bounds[m].best for m in checks["metric"]]
     ways = _wide(figures)
@@ -182,10 +183,13 @@ def _source(facts: GateFacts) -> str:
 
 def _measure_ways(
     ctx: RunContext, run: RunSummary, facts: GateFacts
-) -> tuple[pd.DataFrame, int, pd.DataFrame | None]:
+) -> tuple[pd.DataFrame, int, pd.DataFrame | None, str]:
     """Measure the selection, and other ways of selecting as many rows, in one pass.
 
     The other ways choose inside cells by hash alone.
+
+    Returns:
+        Figures, rows of the selection, what models learn from each way, and why that is not known.
     """
     workspace, settings = ctx.workspace, ctx.settings
     refreshes = refreshes_of(workspace, run.run)
@@ -208,8 +212,12 @@ def _measure_ways(
         table = explode.with_thresholds(rows, table, settings=by_hash, seed=settings.seed)
         others[name] = explode.kept(rows, table, settings=by_hash, seed=settings.seed).select("id")
     found = [_of_part(part, ids, others) for part in run_rows.parts()]
-    scores = proxy_scores(ctx.spark, run_rows, ids, takes, sizes)
-    return pd.concat(found, ignore_index=True), count, scores
+    scores, no_scores = None, ""
+    try:
+        scores = proxy_scores(ctx.spark, run_rows, ids, takes, sizes)
+    except NoVerdictError as error:
+        no_scores = str(error)
+    return pd.concat(found, ignore_index=True), count, scores, no_scores
 
 
 def _of_part(

@@ -60,6 +60,9 @@ def proxy_scores(
     Returns:
         One row per way: way, rows, score, spread (standard deviation over the draws), draws,
         measure, proxy. None where there are no labels, or too few of them.
+
+    Raises:
+        NoVerdictError: The labels of target and pool are not the same, or nothing is learned.
     """
     settings, sides = run_rows.settings, labelled_sides(run_rows)
     if settings.pool_columns().label is None or not sides:
@@ -93,6 +96,7 @@ def proxy_scores(
             draws.setdefault(way, []).append(drawn(cells, take / np.maximum(sizes, 1), count, rng))
     found = gime.train_many(spark, task, [rows for several in draws.values() for rows in several])
     found["way"] = [way for way, several in draws.items() for _ in several]
+    task.check_learned(float(found.loc[found["way"] == "pool", "score"].mean()))
     table = found.groupby("way", sort=False).agg(
         rows=("rows", "first"), score=("score", "mean"), spread=("score", "std"),
         draws=("score", "size"),

@@ -114,6 +114,8 @@ def run_sensitivity(
     Raises:
         ConfigError: There is nothing to score by.
         InputError: No row has a label, or no metric can be moved.
+        NoVerdictError: No label of the target occurs in the pool, or a model of all rows learns
+            nothing.
     """
     check_labels(ctx.settings)
 
@@ -124,6 +126,8 @@ def run_sensitivity(
         found = gime.sensitivity(
             ctx.spark, sample, task, size=size, settings=ctx.settings.gime, seed=ctx.settings.seed
         )
+        if isinstance(task, gime.Task):
+            task.check_learned(found.full_score)
         directions = sample.directions()
         shown.say("efficiency curve")
         curve = _curve(ctx, sample, task, found, directions)
