@@ -12,7 +12,7 @@ import pyarrow as pa
 from gio_spark.engine import bounded, broadcast_arrays, decode_vectors, hash_sample, map_arrow
 from gio_spark.errors import InputError
 from gio_spark.gio.mass import TargetMass, kernel_mass, kernel_width, nearest_clusters
-from gio_spark.kernels.search import FloatMatrix, as_matrix
+from gio_spark.kernels.nearest_centroid import FloatMatrix, as_matrix
 from gio_spark.quantize.kmeans_pass import unit_rows
 
 if TYPE_CHECKING:

@@ -44,11 +44,13 @@ def test_ties_go_to_the_lowest_index():
 
 def test_second_nearest_is_never_the_nearest_even_among_duplicates():
     c = np.array([[1, 0], [1, 0], [0, 1], [5, 5]], dtype=np.float32)
-    first, gap, second, beyond = nearest_two(np.array([[1, 0.0], [5, 4]], dtype=np.float32), c)
+    first, gap, second, second_distance = nearest_two(
+        np.array([[1, 0.0], [5, 4]], dtype=np.float32), c
+    )
     np.testing.assert_array_equal(first, [0, 3])
     np.testing.assert_array_equal(second, [1, 0])
     np.testing.assert_allclose(gap, [0, 1])
-    np.testing.assert_allclose(beyond, [0, 32])
+    np.testing.assert_allclose(second_distance, [0, 32])
 
 
 @settings(max_examples=40, deadline=None)
@@ -107,9 +109,9 @@ def binary_case():
 def test_same_bits_wherever_a_row_stands():
     x, c = binary_case()
     cluster, distance = nearest(x, c)
-    book = Codebook(c)
+    codebook = Codebook(c)
     for size in (1, 7, 511, 513, 2048):
-        parts = [nearest(x[s : s + size], book) for s in range(0, len(x), size)]
+        parts = [nearest(x[s : s + size], codebook) for s in range(0, len(x), size)]
         np.testing.assert_array_equal(np.concatenate([p[0] for p in parts]), cluster)
         np.testing.assert_array_equal(np.concatenate([p[1] for p in parts]), distance)
     order = np.random.default_rng(2).permutation(len(x))
@@ -118,8 +120,10 @@ def test_same_bits_wherever_a_row_stands():
 
 def digest() -> str:
     x, c = binary_case()
-    first, gap, second, beyond = nearest_two(x, c)
-    return hashlib.sha256(b"".join(a.tobytes() for a in (first, gap, second, beyond))).hexdigest()
+    first, gap, second, second_distance = nearest_two(x, c)
+    return hashlib.sha256(
+        b"".join(a.tobytes() for a in (first, gap, second, second_distance))
+    ).hexdigest()
 
 
 def can_run(core: str) -> bool:
@@ -136,18 +140,18 @@ def can_run(core: str) -> bool:
 def test_same_bits_with_every_blas_kernel(core, threads):
     if not can_run(core):
         pytest.skip(f"this processor cannot run OpenBLAS's {core} kernels")
-    here = Path(__file__).parent
-    code = "from test_search import digest; print(digest())"
+    folder = Path(__file__).parent
+    code = "from test_nearest_centroid import digest; print(digest())"
     env = {
         **os.environ,
         "OPENBLAS_CORETYPE": core,
         "OPENBLAS_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join([str(here.parent.parent), str(here)]),
+        "PYTHONPATH": os.pathsep.join([str(folder.parent.parent), str(folder)]),
     }
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == digest()
+    assert completed.stdout.strip() == digest()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])

@@ -1,11 +1,11 @@
-"""Nearest centroids by blocked float32 matrix products, with decisions that are exact.
+"""Nearest-centroid search by blocked float32 matrix products, with exact decisions.
 
 A float32 product does not give the same bits with every BLAS kernel, nor at every position of a
 row in a block, so a plain argmin may flip near ties between machines, partitionings and batch
-boundaries. Here the product only proposes: every row whose margin between the best and the second
-best score is below the rounding bound is decided again in float64 among the candidates that the
-bound leaves, ties going to the lowest index; distances are computed again in float64 for the
-centroid chosen. The result is the same to the bit wherever a row stands.
+boundaries. Here the product only decides the clear rows: every row whose margin between the best
+and the second best score is below the rounding bound is decided again in float64 among the
+candidates that the bound leaves, ties going to the lowest index; the distances to the nearest
+centroids are computed again in float64. The result is the same to the bit wherever a row stands.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ROUNDOFF = 2.0**-24
 
 @dataclass(frozen=True)
 class Codebook:
-    """Centroids with what a search needs of them, computed once and used for every batch.
+    """Centroids and the norms that a search needs, computed once and used for every batch.
 
     Attributes:
         centroids: (K, d) float32, contiguous.
@@ -53,7 +53,7 @@ class Codebook:
 
     @cached_property
     def half_norms(self) -> FloatMatrix:
-        """Half the squared lengths, (K,) float32: what the product is short of a distance."""
+        """Half the squared lengths, (K,) float32: a score is the product minus this term."""
         half = (0.5 * self.norms).astype(np.float32)
         if not np.isfinite(half).all():
             raise InputError(
@@ -72,14 +72,14 @@ class Codebook:
 
 
 def as_matrix(values: npt.ArrayLike, what: str) -> FloatMatrix:
-    """Return `values` as a contiguous float32 matrix.
+    """Convert `values` to a contiguous float32 matrix.
 
     Args:
         values: (n, d) numbers.
         what: Name used in the error.
 
     Raises:
-        InputError: When the shape is not that of a matrix.
+        InputError: The shape is not that of a matrix.
     """
     matrix = np.ascontiguousarray(values, dtype=np.float32)
     if matrix.ndim != 2:
@@ -88,7 +88,7 @@ def as_matrix(values: npt.ArrayLike, what: str) -> FloatMatrix:
 
 
 def row_squares(matrix: FloatMatrix, *, block: int = 256) -> npt.NDArray[np.float64]:
-    """Return the squared length of each row in float64, the same bits at any block boundary."""
+    """Squared length of each row in float64, the same bits at any block boundary."""
     out = np.empty(len(matrix), dtype=np.float64)
     # A block stays in the cache: twice as fast as blocks of 4,096 rows at 384 dimensions.
     buffer = np.empty((min(block, len(matrix)), *matrix.shape[1:]), dtype=np.float64)
@@ -103,7 +103,7 @@ def row_squares(matrix: FloatMatrix, *, block: int = 256) -> npt.NDArray[np.floa
 
 
 def largest_values(vectors: FloatMatrix) -> npt.NDArray[np.float64]:
-    """Return the largest absolute value per dimension, without a matrix of absolute values."""
+    """Largest absolute value per dimension, (d,), without a matrix of absolute values."""
     above, below = vectors.max(axis=0, initial=0.0), vectors.min(axis=0, initial=0.0)
     return np.maximum(above, -below).astype(np.float64)
 
@@ -111,7 +111,7 @@ def largest_values(vectors: FloatMatrix) -> npt.NDArray[np.float64]:
 def paired_distances(
     vectors: FloatMatrix, centroids: FloatMatrix, cluster: npt.NDArray[np.integer]
 ) -> FloatMatrix:
-    """Return |x_i - c_cluster(i)|^2, computed in float64 and rounded once to float32.
+    """Squared distance of each row to its centroid, computed in float64, rounded once to float32.
 
     Args:
         vectors: (n, d) float32.
@@ -119,7 +119,7 @@ def paired_distances(
         cluster: (n,) indices into `centroids`.
 
     Returns:
-        (n,) float32 squared euclidean distances, the same bits on every machine.
+        (n,) float32 squared Euclidean distances, the same bits on every machine.
     """
     rows, dimension = vectors.shape
     out = np.empty(rows, dtype=np.float32)
@@ -137,7 +137,7 @@ def paired_distances(
 def nearest(
     vectors: npt.ArrayLike, centroids: npt.ArrayLike | Codebook
 ) -> tuple[IntVector, FloatMatrix]:
-    """Find the nearest centroid of each row.
+    """Nearest centroid of each row and its squared distance.
 
     Args:
         vectors: (n, d) float32.
@@ -145,24 +145,24 @@ def nearest(
 
     Returns:
         cluster: (n,) int32, ties to the lowest index.
-        distance: (n,) float32, squared euclidean.
+        distance: (n,) float32, squared Euclidean.
 
     Raises:
-        InputError: When dimensions differ, or values are NaN, infinite or too large for float32.
+        InputError: Dimensions differ, or values are NaN, infinite or too large for float32.
     """
-    matrix, book = _checked(vectors, centroids)
+    matrix, codebook = _checked(vectors, centroids)
     cluster = np.empty(len(matrix), dtype=np.int32)
-    for start, scores in _score_blocks(matrix, book):
+    for start, scores in _score_blocks(matrix, codebook):
         cluster[start : start + len(scores)] = _certified_best(
-            matrix[start : start + len(scores)], book, scores
+            matrix[start : start + len(scores)], codebook, scores
         )
-    return cluster, paired_distances(matrix, book.centroids, cluster)
+    return cluster, paired_distances(matrix, codebook.centroids, cluster)
 
 
 def nearest_two(
     vectors: npt.ArrayLike, centroids: npt.ArrayLike | Codebook
 ) -> tuple[IntVector, FloatMatrix, IntVector, FloatMatrix]:
-    """Find the nearest and the second-nearest centroid of each row.
+    """Nearest and second-nearest centroid of each row, with their squared distances.
 
     Args:
         vectors: (n, d) float32.
@@ -172,34 +172,34 @@ def nearest_two(
         cluster, distance, second, second_distance: each (n,), as in `nearest`.
 
     Raises:
-        InputError: As `nearest`, and when there are fewer than two centroids.
+        InputError: As `nearest`, or there are fewer than two centroids.
     """
-    matrix, book = _checked(vectors, centroids)
-    if len(book) < 2:
+    matrix, codebook = _checked(vectors, centroids)
+    if len(codebook) < 2:
         raise InputError("the second-nearest cluster needs at least two centroids")
     first = np.empty(len(matrix), dtype=np.int32)
     second = np.empty(len(matrix), dtype=np.int32)
-    for start, scores in _score_blocks(matrix, book):
+    for start, scores in _score_blocks(matrix, codebook):
         part = matrix[start : start + len(scores)]
-        lines = np.arange(len(scores))
-        best = _certified_best(part, book, scores)
-        # The certified best is struck out (not merely the proposed one: a near tie may have
-        # been decided the other way), and what is left is decided by the same rule.
-        scores[lines, best] = -np.inf
-        second[start : start + len(scores)] = _certified_best(part, book, scores, without=best)
+        row_index = np.arange(len(scores))
+        best = _certified_best(part, codebook, scores)
+        # The certified nearest centroid is excluded (not the float32 argmax: a near tie may have
+        # been decided the other way), and the other centroids are decided by the same rule.
+        scores[row_index, best] = -np.inf
+        second[start : start + len(scores)] = _certified_best(part, codebook, scores, excluded=best)
         first[start : start + len(scores)] = best
     return (
         first,
-        paired_distances(matrix, book.centroids, first),
+        paired_distances(matrix, codebook.centroids, first),
         second,
-        paired_distances(matrix, book.centroids, second),
+        paired_distances(matrix, codebook.centroids, second),
     )
 
 
 def nearest_many(
     vectors: npt.ArrayLike, centroids: npt.ArrayLike | Codebook, count: int
 ) -> IntVector:
-    """Find the `count` nearest centroids of each row, nearest first.
+    """The `count` nearest centroids of each row, nearest first.
 
     Args:
         vectors: (n, d) float32.
@@ -210,25 +210,27 @@ def nearest_many(
         (n, count) int32, each column decided as exactly as `nearest`.
 
     Raises:
-        InputError: As `nearest`, and when there are fewer centroids than `count`.
+        InputError: As `nearest`, or there are fewer centroids than `count`.
     """
-    matrix, book = _checked(vectors, centroids)
-    if not 1 <= count <= len(book):
-        raise InputError(f"{count} nearest of {len(book)} centroids cannot be found")
+    matrix, codebook = _checked(vectors, centroids)
+    if not 1 <= count <= len(codebook):
+        raise InputError(f"{count} nearest of {len(codebook)} centroids cannot be found")
     out = np.empty((len(matrix), count), dtype=np.int32)
-    for start, scores in _score_blocks(matrix, book):
+    for start, scores in _score_blocks(matrix, codebook):
         part = matrix[start : start + len(scores)]
-        lines = np.arange(len(scores))
+        row_index = np.arange(len(scores))
         for column in range(count):
-            # Those found before are struck out at minus infinity.
-            best = _certified_best(part, book, scores)
+            # Centroids of earlier columns are excluded by a score of minus infinity.
+            best = _certified_best(part, codebook, scores)
             out[start : start + len(scores), column] = best
-            scores[lines, best] = -np.inf
+            scores[row_index, best] = -np.inf
     return out
 
 
 def squared_distances(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatMatrix:
-    """Return the tile of squared euclidean distances, |a|^2 - 2 a.b + |b|^2 in float32.
+    """All squared Euclidean distances between two sets of rows, in float32.
+
+    Computed as |a|^2 - 2 a.b + |b|^2.
 
     The product is float32 and so are its rounding errors (about 2 (d+3) 6e-8 |a||b|); use
     `nearest` where the decision must be exact.
@@ -241,7 +243,7 @@ def squared_distances(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatMatrix:
         (n, m) float32, never negative.
 
     Raises:
-        InputError: When the dimensions differ.
+        InputError: The dimensions differ.
     """
     left, right = as_matrix(a, "the first operand"), as_matrix(b, "the second operand")
     if left.shape[1] != right.shape[1]:
@@ -260,67 +262,65 @@ def _checked(
     vectors: npt.ArrayLike, centroids: npt.ArrayLike | Codebook
 ) -> tuple[FloatMatrix, Codebook]:
     matrix = as_matrix(vectors, "vectors")
-    book = centroids if isinstance(centroids, Codebook) else Codebook(np.asarray(centroids))
-    if matrix.shape[1] != book.dimension:
+    codebook = centroids if isinstance(centroids, Codebook) else Codebook(np.asarray(centroids))
+    if matrix.shape[1] != codebook.dimension:
         raise InputError(
-            f"vectors have dimension {matrix.shape[1]}, centroids {book.dimension}: "
+            f"vectors have dimension {matrix.shape[1]}, centroids {codebook.dimension}: "
             "both must come from the same embedder"
         )
-    return matrix, book
+    return matrix, codebook
 
 
-def _score_blocks(matrix: FloatMatrix, book: Codebook) -> Iterator[tuple[int, FloatMatrix]]:
+def _score_blocks(matrix: FloatMatrix, codebook: Codebook) -> Iterator[tuple[int, FloatMatrix]]:
     """Yield (start, scores): x.c - |c|^2/2 for blocks of rows; the largest is the nearest."""
     rows = min(len(matrix), BLOCK_ROWS)
-    buffer = np.empty((rows, len(book)), dtype=np.float32)
-    transposed = book.centroids.T
+    buffer = np.empty((rows, len(codebook)), dtype=np.float32)
+    transposed = codebook.centroids.T
     for start in range(0, len(matrix), BLOCK_ROWS):
         part = matrix[start : start + BLOCK_ROWS]
         scores = buffer[: len(part)]
-        # Overflow and NaN are looked for once, in the best scores.
+        # Overflow and NaN are checked once, in the best scores.
         with np.errstate(over="ignore", invalid="ignore"):
             np.matmul(part, transposed, out=scores)
-            scores -= book.half_norms
+            scores -= codebook.half_norms
         yield start, scores
 
 
 def _certified_best(
-    part: FloatMatrix, book: Codebook, scores: FloatMatrix, without: IntVector | None = None
+    part: FloatMatrix, codebook: Codebook, scores: FloatMatrix, excluded: IntVector | None = None
 ) -> IntVector:
-    """Return the exact argmax of a score block; `without` holds a struck-out centroid per row.
+    """Exact argmax of a score block, without one excluded centroid per row where given.
 
     A score's error is at most e_c = u((d+2)|x||c| + 2|c|^2): the product's rounding in any order
     of summation, the rounding of the half norm and the subtraction.
     """
-    lines = np.arange(len(scores))
+    row_index = np.arange(len(scores))
     best = np.argmax(scores, axis=1)
-    top = scores[lines, best]
+    top = scores[row_index, best]
     if not np.isfinite(top).all():
-        bad = int(np.count_nonzero(~np.isfinite(top)))
+        unusable = int(np.count_nonzero(~np.isfinite(top)))
         raise InputError(
-            f"vectors: {bad} of {len(part)} rows of a block hold NaN, infinite or huge values "
+            f"vectors: {unusable} of {len(part)} rows of a block hold NaN, infinite or huge values "
             "(squared length above 3e38). Leave such rows out, or scale the vectors."
         )
-    if len(book) - (without is not None) < 2:
+    if len(codebook) - (excluded is not None) < 2:
         return best.astype(np.int32)
-    scores[lines, best] = -np.inf
+    scores[row_index, best] = -np.inf
     runner_up = np.max(scores, axis=1)
-    scores[lines, best] = top
+    scores[row_index, best] = top
     lengths = _lengths_at_most(part)
-    norms = book.norms
+    norms = codebook.norms
     largest = float(norms.max())
-    slack = _ROUNDOFF * ((book.dimension + 2) * lengths * np.sqrt(largest) + 2.0 * largest)
+    slack = _ROUNDOFF * ((codebook.dimension + 2) * lengths * np.sqrt(largest) + 2.0 * largest)
     doubtful = np.flatnonzero(top.astype(np.float64) - runner_up <= 2.0 * slack)
     cluster = best.astype(np.int32)
     if len(doubtful):
-        cluster[doubtful] = _decide(
-            part, book, scores, doubtful, best, None if without is None else without
-        )
+        cluster[doubtful] = _decide(part, codebook, scores, doubtful, best, excluded)
     return cluster
 
 
 def _lengths_at_most(rows: FloatMatrix) -> npt.NDArray[np.float64]:
-    """Return bounds of the rows' lengths from above, little above them and quickly found."""
+    """Upper bounds of the rows' lengths, close to them and cheap to compute."""
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", rows, rows).astype(np.float64)
     # Room for the rounding of float32 sums, and for squares that are too small for it.
@@ -330,52 +330,52 @@ def _lengths_at_most(rows: FloatMatrix) -> npt.NDArray[np.float64]:
 
 def _decide(
     part: FloatMatrix,
-    book: Codebook,
+    codebook: Codebook,
     scores: FloatMatrix,
     doubtful: npt.NDArray[np.intp],
     best: npt.NDArray[np.intp],
-    without: IntVector | None,
+    excluded: IntVector | None,
 ) -> IntVector:
     """Decide doubtful rows in float64 among the candidates that the rounding bound leaves."""
     out = np.empty(len(doubtful), dtype=np.int32)
     lengths = np.sqrt(row_squares(part[doubtful]))
-    radii = np.sqrt(book.norms)
-    step = max(1, _EXACT_ELEMENTS // max(len(book), 1))
+    radii = np.sqrt(codebook.norms)
+    step = max(1, _EXACT_ELEMENTS // max(len(codebook), 1))
     for start in range(0, len(doubtful), step):
         rows = doubtful[start : start + step]
         # A bound per centroid, so that one centroid of great length does not make every
         # centroid a candidate of every row.
         error = _ROUNDOFF * (
-            (book.dimension + 2) * lengths[start : start + step, None] * radii[None, :]
-            + 2.0 * book.norms[None, :]
+            (codebook.dimension + 2) * lengths[start : start + step, None] * radii[None, :]
+            + 2.0 * codebook.norms[None, :]
         )
         block = scores[rows].astype(np.float64)
-        lines = np.arange(len(rows))
-        floor = block[lines, best[rows]] - error[lines, best[rows]]
+        row_index = np.arange(len(rows))
+        floor = block[row_index, best[rows]] - error[row_index, best[rows]]
         candidate = block + error >= floor[:, None]
-        if without is not None:
-            candidate[lines, without[rows]] = False
-        at, which = np.nonzero(candidate)
-        exact = _exact_pairs(part[rows], book.centroids, at, which)
-        # Sorted by (row, distance, index): the first of each row is the answer.
-        order = np.lexsort((which, exact, at))
-        firsts = np.searchsorted(at[order], lines)
-        out[start : start + step] = which[order][firsts]
+        if excluded is not None:
+            candidate[row_index, excluded[rows]] = False
+        row, centroid = np.nonzero(candidate)
+        exact = _exact_pairs(part[rows], codebook.centroids, row, centroid)
+        # Sorted by (row, distance, index): the first pair of each row is its nearest centroid.
+        order = np.lexsort((centroid, exact, row))
+        first_pair = np.searchsorted(row[order], row_index)
+        out[start : start + step] = centroid[order][first_pair]
     return out
 
 
 def _exact_pairs(
     rows: FloatMatrix,
     centroids: FloatMatrix,
-    at: npt.NDArray[np.intp],
-    which: npt.NDArray[np.intp],
+    row: npt.NDArray[np.intp],
+    centroid: npt.NDArray[np.intp],
 ) -> npt.NDArray[np.float64]:
-    """Return float64 squared distances of the pairs (rows[at], centroids[which])."""
-    out = np.empty(len(at), dtype=np.float64)
+    """Squared distances in float64 of the pairs (rows[row], centroids[centroid])."""
+    out = np.empty(len(row), dtype=np.float64)
     step = max(1, _EXACT_ELEMENTS // max(rows.shape[1], 1))
-    for start in range(0, len(at), step):
-        gap = rows[at[start : start + step]].astype(np.float64)
-        gap -= centroids[which[start : start + step]]
+    for start in range(0, len(row), step):
+        gap = rows[row[start : start + step]].astype(np.float64)
+        gap -= centroids[centroid[start : start + step]]
         np.multiply(gap, gap, out=gap)
         np.add.reduce(gap, axis=1, out=out[start : start + step])
     return out

@@ -12,13 +12,13 @@ def test_sums_have_the_same_bits_in_any_order_and_cut():
     x = (rng.standard_normal((5000, 9)) * 10.0 ** rng.integers(-3, 3, 9)).astype(np.float32)
     cluster = rng.integers(0, 11, 5000)
     grid = Grid.covering(np.abs(x).max(axis=0), len(x))
-    whole = sums_by_cluster(grid.round(x), cluster, 11)
+    expected = sums_by_cluster(grid.round(x), cluster, 11)
     order = rng.permutation(len(x))
     for pieces in (1, 4, 63):
-        total = np.zeros_like(whole)
+        total = np.zeros_like(expected)
         for part in np.array_split(order, pieces):
             total += sums_by_cluster(grid.round(x[part]), cluster[part], 11)
-        np.testing.assert_array_equal(total, whole)
+        np.testing.assert_array_equal(total, expected)
 
 
 def test_rounding_is_far_below_float32():
@@ -44,10 +44,10 @@ def test_sums_of_rounded_rows_have_the_same_bits_in_blocks(monkeypatch):
     x = rng.standard_normal((500, 7)).astype(np.float32)
     cluster = rng.integers(0, 5, 500)
     grid = Grid.covering(np.abs(x).max(axis=0), 500)
-    whole = sums_by_cluster(grid.round(x), cluster, 5)
-    np.testing.assert_array_equal(rounded_sums(x, cluster, 5, grid), whole)
-    monkeypatch.setattr("gio_spark.kernels.sums._BLOCK", 64)
-    np.testing.assert_array_equal(rounded_sums(x, cluster, 5, grid), whole)
+    expected = sums_by_cluster(grid.round(x), cluster, 5)
+    np.testing.assert_array_equal(rounded_sums(x, cluster, 5, grid), expected)
+    monkeypatch.setattr("gio_spark.kernels.exact_sums._BLOCK", 64)
+    np.testing.assert_array_equal(rounded_sums(x, cluster, 5, grid), expected)
 
 
 def test_the_grid_is_the_finest_on_which_that_many_values_add_up_exactly():

@@ -1,4 +1,4 @@
-"""Sums that do not depend on the order of their terms, to the last bit.
+"""Exact sums per cluster: the same bits in any order of their terms.
 
 Every value is first rounded to a fixed grid (a power of two per dimension), fine enough to be far
 below float32's own rounding of the largest value; sums of grid values stay exact as long as they
@@ -32,7 +32,7 @@ class Grid:
 
     @classmethod
     def covering(cls, largest: npt.ArrayLike, rows: int) -> Grid:
-        """Return the finest grid on which `rows` values up to `largest` add up exactly.
+        """Build the finest grid on which `rows` values up to `largest` add up exactly.
 
         Args:
             largest: (d,) largest absolute value expected in each dimension.
@@ -45,7 +45,7 @@ class Grid:
         return cls(step=step, limit=step * 2.0**_SIGNIFICANT)
 
     def round(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
-        """Return `values` (n, d) as float64 on the grid, ties to even."""
+        """Round `values` (n, d) to the grid as float64, ties to even."""
         # Adding and taking away 1.5 * 2^52 steps rounds to a multiple of the step in two passes.
         magic = self.step * (1.5 * 2.0**52)
         out = np.add(values, magic, dtype=np.float64)
@@ -53,7 +53,7 @@ class Grid:
         return out
 
     def covers(self, largest: npt.NDArray, rows: int) -> bool:
-        """Tell whether sums of `rows` rows of values up to `largest` are exact on this grid."""
+        """Whether sums of `rows` rows of values up to `largest` are exact on this grid."""
         total = np.asarray(largest, dtype=np.float64) * max(1, rows)
         return bool((total <= self.limit).all())
 
@@ -61,7 +61,7 @@ class Grid:
 def sums_by_cluster(
     values: npt.NDArray[np.float64], cluster: npt.NDArray[np.integer], clusters: int
 ) -> npt.NDArray[np.float64]:
-    """Add the rows of each cluster.
+    """Sum of the rows of each cluster.
 
     Args:
         values: (n, d) float64, on a grid.
@@ -82,13 +82,13 @@ def sums_by_cluster(
 def rounded_sums(
     matrix: npt.NDArray[np.float32], cluster: npt.NDArray[np.integer], clusters: int, grid: Grid
 ) -> npt.NDArray[np.float64]:
-    """Add the rows of each cluster, rounded to a grid some rows at a time.
+    """Sum of the rows of each cluster, rounded to a grid block by block.
 
     Args:
         matrix: (n, d) float32; no float64 copy of it is made.
         cluster: (n,) index of each row's cluster.
         clusters: K.
-        grid: One that covers n rows.
+        grid: Grid that covers n rows.
 
     Returns:
         (K, d) float64, exact.
