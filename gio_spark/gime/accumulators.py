@@ -26,7 +26,7 @@ _NEVER = np.iinfo(np.int64)
 
 
 def scalar(value: int | np.integer) -> NDArray[np.int64]:
-    """Return one integer as a field."""
+    """One integer as a field."""
     return np.array([value], np.int64)
 
 
@@ -64,7 +64,7 @@ VOLUME = Accumulator(
 
 
 def distinct_of(role: str, name: str) -> Accumulator:
-    """Return an accumulator that sketches the distinct values of a role."""
+    """Accumulator that sketches the distinct values of a role."""
 
     def update(rows: Rows, constants: Constants) -> Fields:
         column = rows[role]
@@ -186,7 +186,7 @@ def mean_of(
     transform: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
     uses: tuple[str, ...] = (),
 ) -> Accumulator:
-    """Return an accumulator for the exact mean of a numeric role, and of a transform of it."""
+    """Accumulator for the exact mean of a numeric role, and of a transform of it."""
 
     def update(rows: Rows, constants: Constants) -> Fields:
         seen = rows[role].kept()

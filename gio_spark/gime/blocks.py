@@ -36,18 +36,18 @@ class BlockSample(Sample):
     members: tuple[NDArray[np.intp], ...] = field(kw_only=True)
 
     def metrics(self, index: NDArray[np.intp] | None = None) -> dict[str, float]:
-        """Return the robust metrics of the rows of some blocks (None: of all)."""
+        """Robust metrics of the rows of some blocks (None: of all)."""
         if index is None:
             return self.base.metrics()
         return self.base.metrics(expanded(index, self.members))
 
     def directions(self) -> dict[str, int]:
-        """Return those of the rows' metrics."""
+        """Those of the rows' metrics."""
         return self.base.directions()
 
 
 def expanded(index: NDArray[np.intp], members: tuple[NDArray[np.intp], ...]) -> NDArray[np.intp]:
-    """Return the rows of some blocks, sorted."""
+    """Rows of some blocks, sorted."""
     return np.sort(np.concatenate([members[i] for i in index]))
 
 

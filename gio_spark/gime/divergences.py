@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def entropy_bits(counts: NDArray[Any]) -> float:
-    """Return the entropy of counts, in bits (plug-in; biased low for few rows)."""
+    """Entropy of counts, in bits (plug-in; biased low for few rows)."""
     counts = np.asarray(counts, np.float64)
     counts = counts[counts > 0]
     n = math.fsum(counts)
@@ -29,7 +29,7 @@ def effective_classes(counts: NDArray[Any]) -> float:
 def aligned(
     first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return two (2, m) histograms as shares over the union of their keys."""
+    """Two (2, m) histograms as shares over the union of their keys."""
     keys = np.union1d(first[0], second[0])
     result = []
     for counted in (first, second):
@@ -40,7 +40,7 @@ def aligned(
 
 
 def jensen_shannon_bits(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Return the Jensen-Shannon divergence of two (2, m) histograms, 0 to 1 bit."""
+    """The Jensen-Shannon divergence of two (2, m) histograms, 0 to 1 bit."""
     p, q = aligned(first, second)
     terms = []
     for a, b in zip(p.tolist(), q.tolist(), strict=True):
@@ -50,13 +50,13 @@ def jensen_shannon_bits(first: NDArray[np.int64], second: NDArray[np.int64]) -> 
 
 
 def total_variation(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Return half the summed difference of shares, 0 to 1."""
+    """Half the summed difference of shares, 0 to 1."""
     p, q = aligned(first, second)
     return math.fsum(np.abs(p - q)) / 2
 
 
 def population_stability(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Return the population stability index in nats; every bin is smoothed by half a row."""
+    """Population stability index in nats; every bin is smoothed by half a row."""
     keys = np.union1d(first[0], second[0])
     shares = []
     for counted in (first, second):
@@ -70,7 +70,7 @@ def population_stability(first: NDArray[np.int64], second: NDArray[np.int64]) ->
 def transport(
     x: NDArray[Any], x_counts: NDArray[Any], y: NDArray[Any], y_counts: NDArray[Any]
 ) -> float:
-    """Return the Wasserstein-1 distance of two weighted sets of points on a line."""
+    """The Wasserstein-1 distance of two weighted sets of points on a line."""
     points = np.union1d(x, y)
     steps = np.zeros(points.size)
     np.add.at(steps, np.searchsorted(points, x), x_counts / x_counts.sum())
@@ -79,7 +79,7 @@ def transport(
 
 
 def pairs(counts: NDArray[Any]) -> int:
-    """Return how many pairs of rows share a class."""
+    """How many pairs of rows share a class."""
     return sum(c * (c - 1) // 2 for c in np.asarray(counts).tolist())
 
 
@@ -95,7 +95,7 @@ def mean_pairwise_cosine(n: int, summed: NDArray[np.int64], squares: int) -> flo
 def moments(
     n: int, summed: NDArray[np.int64], second: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and covariance of unit vectors from exact grid sums."""
+    """Mean and covariance of unit vectors from exact grid sums."""
     mean = summed.astype(np.float64) / (n * GRID)
     covariance = second.astype(np.float64) / (n * GRID * GRID) - np.outer(mean, mean)
     return mean, (covariance + covariance.T) / 2
@@ -112,7 +112,7 @@ def frechet(
     first: tuple[NDArray[np.float64], NDArray[np.float64]],
     second: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> float:
-    """Return the squared Frechet distance of two Gaussians (mean, covariance)."""
+    """Squared Frechet distance of two Gaussians (mean, covariance)."""
     (mean_a, cov_a), (mean_b, cov_b) = first, second
     values, basis = np.linalg.eigh(cov_a)
     root = (basis * np.sqrt(np.clip(values, 0, None))) @ basis.T
@@ -124,7 +124,7 @@ def frechet(
 
 
 def inside_disagreement(classes: NDArray[np.int64], shift: int) -> float:
-    """Return the share of rows whose label is not the most frequent one of their cell.
+    """Share of rows whose label is not the most frequent one of their cell.
 
     Args:
         classes: Histogram of (cell << shift | label).

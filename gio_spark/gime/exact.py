@@ -105,7 +105,7 @@ def split_sum(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def total(summed: NDArray[np.int64]) -> float:
-    """Return the correctly rounded value of a `split_sum`."""
+    """Correctly rounded value of a `split_sum`."""
     exact = Fraction(0)
     for key, count in summed.T.tolist():
         power = key // 2 - _BIAS - 53 + (_LIMB if key % 2 else 0)
@@ -123,7 +123,7 @@ def log_bin(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def bin_middle(keys: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the middle of each bin of `log_bin`; off by `BIN_ERROR` (relative) at most."""
+    """Middle of each bin of `log_bin`; off by `BIN_ERROR` (relative) at most."""
     inside = (np.abs(keys) - 1) % _SUB
     exponent = (np.abs(keys) - 1) // _SUB - _BIAS
     middle = np.ldexp(0.5 + (inside + 0.5) / (2 * _SUB), exponent)
@@ -131,7 +131,7 @@ def bin_middle(keys: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def key_quantile(counted: NDArray[np.int64], share: float) -> int:
-    """Return the key below or at which a share (0..1) of a histogram's count lies."""
+    """Key below or at which a share (0..1) of a histogram's count lies."""
     cumulative = np.cumsum(counted[1])
     wanted = max(1, int(np.ceil(share * cumulative[-1])))
     return int(counted[0][np.searchsorted(cumulative, wanted)])
@@ -164,7 +164,7 @@ def on_grid(
 
 
 def grid_sums(grid: NDArray[np.float32]) -> tuple[NDArray[np.int64], int]:
-    """Return the exact column sums, int64 (d,), and the exact sum of squares of grid rows."""
+    """Exact column sums, int64 (d,), and the exact sum of squares of grid rows."""
     summed = np.zeros(grid.shape[1], np.int64)
     squares = 0
     for start in range(0, grid.shape[0], _EXACT_ROWS):
@@ -182,7 +182,7 @@ def project(grid: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np
 
 
 def gram(rows: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the exact second moments of whole-number rows, int64 of shape (p, p)."""
+    """Exact second moments of whole-number rows, int64 of shape (p, p)."""
     result = np.zeros((rows.shape[1], rows.shape[1]), np.int64)
     for start in range(0, rows.shape[0], 65_536):
         part = rows[start : start + 65_536]

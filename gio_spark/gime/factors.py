@@ -38,7 +38,7 @@ class Factor:
         return "+".join(self.metrics)
 
     def value(self, table: pd.DataFrame) -> NDArray[np.float64]:
-        """Return the factor for rows of metrics; a single metric keeps its own unit."""
+        """Factor for rows of metrics; a single metric keeps its own unit."""
         raw = table[list(self.metrics)].to_numpy(float)
         if len(self.metrics) == 1:
             return raw[:, 0]
@@ -46,7 +46,7 @@ class Factor:
 
 
 def inflation(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the variance inflation factor of each column (n, m)."""
+    """Variance inflation factor of each column (n, m)."""
     if values.shape[1] < 2:
         return np.ones(values.shape[1])
     correlation = np.atleast_2d(np.corrcoef(values.T)) + 1e-9 * np.eye(values.shape[1])
@@ -98,7 +98,7 @@ def merged_factors(table: pd.DataFrame, limit: float = MAX_VIF) -> list[Factor]:
 def turning_point(
     value: NDArray[np.float64], score: NDArray[np.float64]
 ) -> tuple[float, float, float] | None:
-    """Return a maximum inside the sweep, and the band around it, or None.
+    """Maximum inside the sweep, and the band around it, or None.
 
     A parabola is fitted; it counts as a turning point when its curvature is negative at 99 %, its
     top lies between the 15th and 85th percentile of the values, and the score rises before it and

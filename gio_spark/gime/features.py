@@ -28,7 +28,7 @@ _MIX = 0x9E3779B97F4A7C15
 
 
 def codes(rows: Rows, role: str) -> NDArray[np.int64]:
-    """Return a code per row: a hash for categories, a bin for numbers."""
+    """Code per row: a hash for categories, a bin for numbers."""
     values = rows[role].values
     if role.startswith("numeric:"):
         return log_bin(values) // _COARSE
@@ -157,7 +157,7 @@ def effective_values(states: States) -> Iterable[Value]:
 
 
 def missing_rows(states: States) -> int:
-    """Return the rows that lack at least one feature."""
+    """Rows that lack at least one feature."""
     return states["volume"].number("rows") - states["fields"].number("complete")
 
 
@@ -208,7 +208,7 @@ def field_mismatch(states: States, target: States | None) -> Iterable[Value]:
 
 
 def numeric_transport(states: States, target: States | None, constants: Constants) -> list[float]:
-    """Return the Wasserstein-1 distance of each numeric field, in units of the target's spread."""
+    """The Wasserstein-1 distance of each numeric field, in units of the target's spread."""
     names = constants.get("fields", ())
     found = []
     mine, theirs = (_values(s) for s in (states, target or {}))

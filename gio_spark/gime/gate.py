@@ -79,12 +79,12 @@ class Verdict:
         return f"All {len(self.checks)} thresholds are met."
 
     def table(self) -> pd.DataFrame:
-        """Return the checks as a table."""
+        """Checks as a table."""
         return pd.DataFrame([vars(c) for c in self.checks])
 
 
 def robust(figures: pd.DataFrame, group: str) -> dict[str, float]:
-    """Return metric -> robust value of one group of a `metrics` table.
+    """Metric -> robust value of one group of a `metrics` table.
 
     Raises:
         InputError: There is no such group.
@@ -192,7 +192,7 @@ class Cells:
     def of(
         self, metric: str, take: NDArray[np.int64]
     ) -> tuple[Cells, str, NDArray[Any], NDArray[np.float64]]:
-        """Return the cells that a metric reads, its plain name, and rows taken of them.
+        """Cells that a metric reads, its plain name, and rows taken of them.
 
         The last array is how many rows of the whole pool stand for one row of those cells.
         """
@@ -208,7 +208,7 @@ class Cells:
 
 
 def urgency(metric: str, direction: str, take: NDArray[Any], cells: Cells) -> NDArray[Any]:
-    """Return per cell how much a further row there would help a metric (higher: take more there).
+    """Per cell how much a further row there would help a metric (higher: take more there).
 
     Scope and variety: cells with the fewest rows taken against what they hold. Coverage and
     mismatch: cells where the target has more mass than the selection. Others: the cell's mean.
@@ -336,7 +336,7 @@ def _distance(thresholds: Sequence[Threshold], check: Check) -> float:
 
 
 def _missing(threshold: Threshold, value: float | None) -> float:
-    """Return how far a value is from its threshold, in units of the attainable range."""
+    """How far a value is from its threshold, in units of the attainable range."""
     if threshold.met(value):
         return 0.0
     if value is None or not np.isfinite(value):
@@ -347,7 +347,7 @@ def _missing(threshold: Threshold, value: float | None) -> float:
 
 
 def move_distance(values: Mapping[str, float], thresholds: Sequence[Threshold]) -> float:
-    """Return how far values are from their thresholds in all; 0 where all are met."""
+    """How far values are from their thresholds in all; 0 where all are met."""
     return sum(_missing(t, values.get(t.metric)) for t in thresholds)
 
 

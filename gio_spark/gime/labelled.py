@@ -142,7 +142,7 @@ def unlabelled(
 def _labels(
     here: pa.ChunkedArray, there: pa.ChunkedArray, measure: str
 ) -> tuple[NDArray[Any], NDArray[Any], str]:
-    """Return numbers for regression, class codes else, and the measure."""
+    """Numbers for regression, class codes else, and the measure."""
     if measure == "auto":
         fractions = pa.types.is_floating(here.type) or pa.types.is_decimal(here.type)
         classes = len(pc.unique(here))

@@ -172,7 +172,7 @@ def replace_partitions(states: DataFrame, fresh: DataFrame, partitions: Sequence
 def partitions_of(
     df: DataFrame, *, batch: str | None = None, settings: GimeSettings | None = None
 ) -> list[str]:
-    """Return the partitions that some rows (deleted or updated ones) belong to, sorted.
+    """Partitions that some rows (deleted or updated ones) belong to, sorted.
 
     Args:
         df: Rows with `id`, and the batch column if states were made with one.
@@ -303,7 +303,7 @@ def freeze(
 
 
 def _dimension(df: DataFrame, vector: str) -> int:
-    """Return the length of the vectors, from the first one that is there."""
+    """Length of the vectors, from the first one that is there."""
     table = df.select(vector).where(df[vector].isNotNull()).limit(1).toArrow()
     if table.num_rows == 0:
         return 1
@@ -327,7 +327,7 @@ def _probes(
 def _basis(
     dimension: int, directions: int, codebook: NDArray[np.float32] | None
 ) -> NDArray[np.float32] | None:
-    """Return grid directions: the codebook's leading ones, filled up with fixed random ones."""
+    """Grid directions: the codebook's leading ones, filled up with fixed random ones."""
     if dimension <= directions:
         return None
     lead = np.zeros((0, dimension))
@@ -340,7 +340,7 @@ def _basis(
 
 
 def _loader(spark: SparkSession, constants: Constants) -> Loader:
-    """Return a function that gives the constants on a worker; arrays are broadcast."""
+    """Function that gives the constants on a worker; arrays are broadcast."""
     arrays = {k: v for k, v in constants.values.items() if isinstance(v, np.ndarray)}
     rest = {k: v for k, v in constants.values.items() if not isinstance(v, np.ndarray)}
     if not arrays:

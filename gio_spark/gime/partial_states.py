@@ -29,7 +29,7 @@ Loader = Callable[[], Constants]
 
 
 def role_columns(profile: Profile, present: Sequence[str], columns: Any = None) -> dict[str, str]:
-    """Return role -> column for the roles that these columns can fill.
+    """Role -> column for the roles that these columns can fill.
 
     Args:
         profile: The profile, which names its roles.
@@ -91,7 +91,7 @@ def _quoted(name: str) -> str:
 def group_expression(
     by: str | Sequence[str] | None, present: Sequence[str], event_time: str | None
 ) -> Column:
-    """Return the group of a row as one string; several columns are joined by ' | '.
+    """Group of a row as one string; several columns are joined by ' | '.
 
     Args:
         by: Columns; `year`, `month` and `day` are taken from the event time where no column has
@@ -125,7 +125,7 @@ def group_expression(
 def partition_expression(
     present: Sequence[str], batch: str | None, chunks: int, id_column: str = "id"
 ) -> Column:
-    """Return the partition of a row: its refresh batch and the hash chunk of its id.
+    """Partition of a row: its refresh batch and the hash chunk of its id.
 
     It depends on the row alone, never on the engine's partitions, so a deleted row's partition can
     be told and recomputed.

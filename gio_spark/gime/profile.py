@@ -45,7 +45,7 @@ class Constants:
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a constant, or the default where it is absent or None."""
+        """Constant, or the default where it is absent or None."""
         found = self.values.get(name)
         return default if found is None else found
 
@@ -105,7 +105,7 @@ class Accumulator:
         return State(self.name, version, {k: np.asarray(v) for k, v in fields.items()}, names)
 
     def full_version(self, profile: str, constants: Constants) -> str:
-        """Return the version that states carry: profile, format, digest of the constants used."""
+        """Version that states carry: profile, format, digest of the constants used."""
         return f"{profile}/{self.name}@{self.version}#{constants.digest(self.uses)}"
 
 
@@ -173,11 +173,11 @@ class Profile:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def kind(self, role: str) -> str:
-        """Return the kind of a role; "numeric:age" is of the kind of "numeric*"."""
+        """Kind of a role; "numeric:age" is of the kind of "numeric*"."""
         return self.roles[role.split(":")[0] + "*" if ":" in role else role]
 
     def accumulator(self, name: str) -> Accumulator:
-        """Return an accumulator by name.
+        """Accumulator by name.
 
         Raises:
             InputError: This profile has none of that name.
@@ -188,7 +188,7 @@ class Profile:
         raise InputError(f"Profile {self.name!r} has no state {name!r}.")
 
     def versions(self, constants: Constants) -> dict[str, str]:
-        """Return the version that each accumulator's states carry under these constants."""
+        """Version that each accumulator's states carry under these constants."""
         return {a.name: a.full_version(self.name, constants) for a in self.accumulators}
 
     def extended(
@@ -198,7 +198,7 @@ class Profile:
         accumulators: Iterable[Accumulator] = (),
         roles: Mapping[str, str] | None = None,
     ) -> Profile:
-        """Return a profile with further metrics, or with own ones in place of those of a name."""
+        """Profile with further metrics, or with own ones in place of those of a name."""
         added, states = tuple(metrics), tuple(accumulators)
         mine = {m.name for m in added}
         own = {a.name for a in states}
@@ -239,7 +239,7 @@ def register(profile: Profile) -> Profile:
 
 
 def get_profile(profile: str | Profile) -> Profile:
-    """Return a registered profile by name; a profile is returned as it is.
+    """Registered profile by name; a profile is returned as it is.
 
     Raises:
         ConfigError: No such profile; the message lists the known ones.

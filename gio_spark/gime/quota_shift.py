@@ -40,7 +40,7 @@ class Limits:
 
     @classmethod
     def of_rows(cls, sizes: NDArray[np.int64], budget: int) -> Limits:
-        """Return those of a budget in rows without bounds on sources; sizes is (K,)."""
+        """Those of a budget in rows without bounds on sources; sizes is (K,)."""
         wide = np.asarray(sizes, np.int64)[:, None]
         return cls(wide, np.ones(wide.shape), budget, np.zeros(1), np.array([float(budget)]))
 
@@ -50,7 +50,7 @@ class Limits:
         return np.where((self.cost > 0) & (self.cap > 0)[None, :], self.sizes, 0)
 
     def spent(self, take: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return what rows per stratum (K, S) come to per source, (S,)."""
+        """What rows per stratum (K, S) come to per source, (S,)."""
         return np.asarray((take * self.cost).sum(axis=0), np.float64)
 
 
@@ -128,7 +128,7 @@ def _filled(
     room: NDArray[np.float64],
     total: float,
 ) -> NDArray[np.int64]:
-    """Return rows per stratum: as many as fit, in order, within the room of each source and all."""
+    """Rows per stratum: as many as fit, in order, within the room of each source and all."""
     price = np.where(cost > 0, cost, 1.0)[order]
     wanted = np.where(cost > 0, rows, 0)[order] * price
     mine = source[order]

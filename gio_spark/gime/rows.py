@@ -28,7 +28,7 @@ class Column:
     valid: NDArray[np.bool_]
 
     def kept(self) -> Any:
-        """Return the values that are there."""
+        """Values that are there."""
         if isinstance(self.values, pa.Array):
             return self.values.filter(pa.array(self.valid))
         return self.values if self.valid.all() else self.values[self.valid]
@@ -56,19 +56,19 @@ class Rows:
         return role in self.columns
 
     def __getitem__(self, role: str) -> Column:
-        """Return the column of a role."""
+        """Column of a role."""
         return self.columns[role]
 
     def with_columns(self, **columns: Column) -> Rows:
-        """Return the rows with derived columns added."""
+        """Rows with derived columns added."""
         return Rows(self.count, {**self.columns, **columns})
 
     def both(self, first: str, second: str) -> NDArray[np.bool_]:
-        """Return where two roles are both there."""
+        """Where two roles are both there."""
         return self[first].valid & self[second].valid
 
     def take(self, index: NDArray[np.intp]) -> Rows:
-        """Return rows in a given order (a copy)."""
+        """Rows in a given order (a copy)."""
         columns = {}
         for role, column in self.columns.items():
             values = (
@@ -80,7 +80,7 @@ class Rows:
         return Rows(int(index.size), columns)
 
     def slice(self, start: int, stop: int) -> Rows:
-        """Return a run of rows without copying."""
+        """Run of rows without copying."""
         return Rows(
             stop - start,
             {

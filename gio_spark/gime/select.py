@@ -186,7 +186,7 @@ def _whole(
 
 
 def row_scores(sample: Sample) -> dict[str, NDArray[np.float64]]:
-    """Return metric -> contribution of each row, for metrics that are sums or means over rows.
+    """Metric -> contribution of each row, for metrics that are sums or means over rows.
 
     Scope, variety, coverage and mismatch have none: they belong to sets of rows.
     """
@@ -218,7 +218,7 @@ def row_scores(sample: Sample) -> dict[str, NDArray[np.float64]]:
 def cell_means(
     sample: Sample, cells: NDArray[np.int64], count: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Return metric -> mean of its rows' contributions per cell, (count,).
+    """Metric -> mean of its rows' contributions per cell, (count,).
 
     Cells without a row in the sample are given the mean of all.
     """
@@ -299,7 +299,7 @@ def _target_share(sample: Sample, cells: int) -> NDArray[np.float64] | None:
 def _aim(
     sizes: NDArray[np.int64], known: NDArray[np.float64] | None, wanted: Mapping[str, str]
 ) -> NDArray[np.float64]:
-    """Return the mass per cell that the metrics of high or moderate sensitivity ask for."""
+    """Mass per cell that the metrics of high or moderate sensitivity ask for."""
     if known is not None and ("mismatch" in wanted or "coverage" in wanted):
         return known
     mass = sizes.astype(np.float64)
@@ -315,7 +315,7 @@ def _row_order(
     directions: Mapping[str, int],
     seed: int,
 ) -> NDArray[np.intp]:
-    """Return rows ordered by cell, the best of each cell first."""
+    """Rows ordered by cell, the best of each cell first."""
     rng = np.random.default_rng(seed)
     # Gumbel noise of unit size: rows are drawn with odds exp(score), not ranked, so that a cell's
     # rare rows keep a chance.

@@ -223,7 +223,7 @@ def _judge(
     spread: float,
     swept: bool,
 ) -> dict[str, object]:
-    """Return the table's row of one factor."""
+    """Table's row of one factor."""
     from scipy import stats
 
     screened = factor.value(screen)
@@ -256,7 +256,7 @@ def _judge(
 
 
 def _half_width(changes: NDArray[np.float64]) -> float:
-    """Return half the 95 % interval of a mean over seeds (Student's t, seeds as clusters)."""
+    """Half the 95 % interval of a mean over seeds (Student's t, seeds as clusters)."""
     from scipy import stats
 
     n = len(changes)
@@ -266,7 +266,7 @@ def _half_width(changes: NDArray[np.float64]) -> float:
 
 
 def _class(low: float, high: float, spread: float) -> str:
-    """Return the class by the interval.
+    """Class by the interval.
 
     High: even the interval's end nearer to zero is half the spread of scores over all tilts or
     more. Moderate: the interval excludes zero. Low: it does not.
@@ -278,7 +278,7 @@ def _class(low: float, high: float, spread: float) -> str:
 
 
 def _mutual_information(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
-    """Return the mutual information in bits; None at 30 points or fewer."""
+    """Mutual information in bits; None at 30 points or fewer."""
     if x.size <= 30:
         return None
     from sklearn.feature_selection import mutual_info_regression

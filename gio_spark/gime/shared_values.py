@@ -23,7 +23,7 @@ NO_CELLS = "no cells: give a codebook or assignments"
 
 
 def absent(form: str, unit: str, direction: str, why: str, nulls: int = 0) -> Value:
-    """Return a figure that cannot be computed, with the reason."""
+    """Figure that cannot be computed, with the reason."""
     return Value(form, None, unit, direction, nulls=nulls, caveat=why)
 
 

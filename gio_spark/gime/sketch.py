@@ -61,7 +61,7 @@ def merge_distinct(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def count_distinct(sketch: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return the estimated distinct count and its relative error bound (95 %); 0 means exact."""
+    """Estimated distinct count and its relative error bound (95 %); 0 means exact."""
     opened = _unpack(sketch)
     estimate = float(opened.get_estimate())
     if not opened.is_estimation_mode() or estimate == 0:

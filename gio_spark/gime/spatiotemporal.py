@@ -128,7 +128,7 @@ def volume(states: States, target: States | None, constants: Constants) -> Itera
 
 
 def _area(states: States, constants: Constants) -> tuple[float, int, int]:
-    """Return km^2 of the occupied tiles, their number, and the rows without a place."""
+    """Km^2 of the occupied tiles, their number, and the rows without a place."""
     held = states["tiles"]
     size = float(constants.get("tile_degrees", 0.25))
     south = held["tiles"][0] % _STEPS * size - 90

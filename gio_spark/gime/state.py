@@ -58,11 +58,11 @@ class State:
     merges: Mapping[str, str]
 
     def __getitem__(self, field: str) -> NDArray[Any]:
-        """Return a field's array."""
+        """Field's array."""
         return self.fields[field]
 
     def number(self, field: str) -> int:
-        """Return a field that holds one integer."""
+        """Field that holds one integer."""
         return int(self.fields[field].reshape(-1)[0])
 
     def to_bytes(self) -> bytes:

@@ -57,7 +57,7 @@ class Sample:
         return cls(sample.rows, chosen, constants, measure_states(whole, chosen, constants))
 
     def metrics(self, index: NDArray[np.intp] | None = None) -> dict[str, float]:
-        """Return the robust metrics of some rows (None: of all), those that have a value."""
+        """Robust metrics of some rows (None: of all), those that have a value."""
         rows = self.rows if index is None else self.rows.take(np.asarray(index, np.intp))
         states = measure_states(rows, self.profile, self.constants)
         found = {}
@@ -91,7 +91,7 @@ def _read(table: pa.Table, profile: Profile, constants: Constants) -> Rows:
 
 
 def measure_states(rows: Rows, profile: Profile, constants: Constants) -> dict[str, State]:
-    """Return all states of some rows, in memory."""
+    """All states of some rows, in memory."""
     return {
         one.name: one.state(rows, constants, "in-memory")
         for one in profile.accumulators

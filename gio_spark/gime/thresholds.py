@@ -63,7 +63,7 @@ class Threshold:
         return value >= self.bound - slack
 
     def tightened(self, share: float) -> Threshold:
-        """Return the threshold with its bound moved inwards by a share of the attainable range."""
+        """Threshold with its bound moved inwards by a share of the attainable range."""
         step = share * abs(self.best - self.worst)
         if self.upper is not None:
             step = min(step, (self.upper - self.bound) / 4)
@@ -75,12 +75,12 @@ class Threshold:
     def at_share(
         cls, metric: str, share: float, worst: float, best: float, direction: str, kind: str
     ) -> Threshold:
-        """Return the threshold at a share of the way from the worst to the best value."""
+        """Threshold at a share of the way from the worst to the best value."""
         return cls(metric, worst + share * (best - worst), direction, kind, share, worst, best)
 
 
 def pursued(table: pd.DataFrame, directions: Mapping[str, int]) -> dict[str, str]:
-    """Return metric -> class for those of high or moderate sensitivity worth pursuing.
+    """Metric -> class for those of high or moderate sensitivity worth pursuing.
 
     A metric whose improvement made models worse in the runs is left out: to follow its name
     against what was measured would do harm.
@@ -97,7 +97,7 @@ def pursued(table: pd.DataFrame, directions: Mapping[str, int]) -> dict[str, str
 
 
 def attainable(found: Sensitivity, directions: Mapping[str, int]) -> pd.DataFrame:
-    """Return the worst and best value of each metric over all subsets of this size that were tried.
+    """Worst and best value of each metric over all subsets of this size that were tried.
 
     Args:
         found: The sensitivity runs.
@@ -119,7 +119,7 @@ def reach(
     subsets: int = 48,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return what `attainable` does, from random tilts alone: no label, no model.
+    """What `attainable` does, from random tilts alone: no label, no model.
 
     Args:
         sample: Rows whose subsets are measured.
@@ -151,7 +151,7 @@ def _ranges(
 def by_hand(
     ranges: pd.DataFrame, directions: Mapping[str, int], shares: Mapping[str, float]
 ) -> list[Threshold]:
-    """Return the thresholds that an expert set, as shares of what is attainable.
+    """Thresholds that an expert set, as shares of what is attainable.
 
     Args:
         ranges: From `attainable` or `reach`.
@@ -190,7 +190,7 @@ def additive(metric: str) -> bool:
 def rescaled(
     thresholds: Sequence[Threshold], here: Mapping[str, float], there: Mapping[str, float]
 ) -> list[Threshold]:
-    """Return thresholds for selections of another size.
+    """Thresholds for selections of another size.
 
     What a threshold asks for is its excess over a random draw of the same size: set-like and
     histogram metrics depend on the number of rows, and a bound found on small subsets would be
@@ -225,7 +225,7 @@ def rescaled(
 def response(
     share: NDArray[np.float64], score: NDArray[np.float64], *, repeats: int = 200, seed: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the score's rising response to a metric's share, with its lower bound (90 %).
+    """Score's rising response to a metric's share, with its lower bound (90 %).
 
     Isotonic regression, resampled over the subsets.
 
@@ -373,7 +373,7 @@ def efficiency(
     tokens: NDArray[np.int64] | None = None,
     seeds: Sequence[int] = (0,),
 ) -> pd.DataFrame:
-    """Return the efficiency-performance curve: fraction of full performance against what it costs.
+    """Efficiency-performance curve: fraction of full performance against what it costs.
 
     Args:
         spark: Session to train on; None trains here.

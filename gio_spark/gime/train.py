@@ -93,7 +93,7 @@ class OwnScore:
     proxy: str = "own"
 
     def resolve(self) -> Callable[[pa.Table, int], float]:
-        """Return the function.
+        """Function.
 
         Raises:
             ConfigError: It cannot be found.
@@ -113,7 +113,7 @@ def _function(name: str) -> Callable[[pa.Table, int], float]:
 
 
 def rows_of(task: Task | OwnScore) -> int:
-    """Return the number of rows, or blocks, that subsets are drawn from."""
+    """Number of rows, or blocks, that subsets are drawn from."""
     if isinstance(task, OwnScore):
         return task.rows.num_rows
     return len(task.features) if task.members is None else len(task.members)
@@ -237,7 +237,7 @@ def _packed(table: pa.Table) -> NDArray[np.uint8]:
 def _scoring(
     arrays: dict[str, Any], measure: str, proxy: str
 ) -> Callable[[NDArray[np.int64], int], tuple[float, float]]:
-    """Return a function from (rows, seed) to (score, seconds)."""
+    """Function from (rows, seed) to (score, seconds)."""
     if "sample" in arrays:
         table = pa.ipc.open_stream(pa.py_buffer(arrays["sample"].tobytes())).read_all()
         function = _function(measure)

@@ -170,7 +170,7 @@ def enforce(
         return result, gate
     sizes = np.asarray(problem.sizes, np.int64)
     pair = _Pair(enforcement, keep, sizes)
-    rows, cost, floor, cap = gio.strata(problem, result)
+    rows, cost, floor, cap = gio.reallocation_bounds(problem, result)
     if settings.gime.moves:
         required_rows = extremes(
             thresholds, {s: view.run_rows for s, view in enforcement.views.items()}
@@ -232,7 +232,7 @@ def enforce(
             "required_rows": pair.order.required_rows,
         }
     )
-    result = gio.with_take(problem, result, best[0], held)
+    result = gio.with_allocation(problem, result, best[0], held)
     if pair.order.score_biases:
         to = ", ".join(f"{one.metric} (weight {one.weight:g})" for one in pair.order.score_biases)
         told = f"thresholds of the metrics pulled rows inside clusters towards {to}"

@@ -28,22 +28,22 @@ def problem(budget=400, clusters=12, seed=0, **changes):
     return SelectionProblem(**(values | changes))
 
 
-def check(asked, result):
-    budget, counts = result.budget, asked.source_counts
+def check(case, result):
+    budget, counts = result.budget, case.source_counts
     take = result.take_by_source
     assert take.sum() == budget and (take >= 0).all() and (take <= counts).all()
     np.testing.assert_array_equal(take.sum(axis=1), result.take)
     for index, name in enumerate(NAMES):
         total = take[:, index].sum()
-        assert total <= np.floor(asked.caps.get(name, 1.0) * budget + 1e-9)
-        assert total >= np.ceil(asked.floors.get(name, 0.0) * budget - 1e-9)
+        assert total <= np.floor(case.caps.get(name, 1.0) * budget + 1e-9)
+        assert total >= np.ceil(case.floors.get(name, 0.0) * budget - 1e-9)
     assert -1e-9 < result.certificate.gap < 1e-6
 
 
 def test_a_binding_cap_is_met_certified_and_named():
-    asked = problem(budget=1400, caps={"web": 0.2})
-    result = select("budgeted_kl", asked)
-    check(asked, result)
+    case = problem(budget=1400, caps={"web": 0.2})
+    result = select("budgeted_kl", case)
+    check(case, result)
     assert result.take_by_source[:, 2].sum() == 280
     assert any(text.startswith("cap of source web") for text in result.binding)
     free = select("budgeted_kl", problem(budget=1400))
@@ -51,38 +51,38 @@ def test_a_binding_cap_is_met_certified_and_named():
 
 
 def test_a_binding_floor_is_met_certified_and_named():
-    asked = problem(budget=300, floors={"books": 0.6})
-    result = select("budgeted_kl", asked)
-    check(asked, result)
+    case = problem(budget=300, floors={"books": 0.6})
+    result = select("budgeted_kl", case)
+    check(case, result)
     assert result.take_by_source[:, 0].sum() == 180
 
 
 def test_caps_or_floors_that_add_up_to_one_fix_the_share_of_every_source():
     shares = {"books": 0.25, "news": 0.25, "web": 0.5}
     for bounds in ({"caps": shares}, {"floors": shares}):
-        asked = problem(budget=400, **bounds)
-        result = select("budgeted_kl", asked)
-        check(asked, result)
+        case = problem(budget=400, **bounds)
+        result = select("budgeted_kl", case)
+        check(case, result)
         np.testing.assert_array_equal(result.take_by_source.sum(axis=0), [100, 100, 200])
 
 
 def test_slack_bounds_leave_the_optimum_alone():
-    asked = problem(caps={"web": 0.95}, floors={"news": 0.01})
-    result = select("budgeted_kl", asked)
-    check(asked, result)
-    plain = budgeted_kl(asked.target_mass, asked.sizes, 400)
+    case = problem(caps={"web": 0.95}, floors={"news": 0.01})
+    result = select("budgeted_kl", case)
+    check(case, result)
+    plain = budgeted_kl(case.target_mass, case.sizes, 400)
     assert result.divergence == pytest.approx(plain.divergence, abs=1e-6)
     assert not any("source" in text for text in result.binding)
 
 
 def test_a_cap_may_be_met_by_changing_sources_inside_clusters_for_free():
     counts = np.full((4, 3), 100)
-    asked = problem(
+    case = problem(
         200, 4, source_counts=counts, sizes=counts.sum(axis=1), target_mass=np.ones(4),
         caps={"web": 0.1},
     )  # fmt: skip
-    result = select("budgeted_kl", asked)
-    check(asked, result)
+    result = select("budgeted_kl", case)
+    check(case, result)
     assert result.divergence == pytest.approx(0, abs=1e-6)
     np.testing.assert_array_equal(result.take, [50, 50, 50, 50])
 
@@ -118,22 +118,24 @@ def _with(base, budget):
     return SelectionProblem(**(fields | {"budget": budget}))
 
 
-def _beaten_by_random_plans(asked, result, seed):
+def _beaten_by_random_plans(case, result, seed):
     """Move mass at random between feasible plans of the same totals; none may be better."""
     rng = np.random.default_rng(seed)
-    law, take = result.target_mass, result.take_by_source.astype(float)
-    used = law > 0
+    distribution, take = result.target_mass, result.take_by_source.astype(float)
+    in_target = distribution > 0
     for _ in range(3):
         source = int(rng.integers(3))
-        give, get = rng.choice(np.flatnonzero(used), 2)
-        step = min(take[give, source], asked.source_counts[get, source] - take[get, source])
+        give, get = rng.choice(np.flatnonzero(in_target), 2)
+        step = min(take[give, source], case.source_counts[get, source] - take[get, source])
         other = take.copy()
         other[give, source] -= step * rng.random()
         other[get, source] += take[give, source] - other[give, source]
-        rows = other.sum(axis=1)[used]
+        rows = other.sum(axis=1)[in_target]
         if (rows <= 0).any():
             continue
-        value = np.sum(law[used] * np.log(law[used] * result.budget / rows))
+        value = np.sum(
+            distribution[in_target] * np.log(distribution[in_target] * result.budget / rows)
+        )
         if value < result.certificate.dual - 1e-9:
             return True
     return False
@@ -157,40 +159,40 @@ def test_impossible_bounds_are_refused():
 
 def test_a_cap_of_zero_bars_a_source():
     counts = np.array([[50, 50, 0], [0, 0, 80], [50, 0, 50]])
-    asked = problem(
+    case = problem(
         60, 3, source_counts=counts, sizes=counts.sum(axis=1), target_mass=np.ones(3),
         caps={"web": 0.0},
     )  # fmt: skip
-    result = select("budgeted_kl", asked)
+    result = select("budgeted_kl", case)
     assert result.take_by_source[:, 2].sum() == 0 and result.take.sum() == 60
     assert "sources_barred" in [notice.name for notice in result.notices]
     assert result.lost_mass == pytest.approx(1 / 3)
 
 
-def tokens_of(asked, seed=1):
-    means = np.random.default_rng(seed).integers(1, 400, np.shape(asked.source_counts))
-    return np.asarray(asked.source_counts) * means
+def tokens_of(case, seed=1):
+    means = np.random.default_rng(seed).integers(1, 400, np.shape(case.source_counts))
+    return np.asarray(case.source_counts) * means
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.1, 1.0), st.floats(0.0, 0.3), st.floats(0.02, 0.9))
 def test_token_budgets_keep_caps_and_floors_to_within_one_row(seed, web, books, share):
     base = problem(seed=seed)
-    held = tokens_of(base, seed)
+    tokens = tokens_of(base, seed)
     bounds = {
-        "unit": "tokens", "source_tokens": held, "tokens": held.sum(axis=1),
+        "unit": "tokens", "source_tokens": tokens, "tokens": tokens.sum(axis=1),
         "caps": {"web": web}, "floors": {"books": books},
     }  # fmt: skip
-    largest = largest_of(seed, held, bounds)
+    largest = largest_of(seed, tokens, bounds)
     budget = int(share * largest)
     if budget < 2000:
         return
-    asked = problem(budget, seed=seed, **bounds)
-    result = select("budgeted_kl", asked)
-    cost = held / np.maximum(asked.source_counts, 1)
+    case = problem(budget, seed=seed, **bounds)
+    result = select("budgeted_kl", case)
+    cost = tokens / np.maximum(case.source_counts, 1)
     row = cost.max()
     spent = (result.take_by_source * cost).sum(axis=0)
-    assert (result.take_by_source <= asked.source_counts).all()
+    assert (result.take_by_source <= case.source_counts).all()
     np.testing.assert_array_equal(result.take_by_source.sum(axis=1), result.take)
     assert spent[2] <= web * budget + 1e-6
     assert spent[0] >= books * budget - row
@@ -199,25 +201,25 @@ def test_token_budgets_keep_caps_and_floors_to_within_one_row(seed, web, books, 
     assert -1e-9 < result.certificate.gap < 1e-6
 
 
-def largest_of(seed, held, bounds):
+def largest_of(seed, tokens, bounds):
     try:
-        return select("budgeted_kl", problem(int(held.sum()), seed=seed, **bounds)).budget
+        return select("budgeted_kl", problem(int(tokens.sum()), seed=seed, **bounds)).budget
     except BudgetError as error:
         return error.largest
 
 
 def test_token_budgets_with_slack_bounds_are_the_plain_token_plan():
     base = problem(clusters=8, seed=3)
-    held = np.asarray(base.source_counts) * 25
-    asked = problem(
-        40_000, 8, 3, unit="tokens", source_tokens=held, tokens=held.sum(axis=1),
+    tokens = np.asarray(base.source_counts) * 25
+    case = problem(
+        40_000, 8, 3, unit="tokens", source_tokens=tokens, tokens=tokens.sum(axis=1),
         caps={"web": 0.99},
     )  # fmt: skip
-    result = select("budgeted_kl", asked)
-    plain = budgeted_kl(asked.target_mass, asked.tokens, 40_000)
+    result = select("budgeted_kl", case)
+    plain = budgeted_kl(case.target_mass, case.tokens, 40_000)
     assert result.divergence == pytest.approx(plain.divergence, abs=1e-6)
     np.testing.assert_allclose(result.fractional * 25, plain.rows, rtol=1e-3, atol=1)
     with pytest.raises(ConfigError, match="source_tokens"):
         select("budgeted_kl", problem(
-            1000, 8, 3, unit="tokens", tokens=held.sum(axis=1), caps={"web": 0.5}
+            1000, 8, 3, unit="tokens", tokens=tokens.sum(axis=1), caps={"web": 0.5}
         ))  # fmt: skip

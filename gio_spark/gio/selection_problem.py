@@ -1,4 +1,4 @@
-"""What a selection is asked and what it answers: one interface for every objective."""
+"""Selection problem and result, and the registry of objectives: one interface for all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Unit = Literal["rows", "tokens"]
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the user must be told: its name, what was seen, and what to do about it."""
+    """Notice for the user: a name, a sentence on the observation, and what to do about it."""
 
     name: str
     text: str
@@ -26,7 +26,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Proof of optimality: no feasible plan has an objective below `dual`."""
+    """Proof of optimality: no feasible plan has an objective below `dual`. All in nats."""
 
     primal: float
     dual: float
@@ -41,23 +41,32 @@ class SelectionProblem:
         pool_centroids: (K, d) float32 centroids of the pool's clusters.
         sizes: (K,) int64 rows of the pool in each cluster.
         target_mass: (K,) mass of the target on each cluster, on any scale (`kernel_mass`).
-        budget: rows or tokens to select; a float below 1 is a share of the pool; "auto" needs
+        budget: Rows or tokens to select; a float below 1 is a share of the pool; "auto" needs
             `options["kappa"]` (see `mixture_share`) and may have `options["heldout_budget"]`.
-        unit: what the budget counts, "rows" or "tokens".
+        unit: Unit of the budget, "rows" or "tokens".
         tokens: (K,) tokens of the pool in each cluster; needed where unit is "tokens".
         target_centroids: (M, d) rows or centroids of the target, for objectives on points.
         target_weights: (M,) weight of each of them; equal where None.
-        unreachable: share of the target that lies out of the pool's reach, 0 to 1.
-        replay: share of the pool's own distribution mixed into the target, 0 to 1.
+        unreachable: Share of the target that lies out of the pool's reach, 0 to 1.
+        replay: Share of the pool's own distribution mixed into the target, 0 to 1.
         source_counts: (K, S) rows of each source in each cluster, for caps and floors.
         source_tokens: (K, S) tokens of each source in each cluster, for caps and floors where
             unit is "tokens".
-        source_names: the S names that `caps` and `floors` use.
-        caps: largest share of the budget a source may have.
-        floors: smallest share of the budget a source must have.
+        source_names: The S names that `caps` and `floors` use.
+        caps: Largest share of the budget a source may have.
+        floors: Smallest share of the budget a source must have.
         quality: (K,) weight of a cluster's rows; the target mass is multiplied by it.
-        seed: seed of objectives that draw (the published one); the others draw nothing.
-        options: settings of one objective, by its own parameter names.
+        seed: Seed of objectives that draw (the published one); the others draw nothing.
+        options: Settings of one objective, by its own parameter names.
+
+    Example:
+        >>> import numpy as np
+        >>> problem = SelectionProblem(
+        ...     pool_centroids=np.zeros((3, 2), np.float32), sizes=np.array([1000, 20, 1000]),
+        ...     target_mass=np.array([0.5, 0.4, 0.1]), budget=0.05,
+        ... )
+        >>> problem.resolved_budget()
+        101.0
     """
 
     pool_centroids: NDArray
@@ -83,8 +92,8 @@ class SelectionProblem:
         """Check shapes and ranges.
 
         Raises:
-            InputError: an array has the wrong shape or impossible values.
-            ConfigError: a setting is out of range.
+            InputError: An array has the wrong shape or impossible values.
+            ConfigError: A setting is out of range.
         """
         clusters = len(self.pool_centroids)
         if clusters == 0:
@@ -136,18 +145,18 @@ class SelectionProblem:
 
     @property
     def capacity(self) -> NDArray:
-        """Return what each cluster holds in the budget's unit, (K,) float64."""
-        held = self.tokens if self.unit == "tokens" else self.sizes
-        return np.asarray(held, dtype=np.float64)
+        """Capacity of each cluster in the budget's unit, (K,) float64."""
+        amounts = self.tokens if self.unit == "tokens" else self.sizes
+        return np.asarray(amounts, dtype=np.float64)
 
     def resolved_budget(self) -> float:
-        """Return the budget as an amount in its unit.
+        """Budget as an amount in its unit.
 
         Raises:
-            BudgetError: the budget is zero, negative or above what the pool holds.
+            BudgetError: The budget is zero, negative or larger than the pool.
             ConfigError: "auto" without an estimate, or a budget of the wrong type.
         """
-        held = float(self.capacity.sum())
+        available = float(self.capacity.sum())
         budget = self.budget
         if isinstance(budget, str):
             if budget != "auto":
@@ -156,45 +165,45 @@ class SelectionProblem:
             if kappa is None:
                 raise ConfigError("budget 'auto' needs options['kappa']; see mixture_share.")
             limit = float(self.options.get("heldout_budget") or math.inf)
-            return float(math.floor(min(held * min(1.0, float(kappa)), limit) + 1e-9))
+            return float(math.floor(min(available * min(1.0, float(kappa)), limit) + 1e-9))
         amount = float(budget)
         if isinstance(budget, float) and 0.0 < amount < 1.0:
-            amount = float(math.floor(amount * held + 0.5))
+            amount = float(math.floor(amount * available + 0.5))
         if not math.isfinite(amount) or amount <= 0:
             raise BudgetError(
                 f"The budget comes to {amount:g} {self.unit}; it must be at least 1. "
-                f"The pool holds {held:.0f} {self.unit}.",
-                largest=held,
+                f"The pool holds {available:.0f} {self.unit}.",
+                largest=available,
             )
-        if amount > held:
+        if amount > available:
             raise BudgetError(
-                f"The budget is {amount:.0f} {self.unit}, but the pool holds {held:.0f}. "
-                f"Ask for at most {held:.0f}.",
-                largest=held,
+                f"The budget is {amount:.0f} {self.unit}, but the pool holds {available:.0f}. "
+                f"Ask for at most {available:.0f}.",
+                largest=available,
             )
         return amount
 
 
 @dataclass(frozen=True, eq=False)
 class SelectionResult:
-    """The plan of one objective.
+    """Plan of one objective.
 
     Attributes:
-        objective: name of the objective.
-        take: (K,) int64 rows to take from each cluster.
+        objective: Name of the objective.
+        take: (K,) int64 allocation: rows to select from each cluster.
         fractional: (K,) float64 rows before rounding (equal to `take` where nothing is rounded).
-        order: clusters with rows taken, the most important first; ties by lowest cluster.
-        divergence_path: the objective after each cluster of `order`.
-        divergence: the objective of the fractional plan.
-        target_mass: (K,) the law that was aimed at (quality and replay included), sum 1 or 0.
-        lost_mass: share of the target on no usable cluster (out of reach or empty clusters).
-        budget: the budget as an amount.
-        unit: what the budget counts.
-        spent: rows or expected tokens of `take`.
-        certificate: proof of optimality, for objectives that have one.
-        binding: the constraints that hold the optimum back, in words.
-        notices: what the user must be told.
-        take_by_source: (K, S) int64, where caps or floors were set.
+        order: Clusters with selected rows, the most important first; ties by lowest cluster.
+        divergence_path: The objective after each cluster of `order`.
+        divergence: The objective of the fractional plan, in nats for the KL.
+        target_mass: (K,) the target distribution (quality and replay included), sum 1 or 0.
+        lost_mass: Share of the target on no usable cluster (out of reach or empty clusters).
+        budget: The budget as an amount.
+        unit: Unit of the budget.
+        spent: Rows or expected tokens of `take`.
+        certificate: Proof of optimality, for objectives that have one.
+        binding: The active constraints, each in a phrase.
+        notices: Notices for the user.
+        take_by_source: (K, S) int64 allocation per source, where caps or floors were set.
     """
 
     objective: str
@@ -222,30 +231,44 @@ def register(name: str) -> Callable[[Objective], Objective]:
     """Register a function as the objective `name`, for use as `@register("mine")`.
 
     Raises:
-        ConfigError: another function has that name already.
+        ConfigError: Another function has that name already.
     """
 
-    def keep(function: Objective) -> Objective:
-        known = _OBJECTIVES.get(name)
-        if known is not None and known is not function:
+    def add(function: Objective) -> Objective:
+        registered = _OBJECTIVES.get(name)
+        if registered is not None and registered is not function:
             raise ConfigError(f"An objective called {name!r} exists already; choose another name.")
         _OBJECTIVES[name] = function
         return function
 
-    return keep
+    return add
 
 
 def objectives() -> tuple[str, ...]:
-    """Return the names of all registered objectives, sorted."""
+    """Names of all registered objectives, sorted."""
     return tuple(sorted(_OBJECTIVES))
 
 
 def select(name: str, problem: SelectionProblem) -> SelectionResult:
-    """Solve `problem` with the objective `name`.
+    """Solve a problem with the objective `name`.
+
+    Args:
+        name: Name of a registered objective (`objectives`).
+        problem: The problem.
 
     Raises:
-        ConfigError: no objective has that name.
-        BudgetError: the budget cannot be met; `largest` says what can.
+        ConfigError: No objective has that name.
+        BudgetError: The budget cannot be met; `largest` is the largest one that can.
+
+    Example:
+        >>> import numpy as np
+        >>> problem = SelectionProblem(
+        ...     pool_centroids=np.zeros((3, 2), np.float32), sizes=np.array([1000, 20, 1000]),
+        ...     target_mass=np.array([0.5, 0.4, 0.1]), budget=100,
+        ... )
+        >>> result = select("budgeted_kl", problem)
+        >>> result.take, abs(result.certificate.gap) < 1e-9
+        (array([67, 20, 13]), True)
     """
     if name not in _OBJECTIVES:
         known = ", ".join(objectives())

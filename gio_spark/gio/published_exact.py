@@ -1,7 +1,7 @@
 """The published objective solved exactly: one score per candidate, one sort, prefix sums.
 
 Source: Everaert and Potts, arXiv 2306.11670. Its estimate of KL(X || W) averages the log
-distance over ALL neighbours, so it is a mean over pairs, every candidate has a fixed score, and
+distance over all neighbors, so it is a mean over pairs, every candidate has a fixed score, and
 the best set of any size is the candidates with the smallest scores.
 """
 
@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from gio_spark.errors import InputError
 from gio_spark.gio.distances import (
     blocks,
-    centred,
-    neighbour_distances,
+    centered,
+    neighbor_distances,
     squared_distances,
     squared_norms,
 )
@@ -36,7 +36,7 @@ class ExactPath(NamedTuple):
 def published_scores(
     target: ArrayLike, vectors: ArrayLike, *, weights: ArrayLike | None = None
 ) -> NDArray:
-    """Return mean_i log(|x_i - v| + 1e-8) for every row v.
+    """Score mean_i log(|x_i - v| + 1e-8) of every row v.
 
     The score of a row needs the target alone, so that a map over a table can compute it.
 
@@ -49,7 +49,7 @@ def published_scores(
         (m,) float64 scores.
     """
     x, w = (np.atleast_2d(np.asarray(a)) for a in (target, vectors))
-    x, w = centred(x, w)
+    x, w = centered(x, w)
     share = np.full(len(x), 1.0 / len(x))
     if weights is not None:
         share = np.asarray(weights, dtype=np.float64)
@@ -67,24 +67,24 @@ def published_scores(
 
 
 def target_log_distance(target: NDArray, k: int) -> float:
-    """Return mean_i log(rho_k(x_i) + 1e-8), rho_k the distance to the k-th neighbour in X.
+    """Mean log(rho_k(x_i) + 1e-8), rho_k the distance to the k-th neighbor in the target.
 
     Raises:
-        InputError: the target has no k-th neighbour.
+        InputError: The target has no k-th neighbor.
     """
     if not 1 <= k < len(target):
         raise InputError(
             f"k is {k}, but the target has {len(target)} rows; k must lie in 1 to "
             f"{len(target) - 1}."
         )
-    squared = neighbour_distances(target, target, k, skip_self=True)[:, k - 1]
+    squared = neighbor_distances(target, target, k, skip_self=True)[:, k - 1]
     return float(np.mean(np.log(np.sqrt(np.clip(squared, *SQUARED_RANGE)) + EPS)))
 
 
 def published_divergence_curve(
     mean_log: NDArray, sizes: NDArray, rho: float, n: int, d: int, k: int
 ) -> NDArray:
-    """Return the published divergence of sets with the given mean pair log distance.
+    """Published divergence, in nats, of sets with these mean pair log distances.
 
     d * mean_ij log|x_i - w_j| - d * mean_i log rho_k + log k - log(n-1) + log m - log(m!)/m.
     """
@@ -103,20 +103,27 @@ def exact_path(
     initial: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> ExactPath:
-    """Return the whole path of optimal selections of the published objective.
+    """Optimal selections of every size of the published objective.
+
+    Source: Everaert and Potts, arXiv 2306.11670.
 
     Args:
         target: (n, d) target rows.
         pool: (m, d) candidates.
-        k: neighbour used inside the target.
-        initial: (m0, d) data already held; it counts in the divergence from the start.
+        k: Neighbor used inside the target.
+        initial: (m0, d) initial data; it counts in the divergence from the start.
         weights: (n,) weights of target rows in the cross term.
 
     Returns:
-        order (m,): candidates by score, ties by lowest index. divergence (m,): after each pick.
+        order (m,): candidates by score, ties by lowest index. divergence (m,): after each pick, in
+        nats.
 
     Raises:
-        InputError: dimensions differ, or the target has at most k rows.
+        InputError: Dimensions differ, or the target has at most k rows.
+
+    Example:
+        >>> exact_path([[0.0], [1.0], [2.0]], [[9.0], [1.5], [4.0]], k=1).order
+        array([1, 2, 0])
     """
     x, w = (np.atleast_2d(np.asarray(a)) for a in (target, pool))
     if x.shape[1] != w.shape[1]:
@@ -124,10 +131,10 @@ def exact_path(
     rho = target_log_distance(x, k)
     scores = published_scores(x, w, weights=weights)
     order = np.argsort(scores, kind="stable")
-    sums, held = np.cumsum(scores[order]), 0
+    sums, initial_count = np.cumsum(scores[order]), 0
     if initial is not None and len(np.atleast_2d(initial)):
-        before = published_scores(x, initial, weights=weights)
-        sums, held = sums + before.sum(), len(before)
-    counts = held + np.arange(1, len(order) + 1)
+        initial_scores = published_scores(x, initial, weights=weights)
+        sums, initial_count = sums + initial_scores.sum(), len(initial_scores)
+    counts = initial_count + np.arange(1, len(order) + 1)
     curve = published_divergence_curve(sums / counts, counts, rho, len(x), x.shape[1], k)
     return ExactPath(order, curve)

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 
 from gio_spark.errors import InputError
-from gio_spark.gio import SelectionProblem, cell_radii, nearest_clusters, reach_limit, select
-from gio_spark.gio.checks import (
+from gio_spark.gio import SelectionProblem, cluster_radii, nearest_clusters, reach_limit, select
+from gio_spark.gio.selection_checks import (
     failure_signs,
     mode_coverage,
     negative_consistency,
-    quantisation_consistency,
+    quantization_consistency,
     self_consistency,
 )
 
 
-def book(rows, centroids):
-    found, squared = nearest_clusters(rows, centroids, 1)
-    counts = np.bincount(found[:, 0], minlength=len(centroids))
-    inertia = np.bincount(found[:, 0], squared[:, 0], minlength=len(centroids))
-    return found[:, 0], squared[:, 0], counts, cell_radii(inertia, counts)
+def codebook_of(rows, centroids):
+    nearest, squared = nearest_clusters(rows, centroids, 1)
+    counts = np.bincount(nearest[:, 0], minlength=len(centroids))
+    inertia = np.bincount(nearest[:, 0], squared[:, 0], minlength=len(centroids))
+    return nearest[:, 0], squared[:, 0], counts, cluster_radii(inertia, counts)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def pool():
 
 def test_self_consistency_holds_for_a_sane_codebook(pool):
     rows, middles = pool
-    cluster, _, counts, _ = book(rows, middles)
+    cluster, _, counts, _ = codebook_of(rows, middles)
     first, second = (np.bincount(cluster[part::2], minlength=60) for part in (0, 1))
     verdict = self_consistency(first, second, counts)
     assert verdict.passed and verdict.figures["share"] >= 0.85
@@ -41,14 +41,14 @@ def test_self_consistency_holds_for_a_sane_codebook(pool):
 
 def test_self_consistency_fails_with_a_target_of_another_law(pool):
     rows, middles = pool
-    cluster, _, counts, _ = book(rows, middles)
+    cluster, _, counts, _ = codebook_of(rows, middles)
     few = np.where(np.arange(60) < 6, np.bincount(cluster, minlength=60), 0)
     assert not self_consistency(few, few, counts).passed
 
 
 def test_negative_consistency_holds(pool):
     rows, middles = pool
-    cluster, squared, _, radii = book(rows, middles)
+    cluster, squared, _, radii = codebook_of(rows, middles)
     limit = reach_limit(squared, cluster, radii)
     assert negative_consistency(middles, radii, limit, rows[:200]).passed
     assert not negative_consistency(middles, radii, np.inf, rows[:200]).passed
@@ -56,15 +56,15 @@ def test_negative_consistency_holds(pool):
 
 def test_quantisation_consistency_tells_good_from_bad_codebooks(pool):
     rows, middles = pool
-    assert quantisation_consistency(rows[:2000], middles).passed
-    assert not quantisation_consistency(rows[:2000], middles[:3]).passed
+    assert quantization_consistency(rows[:2000], middles).passed
+    assert not quantization_consistency(rows[:2000], middles[:3]).passed
     with pytest.raises(InputError, match="fewer clusters"):
-        quantisation_consistency(rows[:100], middles)
+        quantization_consistency(rows[:100], middles)
 
 
 def test_mode_coverage_sees_a_missed_mode(pool):
     rows, middles = pool
-    cluster, _, counts, radii = book(rows, middles)
+    cluster, _, counts, radii = codebook_of(rows, middles)
     assert mode_coverage(middles, counts, rows[:3000], radii).passed
     missing = rows[cluster >= 5]
     verdict = mode_coverage(middles, counts, missing, radii)
@@ -83,9 +83,14 @@ def problem(seed=0, clusters=100, **changes):
     return SelectionProblem(**(values | changes))
 
 
-def signs(asked, name="budgeted_kl", rows=5000):
-    found = failure_signs(select(name, asked), asked.sizes, asked.pool_centroids, target_rows=rows)
-    return {notice.name for notice in found}
+def signs(problem_case, name="budgeted_kl", rows=5000):
+    notices = failure_signs(
+        select(name, problem_case),
+        problem_case.sizes,
+        problem_case.pool_centroids,
+        target_rows=rows,
+    )
+    return {notice.name for notice in notices}
 
 
 def test_a_good_selection_shows_no_sign():
@@ -98,11 +103,11 @@ def test_the_published_optimum_is_found_to_be_unlike_the_target():
     points = modes + 0.5 * rng.standard_normal((120, 3))
     target = points[rng.choice(120, 400, p=np.repeat([0.6, 0.3, 0.1], 40) / 40)]
     mass = np.repeat([0.6, 0.3, 0.1], 40)
-    asked = problem(
+    case = problem(
         pool_centroids=points, sizes=np.full(120, 60), target_mass=mass, target_centroids=target
     )
-    assert "selection_unlike_target" in signs(asked, "published_exact")
-    assert "selection_unlike_target" not in signs(asked)
+    assert "selection_unlike_target" in signs(case, "published_exact")
+    assert "selection_unlike_target" not in signs(case)
 
 
 def test_rising_divergence_few_rows_and_few_clusters_are_named():
@@ -112,8 +117,8 @@ def test_rising_divergence_few_rows_and_few_clusters_are_named():
 
 
 def test_every_sign_says_what_to_do():
-    asked = problem(clusters=8, budget=300)
+    case = problem(clusters=8, budget=300)
     for notice in failure_signs(
-        select("budgeted_kl", asked), asked.sizes, asked.pool_centroids, target_rows=3
+        select("budgeted_kl", case), case.sizes, case.pool_centroids, target_rows=3
     ):
         assert notice.text and notice.remedy

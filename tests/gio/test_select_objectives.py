@@ -16,7 +16,7 @@ from gio_spark.gio import (
     register,
     select,
 )
-from gio_spark.gio.problem import _OBJECTIVES
+from gio_spark.gio.selection_problem import _OBJECTIVES
 
 
 def problem(**changes):
@@ -130,8 +130,8 @@ def test_auto_takes_kappa_of_the_pool_and_the_smaller_of_two_estimates():
     assert select("budgeted_kl", problem(budget="auto", options={"kappa": 0.2})).take.sum() == 200
     both = {"kappa": 0.2, "heldout_budget": 150.0}
     assert select("budgeted_kl", problem(budget="auto", options=both)).take.sum() == 150
-    whole = select("budgeted_kl", problem(budget="auto", options={"kappa": 1.0}))
-    assert whole.take.sum() == 750
+    result_of_all = select("budgeted_kl", problem(budget="auto", options={"kappa": 1.0}))
+    assert result_of_all.take.sum() == 750
     none = select("budgeted_kl", problem(budget="auto", options={"kappa": 0.0}))
     assert none.take.sum() == 0 and names(none) == ["auto_selects_nothing"]
     with pytest.raises(ConfigError, match="kappa"):
@@ -149,8 +149,8 @@ def test_published_objective_takes_clusters_whole_until_the_budget():
     result = select("published_exact", problem(budget=300))
     assert result.take.sum() == 300
     sizes = problem().sizes
-    whole = result.order[:-1]
-    np.testing.assert_array_equal(result.take[whole], sizes[whole])
+    result_of_all = result.order[:-1]
+    np.testing.assert_array_equal(result.take[result_of_all], sizes[result_of_all])
     assert result.take[2] == 0
 
 
@@ -163,15 +163,15 @@ def test_published_objective_may_stop_by_itself():
 
 def test_a_users_own_objective_is_found_by_name():
     @register("largest_first")
-    def largest_first(asked: SelectionProblem) -> SelectionResult:
-        base = select("budgeted_kl", asked)
+    def largest_first(case: SelectionProblem) -> SelectionResult:
+        base = select("budgeted_kl", case)
         return dataclasses.replace(base, objective="largest_first")
 
     try:
         assert "largest_first" in objectives()
         assert select("largest_first", problem()).objective == "largest_first"
         with pytest.raises(ConfigError, match="exists already"):
-            register("largest_first")(lambda asked: None)
+            register("largest_first")(lambda case: None)
     finally:
         del _OBJECTIVES["largest_first"]
 
@@ -206,10 +206,10 @@ def test_contradicting_settings_are_refused(changes):
 
 
 def test_the_published_algorithm_is_an_objective_too():
-    asked = problem(budget=300, options={"v_init": "jump"}, seed=4)
-    result = select("published", asked)
+    case = problem(budget=300, options={"v_init": "jump"}, seed=4)
+    result = select("published", case)
     assert result.take.sum() == 300 and len(set(result.order)) == len(result.order)
-    np.testing.assert_array_equal(result.take, select("published", asked).take)
+    np.testing.assert_array_equal(result.take, select("published", case).take)
     stops = problem(budget=300, options={"stop_criterion": "data_size", "max_data_size": 0.4})
     assert len(select("published", stops).order) == 2
     with pytest.raises(ConfigError, match="stop_criterion"):

@@ -16,7 +16,7 @@ from gio_spark.gio import (
     published_gio,
     published_run,
 )
-from gio_spark.gio.published import _State
+from gio_spark.gio.published_algorithm import _State
 from tests.gio.references import published_divergence
 
 FOLDER = Path(__file__).parent / "cases"
@@ -35,8 +35,8 @@ def until_near_tie(case, arrays, run, noise):
     for _ in range(4):
         target = arrays["target"].astype(float)
         target = target * (1 + noise * rng.standard_normal(target.shape))
-        held = arrays.get("held")
-        other = published_run(target, arrays["pool"], options, D=held, seed=case["seed"]).order
+        initial = arrays.get("held")
+        other = published_run(target, arrays["pool"], options, D=initial, seed=case["seed"]).order
         length = min(length, len(other))
         differ = np.flatnonzero(other[:length] != run.order[:length])
         length = int(differ[0]) if len(differ) else length
@@ -79,11 +79,11 @@ def test_picks_and_divergence_equal_the_originals(name, precision):
 
 
 def test_the_recorded_cases_cover_all_starts_and_both_discard_settings():
-    seen = {
+    options_covered = {
         (case["options"]["v_init"], case["options"].get("discard_nearest_for_xy", False))
         for case in CASES.values()
     }
-    assert len(seen) == 6 and len(CASES) >= 6
+    assert len(options_covered) == 6 and len(CASES) >= 6
 
 
 def test_the_same_seed_gives_the_originals_draws():
@@ -116,7 +116,7 @@ def test_the_closed_form_gradient_is_the_derivative(discard):
     def value(point):
         squared = state.to_target(point)
         log_sum = state.log_sum + np.log(np.sqrt(squared) + 1e-8).sum()
-        return state.divergence(log_sum, np.minimum(state.nearest, squared), state.held + 1)
+        return state.divergence(log_sum, np.minimum(state.nearest, squared), state.count + 1)
 
     step = 1e-6
     slope = [(value(v + step * e) - value(v - step * e)) / (2 * step) for e in np.eye(4)]
@@ -237,10 +237,10 @@ def test_starts_have_the_shape_asked_for():
 
 def test_the_exact_path_is_never_above_the_descents():
     x, g = data()
-    held = g[:5]
+    initial = g[:5]
     options = {"stop_criterion": "data_size", "max_iter": 40}
-    descent = published_gio(x, g[5:], D=held, **options)
-    exact = exact_path(x, g[5:], initial=held)
+    descent = published_gio(x, g[5:], D=initial, **options)
+    exact = exact_path(x, g[5:], initial=initial)
     assert (exact.divergence[:40] <= descent.divergence + 1e-10).all()
 
 

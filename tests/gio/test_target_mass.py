@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gio import (
     TargetMass,
-    cell_radii,
+    cluster_radii,
     kernel_mass,
     kernel_width,
     mix_targets,
@@ -21,7 +21,7 @@ from gio_spark.gio import (
     reach_limit,
     relative_reach,
 )
-from gio_spark.gio.mass import STEPS
+from gio_spark.gio.target_mass import STEPS
 from gio_spark.settings.quantize import QuantizeSettings
 
 
@@ -30,34 +30,34 @@ def codebook():
     rng = np.random.default_rng(5)
     pool = rng.standard_normal((4000, 8)).astype(np.float32)
     centroids = pool[:50].copy()
-    found, squared = nearest_clusters(pool, centroids, 1)
-    cluster, squared = found[:, 0], squared[:, 0]
+    nearest, squared = nearest_clusters(pool, centroids, 1)
+    cluster, squared = nearest[:, 0], squared[:, 0]
     rows = np.bincount(cluster, minlength=50)
-    radii = cell_radii(np.bincount(cluster, squared, minlength=50), rows)
+    radii = cluster_radii(np.bincount(cluster, squared, minlength=50), rows)
     return centroids, rows, radii, reach_limit(squared, cluster, radii)
 
 
 def test_nearest_clusters_are_the_nearest():
     rng = np.random.default_rng(0)
     rows, points = rng.standard_normal((300, 7)), rng.standard_normal((40, 7))
-    found, squared = nearest_clusters(rows, points, 5)
+    nearest, squared = nearest_clusters(rows, points, 5)
     full = ((rows[:, None, :].astype(np.float32) - points.astype(np.float32)) ** 2).sum(-1)
-    np.testing.assert_array_equal(found, np.argsort(full, axis=1)[:, :5])
+    np.testing.assert_array_equal(nearest, np.argsort(full, axis=1)[:, :5])
     np.testing.assert_allclose(squared, np.sort(full, axis=1)[:, :5], rtol=1e-5)
 
 
 def test_ties_go_to_the_lowest_cluster():
     points = np.array([[5.0, 5.0], [1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
-    found, _ = nearest_clusters(np.zeros((1, 2)), points, 3)
-    np.testing.assert_array_equal(found, [[1, 2, 3]])
+    nearest, _ = nearest_clusters(np.zeros((1, 2)), points, 3)
+    np.testing.assert_array_equal(nearest, [[1, 2, 3]])
 
 
 def test_width_zero_counts_rows(codebook):
     centroids, *_ = codebook
     rows = np.random.default_rng(1).standard_normal((500, 8))
     mass = kernel_mass(rows, centroids, 0.0)
-    found, _ = nearest_clusters(rows, centroids, 1)
-    np.testing.assert_array_equal(mass.mass, np.bincount(found[:, 0], minlength=50))
+    nearest, _ = nearest_clusters(rows, centroids, 1)
+    np.testing.assert_array_equal(mass.mass, np.bincount(nearest[:, 0], minlength=50))
     assert mass.rows == 500 and mass.unreachable == 0
 
 
@@ -89,7 +89,7 @@ def test_the_mass_is_that_of_a_plain_loop_over_rows_and_clusters():
         parts = [math.exp(-(squared[j] - squared[near[0]]) / widths[j]) for j in near]
         for cluster, part in zip(near, parts, strict=True):
             expected[cluster] += weight * part / sum(parts)
-    mass = kernel_mass(rows, points, widths, neighbours=4, weights=weights).mass
+    mass = kernel_mass(rows, points, widths, neighbors=4, weights=weights).mass
     np.testing.assert_allclose(mass, expected, atol=30 / STEPS)
 
 
@@ -99,10 +99,10 @@ def test_batches_and_order_do_not_matter(seed, cut):
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((100, 6)).astype(np.float32)
     points = rng.standard_normal((30, 6)).astype(np.float32)
-    whole = kernel_mass(rows, points, 0.7)
+    expected = kernel_mass(rows, points, 0.7)
     parts = [kernel_mass(part, points, 0.7) for part in (rows[cut:], rows[:cut])]
     merged = parts[0].merge(parts[1]).merge(TargetMass.empty(30))
-    np.testing.assert_array_equal(whole.fixed, merged.fixed)
+    np.testing.assert_array_equal(expected.fixed, merged.fixed)
     assert merged.rows == 100
 
 
@@ -120,9 +120,9 @@ def test_out_of_reach_far_half_and_same_law(codebook):
 
 
 def test_cells_of_one_row_or_of_duplicates_still_reach():
-    radii = cell_radii([0.0, 8.0], [1, 8])
+    radii = cluster_radii([0.0, 8.0], [1, 8])
     assert 0 < radii[0] < radii[1]
-    flat = cell_radii([0.0, 0.0], [5, 5])
+    flat = cluster_radii([0.0, 0.0], [5, 5])
     np.testing.assert_array_equal(relative_reach([0.0, 1.0], [0, 1], flat), [0.0, np.inf])
 
 
@@ -146,10 +146,10 @@ def test_targets_mix_by_share_not_by_rows():
 
 
 def test_settings_and_function_spread_over_as_many_clusters():
-    default = inspect.signature(kernel_mass).parameters["neighbours"].default
+    default = inspect.signature(kernel_mass).parameters["neighbors"].default
     assert default == QuantizeSettings().neighbours
 
 
 def test_a_limit_needs_radii():
-    with pytest.raises(ConfigError, match="cell_radii"):
+    with pytest.raises(ConfigError, match="cluster_radii"):
         kernel_mass(np.zeros((1, 2)), np.zeros((1, 2)), 0.0, limit=2.0)

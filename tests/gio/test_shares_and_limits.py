@@ -11,17 +11,17 @@ import pytest
 from gio_spark.gio import (
     SelectionProblem,
     TargetMass,
-    cell_radii,
+    cluster_radii,
     kernel_width,
     mix_targets,
     reach_limit,
     relative_reach,
     select,
 )
-from gio_spark.gio.auto import heldout_curve, mixture_share
+from gio_spark.gio.auto_budget import heldout_curve, mixture_share
 from gio_spark.gio.budgeted_kl import budgeted_kl
-from gio_spark.gio.budgeted_kl_objective import lost_notices, target_law
-from gio_spark.gio.checks import failure_signs, mode_coverage, self_consistency
+from gio_spark.gio.budgeted_kl_objective import lost_mass_notices, target_distribution
+from gio_spark.gio.selection_checks import failure_signs, mode_coverage, self_consistency
 from gio_spark.gio.source_rounding import whole_totals
 from gio_spark.gio.source_tokens import token_rows
 
@@ -36,8 +36,8 @@ def problem(**changes):
 
 def test_radii_are_shrunk_by_one_row_of_the_pools_mean():
     # The pool's mean is 12 / 6: (0 + 2) / 2, (4 + 2) / 2 and (8 + 2) / 5.
-    np.testing.assert_allclose(cell_radii([0, 4, 8], [1, 1, 4]), np.sqrt([1.0, 3.0, 2.0]))
-    np.testing.assert_array_equal(cell_radii([0.0], [0]), [0.0])
+    np.testing.assert_allclose(cluster_radii([0, 4, 8], [1, 1, 4]), np.sqrt([1.0, 3.0, 2.0]))
+    np.testing.assert_array_equal(cluster_radii([0.0], [0]), [0.0])
 
 
 def test_reach_is_distance_over_radius_and_its_limit_a_quantile_that_is_there():
@@ -47,7 +47,7 @@ def test_reach_is_distance_over_radius_and_its_limit_a_quantile_that_is_there():
     assert reach_limit(squared, cluster, radii, quantile=0.5) == 2
     assert reach_limit(squared, cluster, radii, quantile=0.76) == 6
     many = np.arange(1, 1001) ** 2.0
-    # 0.995 of 999 steps is 994.005: the next value that is there.
+    # 0.995 of 999 steps is 994.005: the next value of the sample.
     assert reach_limit(many, np.zeros(1000, int), np.ones(1)) == 996
 
 
@@ -70,12 +70,14 @@ def test_mixed_targets_lose_what_each_loses_by_its_share():
 
 
 def test_the_law_is_the_targets_on_what_there_is_weighted_and_mixed():
-    law, lost = target_law(problem())
-    assert (law.tolist(), lost) == ([0.75, 0.25, 0.0, 0.0], pytest.approx(0.2))
-    law, lost = target_law(problem(unreachable=0.5, quality=np.array([1.0, 9.0, 1.0, 1.0])))
-    assert (law.tolist(), lost) == ([0.25, 0.75, 0.0, 0.0], pytest.approx(0.6))
-    law, _ = target_law(problem(replay=0.2))
-    np.testing.assert_allclose(law, [0.8 * 0.75 + 0.05, 0.8 * 0.25 + 0.1, 0.0, 0.05])
+    distribution, lost = target_distribution(problem())
+    assert (distribution.tolist(), lost) == ([0.75, 0.25, 0.0, 0.0], pytest.approx(0.2))
+    distribution, lost = target_distribution(
+        problem(unreachable=0.5, quality=np.array([1.0, 9.0, 1.0, 1.0]))
+    )
+    assert (distribution.tolist(), lost) == ([0.25, 0.75, 0.0, 0.0], pytest.approx(0.6))
+    distribution, _ = target_distribution(problem(replay=0.2))
+    np.testing.assert_allclose(distribution, [0.8 * 0.75 + 0.05, 0.8 * 0.25 + 0.1, 0.0, 0.05])
 
 
 @pytest.mark.parametrize(
@@ -88,20 +90,20 @@ def test_the_law_is_the_targets_on_what_there_is_weighted_and_mixed():
     ],
 )
 def test_lost_mass_is_told_from_five_percent_and_refused_above_ninety_five(lost, notice):
-    names = [one.name for one in lost_notices(problem(), lost)]
+    names = [one.name for one in lost_mass_notices(problem(), lost)]
     assert names == ([notice] if notice else [])
 
 
 def test_signs_of_failure_begin_at_their_limits():
     def names(clusters=20, rows=50, path=(1.0,), mass=None):
-        asked = problem(
+        case = problem(
             pool_centroids=np.arange(clusters, dtype=float)[:, None],
             sizes=np.full(clusters, 9), target_mass=np.arange(clusters) + 1.0, budget=40,
         )  # fmt: skip
-        result = replace(select("budgeted_kl", asked), divergence_path=np.array(path))
+        result = replace(select("budgeted_kl", case), divergence_path=np.array(path))
         if mass is not None:
             result = replace(result, target_mass=mass)
-        signs = failure_signs(result, asked.sizes, asked.pool_centroids, target_rows=rows)
+        signs = failure_signs(result, case.sizes, case.pool_centroids, target_rows=rows)
         return {sign.name for sign in signs} - {"selection_unlike_target"}
 
     assert names() == set()
@@ -172,8 +174,8 @@ def test_the_heldout_curve_is_the_cross_entropy_of_smoothed_plans():
     np.testing.assert_allclose(curve.standard_error, error, atol=1e-9)
     within = entropy <= entropy.min() + error
     assert curve.chosen == curve.budgets[within].max()
-    whole = heldout_curve(mass, counts, sizes * 10)
-    assert (whole.budgets[0], whole.budgets[-1], len(whole.budgets)) == (8, 850, 40)
+    curve = heldout_curve(mass, counts, sizes * 10)
+    assert (curve.budgets[0], curve.budgets[-1], len(curve.budgets)) == (8, 850, 40)
     assert len(heldout_curve(mass, [1, 0, 0, 0], sizes).budgets) == 0
     assert len(heldout_curve(mass, [1, 1, 0, 0], sizes).budgets) > 0
 
@@ -187,26 +189,26 @@ def test_self_consistency_asks_for_eighty_five_percent():
 
 def test_totals_are_rounded_by_largest_remainder_within_bounds():
     low, high = np.zeros(3, np.int64), np.full(3, 9)
-    wanted = np.array([2.5, 3.3, 4.2])
-    assert whole_totals(wanted, low, high, 10).tolist() == [3, 3, 4]
-    assert whole_totals(wanted, low, high, 11).tolist() == [3, 4, 4]
-    assert whole_totals(wanted, low, np.array([2, 9, 9]), 10).tolist() == [2, 4, 4]
-    assert whole_totals(wanted, np.array([0, 0, 6]), high, 10).tolist() == [2, 2, 6]
+    fractional = np.array([2.5, 3.3, 4.2])
+    assert whole_totals(fractional, low, high, 10).tolist() == [3, 3, 4]
+    assert whole_totals(fractional, low, high, 11).tolist() == [3, 4, 4]
+    assert whole_totals(fractional, low, np.array([2, 9, 9]), 10).tolist() == [2, 4, 4]
+    assert whole_totals(fractional, np.array([0, 0, 6]), high, 10).tolist() == [2, 2, 6]
     assert whole_totals(np.array([2.0, 3.0, 5.0]), low, high, 10).tolist() == [2, 3, 5]
 
 
 def test_token_plans_are_rounded_down_then_floors_and_the_rest_are_filled_up():
-    law = np.array([0.5, 0.5])
+    distribution = np.array([0.5, 0.5])
     rows, cost = np.full((2, 2), 5), np.array([[10.0, 4.0], [10.0, 4.0]])
     amount = np.array([[25.0, 7.0], [12.0, 6.0]])
     free = {"floor": np.zeros(2), "cap": np.full(2, 99.0)}
     # Down to 2, 1, 1 and 1 rows, 38 tokens. Of the 12 left, a cheap row of the second cluster
     # gains most per token, then one of either.
-    taken = token_rows(law, amount, rows, cost, budget=50.0, **free)
+    taken = token_rows(distribution, amount, rows, cost, budget=50.0, **free)
     assert taken.tolist() == [[2, 2], [1, 3]]
-    capped = token_rows(law, amount, rows, cost, budget=50.0, floor=np.zeros(2),
+    capped = token_rows(distribution, amount, rows, cost, budget=50.0, floor=np.zeros(2),
                         cap=np.array([99.0, 8.0]))  # fmt: skip
     assert capped.tolist() == [[2, 1], [2, 1]]
-    floored = token_rows(law, amount, rows, cost, budget=50.0, floor=np.array([35.0, 0.0]),
+    floored = token_rows(distribution, amount, rows, cost, budget=50.0, floor=np.array([35.0, 0.0]),
                          cap=np.full(2, 99.0))  # fmt: skip
     assert (floored * cost).sum(axis=0)[0] == 40

@@ -86,12 +86,12 @@ def test_exact_path_is_the_best_set_of_every_size():
 
 def test_exact_path_counts_initial_data_and_breaks_ties_by_index():
     rng = np.random.default_rng(2)
-    x, held = rng.standard_normal((30, 4)), rng.standard_normal((5, 4))
+    x, initial = rng.standard_normal((30, 4)), rng.standard_normal((5, 4))
     g = np.repeat(rng.standard_normal((4, 4)), 2, axis=0)
-    order, divergence = exact_path(x, g, initial=held)
+    order, divergence = exact_path(x, g, initial=initial)
     assert all(order[i] + 1 == order[i + 1] for i in range(0, 8, 2))
-    whole = published_divergence(x, np.concatenate([held, g]))
-    assert divergence[-1] == pytest.approx(whole, rel=1e-12)
+    expected = published_divergence(x, np.concatenate([initial, g]))
+    assert divergence[-1] == pytest.approx(expected, rel=1e-12)
 
 
 def test_too_few_rows_are_refused():

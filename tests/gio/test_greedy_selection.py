@@ -18,7 +18,7 @@ from gio_spark.gio import (
     knn_greedy,
     select,
 )
-from gio_spark.gio import greedy as greedy_module
+from gio_spark.gio import greedy_knn as greedy_module
 from tests.gio.references import knn_divergence
 
 
@@ -39,8 +39,8 @@ def plain_greedy(x, g, picks, k):
         for j in range(len(g)):
             if j in chosen:
                 continue
-            held = np.concatenate([table[:, [*chosen, j]], np.full((len(x), k), far)], axis=1)
-            score = np.sort(held, axis=1)[:, :k].mean()
+            distances = np.concatenate([table[:, [*chosen, j]], np.full((len(x), k), far)], axis=1)
+            score = np.sort(distances, axis=1)[:, :k].mean()
             if score < value - 1e-12:
                 best, value = j, score
         chosen.append(best)
@@ -75,13 +75,13 @@ def test_greedy_gain_is_at_least_its_guarantee():
 
 def test_distances_computed_when_needed_give_the_same_picks(monkeypatch):
     x, g = data(n=150, m=120, d=6)
-    kept = knn_greedy(x, g, 40, k=2)
+    stored = knn_greedy(x, g, 40, k=2)
     energy = energy_greedy(x, g, 40)
     monkeypatch.setattr(greedy_module, "KEEP_PAIRS", 0)
     monkeypatch.setattr("gio_spark.gio.greedy_energy.KEEP_PAIRS", 0)
     tiled = knn_greedy(x, g, 40, k=2)
-    np.testing.assert_array_equal(kept.order, tiled.order)
-    np.testing.assert_allclose(kept.divergence, tiled.divergence, rtol=1e-4)
+    np.testing.assert_array_equal(stored.order, tiled.order)
+    np.testing.assert_allclose(stored.divergence, tiled.divergence, rtol=1e-4)
     np.testing.assert_array_equal(energy.order, energy_greedy(x, g, 40).order)
 
 
@@ -147,20 +147,20 @@ def test_a_target_with_three_modes_is_covered_unlike_by_the_published_optimum():
 def test_as_objectives_they_meet_the_budget(name):
     x, g = data()
     sizes = np.random.default_rng(2).integers(0, 50, len(g))
-    asked = SelectionProblem(
+    case = SelectionProblem(
         g.astype(np.float32), sizes, np.ones(len(g)), 300, target_centroids=x.astype(np.float32)
     )
-    result = select(name, asked)
+    result = select(name, case)
     assert result.take.sum() == 300 and (result.take <= sizes).all()
     assert len(result.order) == len(result.divergence_path)
     far = SelectionProblem(
         g.astype(np.float32), sizes, np.ones(len(g)), 300, target_centroids=x, unreachable=1.0
     )
     assert select(name, far).take.sum() == 0
-    for asked in ({"replay": 0.5}, {"quality": np.ones(len(g))}):
-        with pytest.raises(ConfigError, match=f"{next(iter(asked))}.*budgeted_kl"):
+    for case in ({"replay": 0.5}, {"quality": np.ones(len(g))}):
+        with pytest.raises(ConfigError, match=f"{next(iter(case))}.*budgeted_kl"):
             select(name, SelectionProblem(g, sizes, np.ones(len(g)), 300,
-                                          target_centroids=x, **asked))  # fmt: skip
+                                          target_centroids=x, **case))  # fmt: skip
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])

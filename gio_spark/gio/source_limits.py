@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gio_spark.errors import BudgetError, ConfigError
 from gio_spark.gio.budgeted_kl import smoothed_path
-from gio_spark.gio.problem import Certificate, Notice, SelectionProblem, SelectionResult
+from gio_spark.gio.selection_problem import Certificate, Notice, SelectionProblem, SelectionResult
 from gio_spark.gio.source_dual import solve_with_prices
 from gio_spark.gio.source_rounding import whole_rows, whole_totals
 from gio_spark.gio.source_tokens import token_rows
@@ -19,10 +19,10 @@ NO_PRICE = 1e-6
 
 
 def source_bounds(problem: SelectionProblem) -> tuple[NDArray, NDArray]:
-    """Return caps and floors as shares per source, 1 and 0 where none is set.
+    """Caps and floors as shares per source, 1 and 0 where none is set.
 
     Raises:
-        ConfigError: they contradict each other.
+        ConfigError: They contradict each other.
     """
     names = problem.source_names
     cap = np.array([float(problem.caps.get(name, 1.0)) for name in names])
@@ -37,20 +37,20 @@ def source_bounds(problem: SelectionProblem) -> tuple[NDArray, NDArray]:
     return cap, floor
 
 
-def largest_budget(held: NDArray, cap: NDArray, floor: NDArray) -> int:
-    """Return the largest whole budget that caps and floors allow.
+def largest_budget(available: NDArray, cap: NDArray, floor: NDArray) -> int:
+    """Largest whole budget that caps and floors allow.
 
     Args:
-        held: (S,) what the target's clusters hold of each source.
+        available: (S,) amount of each source in the target's clusters.
         cap: (S,) shares.
         floor: (S,) shares.
     """
 
     def fits(budget: int) -> bool:
-        low, high = _whole_bounds(held, cap, floor, budget)
+        low, high = _whole_bounds(available, cap, floor, budget)
         return bool(np.all(low <= high)) and low.sum() <= budget <= high.sum()
 
-    low, high = 0, int(held.sum())
+    low, high = 0, int(available.sum())
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
@@ -58,51 +58,51 @@ def largest_budget(held: NDArray, cap: NDArray, floor: NDArray) -> int:
 
 
 def _whole_bounds(
-    held: NDArray, cap: NDArray, floor: NDArray, budget: float
+    available: NDArray, cap: NDArray, floor: NDArray, budget: float
 ) -> tuple[NDArray, NDArray]:
     low = np.ceil(floor * budget - 1e-9).astype(np.int64)
-    high = np.minimum(np.floor(cap * budget + 1e-9), held).astype(np.int64)
+    high = np.minimum(np.floor(cap * budget + 1e-9), available).astype(np.int64)
     return low, high
 
 
 def select_with_sources(
     problem: SelectionProblem,
-    law: NDArray,
+    distribution: NDArray,
     lost: float,
     budget: float,
     notices: tuple[Notice, ...],
 ) -> SelectionResult:
     """Solve the budgeted KL under caps and floors, and round to whole rows.
 
-    Caps and floors are shares of the budget, in its unit. In rows the sources' totals are kept
-    exactly; in tokens caps and budget are never passed, and are met, like floors, to within one
-    row of a source. A cap of 0 takes the source's rows away; target mass that only they could
-    serve is lost and reported.
+    Caps and floors are shares of the budget, in its unit. In rows the sources' totals are exact; in
+    tokens caps and budget are never exceeded, and are met, like floors, to within one row of a
+    source. A cap of 0 excludes the source's rows; target mass on clusters with no other rows is
+    lost and reported.
 
     Args:
-        problem: with source_counts, source_names, caps and floors, and source_tokens where the
+        problem: With source_counts, source_names, caps and floors, and source_tokens where the
             budget is in tokens.
-        law: (K,) from `target_law`.
-        lost: share of the target that is lost already.
-        budget: in the problem's unit.
-        notices: what is to be said anyway.
+        distribution: (K,) from `target_distribution`.
+        lost: Share of the target that is lost already.
+        budget: Budget in the problem's unit.
+        notices: Notices of the steps before.
 
     Raises:
-        BudgetError: caps and floors do not allow the budget; `largest` is what they allow.
-        ConfigError: they contradict each other, or the tokens per source are not given.
+        BudgetError: Caps and floors do not allow the budget; `largest` is the budget they allow.
+        ConfigError: They contradict each other, or the tokens per source are missing.
     """
     cap, floor = source_bounds(problem)
     counts = np.asarray(problem.source_counts, dtype=np.int64)
     cost = source_cost(problem, counts)
-    # What each cell holds in the budget's unit: rows, or tokens.
+    # Capacity of each source of each cluster in the budget's unit: rows, or tokens.
     amounts = counts if cost is None else np.asarray(problem.source_tokens, dtype=np.int64)
     usable = np.where((cap[None, :] > 0) & (counts > 0), amounts, 0)
-    used = (law > 0) & (usable.sum(axis=1) > 0)
-    barred = float(law[~used].sum())
-    if barred > 0:
-        notices = (*notices, _barred_notice(barred))
-    held = usable[used].sum(axis=0).astype(np.float64)
-    largest = largest_budget(held, cap, floor)
+    is_used = (distribution > 0) & (usable.sum(axis=1) > 0)
+    barred_mass = float(distribution[~is_used].sum())
+    if barred_mass > 0:
+        notices = (*notices, _barred_notice(barred_mass))
+    available = usable[is_used].sum(axis=0).astype(np.float64)
+    largest = largest_budget(available, cap, floor)
     if budget > largest:
         raise BudgetError(
             f"The budget is {budget:.0f} {problem.unit}, but caps and floors per source allow "
@@ -110,62 +110,64 @@ def select_with_sources(
             largest=float(largest),
         )
     budget = float(math.floor(budget))
-    low, high = _whole_bounds(held, cap, floor, budget)
-    share = law[used] / law[used].sum()
-    room = usable[used] / budget
-    priced = solve_with_prices(share, room, np.where(cap < 1, high / budget, 1.0), low / budget)
-    amount = priced.amount * budget
+    low, high = _whole_bounds(available, cap, floor, budget)
+    target_share = distribution[is_used] / distribution[is_used].sum()
+    capacity = usable[is_used] / budget
+    solution = solve_with_prices(
+        target_share, capacity, np.where(cap < 1, high / budget, 1.0), low / budget
+    )
+    amount = solution.amount * budget
     take = np.zeros_like(counts)
     fractional = np.zeros(counts.shape)
     if cost is None:
         totals = whole_totals(amount.sum(axis=0), low, high, int(budget))
-        take[used] = whole_rows(share, amount, usable[used], totals)
-        fractional[used] = amount
+        take[is_used] = whole_rows(target_share, amount, usable[is_used], totals)
+        fractional[is_used] = amount
     else:
-        take[used] = token_rows(
-            share,
+        take[is_used] = token_rows(
+            target_share,
             amount,
-            counts[used],
-            np.where(usable > 0, cost, 0.0)[used],
+            counts[is_used],
+            np.where(usable > 0, cost, 0.0)[is_used],
             budget=budget,
             floor=low.astype(np.float64),
             cap=high.astype(np.float64),
         )
-        fractional[used] = np.divide(
-            amount, cost[used], out=np.zeros_like(amount), where=cost[used] > 0
+        fractional[is_used] = np.divide(
+            amount, cost[is_used], out=np.zeros_like(amount), where=cost[is_used] > 0
         )
-    target = np.zeros(len(law))
-    target[used] = share
+    target = np.zeros(len(distribution))
+    target[is_used] = target_share
     spent = float(take.sum() if cost is None else (take * cost).sum())
     per_row = None if cost is None else mixed_cost(take, cost, counts)
     order, path = smoothed_path(target, take.sum(axis=1), per_row)
-    gap = priced.primal - priced.dual
-    full = np.zeros(len(law), dtype=bool)
-    full[used] = amount.sum(axis=1) >= usable[used].sum(axis=1) * (1 - 1e-9)
+    gap = solution.primal - solution.dual
+    is_full = np.zeros(len(distribution), dtype=bool)
+    is_full[is_used] = amount.sum(axis=1) >= usable[is_used].sum(axis=1) * (1 - 1e-9)
     return SelectionResult(
         objective="budgeted_kl",
         take=take.sum(axis=1),
         fractional=fractional.sum(axis=1),
         order=order,
         divergence_path=path,
-        divergence=priced.primal,
+        divergence=solution.primal,
         target_mass=target,
-        lost_mass=min(1.0, lost + (1.0 - lost) * barred),
+        lost_mass=min(1.0, lost + (1.0 - lost) * barred_mass),
         budget=budget,
         unit=problem.unit,
         spent=spent,
-        certificate=Certificate(priced.primal, priced.dual, gap),
-        binding=_binding(problem, priced.cap_price, priced.floor_price, full),
+        certificate=Certificate(solution.primal, solution.dual, gap),
+        binding=_binding(problem, solution.cap_price, solution.floor_price, is_full),
         notices=notices,
         take_by_source=take,
     )
 
 
 def source_cost(problem: SelectionProblem, counts: NDArray) -> NDArray | None:
-    """Return the mean tokens of a row per cluster and source, or None for a budget in rows.
+    """Mean tokens of a row per cluster and source, or None for a budget in rows.
 
     Raises:
-        ConfigError: the tokens per source are not given.
+        ConfigError: The tokens per source are missing.
     """
     if problem.unit == "rows":
         return None
@@ -179,7 +181,7 @@ def source_cost(problem: SelectionProblem, counts: NDArray) -> NDArray | None:
 
 
 def mixed_cost(take: NDArray, cost: NDArray, counts: NDArray) -> NDArray:
-    """Return the mean tokens of the rows taken of each cluster; of all its rows where none is."""
+    """Mean tokens of the selected rows of each cluster; of all its rows where none is selected."""
     rows = np.where(take.sum(axis=1, keepdims=True) > 0, take, counts)
     total = np.maximum(rows.sum(axis=1), 1)
     return np.maximum((rows * cost).sum(axis=1) / total, 1e-9)

@@ -31,8 +31,8 @@ def greedy(mass, sizes, budget):
     st.lists(st.tuples(st.floats(0.01, 1.0), st.integers(0, 4)), min_size=1, max_size=4),
     st.floats(0, 1),
 )
-def test_no_plan_is_better(cells, share):
-    mass, sizes = (np.array(column) for column in zip(*cells, strict=True))
+def test_no_plan_is_better(clusters, share):
+    mass, sizes = (np.array(column) for column in zip(*clusters, strict=True))
     budget = int(share * sizes.sum())
     plan = integer_plan(mass, sizes, budget)
     assert plan.sum() == budget and (plan <= sizes).all() and (plan >= 0).all()
@@ -53,8 +53,8 @@ def test_no_plan_is_better(cells, share):
     ),
     st.floats(0, 1),
 )
-def test_equals_the_greedy_loop_with_ties_to_the_lowest_cluster(cells, share):
-    mass, sizes = (np.array(column) for column in zip(*cells, strict=True))
+def test_equals_the_greedy_loop_with_ties_to_the_lowest_cluster(clusters, share):
+    mass, sizes = (np.array(column) for column in zip(*clusters, strict=True))
     budget = int(share * sizes[mass > 0].sum())
     np.testing.assert_array_equal(
         integer_plan(mass, sizes, budget), greedy(mass, np.where(mass > 0, sizes, 0), budget)

@@ -51,20 +51,23 @@ def test_gap_budget_and_optimality(case):
     assert gap == divergence - dual
     assert rows.sum() == pytest.approx(budget, rel=1e-12)
     assert (rows <= sizes).all() and (rows[(mass == 0) | (sizes == 0)] == 0).all()
-    used = (mass > 0) & (sizes > 0)
-    law = np.where(used, mass, 0) / mass[used].sum()
+    in_target = (mass > 0) & (sizes > 0)
+    distribution = np.where(in_target, mass, 0) / mass[in_target].sum()
     rng = np.random.default_rng(case[3])
     for _ in range(5):
-        other = random_plan(rng, used, sizes, budget)
-        value = np.sum(law[used] * np.log(law[used] * budget / np.maximum(other[used], 1e-300)))
+        other = random_plan(rng, in_target, sizes, budget)
+        value = np.sum(
+            distribution[in_target]
+            * np.log(distribution[in_target] * budget / np.maximum(other[in_target], 1e-300))
+        )
         assert divergence <= value + 1e-9
 
 
-def random_plan(rng, used, sizes, budget):
-    plan = np.where(used, sizes * rng.random(len(sizes)), 0.0)
+def random_plan(rng, in_target, sizes, budget):
+    plan = np.where(in_target, sizes * rng.random(len(sizes)), 0.0)
     if plan.sum() > budget:
         return plan * (budget / plan.sum())
-    room = np.where(used, sizes - plan, 0.0)
+    room = np.where(in_target, sizes - plan, 0.0)
     return plan + room * ((budget - plan.sum()) / max(room.sum(), 1e-300))
 
 

@@ -1,8 +1,8 @@
 """The published GIO algorithm, step by step, with its gradient in closed form.
 
 Source: Everaert and Potts, arXiv 2306.11670, and the options of their package grad-info-opt.
-Each pick descends from a start point v on the divergence of W + {v}, and takes the candidate
-nearest to where v ends. The gradient in v needs the target alone: a step costs O(n d).
+Each pick is a gradient descent from a start point v on the divergence of W + {v}, followed by the
+candidate nearest to the last v. The gradient in v needs the target alone: a step costs O(n d).
 `exact_path` finds the optimum of the same objective at once; this is for comparison with
 published results.
 """
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gio_spark.errors import InputError
 from gio_spark.gio.distances import blocks, squared_distances, squared_norms
-from gio_spark.gio.exact import (
+from gio_spark.gio.published_exact import (
     EPS,
     SQUARED_RANGE,
     published_divergence_curve,
@@ -37,16 +37,16 @@ class PublishedPath(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PublishedRun:
-    """A run with what is needed to understand it.
+    """Picks of a run, with its divergences, margins, stop criterion and resets.
 
     Attributes:
-        order: picks kept, in order. After a reset a candidate may appear again.
-        divergence: divergence after each pick kept.
-        margins: relative gap of each pick's distance to the runner-up's; near 0 is a near-tie.
-        start_divergence: divergence of the initial data.
-        stop: what ended the run: a stop criterion, "max_iter", "pool" or "until".
-        resets: how often the pool was refilled.
-        scale_factor: the gradient's scale.
+        order: Accepted picks, in order. After a reset a candidate may appear again.
+        divergence: Divergence after each accepted pick, in nats.
+        margins: Relative gap of each pick's distance to the runner-up's; near 0 is a near-tie.
+        start_divergence: Divergence of the initial data.
+        stop: Reason for the end: a stop criterion, "max_iter", "pool" or "until".
+        resets: How often the pool was refilled.
+        scale_factor: Scale of the gradient.
     """
 
     order: NDArray
@@ -66,22 +66,31 @@ def published_gio(
     seed: int = 0,
     **options: Any,
 ) -> PublishedPath:
-    """Run the published algorithm and return its picks.
+    """Picks of the published algorithm.
+
+    Source: Everaert and Potts, arXiv 2306.11670.
 
     Args:
         target: (n, d) rows X.
         pool: (m, d) candidates G.
-        D: (m0, d) data already held; None draws a start (`random_init_pct`, or uniform points).
-        seed: seed of all draws; gives the draws that the original makes after
+        D: (m0, d) initial data; None draws a start (`random_init_pct`, or uniform points).
+        seed: Seed of all draws; the draws are those that the original makes after
             random.seed(seed) and numpy.random.seed(seed).
-        options: fields of `PublishedOptions`, by their published names.
+        options: Fields of `PublishedOptions`, by their published names.
 
     Returns:
-        order: indices into `pool`; divergence: after each pick.
+        order: indices into `pool`; divergence: after each pick, in nats.
 
     Raises:
-        InputError: shapes that do not fit.
-        ConfigError: an unknown option, or one out of range.
+        InputError: Shapes do not match.
+        ConfigError: An option is unknown or out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> target = np.random.default_rng(0).standard_normal((20, 2))
+        >>> picks = published_gio(target, [[9.0, 9.0], [0.1, 0.0]], max_iter=1, k=3)
+        >>> picks.order
+        array([1])
     """
     run = published_run(target, pool, PublishedOptions.of(**options), D=D, seed=seed)
     return PublishedPath(run.order, run.divergence)
@@ -97,16 +106,19 @@ def published_run(
     draws: Draws | None = None,
     until: Callable[[int], bool] | None = None,
 ) -> PublishedRun:
-    """Run the published algorithm and return all that is known of the run.
+    """Picks of the published algorithm, with margins, resets and the reason for the end.
 
     Args:
         target: (n, d) rows X.
         pool: (m, d) candidates G.
-        options: the published options.
-        D: (m0, d) data already held.
-        seed: seed of the draws.
-        draws: another source of draws.
-        until: called with each pick kept; True ends the run.
+        options: The published options.
+        D: (m0, d) initial data.
+        seed: Seed of the draws.
+        draws: Another source of draws.
+        until: Called with each accepted pick; True ends the run.
+
+    Raises:
+        InputError: Shapes do not match, or the initial data have too few rows.
     """
     x = np.atleast_2d(np.asarray(target, dtype=np.float64))
     g = np.atleast_2d(np.asarray(pool, dtype=np.float64))
@@ -115,36 +127,36 @@ def published_run(
     source = draws if draws is not None else SeededDraws(seed)
     w = _initial(x, g, D, options, source)
     state = _State(x, g, w, options)
-    # A step is two products of a small matrix with a vector: threads wait longer for one another
-    # than they work (0.3 ms on one thread, 5 to 20 ms on two of a busy machine).
+    # A step is two products of a small matrix with a vector, which two threads only slow down
+    # (0.3 ms on one thread, 5 to 20 ms on two of a busy machine).
     with one_blas_thread():
         return _run(state, options, source, until)
 
 
 def _initial(
-    x: NDArray, g: NDArray, held: ArrayLike | None, options: PublishedOptions, draws: Draws
+    x: NDArray, g: NDArray, initial: ArrayLike | None, options: PublishedOptions, draws: Draws
 ) -> NDArray:
-    if held is not None:
-        w = np.atleast_2d(np.asarray(held, dtype=np.float64))
+    if initial is not None:
+        selection = np.atleast_2d(np.asarray(initial, dtype=np.float64))
     elif options.random_init_pct:
-        w = g[draws.share(len(g), int(options.random_init_pct * len(g)))]
+        selection = g[draws.share(len(g), int(options.random_init_pct * len(g)))]
     else:
         shape = (options.uniform_start_size, x.shape[1])
-        w = draws.uniform(options.uniform_low, options.uniform_high, shape)
+        selection = draws.uniform(options.uniform_low, options.uniform_high, shape)
         if options.normalize:
-            length = np.linalg.norm(w, axis=1, keepdims=True)
-            w = w / np.where(length > 0, length, 1.0)
+            length = np.linalg.norm(selection, axis=1, keepdims=True)
+            selection = selection / np.where(length > 0, length, 1.0)
     least = 2 if options.discard_nearest_for_xy else 1
-    if len(w) < least or w.shape[1] != x.shape[1]:
+    if len(selection) < least or selection.shape[1] != x.shape[1]:
         raise InputError(
-            f"The initial data have shape {w.shape}; at least {least} rows of dimension "
+            f"The initial data have shape {selection.shape}; at least {least} rows of dimension "
             f"{x.shape[1]} are needed. Raise random_init_pct or give D."
         )
-    return w
+    return selection
 
 
 class _State:
-    """Target, pool and selection in coordinates centred on the target's mean."""
+    """Target, pool and selection in coordinates centered on the target's mean."""
 
     def __init__(self, x: NDArray, g: NDArray, w: NDArray, options: PublishedOptions) -> None:
         self.origin = x.mean(axis=0)
@@ -155,35 +167,35 @@ class _State:
         self.discard = options.discard_nearest_for_xy
         self.k = options.k
         self.rho = target_log_distance(x, options.k)
-        self.held = len(w)
+        self.count = len(w)
         self.log_sum = 0.0
         self.nearest = np.full(len(x), np.inf)
-        centred = w - self.origin
+        centered = w - self.origin
         for block in blocks(len(w), len(x), 8):
-            squared = squared_distances(centred[block], self.x, right_norms=self.x_norms)
+            squared = squared_distances(centered[block], self.x, right_norms=self.x_norms)
             np.clip(squared, *SQUARED_RANGE, out=squared)
             self.log_sum += float(np.log(np.sqrt(squared) + EPS).sum())
             np.minimum(self.nearest, squared.min(axis=0), out=self.nearest)
 
     def to_target(self, point: NDArray) -> NDArray:
-        """Return the clipped squared distances of one point to the target rows."""
+        """Clipped squared distances of one point to the target rows."""
         squared = self.x @ point
         squared *= -2.0
         squared += self.x_norms
         squared += point @ point
         return np.clip(squared, *SQUARED_RANGE, out=squared)
 
-    def divergence(self, log_sum: float, nearest: NDArray, held: int) -> float:
-        pairs = held
+    def divergence(self, log_sum: float, nearest: NDArray, count: int) -> float:
+        pairs = count
         if self.discard:
             log_sum = log_sum - float(np.log(np.sqrt(nearest) + EPS).sum())
             pairs -= 1
         n, d = self.x.shape
         mean = np.array([log_sum / (n * pairs)])
-        return float(published_divergence_curve(mean, np.array([held]), self.rho, n, d, self.k)[0])
+        return float(published_divergence_curve(mean, np.array([count]), self.rho, n, d, self.k)[0])
 
     def gradient(self, v: NDArray) -> NDArray:
-        """Return the gradient of the divergence of W + {v} in v.
+        """Gradient of the divergence of W + {v} in v.
 
         d / (n c) sum_i (v - x_i) / (r_i (r_i + eps)), c = m + 1 columns. With discard, rows
         whose nearest is v drop out, and c = m. Distances at the clip have no gradient.
@@ -192,7 +204,7 @@ class _State:
         root = np.sqrt(squared)
         weight = 1.0 / (squared + EPS * root)
         weight[(squared <= SQUARED_RANGE[0]) | (squared >= SQUARED_RANGE[1])] = 0.0
-        columns = self.held + 1
+        columns = self.count + 1
         if self.discard:
             weight[squared < self.nearest] = 0.0
             columns -= 1
@@ -200,7 +212,7 @@ class _State:
         return (d / (n * columns)) * (weight.sum() * v - weight @ self.x)
 
     def nearest_free(self, v: NDArray) -> tuple[int, float]:
-        """Return the free candidate nearest to v (ties: lowest index) and its margin."""
+        """Free candidate nearest to v (ties: lowest index) and its margin."""
         rough = self.g_norms - 2.0 * (self.g @ v)
         rough[~self.free] = np.inf
         count = min(8, int(self.free.sum()))
@@ -238,11 +250,11 @@ def _run(
         steepness = float(np.linalg.norm(state.gradient(v)))
         length = float(np.linalg.norm(v + state.origin))
         scale = length / steepness if steepness > 0 else 0.0
-    before = first = state.divergence(state.log_sum, state.nearest, state.held)
+    previous = start_divergence = state.divergence(state.log_sum, state.nearest, state.count)
     order: list[int] = []
     path: list[float] = []
     margins: list[float] = []
-    position, resets, rises, fresh = 0, 0, 0, True
+    position, resets, rises, is_fresh = 0, 0, 0, True
     limit = max(1, int(options.max_data_size * len(state.g)))
     stop = ""
     while not stop:
@@ -252,32 +264,32 @@ def _run(
         if not state.free.any():
             stop = "pool"
             break
-        long = position == 0 or fresh or draws.restart() < options.random_restart_prob
-        steps = options.grad_desc_iter * (3 if long else 1)
+        is_long = position == 0 or is_fresh or draws.restart() < options.random_restart_prob
+        steps = options.grad_desc_iter * (3 if is_long else 1)
         v = _descend(state, v, steps, options.lr * scale)
         pick, margin = state.nearest_free(v)
         state.free[pick] = False
         squared = state.to_target(state.g[pick])
         log_sum = state.log_sum + float(np.log(np.sqrt(squared) + EPS).sum())
         nearest = np.minimum(state.nearest, squared)
-        now = state.divergence(log_sum, nearest, state.held + 1)
+        divergence = state.divergence(log_sum, nearest, state.count + 1)
         v = start(v)
-        rises = rises + 1 if now > before else 0
-        if options.rejects(before, now, rises):
+        rises = rises + 1 if divergence > previous else 0
+        if options.rejects(previous, divergence, rises):
             if not (options.resets_allowed and resets < options.max_resets):
                 stop = options.stop_criterion
                 break
             resets += 1
             state.free[:] = True
-            position, fresh, rises = position - 1, True, 0
+            position, is_fresh, rises = position - 1, True, 0
             v = middle if options.v_init == "prev_opt" else v
             continue
-        state.log_sum, state.nearest, state.held = log_sum, nearest, state.held + 1
+        state.log_sum, state.nearest, state.count = log_sum, nearest, state.count + 1
         order.append(pick)
-        path.append(now)
+        path.append(divergence)
         margins.append(margin)
-        before, fresh, position = now, False, position + 1
-        if options.stop_criterion == "min_kl" and now < options.min_kl:
+        previous, is_fresh, position = divergence, False, position + 1
+        if options.stop_criterion == "min_kl" and divergence < options.min_kl:
             stop = "min_kl"
         elif options.stop_criterion == "data_size" and len(order) >= limit:
             stop = "data_size"
@@ -287,7 +299,7 @@ def _run(
         np.array(order, dtype=np.int64),
         np.array(path),
         np.array(margins),
-        first,
+        start_divergence,
         stop,
         resets,
         float(scale),

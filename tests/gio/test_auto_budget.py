@@ -1,4 +1,4 @@
-"""How much to take: kappa and the held-out curve."""
+"""The budget "auto": kappa and the held-out curve."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def scores(share, shift, seed, noise=0.0):
 @pytest.mark.parametrize("share", [1 / 6, 1 / 3, 2 / 3])
 @pytest.mark.parametrize("shift", [4.0, 8.0])
 def test_planted_clean_shares_are_found(share, shift, seed):
-    found = mixture_share(*scores(share, shift, seed))
-    assert found.kappa == pytest.approx(share, rel=0.15)
+    estimate = mixture_share(*scores(share, shift, seed))
+    assert estimate.kappa == pytest.approx(share, rel=0.15)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_same_law_gives_nearly_the_whole_pool(seed):
     rng = np.random.default_rng(seed)
-    found = mixture_share(rng.standard_normal(POOL), rng.standard_normal(TARGET))
-    assert found.kappa >= 0.85
+    estimate = mixture_share(rng.standard_normal(POOL), rng.standard_normal(TARGET))
+    assert estimate.kappa >= 0.85
 
 
 def test_a_small_target_of_the_same_law_gives_nearly_the_whole_pool():
@@ -50,8 +50,8 @@ def test_a_far_pool_gives_nothing():
 
 
 def test_noisy_ratios_err_towards_more_never_wildly():
-    found = mixture_share(*scores(1 / 3, 6.0, 0, noise=0.5))
-    assert 0.28 < found.kappa < 0.45
+    estimate = mixture_share(*scores(1 / 3, 6.0, 0, noise=0.5))
+    assert 0.28 < estimate.kappa < 0.45
 
 
 def test_a_histogram_gives_the_same_as_its_rows():
@@ -75,20 +75,22 @@ def clusters(seed=0, count=200):
 
 
 def test_the_heldout_curve_keeps_the_whole_pool_for_the_same_law():
-    rng, law = clusters()
-    sizes, fit, held = (rng.multinomial(n, law) for n in (50_000, 5_000, 5_000))
-    curve = heldout_curve(fit, held, sizes)
+    rng, distribution = clusters()
+    sizes, fit, heldout = (rng.multinomial(n, distribution) for n in (50_000, 5_000, 5_000))
+    curve = heldout_curve(fit, heldout, sizes)
     assert curve.chosen >= 0.85 * sizes.sum()
 
 
 def test_the_heldout_curve_finds_a_planted_share():
-    rng, law = clusters()
-    other = np.random.default_rng(9).permutation(law) * (np.arange(len(law)) % 2)
-    sizes = rng.multinomial(20_000, law) + rng.multinomial(30_000, other / other.sum())
-    curve = heldout_curve(rng.multinomial(20_000, law), rng.multinomial(20_000, law), sizes)
+    rng, distribution = clusters()
+    other = np.random.default_rng(9).permutation(distribution) * (np.arange(len(distribution)) % 2)
+    sizes = rng.multinomial(20_000, distribution) + rng.multinomial(30_000, other / other.sum())
+    curve = heldout_curve(
+        rng.multinomial(20_000, distribution), rng.multinomial(20_000, distribution), sizes
+    )
     assert 10_000 < curve.chosen < 30_000
     assert (np.diff(curve.budgets) > 0).all() and (curve.standard_error >= 0).all()
-    best = budgeted_kl(law, sizes, curve.chosen)
+    best = budgeted_kl(distribution, sizes, curve.chosen)
     assert best.divergence < 0.02
 
 
