@@ -1,4 +1,4 @@
-"""Formulas from merged counts and moments to figures. Pure numpy; every sum in a fixed order."""
+"""Divergences, entropies and moments from merged counts: numpy, every sum in a fixed order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gio_spark.gime.exact import GRID
+from gio_spark.gime.mergeable_sums import GRID
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,7 @@ def entropy_bits(counts: NDArray[Any]) -> float:
 
 
 def effective_classes(counts: NDArray[Any]) -> float:
-    """Return 2^H: the number of equally likely classes with the same entropy."""
+    """Effective classes 2^H: the number of equally likely classes with the same entropy."""
     return float(2.0 ** entropy_bits(counts))
 
 
@@ -79,17 +79,17 @@ def transport(
 
 
 def pairs(counts: NDArray[Any]) -> int:
-    """How many pairs of rows share a class."""
+    """Number of pairs of rows that share a class."""
     return sum(c * (c - 1) // 2 for c in np.asarray(counts).tolist())
 
 
 def mean_pairwise_cosine(n: int, summed: NDArray[np.int64], squares: int) -> float:
-    """Return (|sum u|^2 - sum |u|^2) / (n (n - 1)) in units of cosine, from exact grid sums.
+    """Mean pairwise cosine (|sum u|^2 - sum |u|^2) / (n (n - 1)), from exact grid sums.
 
     The denominator uses the rows' own mean squared length on the grid, so equal rows give 1.
     """
-    length = sum(s * s for s in summed.tolist())
-    return (length - squares) / ((n - 1) * squares)
+    squared_length = sum(s * s for s in summed.tolist())
+    return (squared_length - squares) / ((n - 1) * squares)
 
 
 def moments(
@@ -102,7 +102,7 @@ def moments(
 
 
 def spectral_classes(covariance: NDArray[np.float64]) -> float:
-    """Return (tr C)^2 / tr C^2: the number of directions that the rows fill evenly."""
+    """Effective number of directions (tr C)^2 / tr C^2 of the rows."""
     trace = float(np.trace(covariance))
     squared = float(np.sum(covariance * covariance))
     return trace * trace / squared if squared > 0 else 1.0
@@ -123,14 +123,14 @@ def frechet(
     )
 
 
-def inside_disagreement(classes: NDArray[np.int64], shift: int) -> float:
-    """Share of rows whose label is not the most frequent one of their cell.
+def label_disagreement(classes: NDArray[np.int64], shift: int) -> float:
+    """Share of rows whose label is not the most frequent one of their cluster.
 
     Args:
-        classes: Histogram of (cell << shift | label).
+        classes: Histogram of (cluster << shift | label).
         shift: Bits of the label.
     """
-    cells = classes[0] >> shift
-    starts = np.flatnonzero(np.r_[True, cells[1:] != cells[:-1]])
+    clusters = classes[0] >> shift
+    starts = np.flatnonzero(np.r_[True, clusters[1:] != clusters[:-1]])
     majority = np.maximum.reduceat(classes[1], starts)
     return 1.0 - int(majority.sum()) / int(classes[1].sum())

@@ -157,7 +157,7 @@ def nearest_clusters(
         neighbors: Number of clusters per row, at most K.
 
     Returns:
-        (n, neighbours) int64 and float64.
+        (n, neighbors) int64 and float64.
     """
     points = np.asarray(centroids, dtype=np.float32)
     rows = np.asarray(vectors, dtype=np.float32)

@@ -23,7 +23,7 @@ class Grid:
     """A fixed-point grid per dimension.
 
     Attributes:
-        step: (d,) float64, powers of two: the distance of neighbouring grid values.
+        step: (d,) float64, powers of two: the distance of neighboring grid values.
         limit: (d,) float64: sums of absolute values up to here are exact.
     """
 

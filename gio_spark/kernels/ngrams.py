@@ -207,7 +207,7 @@ def _word_bounds(
 
 # ---- code points -------------------------------------------------------------------------------
 
-# Tried on 49 domains of short texts (share of the ten nearest neighbours of one's own domain, and
+# Tried on 49 domains of short texts (share of the ten nearest neighbors of one's own domain, and
 # mutual information of 100 clusters with the domain): these .355, .176; runs of 3 to 5 characters
 # with weights 3, 2, 1 .337, .162; words and pairs alone .349, .173; heavier long words no better.
 _CHARACTER_RUNS = (3,)
