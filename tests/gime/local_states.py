@@ -1,4 +1,4 @@
-"""Helpers: run a profile on a table without Spark, and look figures up."""
+"""Helpers: states and metric values of a table, computed without Spark."""
 
 from __future__ import annotations
 

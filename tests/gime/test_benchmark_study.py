@@ -1,4 +1,4 @@
-"""The metrics benchmark keeps what is finished, and its figures follow from the stored lines."""
+"""The metrics benchmark stores finished parts, and its figures follow from the stored lines."""
 
 from __future__ import annotations
 

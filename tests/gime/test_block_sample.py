@@ -1,4 +1,4 @@
-"""Blocks of rows are taken or left together; metrics and models see the rows."""
+"""Blocks of rows are selected together; metrics and models read the rows."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_quotas_count_blocks(days):
     assert np.unique(chosen.rows).size == 8
 
 
-def test_wrong_block_numbers_are_told(days):
+def test_wrong_block_numbers_are_refused(days):
     sample, _, task = days
     with pytest.raises(InputError, match="a block per row"):
         in_blocks(sample, task, np.arange(3), np.arange(3))

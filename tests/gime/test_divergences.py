@@ -93,6 +93,6 @@ def test_frechet_distance_of_gaussians_with_common_axes():
     assert frechet(one, one) == pytest.approx(0, abs=1e-12)
 
 
-def test_disagreement_is_what_is_not_the_most_frequent_label_of_its_cell():
+def test_disagreement_is_the_share_of_labels_that_are_not_the_most_frequent_of_their_cluster():
     classes = {(0 << 8) | 1: 5, (0 << 8) | 7: 2, (3 << 8) | 1: 1, (3 << 8) | 2: 1, (4 << 8): 1}
     assert label_disagreement(histogram(classes), 8) == pytest.approx(3 / 10)

@@ -1,4 +1,4 @@
-"""Labeled tables become samples and tasks."""
+"""Samples and tasks from labeled tables."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_sample_does_not_depend_on_the_partitioning(tables):
     assert samples[0][0].metrics() == samples[1][0].metrics()
 
 
-def test_what_is_missing_is_told(tables):
+def test_missing_labels_and_features_are_refused(tables):
     pool, held_out = tables
     constants = gime.freeze(pool, codebook=BOOK)
     with pytest.raises(InputError, match="'nope'"):

@@ -1,4 +1,4 @@
-"""Drift over refreshes, and one gate over several sources."""
+"""Drift over refreshes, and one verdict over several sources."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_the_order_of_rows_does_not_matter_and_short_histories_say_nothing():
     assert first["z"].isna().all()
 
 
-def test_a_metric_that_never_moved_drifts_when_it_moves():
+def test_a_constant_metric_drifts_when_it_changes():
     assert drift(series([1.0] * 6 + [1.1]))["drifted"].iloc[-1]
 
 
-def test_mistakes_are_told():
+def test_missing_columns_and_doubled_values_are_refused():
     with pytest.raises(InputError, match="columns"):
         drift(pd.DataFrame({"metric": []}))
     with pytest.raises(InputError, match="two values"):
@@ -95,7 +95,7 @@ def test_a_metric_of_no_spread_has_a_billionth_of_its_size_as_one():
     assert table["z"].iloc[-1] == pytest.approx(1e-6 / 2e-7, rel=1e-4)
 
 
-def test_one_gate_counts_the_moves_of_all_sources():
+def test_joint_verdict_counts_the_reallocations_of_all_sources():
     threshold = Threshold.at_share("scope", 0.5, 0.0, 1.0, "more", "moderate")
     verdict = judge({"scope": 0.6}, [threshold])
     both = joint_verdict({"a": replace(verdict, tries=2), "b": replace(verdict, tries=3)})

@@ -1,4 +1,4 @@
-"""Metrics that move together, and maxima inside a sweep, against closed forms."""
+"""Metrics that change together, and maxima inside a sweep, against closed forms."""
 
 from __future__ import annotations
 

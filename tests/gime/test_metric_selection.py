@@ -59,7 +59,7 @@ def test_metrics_whose_improvement_did_harm_are_not_pursued():
     }  # fmt: skip
 
 
-def test_better_rows_are_taken_inside_cells_and_the_gate_is_told():
+def test_better_rows_are_selected_inside_clusters_and_the_verdict_passes():
     sample, _ = noisy_labels()
     clusters = sample.rows["cluster"].values
     threshold = Threshold("distortion", 0.3, "less", "high", 0.9, 0.6, 0.1)

@@ -156,7 +156,7 @@ def test_a_user_metric_is_registered_by_name_and_computed(spark, rows):
         ({"probes": np.zeros((3, 9), np.float32)}, InputError, "do not fit"),
     ],
 )
-def test_wrong_arguments_are_told_before_any_work(spark, rows, arguments, error, message):
+def test_wrong_arguments_are_refused_before_any_work(spark, rows, arguments, error, message):
     df = spark.createDataFrame(rows.head(5))
     with pytest.raises(error, match=message):
         gime.metrics(df, **arguments)

@@ -1,4 +1,4 @@
-"""Quota moved under budgets in tokens and bounds on sources."""
+"""Quota reallocated under budgets in tokens and bounds on sources."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def drawn(seed: int, *, tokens: bool) -> tuple[np.ndarray, QuotaLimits, np.rando
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 10**6), st.booleans(), st.booleans(), st.floats(0.01, 0.6))
-def test_a_move_keeps_budget_caps_floors_and_what_there_is(seed, tokens, keep_one, share):
+def test_a_reallocation_keeps_budget_caps_floors_and_sizes(seed, tokens, keep_one, share):
     take, limits, rng = drawn(seed, tokens=tokens)
     need = rng.standard_normal(len(take))
     changed = reallocate(take, need, share * limits.budget, limits, keep_one=keep_one)
@@ -55,7 +55,7 @@ def test_a_source_at_its_cap_gains_a_row_only_for_one_that_it_gives_up():
     assert changed[0].sum() == 10 and changed[1].sum() == 30
 
 
-def test_long_rows_of_a_good_cell_take_the_room_of_more_short_ones():
+def test_long_rows_of_a_good_cluster_replace_more_short_rows():
     sizes, cost = np.array([[100], [100]]), np.array([[2.0], [10.0]])
     limits = QuotaLimits(sizes, cost, 100.0, np.zeros(1), np.array([100.0]))
     changed = reallocate(np.array([[50], [0]]), np.array([-1.0, 1.0]), 40, limits)
@@ -106,7 +106,7 @@ def test_a_threshold_that_fails_is_met_within_the_floors_of_sources():
     assert take.sum() == 60 and take[:, 0].sum() >= 20
 
 
-def test_what_the_floor_of_a_source_forbids_is_told_with_the_best_that_can():
+def test_a_threshold_that_a_floor_forbids_is_reported_with_the_best_value():
     start, clusters = two_sources(floor=58)
     take, verdict = meet_thresholds(start, clusters, THRESHOLDS, quality, tries=60, share=0.1)
     assert not verdict.passed

@@ -1,4 +1,4 @@
-"""Bounds of metrics: when they are met, how they move, and which clusters they close."""
+"""Bounds of metrics: when they are met, how they change, and which clusters they close."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_what_a_row_helps_is_read_from_target_means_or_emptiness():
     np.testing.assert_allclose(even, [1 / 3 - 0.75, 1 / 3 - 0.25, 1 / 3, -np.inf])
 
 
-def test_metrics_of_a_source_are_read_from_its_own_cells():
+def test_metrics_of_a_source_are_read_from_its_own_clusters():
     part = ClusterStats(np.array([1, 3, 0]))
     clusters = ClusterStats(np.array([50, 50, 0]), parts={"web": part})
     mine, name, own, times = clusters.of("web/scope", np.array([8, 4, 0]))
@@ -106,7 +106,7 @@ def test_metrics_of_a_source_are_read_from_its_own_cells():
     assert (own.tolist(), times.tolist()) == ([8, 4, 0], [1, 1, 1])
 
 
-def test_cells_far_beyond_a_bound_are_closed_where_the_rest_holds_the_budget():
+def test_clusters_far_beyond_a_bound_are_closed_where_the_others_meet_the_budget():
     means = {"delay": np.array([1.0, 2.0, 3.1]), "volume": np.array([10.0, 5.0, 1.0])}
     clusters = ClusterStats(np.array([40, 40, 40]), None, means)
     late = threshold(2.0, "less", worst=3.0, best=2.0, metric="delay")
@@ -121,7 +121,7 @@ def test_cells_far_beyond_a_bound_are_closed_where_the_rest_holds_the_budget():
     assert cluster_bounds([moderate], clusters, 80)[1].tolist() == [40, 40, 40]
 
 
-def test_scope_asks_for_a_row_in_the_cells_of_most_mass():
+def test_scope_needs_a_row_in_the_clusters_of_most_mass():
     scope = threshold(0.5, metric="scope")
     sizes = np.array([5, 9, 0, 7, 8])
     assert cluster_bounds([scope], ClusterStats(sizes), 10)[0].tolist() == [0, 1, 0, 1, 1]
@@ -158,7 +158,7 @@ def test_whole_rows_go_to_the_largest_remainders_within_bounds():
     assert _round_rows(rows, np.array([0, 0, 2, 0]), most, 7).tolist() == [1, 1, 2, 3]
 
 
-def test_prices_fill_cells_up_to_what_they_hold():
+def test_prices_fill_clusters_up_to_their_sizes():
     p, least, most = np.array([0.6, 0.4, 0.2, 0.0]), np.array([0, 0, 1, 2]), np.full(4, 9)
     price = np.array([0.1, 0.0, -1.0, -1.0])
     np.testing.assert_allclose(_clipped_rows(p, price, least, most), [6.0, 9.0, 9.0, 2.0])
@@ -186,7 +186,7 @@ def test_rows_are_ordered_by_noise_and_the_scores_of_what_is_pursued():
     assert plain.tolist() == sorted(range(200), key=lambda row: (clusters[row], -noise[row]))
 
 
-def test_rows_and_cells_are_scored_by_what_their_columns_say():
+def test_rows_and_clusters_are_scored_from_their_columns():
     day = 86_400_000_000
     columns = {
         "cluster": [0, 0, 2, 2], "tokens": [10, None, 30, 50], "distance": [1.0, 2.0, None, 4.0],

@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_table():
     pd.testing.assert_frame_equal(first, second)
 
 
-def test_tilts_draw_equal_sizes_without_repeats_and_move_the_metrics():
+def test_tilts_draw_equal_sizes_without_repeats_and_change_the_metrics():
     sample, _ = noisy_labels()
     tilts = tilts_of(sample, 3)
     _, subsets = random_tilts(tilts, 20, 150)
@@ -76,7 +76,7 @@ def test_tilts_draw_equal_sizes_without_repeats_and_move_the_metrics():
     assert np.ptp(distortion) > 0.1
 
 
-def test_metrics_that_move_together_are_merged_and_named():
+def test_metrics_that_change_together_are_merged_and_named():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 60))
     near = -a + 0.01 * rng.standard_normal(60)
@@ -131,7 +131,7 @@ def test_executors_give_the_scores_that_the_driver_gives(spark):
     pd.testing.assert_frame_equal(local[columns], on_spark[columns])
 
 
-def test_wrong_sizes_and_measures_are_told():
+def test_wrong_sizes_and_measures_are_refused():
     sample, task = noisy_labels(50)
     with pytest.raises(InputError, match="smaller than the sample"):
         sensitivity(None, sample, task, size=50)

@@ -1,4 +1,4 @@
-"""Refreshes: the pool's states follow what changed, the gate is judged, drift is a series."""
+"""Refreshes: states of changed partitions, the gate's verdict, and the series of metrics."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def newest_figures(workspace, stage="refresh metrics"):
     return [figures[figures["fingerprint"] == r["fingerprint"]] for r in ordered]
 
 
-def test_merged_states_say_what_the_whole_pool_says(refreshed):
+def test_merged_states_equal_those_of_the_entire_pool(refreshed):
     workspace, pools, _ = refreshed
     newest = newest_figures(workspace)
     assert len(newest) == 3

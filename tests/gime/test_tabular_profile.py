@@ -97,7 +97,7 @@ def test_coverage_and_mismatch_against_the_target():
     assert same["mismatch", "robust"] == same["mismatch", "psi"] == 0
 
 
-def test_distortion_counts_missing_cells():
+def test_distortion_counts_missing_values():
     age = pa.array([None if i % 4 == 0 else 2.0 for i in range(200)])
     values = run(table(**{"numeric:age": age}))
     assert values["distortion", "robust"] == 50 / 400
@@ -135,7 +135,7 @@ def test_batch_boundaries_change_no_bit():
         ("mismatch", {"categorical:job": np.full(200, 11)}, -1),
     ],
 )
-def test_an_improvement_of_the_data_moves_its_metric_the_right_way(metric, better, sign):
+def test_an_improvement_of_the_data_improves_its_metric(metric, better, sign):
     target = table(60, 2, **{"categorical:job": np.full(60, 11)})
     gain = run(table(**better), target)[metric, "robust"] - run(table(), target)[metric, "robust"]
     assert gain * sign > 0

@@ -207,7 +207,7 @@ def test_volume_adds_without_overlap_and_by_inclusion_exclusion_with_it():
         ("mismatch", {"cluster": np.zeros(200, np.int64)}),
     ],
 )
-def test_an_improvement_of_the_data_moves_its_metric_the_right_way(metric, better):
+def test_an_improvement_of_the_data_improves_its_metric(metric, better):
     target = table(50, 3, cluster=np.zeros(50, np.int64))
     before = figures(table(), CONSTANTS, target)[metric, "robust"]
     after = figures(table(**better), CONSTANTS, target)[metric, "robust"]
@@ -249,7 +249,7 @@ def test_nan_and_infinity_count_as_missing():
     assert figures(table(4, quality=quality), CONSTANTS)["distortion", "robust"] == 0.25
 
 
-def test_missing_times_and_negative_delays_are_told():
+def test_missing_times_and_negative_delays_are_reported():
     event = pa.array([DAY, None, 3 * DAY, 4 * DAY])
     ingest = pa.array([2 * DAY, DAY, None, DAY])
     values = figures(table(4, event_time=event, ingest_time=ingest), CONSTANTS)

@@ -1,4 +1,4 @@
-"""Automatic thresholds, the gate's verdict, and quota moved until it passes."""
+"""Automatic thresholds, the gate's verdict, and quota reallocated until they are met."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_threshold_stands_where_the_response_reaches_the_level():
     assert row["share at 90%"] < row["share at 95%"] < row["share at 99%"]
 
 
-def test_experts_set_shares_by_hand_and_mistakes_are_told():
+def test_shares_are_set_by_hand_and_wrong_ones_are_refused():
     thresholds, _ = automatic_thresholds(
         found_by_hand(), SIGNS, manual_shares={"scope": 0.5, "distortion": 0.25}
     )
@@ -88,12 +88,12 @@ def test_the_lower_bound_lies_below_a_rising_response():
     assert np.mean(lower <= middle + 1e-12) > 0.95
 
 
-def test_excess_of_a_random_draw_is_small_and_of_one_cell_large():
+def test_excess_of_a_random_draw_is_small_and_of_one_cluster_large():
     sample, _ = noisy_labels()
     rng = np.random.default_rng(5)
     fair = excess_over_random(sample, rng.choice(1500, 100, replace=False)).set_index("metric")
-    one_cell = np.flatnonzero(sample.rows["cluster"].values == 3)[:100]
-    tight = excess_over_random(sample, one_cell).set_index("metric")
+    one_cluster = np.flatnonzero(sample.rows["cluster"].values == 3)[:100]
+    tight = excess_over_random(sample, one_cluster).set_index("metric")
     assert abs(fair.loc["variety", "z"]) < 5
     assert tight.loc["variety", "excess"] < -5
     assert tight.loc["mismatch", "excess"] > 0.3
@@ -171,7 +171,7 @@ def measured(take):
 
 
 @pytest.mark.parametrize("metric", ["scope", "mismatch", "coverage", "variety", "distortion"])
-def test_moved_quota_keeps_the_budget_and_what_cells_hold(metric):
+def test_reallocated_quota_keeps_the_budget_and_cluster_sizes(metric):
     take = np.array([60, 0, 0, 0, 0, 0])
     clusters = ClusterStats(SIZES, TARGET, {"distortion": np.array([0.5, 0.2, 0.3, 0.4, 0.5, 0.9])})
     changed = reallocate_quota(take, metric, "less", clusters, share=0.2)
@@ -180,7 +180,7 @@ def test_moved_quota_keeps_the_budget_and_what_cells_hold(metric):
     assert not np.array_equal(changed, take)
 
 
-def test_quota_moves_until_the_gate_passes():
+def test_quota_is_reallocated_until_the_thresholds_are_met():
     thresholds = [
         Threshold("scope", 4 / 6, "more", "moderate", 0.5, 0.1, 5 / 6),
         Threshold("mismatch", 0.12, "less", "high", 0.9, 0.9, 0.05),
@@ -203,7 +203,7 @@ def test_a_threshold_that_cannot_be_met_is_reported_with_the_best_that_can():
     assert "reached 0.8333" in verdict.why
 
 
-def test_limits_for_the_budgeted_kl_ask_for_a_row_in_enough_cells_and_close_bad_ones():
+def test_bounds_of_the_budgeted_kl_need_a_row_in_enough_clusters_and_close_bad_ones():
     means = {"distortion": np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.95])}
     thresholds = [
         Threshold("scope", 0.5, "more", "moderate", 0.5, 0.1, 1.0),

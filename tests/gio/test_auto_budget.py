@@ -27,19 +27,19 @@ def scores(share, shift, seed, noise=0.0):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("share", [1 / 6, 1 / 3, 2 / 3])
 @pytest.mark.parametrize("shift", [4.0, 8.0])
-def test_planted_clean_shares_are_found(share, shift, seed):
+def test_planted_clean_shares_are_estimated(share, shift, seed):
     estimate = mixture_share(*scores(share, shift, seed))
     assert estimate.kappa == pytest.approx(share, rel=0.15)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_same_law_gives_nearly_the_whole_pool(seed):
+def test_the_same_distribution_gives_nearly_the_entire_pool(seed):
     rng = np.random.default_rng(seed)
     estimate = mixture_share(rng.standard_normal(POOL), rng.standard_normal(TARGET))
     assert estimate.kappa >= 0.85
 
 
-def test_a_small_target_of_the_same_law_gives_nearly_the_whole_pool():
+def test_a_small_target_of_the_same_distribution_gives_nearly_the_entire_pool():
     rng = np.random.default_rng(1)
     assert mixture_share(rng.standard_normal(2000), rng.standard_normal(200)).kappa >= 0.85
 
@@ -74,7 +74,7 @@ def clusters(seed=0, count=200):
     return rng, rng.dirichlet(np.full(count, 3.0))
 
 
-def test_the_heldout_curve_keeps_the_whole_pool_for_the_same_law():
+def test_the_heldout_curve_selects_the_entire_pool_for_the_same_distribution():
     rng, distribution = clusters()
     sizes, fit, heldout = (rng.multinomial(n, distribution) for n in (50_000, 5_000, 5_000))
     curve = heldout_curve(fit, heldout, sizes)

@@ -1,4 +1,4 @@
-"""k-NN KL by lazy greedy and the greedy energy distance."""
+"""k-NN KL by greedy gains, and the greedy energy distance."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def plain_greedy(x, g, picks, k):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_kept_gains_equal_plain_greedy(k):
+def test_updated_gains_equal_plain_greedy(k):
     x, g = data()
     np.testing.assert_array_equal(knn_greedy(x, g, 15, k=k).order, plain_greedy(x, g, 15, k))
 

@@ -1,4 +1,4 @@
-"""The plan in whole rows."""
+"""The budgeted KL in whole rows."""
 
 from __future__ import annotations
 

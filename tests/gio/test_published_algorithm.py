@@ -222,7 +222,7 @@ def test_runs_repeat_and_do_not_depend_on_target_order(v_init, discard):
         np.testing.assert_allclose(one.divergence, shuffled.divergence, rtol=1e-12)
 
 
-def test_starts_have_the_shape_asked_for():
+def test_starts_have_the_shape_of_the_options():
     x, g = data()
     for options in (
         {"uniform_low": 0.0, "uniform_high": 8.0, "normalize": False, "uniform_start_size": 40},
@@ -244,7 +244,7 @@ def test_the_exact_path_is_never_above_the_descents():
     assert (exact.divergence[:40] <= descent.divergence + 1e-10).all()
 
 
-def test_paper_plane_case_selects_nearly_all_of_a_same_law_pool():
+def test_paper_plane_case_selects_nearly_all_of_a_pool_of_the_same_distribution():
     rng = np.random.default_rng(0)
     x, g = (np.array([3.0, 4.0]) + 0.5 * rng.standard_normal((100, 2)) for _ in range(2))
     start = {"normalize": False, "uniform_low": 0.0, "uniform_high": 8.0, "uniform_start_size": 100}

@@ -21,7 +21,7 @@ def whole_row_divergence(take, cost=1.0):
     return float(np.sum(LAW * np.log(LAW * share.sum() / share)))
 
 
-def test_moved_rows_are_counted_and_the_divergence_is_that_of_the_new_plan():
+def test_reallocated_rows_are_counted_and_the_divergence_is_that_of_the_new_plan():
     plan = select("budgeted_kl", problem())
     np.testing.assert_array_equal(plan.take, [10, 6, 4])
     changed = with_allocation(problem(), plan, np.array([7, 8, 5]), "{} rows were moved")
@@ -40,7 +40,7 @@ def test_the_same_rows_are_the_same_plan():
     assert with_allocation(problem(), plan, plan.take.copy(), "{} rows were moved") is plan
 
 
-def test_a_moved_plan_in_tokens_spends_the_mean_tokens_of_its_rows():
+def test_a_new_allocation_in_tokens_spends_the_mean_tokens_of_its_rows():
     tokens = {"unit": "tokens", "tokens": SIZES * [1, 2, 3], "budget": 60}
     plan = select("budgeted_kl", problem(**tokens))
     changed = with_allocation(problem(**tokens), plan, np.array([9, 9, 9]), "{}")
@@ -56,7 +56,7 @@ SOURCES = {
 }  # fmt: skip
 
 
-def test_a_plan_moved_between_sources_counts_rows_of_each():
+def test_an_allocation_changed_between_sources_counts_rows_of_each():
     plan = select("budgeted_kl", problem(**SOURCES))
     take = plan.take_by_source + np.array([[-2, 2], [1, -1], [0, 0]])
     changed = with_allocation(problem(**SOURCES), plan, take, "{} rows")
@@ -67,7 +67,7 @@ def test_a_plan_moved_between_sources_counts_rows_of_each():
     assert changed.divergence == pytest.approx(whole_row_divergence(changed.take), rel=1e-12)
 
 
-def test_moves_stay_within_whole_rows_of_caps_and_floors():
+def test_reallocation_bounds_are_whole_rows_of_caps_and_floors():
     plan = select("budgeted_kl", problem(**SOURCES, budget=30))
     rows, cost, floor, cap = reallocation_bounds(problem(**SOURCES, budget=30), plan)
     np.testing.assert_array_equal(rows, SOURCES["source_counts"])

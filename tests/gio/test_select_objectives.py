@@ -1,4 +1,4 @@
-"""The common interface, and the four cases that a naive budgeted KL is silent on."""
+"""The common interface of objectives, and the four special cases of the budgeted KL."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_budget_beyond_the_targets_clusters_needs_a_replay_share():
     assert result.take.sum() == 800 and result.take[5] > 0
 
 
-def test_replay_of_one_is_the_pools_own_law():
+def test_replay_of_one_is_the_pools_own_distribution():
     result = select("budgeted_kl", problem(replay=1.0))
     np.testing.assert_allclose(result.fractional, np.array([100, 200, 0, 400, 50, 250]) / 10)
     assert result.divergence == pytest.approx(0, abs=1e-12)
@@ -118,7 +118,7 @@ def test_token_budget_follows_the_targets_token_mass():
     np.testing.assert_allclose(result.fractional, rows / means)
 
 
-def test_quality_weights_enter_the_law():
+def test_quality_weights_enter_the_target_distribution():
     quality = np.array([0.5, 1.0, 1.0, 1.0, 1.0, 1.0])
     result = select("budgeted_kl", problem(quality=quality, budget=80))
     np.testing.assert_allclose(result.fractional, [20, 30, 0, 20, 10, 0])
@@ -145,7 +145,7 @@ def test_budgets_that_cannot_be_met_say_what_can(budget):
     assert error.value.largest == 1000
 
 
-def test_published_objective_takes_clusters_whole_until_the_budget():
+def test_published_objective_selects_entire_clusters_until_the_budget():
     result = select("published_exact", problem(budget=300))
     assert result.take.sum() == 300
     sizes = problem().sizes

@@ -39,7 +39,7 @@ def test_self_consistency_holds_for_a_sane_codebook(pool):
     assert verdict.passed and verdict.figures["share"] >= 0.85
 
 
-def test_self_consistency_fails_with_a_target_of_another_law(pool):
+def test_self_consistency_fails_with_a_target_of_another_distribution(pool):
     rows, middles = pool
     cluster, _, counts, _ = codebook_of(rows, middles)
     few = np.where(np.arange(60) < 6, np.bincount(cluster, minlength=60), 0)
@@ -97,7 +97,7 @@ def test_a_good_selection_shows_no_sign():
     assert signs(problem()) == set()
 
 
-def test_the_published_optimum_is_found_to_be_unlike_the_target():
+def test_the_published_optimum_is_unlike_the_target():
     rng = np.random.default_rng(0)
     modes = np.repeat(np.array([[0.0, 0, 0], [9, 0, 0], [0, 9, 0]]), 40, axis=0)
     points = modes + 0.5 * rng.standard_normal((120, 3))

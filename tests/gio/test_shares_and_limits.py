@@ -1,4 +1,4 @@
-"""Laws, lost shares, notices and roundings at their edges, against hand and plain loops."""
+"""Target distributions, lost shares, notices and roundings at their limits, against plain loops."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_mixed_targets_lose_what_each_loses_by_its_share():
     assert both.unreachable == 17 / 30
 
 
-def test_the_law_is_the_targets_on_what_there_is_weighted_and_mixed():
+def test_the_target_distribution_is_conditional_weighted_and_mixed():
     distribution, lost = target_distribution(problem())
     assert (distribution.tolist(), lost) == ([0.75, 0.25, 0.0, 0.0], pytest.approx(0.2))
     distribution, lost = target_distribution(
@@ -89,7 +89,7 @@ def test_the_law_is_the_targets_on_what_there_is_weighted_and_mixed():
         (0.951, "target_out_of_reach"),
     ],
 )
-def test_lost_mass_is_told_from_five_percent_and_refused_above_ninety_five(lost, notice):
+def test_lost_mass_has_a_notice_from_five_percent_and_is_refused_above_ninety_five(lost, notice):
     names = [one.name for one in lost_mass_notices(problem(), lost)]
     assert names == ([notice] if notice else [])
 

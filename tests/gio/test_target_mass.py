@@ -106,7 +106,7 @@ def test_batches_and_order_do_not_matter(seed, cut):
     assert merged.rows == 100
 
 
-def test_out_of_reach_far_half_and_same_law(codebook):
+def test_out_of_reach_far_half_and_same_distribution(codebook):
     centroids, _, radii, limit = codebook
     rng = np.random.default_rng(2)
     same = rng.standard_normal((2000, 8))
@@ -119,7 +119,7 @@ def test_out_of_reach_far_half_and_same_law(codebook):
     assert half.rows_out_of_reach >= 2000
 
 
-def test_cells_of_one_row_or_of_duplicates_still_reach():
+def test_clusters_of_one_row_or_of_duplicates_still_reach():
     radii = cluster_radii([0.0, 8.0], [1, 8])
     assert 0 < radii[0] < radii[1]
     flat = cluster_radii([0.0, 0.0], [5, 5])

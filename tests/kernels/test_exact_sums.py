@@ -1,4 +1,4 @@
-"""Order-free sums."""
+"""Exact sums per cluster in any order."""
 
 from __future__ import annotations
 

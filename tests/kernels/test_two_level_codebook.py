@@ -1,4 +1,4 @@
-"""Two-level search."""
+"""Search through a two-level codebook, and the groups of its centroids."""
 
 from __future__ import annotations
 
