@@ -13,8 +13,8 @@ import pandas as pd
 from gime_tasks import Case
 
 from gio_spark import gime
-from gio_spark.gime.select import bounded_kl, select
-from gio_spark.gime.thresholds import pursued
+from gio_spark.gime.metric_selection import bounded_kl, select
+from gio_spark.gime.thresholds import pursued_metrics
 from gio_spark.settings.gime import GimeSettings
 
 # Raised when what a seed computes changes, so that old seeds are not taken for new ones.
@@ -60,14 +60,14 @@ def learn(spark, case: Case, settings: GimeSettings) -> dict:
         spark, case.sample, case.task, size=round(SENSITIVITY_SHARE * n), settings=settings
     )
     signs = case.sample.directions()
-    thresholds, reached = gime.automatic(found, signs, level=LEVEL)
+    thresholds, reached = gime.automatic_thresholds(found, signs, level=LEVEL)
     return {
         "rows": n,
         "size": found.size,
         "table": found.table.to_dict("records"),
         "thresholds": [asdict(t) for t in thresholds],
         "shares": reached.to_dict("records"),
-        "pursued": pursued(found.table, signs),
+        "pursued": pursued_metrics(found.table, signs),
         "signs": signs,
         "notes": list(found.notes),
         "random_score": list(found.random_score),

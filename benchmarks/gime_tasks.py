@@ -15,7 +15,7 @@ from sklearn.preprocessing import normalize
 
 from gio_spark.engine import encode_vectors
 from gio_spark.gime import Constants, Sample, Task, get_profile, in_blocks
-from gio_spark.gime.exact import on_grid
+from gio_spark.gime.mergeable_sums import on_grid
 
 HOUR = 3_600_000_000
 

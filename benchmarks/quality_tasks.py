@@ -24,7 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from gio_spark import embed
 from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.methods import get, methods
-from gio_spark.gio.mass import kernel_mass, kernel_width, nearest_clusters
+from gio_spark.gio.target_mass import kernel_mass, kernel_width, nearest_clusters
 from gio_spark.kernels import nearest
 from gio_spark.quantize import auto_clusters
 from gio_spark.settings.columns import Columns
@@ -109,7 +109,7 @@ def _arena(
     cluster = nearest(vectors, centroids)[0].astype(np.int32)
     near = nearest_clusters(target, centroids, 2)[1]
     width = options.width * kernel_width(near, clusters, len(target))
-    mass = kernel_mass(target, centroids, width, neighbours=8).mass
+    mass = kernel_mass(target, centroids, width, neighbors=8).mass
     return EvaluationDataset(
         vectors=np.ascontiguousarray(vectors, np.float32),
         hashes=np.sort(rng.integers(0, 2**63, len(vectors)).astype(np.uint64)),

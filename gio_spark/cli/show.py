@@ -12,7 +12,7 @@ from gio_spark.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gio_spark.gio.checks import Check
+    from gio_spark.gio.selection_checks import DataCheck
     from gio_spark.pipeline import Curation
     from gio_spark.pipeline.commands.forecast import Forecast
     from gio_spark.pipeline.refresh import Refreshed
@@ -191,7 +191,7 @@ def print_run(out: Console, records: Sequence[Record], run_id: str) -> None:
         out.print("The run has not finished; run it again to go on.")
 
 
-def print_checks(out: Console, checks: Sequence[Check]) -> bool:
+def print_checks(out: Console, checks: Sequence[DataCheck]) -> bool:
     """Print verdicts; tells whether all of them held."""
     for one in checks:
         name = one.name.replace("_", " ")

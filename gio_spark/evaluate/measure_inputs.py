@@ -10,7 +10,7 @@ import numpy as np
 from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.language import Pairs, previous_words, word_codes
 from gio_spark.gio.distances import squared_distances
-from gio_spark.gio.mass import cell_radii
+from gio_spark.gio.target_mass import cluster_radii
 from gio_spark.kernels import nearest
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _modes(dataset: EvaluationDataset, seed: int) -> tuple[NDArray[np.int32], ND
     centres = found.cluster_centers_.astype(np.float32)
     own, squared = nearest(held, centres)
     rows = np.bincount(own, minlength=wanted)
-    radius = cell_radii(np.bincount(own, squared, minlength=wanted), rows)
+    radius = cluster_radii(np.bincount(own, squared, minlength=wanted), rows)
     mode, away = nearest(np.asarray(dataset.vectors, np.float32), centres)
     far = np.sqrt(np.maximum(away, 0)) > _REACH * radius[mode]
     return np.where(far, -1, mode).astype(np.int32), rows / rows.sum()

@@ -14,7 +14,7 @@ from gio_spark.evaluate import proxies
 from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.language import Pairs, cross_entropy, places
 from gio_spark.evaluate.measure_inputs import SAMPLE, MeasureInputs, mean_distance
-from gio_spark.gio.estimators import jsd_histogram
+from gio_spark.gio.divergence_estimators import jsd_histogram
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

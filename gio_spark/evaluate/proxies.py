@@ -10,7 +10,7 @@ import numpy as np
 
 from gio_spark.errors import InputError, MissingExtraError
 from gio_spark.evaluate.dataset import EvaluationDataset
-from gio_spark.gime.train import Task, train_one
+from gio_spark.gime.proxy_training import Task, train_one
 from gio_spark.process import no_warnings
 
 if TYPE_CHECKING:

@@ -1,22 +1,14 @@
-"""GIME: eleven information metrics as mergeable states, for any table and any grouping."""
+"""Information metrics (GIME): eleven metrics as mergeable states, for any table and any grouping.
+
+Source: Xu et al., arXiv 2501.02004.
+"""
 
 from __future__ import annotations
 
-from gio_spark.gime.blocks import BlockSample, in_blocks
-from gio_spark.gime.drift import beside, drift, one_gate
-from gio_spark.gime.gate import Cells, Check, Verdict, cell_limits, judge, meet, move_quota, robust
-from gio_spark.gime.labelled import labelled, unlabelled
-from gio_spark.gime.metrics_api import (
-    freeze,
-    merge_states,
-    metrics,
-    partitions_of,
-    replace_partitions,
-    states,
-    target_states,
-    values,
-)
-from gio_spark.gime.profile import (
+from gio_spark.gime.block_sample import BlockSample, in_blocks
+from gio_spark.gime.driver_samples import labeled_sample, unlabeled_sample
+from gio_spark.gime.metric_drift import compare_groups, drift, joint_verdict
+from gio_spark.gime.metric_profile import (
     METRICS,
     Accumulator,
     Constants,
@@ -27,27 +19,53 @@ from gio_spark.gime.profile import (
     get_profile,
     register,
 )
-from gio_spark.gime.quota_shift import Limits
-from gio_spark.gime.rows import Column, Rows
-from gio_spark.gime.select import MeanLimit, Selected, bounded_kl, limited_kl, select
-from gio_spark.gime.sensitivity import Sensitivity, sensitivity
-from gio_spark.gime.spatiotemporal import SPATIOTEMPORAL
-from gio_spark.gime.state import State, merge
-from gio_spark.gime.subsets import Sample
-from gio_spark.gime.tabular import TABULAR
-from gio_spark.gime.text import TEXT
+from gio_spark.gime.metric_selection import (
+    MeanLimit,
+    MetricSelection,
+    bounded_kl,
+    limited_kl,
+    select,
+)
+from gio_spark.gime.metric_state import State, merge
+from gio_spark.gime.metrics_api import (
+    freeze,
+    merge_states,
+    metrics,
+    partitions_of,
+    replace_partitions,
+    states,
+    target_states,
+    values,
+)
+from gio_spark.gime.proxy_training import CustomScore, Task, train_many
+from gio_spark.gime.quota_reallocation import QuotaLimits
+from gio_spark.gime.row_batch import Column, Rows
+from gio_spark.gime.sensitivity_analysis import Sensitivity, sensitivity
+from gio_spark.gime.spatiotemporal_profile import SPATIOTEMPORAL
+from gio_spark.gime.tabular_profile import TABULAR
+from gio_spark.gime.text_profile import TEXT
+from gio_spark.gime.threshold_gate import (
+    ClusterStats,
+    ThresholdCheck,
+    Verdict,
+    cluster_bounds,
+    judge,
+    meet_thresholds,
+    reallocate_quota,
+    robust_values,
+)
 from gio_spark.gime.thresholds import (
     Threshold,
-    attainable,
-    automatic,
-    by_hand,
-    efficiency,
-    excess,
-    pursued,
-    reach,
-    rescaled,
+    attainable_ranges,
+    automatic_thresholds,
+    efficiency_curve,
+    excess_over_random,
+    manual_thresholds,
+    pursued_metrics,
+    ranges_without_labels,
+    rescaled_thresholds,
 )
-from gio_spark.gime.train import OwnScore, Task, train_many
+from gio_spark.gime.tilted_subsets import Sample
 
 __all__ = [
     "METRICS",
@@ -56,58 +74,58 @@ __all__ = [
     "TEXT",
     "Accumulator",
     "BlockSample",
-    "Cells",
-    "Check",
+    "ClusterStats",
     "Column",
     "Constants",
-    "Limits",
+    "CustomScore",
     "MeanLimit",
     "Metric",
-    "OwnScore",
+    "MetricSelection",
     "Profile",
+    "QuotaLimits",
     "Rows",
     "Sample",
-    "Selected",
     "Sensitivity",
     "State",
     "Task",
     "Threshold",
+    "ThresholdCheck",
     "Value",
     "Verdict",
-    "attainable",
-    "automatic",
-    "beside",
+    "attainable_ranges",
+    "automatic_thresholds",
     "bounded_kl",
-    "by_hand",
-    "cell_limits",
     "check_profiles",
+    "cluster_bounds",
+    "compare_groups",
     "drift",
-    "efficiency",
-    "excess",
+    "efficiency_curve",
+    "excess_over_random",
     "freeze",
     "get_profile",
     "in_blocks",
+    "joint_verdict",
     "judge",
-    "labelled",
+    "labeled_sample",
     "limited_kl",
-    "meet",
+    "manual_thresholds",
+    "meet_thresholds",
     "merge",
     "merge_states",
     "metrics",
-    "move_quota",
-    "one_gate",
     "partitions_of",
-    "pursued",
-    "reach",
+    "pursued_metrics",
+    "ranges_without_labels",
+    "reallocate_quota",
     "register",
     "replace_partitions",
-    "rescaled",
-    "robust",
+    "rescaled_thresholds",
+    "robust_values",
     "select",
     "sensitivity",
     "states",
     "target_states",
     "train_many",
-    "unlabelled",
+    "unlabeled_sample",
     "values",
 ]

@@ -1,4 +1,4 @@
-"""Accumulators that several profiles share: rows, time, delay, cells, values. No Spark here."""
+"""Accumulators shared by several profiles: rows, time, delay, clusters, values. No Spark here."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gio_spark.gime.exact import gram, grid_sums, histogram, log_bin, project, split_sum
-from gio_spark.gime.profile import Accumulator, Constants
-from gio_spark.gime.sketch import distinct
+from gio_spark.gime.distinct_sketch import distinct
+from gio_spark.gime.mergeable_sums import gram, grid_sums, histogram, log_bin, project, split_sum
+from gio_spark.gime.metric_profile import Accumulator, Constants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from gio_spark.gime.rows import Rows
+    from gio_spark.gime.row_batch import Rows
 
 Fields = dict[str, "NDArray[Any]"]
 
@@ -26,7 +26,7 @@ _NEVER = np.iinfo(np.int64)
 
 
 def scalar(value: int | np.integer) -> NDArray[np.int64]:
-    """Return one integer as a field."""
+    """Field that holds one integer, int64 (1,)."""
     return np.array([value], np.int64)
 
 
@@ -37,19 +37,19 @@ def _span(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def _volume(rows: Rows, constants: Constants) -> Fields:
-    tokens = rows["tokens"].kept() if "tokens" in rows else np.zeros(0, np.int64)
+    tokens = rows["tokens"].valid_values() if "tokens" in rows else np.zeros(0, np.int64)
     size = np.zeros(0, np.int64)
     if "bytes" in rows:
-        size = rows["bytes"].kept()
-    held = 0
+        size = rows["bytes"].valid_values()
+    vector_bytes = 0
     if "vector" in rows:
-        held = (rows.count - rows["vector"].nulls) * int(constants.get("dimension", 0)) * 4
+        vector_bytes = (rows.count - rows["vector"].nulls) * int(constants.get("dimension", 0)) * 4
     unusable = rows.count - rows["reason"].nulls if "reason" in rows else 0
     return {
         "rows": scalar(rows.count),
         "tokens": scalar(tokens.sum(dtype=np.int64)),
         "token_rows": scalar(tokens.size),
-        "bytes": scalar(int(size.sum(dtype=np.int64)) + held),
+        "bytes": scalar(int(size.sum(dtype=np.int64)) + vector_bytes),
         "unusable": scalar(unusable),
     }
 
@@ -64,12 +64,12 @@ VOLUME = Accumulator(
 
 
 def distinct_of(role: str, name: str) -> Accumulator:
-    """Return an accumulator that sketches the distinct values of a role."""
+    """Build an accumulator that sketches the distinct values of a role."""
 
     def update(rows: Rows, constants: Constants) -> Fields:
         column = rows[role]
         return {
-            "distinct": distinct(column.kept(), constants.get("sketch_log_size", 12)),
+            "distinct": distinct(column.valid_values(), constants.get("sketch_log_size", 12)),
             "nulls": scalar(column.nulls),
         }
 
@@ -79,14 +79,14 @@ def distinct_of(role: str, name: str) -> Accumulator:
 
 def _time(rows: Rows, constants: Constants) -> Fields:
     column = rows["event_time"]
-    seen = column.kept()
-    first, last = _span(seen)
+    times = column.valid_values()
+    first, last = _span(times)
     return {
-        "buckets": histogram(seen // int(constants.get("bucket_microseconds", DAY))),
-        "days": histogram(seen // DAY),
+        "buckets": histogram(times // int(constants.get("bucket_microseconds", DAY))),
+        "days": histogram(times // DAY),
         "first": first,
         "last": last,
-        "instants": distinct(seen, constants.get("sketch_log_size", 12)),
+        "instants": distinct(times, constants.get("sketch_log_size", 12)),
         "nulls": scalar(column.nulls),
     }
 
@@ -109,9 +109,9 @@ TIME = Accumulator(
 
 
 def _delay(rows: Rows, constants: Constants) -> Fields:
-    known = rows.both("event_time", "ingest_time")
-    event = rows["event_time"].values[known]
-    ingest = rows["ingest_time"].values[known]
+    has_both = rows.both("event_time", "ingest_time")
+    event = rows["event_time"].values[has_both]
+    ingest = rows["ingest_time"].values[has_both]
     delay = (ingest - event).astype(np.float64)
     return {
         "total": split_sum(delay),
@@ -141,19 +141,19 @@ DELAY = Accumulator(
 )
 
 
-def _cells(rows: Rows, constants: Constants) -> Fields:
+def _cluster_counts(rows: Rows, constants: Constants) -> Fields:
     column = rows["cluster"]
     return {
-        "cells": histogram(column.kept()),
+        "cells": histogram(column.valid_values()),
         "clusters": scalar(constants.get("clusters", 0)),
         "nulls": scalar(column.nulls),
     }
 
 
-CELLS = Accumulator(
+CLUSTER_COUNTS = Accumulator(
     "cells",
     1,
-    _cells,
+    _cluster_counts,
     {"cells": "histogram", "clusters": "same", "nulls": "sum"},
     uses=("clusters", "codebook_version"),
     needs=("cluster",),
@@ -161,12 +161,12 @@ CELLS = Accumulator(
 
 
 def _classes(rows: Rows, constants: Constants) -> Fields:
-    known = rows.both("cluster", "label")
-    cell = rows["cluster"].values[known]
-    label = rows["label"].values[known] & _LABEL_MASK
+    has_both = rows.both("cluster", "label")
+    cluster = rows["cluster"].values[has_both]
+    label = rows["label"].values[has_both] & _LABEL_MASK
     return {
-        "classes": histogram((cell << LABEL_BITS) | label),
-        "nulls": scalar(rows.count - cell.size),
+        "classes": histogram((cluster << LABEL_BITS) | label),
+        "nulls": scalar(rows.count - cluster.size),
     }
 
 
@@ -186,17 +186,17 @@ def mean_of(
     transform: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
     uses: tuple[str, ...] = (),
 ) -> Accumulator:
-    """Return an accumulator for the exact mean of a numeric role, and of a transform of it."""
+    """Build an accumulator for the exact mean of a numeric role, and of a transform of it."""
 
     def update(rows: Rows, constants: Constants) -> Fields:
-        seen = rows[role].kept()
+        values = rows[role].valid_values()
         fields = {
-            "total": split_sum(seen),
-            "known": scalar(seen.size),
+            "total": split_sum(values),
+            "known": scalar(values.size),
             "nulls": scalar(rows[role].nulls),
         }
         if transform is not None:
-            fields["transformed"] = split_sum(transform(seen))
+            fields["transformed"] = split_sum(transform(values))
         return fields
 
     merges = {"total": "histogram", "known": "sum", "nulls": "sum"}
@@ -214,7 +214,7 @@ QUALITY = mean_of("quality", "quality")
 
 
 def _vectors(rows: Rows, constants: Constants) -> Fields:
-    unit = rows["unit"].kept()
+    unit = rows["unit"].valid_values()
     basis = constants.get("basis")
     low = unit.astype(np.float64) if basis is None else project(unit, basis)
     summed, squares = grid_sums(unit)
@@ -246,15 +246,15 @@ VECTORS = Accumulator(
 
 
 def _probes(rows: Rows, constants: Constants) -> Fields:
-    unit = rows["unit"].kept()
+    unit = rows["unit"].valid_values()
     probes = constants.get("probe_grid")
     best = np.full(probes.shape[0], -np.inf, np.float32)
     for start in range(0, unit.shape[0], 512):
         scores = unit[start : start + 512] @ probes.T
         np.maximum(best, scores.max(axis=0), out=best)
-    found = np.where(np.isfinite(best), best, 0).astype(np.int64)
+    finite_best = np.where(np.isfinite(best), best, 0).astype(np.int64)
     return {
-        "best": np.where(np.isfinite(best), found, _NEVER.min),
+        "best": np.where(np.isfinite(best), finite_best, _NEVER.min),
         "nulls": scalar(rows["unit"].nulls),
     }
 

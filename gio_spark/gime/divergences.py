@@ -1,4 +1,4 @@
-"""Formulas from merged counts and moments to figures. Pure numpy; every sum in a fixed order."""
+"""Divergences, entropies and moments from merged counts: numpy, every sum in a fixed order."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gio_spark.gime.exact import GRID
+from gio_spark.gime.mergeable_sums import GRID
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def entropy_bits(counts: NDArray[Any]) -> float:
-    """Return the entropy of counts, in bits (plug-in; biased low for few rows)."""
+    """Entropy of counts, in bits (plug-in; biased low for few rows)."""
     counts = np.asarray(counts, np.float64)
     counts = counts[counts > 0]
     n = math.fsum(counts)
@@ -22,14 +22,14 @@ def entropy_bits(counts: NDArray[Any]) -> float:
 
 
 def effective_classes(counts: NDArray[Any]) -> float:
-    """Return 2^H: the number of equally likely classes with the same entropy."""
+    """Effective classes 2^H: the number of equally likely classes with the same entropy."""
     return float(2.0 ** entropy_bits(counts))
 
 
 def aligned(
     first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return two (2, m) histograms as shares over the union of their keys."""
+    """Two (2, m) histograms as shares over the union of their keys."""
     keys = np.union1d(first[0], second[0])
     result = []
     for counted in (first, second):
@@ -40,7 +40,7 @@ def aligned(
 
 
 def jensen_shannon_bits(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Return the Jensen-Shannon divergence of two (2, m) histograms, 0 to 1 bit."""
+    """The Jensen-Shannon divergence of two (2, m) histograms, 0 to 1 bit."""
     p, q = aligned(first, second)
     terms = []
     for a, b in zip(p.tolist(), q.tolist(), strict=True):
@@ -50,13 +50,13 @@ def jensen_shannon_bits(first: NDArray[np.int64], second: NDArray[np.int64]) -> 
 
 
 def total_variation(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Return half the summed difference of shares, 0 to 1."""
+    """Half the summed difference of shares, 0 to 1."""
     p, q = aligned(first, second)
     return math.fsum(np.abs(p - q)) / 2
 
 
 def population_stability(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Return the population stability index in nats; every bin is smoothed by half a row."""
+    """Population stability index in nats; every bin is smoothed by half a row."""
     keys = np.union1d(first[0], second[0])
     shares = []
     for counted in (first, second):
@@ -70,7 +70,7 @@ def population_stability(first: NDArray[np.int64], second: NDArray[np.int64]) ->
 def transport(
     x: NDArray[Any], x_counts: NDArray[Any], y: NDArray[Any], y_counts: NDArray[Any]
 ) -> float:
-    """Return the Wasserstein-1 distance of two weighted sets of points on a line."""
+    """The Wasserstein-1 distance of two weighted sets of points on a line."""
     points = np.union1d(x, y)
     steps = np.zeros(points.size)
     np.add.at(steps, np.searchsorted(points, x), x_counts / x_counts.sum())
@@ -79,30 +79,30 @@ def transport(
 
 
 def pairs(counts: NDArray[Any]) -> int:
-    """Return how many pairs of rows share a class."""
+    """Number of pairs of rows that share a class."""
     return sum(c * (c - 1) // 2 for c in np.asarray(counts).tolist())
 
 
 def mean_pairwise_cosine(n: int, summed: NDArray[np.int64], squares: int) -> float:
-    """Return (|sum u|^2 - sum |u|^2) / (n (n - 1)) in units of cosine, from exact grid sums.
+    """Mean pairwise cosine (|sum u|^2 - sum |u|^2) / (n (n - 1)), from exact grid sums.
 
     The denominator uses the rows' own mean squared length on the grid, so equal rows give 1.
     """
-    length = sum(s * s for s in summed.tolist())
-    return (length - squares) / ((n - 1) * squares)
+    squared_length = sum(s * s for s in summed.tolist())
+    return (squared_length - squares) / ((n - 1) * squares)
 
 
 def moments(
     n: int, summed: NDArray[np.int64], second: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and covariance of unit vectors from exact grid sums."""
+    """Mean and covariance of unit vectors from exact grid sums."""
     mean = summed.astype(np.float64) / (n * GRID)
     covariance = second.astype(np.float64) / (n * GRID * GRID) - np.outer(mean, mean)
     return mean, (covariance + covariance.T) / 2
 
 
 def spectral_classes(covariance: NDArray[np.float64]) -> float:
-    """Return (tr C)^2 / tr C^2: the number of directions that the rows fill evenly."""
+    """Effective number of directions (tr C)^2 / tr C^2 of the rows."""
     trace = float(np.trace(covariance))
     squared = float(np.sum(covariance * covariance))
     return trace * trace / squared if squared > 0 else 1.0
@@ -112,7 +112,7 @@ def frechet(
     first: tuple[NDArray[np.float64], NDArray[np.float64]],
     second: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> float:
-    """Return the squared Frechet distance of two Gaussians (mean, covariance)."""
+    """Squared Frechet distance of two Gaussians (mean, covariance)."""
     (mean_a, cov_a), (mean_b, cov_b) = first, second
     values, basis = np.linalg.eigh(cov_a)
     root = (basis * np.sqrt(np.clip(values, 0, None))) @ basis.T
@@ -123,14 +123,14 @@ def frechet(
     )
 
 
-def inside_disagreement(classes: NDArray[np.int64], shift: int) -> float:
-    """Return the share of rows whose label is not the most frequent one of their cell.
+def label_disagreement(classes: NDArray[np.int64], shift: int) -> float:
+    """Share of rows whose label is not the most frequent one of their cluster.
 
     Args:
-        classes: Histogram of (cell << shift | label).
+        classes: Histogram of (cluster << shift | label).
         shift: Bits of the label.
     """
-    cells = classes[0] >> shift
-    starts = np.flatnonzero(np.r_[True, cells[1:] != cells[:-1]])
+    clusters = classes[0] >> shift
+    starts = np.flatnonzero(np.r_[True, clusters[1:] != clusters[:-1]])
     majority = np.maximum.reduceat(classes[1], starts)
     return 1.0 - int(majority.sum()) / int(classes[1].sum())

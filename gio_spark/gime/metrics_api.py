@@ -1,4 +1,4 @@
-"""Metrics of a DataFrame: states by one pass, merged by group, turned into figures."""
+"""Metrics of a DataFrame: states from one pass, merged by group, converted to values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from gio_spark.engine import bounded, broadcast_arrays, decode_vectors, group_arrow, hash_sample
 from gio_spark.errors import InputError
-from gio_spark.gime.exact import on_grid
+from gio_spark.gime.mergeable_sums import on_grid
+from gio_spark.gime.metric_profile import Constants, Profile, get_profile
+from gio_spark.gime.metric_state import State, merge
 from gio_spark.gime.partial_states import (
     STATE_SCHEMA,
     Loader,
@@ -18,8 +20,6 @@ from gio_spark.gime.partial_states import (
     role_columns,
     scan,
 )
-from gio_spark.gime.profile import Constants, Profile, get_profile
-from gio_spark.gime.state import State, merge
 from gio_spark.settings.gime import GimeSettings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def metrics(
 
     Args:
         df: Assignments (id, cluster, distance, tokens, source, ...), or embeddings with a vector
-            column (cells are then assigned on the way, with `codebook`).
+            column (clusters are then assigned in the same pass, with `codebook`).
         profile: Registered name of a profile, or a profile.
         by: Columns to group by; `year`, `month`, `day` come from the event time. None: one group.
         target: The target's rows (same kind of columns), or its states from `target_states`.
@@ -67,13 +67,18 @@ def metrics(
     Returns:
         DataFrame(group, metric, form, value, unit, direction, exactness, error, rows, nulls,
         caveat, version). Per group and metric one row of form "robust", one "literal", and
-        further forms by name. A value that cannot be computed is null, with its caveat.
+        further forms by name. A value that cannot be computed is null, with its caveat. Units and
+        directions are columns of the table; docs/gime.md defines each metric.
+
+    Raises:
+        ConfigError: The profile is unknown.
+        InputError: A column is missing, or codebook, probes and K contradict one another.
     """
-    chosen = get_profile(profile)
+    resolved = get_profile(profile)
     settings = settings or GimeSettings()
     frozen = constants or freeze(
         df,
-        chosen,
+        resolved,
         target=None if isinstance(target, Mapping) else target,
         columns=columns,
         codebook=codebook,
@@ -82,13 +87,13 @@ def metrics(
         probes=probes,
         settings=settings,
     )
-    known: Mapping[str, State] | None
+    target_metric_states: Mapping[str, State] | None
     if target is None or isinstance(target, Mapping):
-        known = target
+        target_metric_states = target
     else:
-        known = target_states(target, chosen, constants=frozen, columns=columns)
-    partial = scan(df, chosen, _loader(df.sparkSession, frozen), by=by, columns=columns)
-    return values(partial, chosen, target=known, constants=frozen)
+        target_metric_states = target_states(target, resolved, constants=frozen, columns=columns)
+    partial = scan(df, resolved, _loader(df.sparkSession, frozen), by=by, columns=columns)
+    return values(partial, resolved, target=target_metric_states, constants=frozen)
 
 
 def states(
@@ -109,20 +114,20 @@ def states(
         profile: Registered name of a profile, or a profile.
         by: Columns to group by.
         columns: Roles.
-        constants: From `gime.freeze`; keep it with the states, it is what versions stand for.
-        batch: Column that tells refresh batches apart; a partition is then "batch/chunk".
+        constants: From `gime.freeze`; store it with the states, whose versions depend on it.
+        batch: Column with the refresh batch of a row; a partition is then "batch/chunk".
         only: Partitions to compute (after deletes: the touched ones).
         settings: Number of chunks and so on.
 
     Returns:
         DataFrame(group, partition, metric, version, bytes); `metric` is the accumulator's name.
     """
-    chosen = get_profile(profile)
+    resolved = get_profile(profile)
     settings = settings or GimeSettings()
-    frozen = constants or freeze(df, chosen, columns=columns, settings=settings)
+    frozen = constants or freeze(df, resolved, columns=columns, settings=settings)
     partial = scan(
         df,
-        chosen,
+        resolved,
         _loader(df.sparkSession, frozen),
         by=by,
         columns=columns,
@@ -130,7 +135,7 @@ def states(
         chunks=settings.partitions,
         only=only,
     )
-    return merge_states(partial, chosen)
+    return merge_states(partial, resolved)
 
 
 def merge_states(states: DataFrame, profile: str | Profile = "text") -> DataFrame:
@@ -139,10 +144,10 @@ def merge_states(states: DataFrame, profile: str | Profile = "text") -> DataFram
     Refresh: `merge_states(old.unionByName(states(new_rows, ...)))`. States of different versions
     refuse to merge.
     """
-    chosen = get_profile(profile)
+    resolved = get_profile(profile)
 
     def run(table: pa.Table) -> dict[str, list[Any]]:
-        merged = _merge_table(table, chosen)[table.column("metric")[0].as_py()]
+        merged = _merge_table(table, resolved)[table.column("metric")[0].as_py()]
         return {
             "group": [table.column("group")[0].as_py()],
             "partition": [table.column("partition")[0].as_py()],
@@ -155,12 +160,12 @@ def merge_states(states: DataFrame, profile: str | Profile = "text") -> DataFram
 
 
 def replace_partitions(states: DataFrame, fresh: DataFrame, partitions: Sequence[str]) -> DataFrame:
-    """Put recomputed states in place of those of some partitions (after deletes or updates).
+    """Replace the states of some partitions by recomputed ones (after deletes or updates).
 
     Args:
         states: Stored states.
-        fresh: States of the touched partitions as they are now (`states(df, only=partitions)`);
-            a group that lost all its rows there simply is not in it.
+        fresh: Current states of the touched partitions (`states(df, only=partitions)`); a group
+            without rows in them has none.
         partitions: The touched partitions.
     """
     from pyspark.sql import functions as F
@@ -172,12 +177,12 @@ def replace_partitions(states: DataFrame, fresh: DataFrame, partitions: Sequence
 def partitions_of(
     df: DataFrame, *, batch: str | None = None, settings: GimeSettings | None = None
 ) -> list[str]:
-    """Return the partitions that some rows (deleted or updated ones) belong to, sorted.
+    """Partitions of some rows (deleted or updated ones), sorted.
 
     Args:
-        df: Rows with `id`, and the batch column if states were made with one.
-        batch: Column that tells refresh batches apart.
-        settings: The ones the states were made with.
+        df: Rows with `id`, and the batch column if the states have one.
+        batch: Column with the refresh batch of a row.
+        settings: Settings of the states.
     """
     chunks = (settings or GimeSettings()).partitions
     named = df.select(partition_expression(df.columns, batch, chunks).alias("partition"))
@@ -192,23 +197,25 @@ def values(
     target: Mapping[str, State] | None = None,
     constants: Constants | None = None,
 ) -> DataFrame:
-    """Turn states into figures, one set per group; see `metrics` for the columns.
+    """Compute metric values from states, one set per group; see `metrics` for the columns.
 
     Args:
-        states: Rows of (group, partition, metric, version, bytes), partial ones as well.
-        profile: The profile that made them.
+        states: Rows of (group, partition, metric, version, bytes), partial states as well.
+        profile: Profile of the states.
         target: The target's states, from `target_states`.
-        constants: The ones they were made with.
+        constants: Constants of the states.
     """
-    chosen = get_profile(profile)
+    resolved = get_profile(profile)
     frozen = constants or Constants()
     load = _loader(states.sparkSession, frozen)
     packed = {name: one.to_bytes() for name, one in (target or {}).items()}
 
     def run(table: pa.Table) -> dict[str, list[Any]]:
-        known = {name: State.from_bytes(content) for name, content in packed.items()}
-        merged = _merge_table(table, chosen)
-        return _figures(table.column("group")[0].as_py(), merged, known or None, chosen, load())
+        target_metric_states = {name: State.from_bytes(content) for name, content in packed.items()}
+        merged = _merge_table(table, resolved)
+        return _figures(
+            table.column("group")[0].as_py(), merged, target_metric_states or None, resolved, load()
+        )
 
     return group_arrow(states, "group", run, METRIC_SCHEMA)
 
@@ -220,21 +227,21 @@ def target_states(
     constants: Constants,
     columns: Any = None,
 ) -> dict[str, State]:
-    """Compute the states of a whole target and bring them to the driver (some megabytes).
+    """Compute the states of an entire target on the driver (some megabytes).
 
     Raises:
         InputError: The target has no rows.
     """
-    chosen = get_profile(profile)
-    partial = scan(target, chosen, _loader(target.sparkSession, constants), columns=columns)
+    resolved = get_profile(profile)
+    partial = scan(target, resolved, _loader(target.sparkSession, constants), columns=columns)
     merged = group_arrow(
-        partial, "metric", lambda table: _one_row(table, chosen), "metric string, bytes binary"
+        partial, "metric", lambda table: _one_row(table, resolved), "metric string, bytes binary"
     )
-    table = bounded(merged, len(chosen.accumulators), "the target's states")
+    table = bounded(merged, len(resolved.accumulators), "the target's states")
     if table.num_rows == 0:
         raise InputError("The target has no rows, so nothing can be compared with it.")
-    found = (State.from_bytes(content) for content in table.column("bytes").to_pylist())
-    return {state.name: state for state in found}
+    states = (State.from_bytes(content) for content in table.column("bytes").to_pylist())
+    return {state.name: state for state in states}
 
 
 def freeze(
@@ -249,10 +256,10 @@ def freeze(
     probes: NDArray[np.float32] | None = None,
     settings: GimeSettings | None = None,
 ) -> Constants:
-    """Fix what states depend on, so that states made now and later can merge.
+    """Build the constants that states depend on, so that states of any date can merge.
 
     Args:
-        df: Rows of the kind that states will be made of (their columns are looked at).
+        df: Rows with the columns that states will be computed from.
         profile: Registered name of a profile, or a profile.
         target: Rows whose hash sample serves as probes, where they have vectors.
         columns: Roles.
@@ -265,10 +272,10 @@ def freeze(
     Raises:
         InputError: Codebook, probes and K contradict one another.
     """
-    chosen = get_profile(profile)
+    resolved = get_profile(profile)
     settings = settings or GimeSettings()
-    found: dict[str, Any] = {
-        **chosen.defaults,
+    constants: dict[str, Any] = {
+        **resolved.defaults,
         "sketch_log_size": settings.sketch_log_size,
         "bucket_microseconds": round(settings.bucket_hours * 3_600_000_000),
         "tau": settings.tau,
@@ -279,31 +286,31 @@ def freeze(
         codebook = np.ascontiguousarray(codebook, np.float32)
         if clusters not in (None, len(codebook)):
             raise InputError(f"The codebook has {len(codebook)} rows, and clusters={clusters}.")
-        found["clusters"] = len(codebook)
-        found["codebook"] = codebook
+        constants["clusters"] = len(codebook)
+        constants["codebook"] = codebook
         if codebook_version is None:
-            found["codebook_version"] = Constants({"codebook": codebook}).digest(["codebook"])
-    roles = role_columns(chosen, df.columns, columns)
-    found["fields"] = tuple(role for role in roles if ":" in role)
+            constants["codebook_version"] = Constants({"codebook": codebook}).digest(["codebook"])
+    roles = role_columns(resolved, df.columns, columns)
+    constants["fields"] = tuple(role for role in roles if ":" in role)
     vector = roles.get("vector")
     if vector is not None:
         dimension = codebook.shape[1] if codebook is not None else _dimension(df, vector)
         if probes is None and target is not None:
-            probes = _probes(target, chosen, columns, settings.probes, dimension)
-        found["dimension"] = dimension
-        found["basis"] = _basis(dimension, settings.directions, codebook)
+            probes = _probes(target, resolved, columns, settings.probes, dimension)
+        constants["dimension"] = dimension
+        constants["basis"] = _basis(dimension, settings.directions, codebook)
         if probes is not None:
-            found["probes"] = probes
+            constants["probes"] = probes
             if probes.ndim != 2 or probes.shape[1] != dimension:
                 raise InputError(
                     f"Probes of shape {probes.shape} do not fit vectors of {dimension} numbers."
                 )
-            found["probe_grid"] = on_grid(probes)
-    return Constants(found)
+            constants["probe_grid"] = on_grid(probes)
+    return Constants(constants)
 
 
 def _dimension(df: DataFrame, vector: str) -> int:
-    """Return the length of the vectors, from the first one that is there."""
+    """Length of the vectors, from the first row with one."""
     table = df.select(vector).where(df[vector].isNotNull()).limit(1).toArrow()
     if table.num_rows == 0:
         return 1
@@ -327,7 +334,7 @@ def _probes(
 def _basis(
     dimension: int, directions: int, codebook: NDArray[np.float32] | None
 ) -> NDArray[np.float32] | None:
-    """Return grid directions: the codebook's leading ones, filled up with fixed random ones."""
+    """Directions on the grid: the codebook's leading ones, completed by fixed random ones."""
     if dimension <= directions:
         return None
     lead = np.zeros((0, dimension))
@@ -340,23 +347,23 @@ def _basis(
 
 
 def _loader(spark: SparkSession, constants: Constants) -> Loader:
-    """Return a function that gives the constants on a worker; arrays are broadcast."""
+    """Build a function that returns the constants on a worker; arrays are broadcast."""
     arrays = {k: v for k, v in constants.values.items() if isinstance(v, np.ndarray)}
-    rest = {k: v for k, v in constants.values.items() if not isinstance(v, np.ndarray)}
+    scalars = {k: v for k, v in constants.values.items() if not isinstance(v, np.ndarray)}
     if not arrays:
-        return lambda: Constants(rest)
-    shipped = broadcast_arrays(spark, arrays)
-    return lambda: Constants({**rest, **shipped.load()})
+        return lambda: Constants(scalars)
+    broadcast = broadcast_arrays(spark, arrays)
+    return lambda: Constants({**scalars, **broadcast.load()})
 
 
 def _merge_table(table: pa.Table, profile: Profile) -> dict[str, State]:
-    """Merge the states of one group, in an order that does not depend on how they arrived."""
+    """Merge the states of one group, in an order that does not depend on their arrival."""
     order = [("metric", "ascending"), ("partition", "ascending")]
     parts: dict[str, list[State]] = {}
     for content in table.sort_by(order).column("bytes").to_pylist():
         state = State.from_bytes(content)
         parts.setdefault(state.name, []).append(state)
-    return {name: merge(found, profile.accumulator(name).merges) for name, found in parts.items()}
+    return {name: merge(states, profile.accumulator(name).merges) for name, states in parts.items()}
 
 
 def _one_row(table: pa.Table, profile: Profile) -> dict[str, list[Any]]:
@@ -376,21 +383,21 @@ def _figures(
     for metric in profile.metrics:
         used = {n for s in metric.states for n in profile.accumulator(s).uses}
         version = f"{profile.name}/{metric.name}@{metric.version}#{constants.digest(used)}"
-        for one in metric.value(merged, target, constants):
+        for value in metric.value(merged, target, constants):
             record = {
                 "group": group,
                 "metric": metric.name,
-                "form": one.form,
-                "value": None if one.value is None else float(one.value),
-                "unit": one.unit,
-                "direction": one.direction,
-                "exactness": "exact" if one.error == 0 else f"sketch, error {one.error:.2%}",
-                "error": float(one.error),
+                "form": value.form,
+                "value": None if value.value is None else float(value.value),
+                "unit": value.unit,
+                "direction": value.direction,
+                "exactness": "exact" if value.error == 0 else f"sketch, error {value.error:.2%}",
+                "error": float(value.error),
                 "rows": rows,
-                "nulls": int(one.nulls),
-                "caveat": one.caveat,
+                "nulls": int(value.nulls),
+                "caveat": value.caveat,
                 "version": version,
             }
-            for name, cell in record.items():
-                columns[name].append(cell)
+            for name, entry in record.items():
+                columns[name].append(entry)
     return columns

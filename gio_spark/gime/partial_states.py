@@ -1,4 +1,4 @@
-"""One pass over a DataFrame that leaves mergeable states: the Spark side of the metrics."""
+"""Mergeable partial states from one pass over a DataFrame: the Spark side of the metrics."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from gio_spark.engine import hash53, map_arrow, row_hash
 from gio_spark.errors import InputError
-from gio_spark.gime.profile import Constants, Profile
-from gio_spark.gime.rows import Rows, from_arrow
-from gio_spark.gime.state import State, merge
+from gio_spark.gime.metric_profile import Constants, Profile
+from gio_spark.gime.metric_state import State, merge
+from gio_spark.gime.row_batch import Rows, from_arrow
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -29,7 +29,7 @@ Loader = Callable[[], Constants]
 
 
 def role_columns(profile: Profile, present: Sequence[str], columns: Any = None) -> dict[str, str]:
-    """Return role -> column for the roles that these columns can fill.
+    """Column of each role that the data have.
 
     Args:
         profile: The profile, which names its roles.
@@ -38,24 +38,24 @@ def role_columns(profile: Profile, present: Sequence[str], columns: Any = None) 
             named like the roles.
 
     Raises:
-        InputError: A column is named that the data do not have.
+        InputError: A named column is not in the data.
     """
     named: dict[str, str] = {}
     if columns is not None:
-        whole = columns.model_dump() if hasattr(columns, "model_dump") else dict(columns)
-        given = {role: name for role, name in whole.items() if isinstance(name, str)}
-        several_given = {r: n for r, n in whole.items() if isinstance(n, (list, tuple))}
-        wrong = {role: name for role, name in given.items() if name not in present}
-        wrong |= {n: n for names in several_given.values() for n in names if n not in present}
-        # Roles of the whole configuration may name columns that a skinny table left behind.
-        if wrong and not hasattr(columns, "model_dump"):
+        all_roles = columns.model_dump() if hasattr(columns, "model_dump") else dict(columns)
+        single_columns = {role: name for role, name in all_roles.items() if isinstance(name, str)}
+        column_lists = {r: n for r, n in all_roles.items() if isinstance(n, (list, tuple))}
+        missing = {role: name for role, name in single_columns.items() if name not in present}
+        missing |= {n: n for names in column_lists.values() for n in names if n not in present}
+        # Roles of the configuration may name columns that are not in a table of few columns.
+        if missing and not hasattr(columns, "model_dump"):
             raise InputError(
-                f"Columns {sorted(wrong.values())} are not in the data; it has {sorted(present)}."
+                f"Columns {sorted(missing.values())} are not in the data; it has {sorted(present)}."
             )
-        named = {r: c for r, c in given.items() if c in present and r in profile.roles}
+        named = {r: c for r, c in single_columns.items() if c in present and r in profile.roles}
         for stem in (role[:-1] for role in profile.roles if role.endswith("*")):
-            several = several_given.get(stem, ())
-            named.update({f"{stem}:{name}": name for name in several if name in present})
+            column_list = column_lists.get(stem, ())
+            named.update({f"{stem}:{name}": name for name in column_list if name in present})
     for role in profile.roles:
         if role in present:
             named.setdefault(role, role)
@@ -91,7 +91,7 @@ def _quoted(name: str) -> str:
 def group_expression(
     by: str | Sequence[str] | None, present: Sequence[str], event_time: str | None
 ) -> Column:
-    """Return the group of a row as one string; several columns are joined by ' | '.
+    """Group of a row as one string; several columns are joined by ' | '.
 
     Args:
         by: Columns; `year`, `month` and `day` are taken from the event time where no column has
@@ -125,13 +125,13 @@ def group_expression(
 def partition_expression(
     present: Sequence[str], batch: str | None, chunks: int, id_column: str = "id"
 ) -> Column:
-    """Return the partition of a row: its refresh batch and the hash chunk of its id.
+    """Partition of a row: its refresh batch and the hash chunk of its id.
 
-    It depends on the row alone, never on the engine's partitions, so a deleted row's partition can
-    be told and recomputed.
+    It depends on the row alone, never on the engine's partitions, so that the partition of a
+    deleted row is known and can be recomputed.
 
     Raises:
-        InputError: There is no such batch column, or no id to cut into chunks by.
+        InputError: There is no such batch column, or no id for the chunks.
     """
     from pyspark.sql import functions as F
 
@@ -154,16 +154,16 @@ def accumulate(
     kinds: Mapping[str, str],
     constants: Constants,
 ) -> Iterator[dict[str, list[Any]]]:
-    """Turn batches of (_group, _partition, roles) into states, one dict of columns per group.
+    """States of batches of (_group, _partition, roles), one dict of columns per group.
 
     Args:
         batches: Arrow batches.
-        profile: What to accumulate.
+        profile: Profile with the accumulators.
         kinds: Role -> kind of the role columns present.
         constants: Codebook, probes and so on.
     """
     versions = profile.versions(constants)
-    held: dict[str, dict[str, list[State]]] = {}
+    states_of_group: dict[str, dict[str, list[State]]] = {}
     for batch in batches:
         if batch.num_rows == 0:
             continue
@@ -171,15 +171,17 @@ def accumulate(
         if profile.prepare is not None:
             rows = profile.prepare(rows, constants)
         for key, part in _by_group(batch, rows):
-            states = held.setdefault(key, {})
-            for one in profile.accumulators:
-                if not all(n in part or constants.get(n) is not None for n in one.needs):
+            states = states_of_group.setdefault(key, {})
+            for accumulator in profile.accumulators:
+                if not all(n in part or constants.get(n) is not None for n in accumulator.needs):
                     continue
-                found = states.setdefault(one.name, [])
-                found.append(one.state(part, constants, versions[one.name]))
-                if len(found) >= _COMPACT:
-                    states[one.name] = [merge(found, one.merges)]
-    for key, states in held.items():
+                of_accumulator = states.setdefault(accumulator.name, [])
+                of_accumulator.append(
+                    accumulator.state(part, constants, versions[accumulator.name])
+                )
+                if len(of_accumulator) >= _COMPACT:
+                    states[accumulator.name] = [merge(of_accumulator, accumulator.merges)]
+    for key, states in states_of_group.items():
         group, partition = key.split(_SEPARATOR)
         merged = [merge(parts, profile.accumulator(n).merges) for n, parts in states.items()]
         yield {
@@ -192,7 +194,7 @@ def accumulate(
 
 
 def _by_group(batch: pa.RecordBatch, rows: Rows) -> Iterator[tuple[str, Rows]]:
-    """Cut the rows of a batch by (group, partition), each part contiguous."""
+    """Rows of a batch by (group, partition), each part contiguous."""
     joined = pc.binary_join_element_wise(
         batch.column("_group"), batch.column("_partition"), _SEPARATOR
     ).dictionary_encode()
@@ -202,10 +204,10 @@ def _by_group(batch: pa.RecordBatch, rows: Rows) -> Iterator[tuple[str, Rows]]:
         return
     codes = joined.indices.to_numpy()
     order = np.argsort(codes, kind="stable")
-    arranged = rows.take(order)
+    sorted_rows = rows.take(order)
     edges = np.searchsorted(codes[order], np.arange(len(keys) + 1))
     for code, key in enumerate(keys):
-        yield key, arranged.slice(int(edges[code]), int(edges[code + 1]))
+        yield key, sorted_rows.slice(int(edges[code]), int(edges[code + 1]))
 
 
 def as_roles(
@@ -216,18 +218,18 @@ def as_roles(
     columns: Any = None,
     batch: str | None = None,
     chunks: int = 1,
-    keep: Sequence[str | Column] = (),
+    extra_columns: Sequence[str | Column] = (),
 ) -> tuple[DataFrame, dict[str, str]]:
     """Rename columns to their roles; keys become hashes, times microseconds.
 
     Args:
         df: Rows.
-        profile: Whose roles.
+        profile: Profile with the roles.
         by: Grouping columns, joined to `_group`.
         columns: Roles.
-        batch: Column that tells refresh batches apart, part of `_partition`.
+        batch: Column with the refresh batch of a row, part of `_partition`.
         chunks: Hash chunks of the id, part of `_partition`.
-        keep: Further columns to carry as they are.
+        extra_columns: Further columns, which are not changed.
 
     Returns:
         The rows, and role -> kind.
@@ -239,7 +241,7 @@ def as_roles(
         group_expression(by, present, roles.get("event_time")).alias("_group"),
         partition_expression(present, batch, chunks).alias("_partition"),
         *(_expression(df, name, kinds[role]).alias(role) for role, name in roles.items()),
-        *keep,
+        *extra_columns,
     )
     return prepared, kinds
 
@@ -256,15 +258,15 @@ def scan(
     only: Sequence[str] | None = None,
     batch_rows: int | None = None,
 ) -> DataFrame:
-    """Make partial states: one map over the data, several rows per (group, partition, metric).
+    """Partial states from one map over the data, several rows per (group, partition, metric).
 
     Args:
         df: Rows.
-        profile: What to accumulate.
-        load: Gives the constants on a worker.
+        profile: Profile with the accumulators.
+        load: Function that returns the constants on a worker.
         by: Grouping columns.
         columns: Roles.
-        batch: Column that tells refresh batches apart.
+        batch: Column with the refresh batch of a row.
         chunks: Hash chunks of the id.
         only: Partitions to compute; None computes all.
         batch_rows: Rows per Arrow batch; by default 8,192 with vectors (batches of engines, so

@@ -1,30 +1,28 @@
-"""Selection on centroids: objectives, their optima and certificates, estimators, checks.
+"""Selection objectives on K clusters, with their optima, certificates, estimators and checks.
 
 numpy and scipy only. Everything here runs on the driver, on arrays of K clusters.
 """
 
-from gio_spark.gio.auto import HeldoutCurve, MixtureShare, heldout_curve, mixture_share
+from gio_spark.gio.auto_budget import HeldoutCurve, MixtureShare, heldout_curve, mixture_share
 from gio_spark.gio.budgeted_kl import BudgetedKL, budgeted_kl, integer_plan
 from gio_spark.gio.budgeted_kl_objective import select_budgeted_kl
-from gio_spark.gio.estimators import (
+from gio_spark.gio.divergence_estimators import (
     energy_distance,
     jsd_histogram,
 )
-from gio_spark.gio.exact import ExactPath, exact_path, published_scores
-from gio_spark.gio.greedy import GreedyPath, knn_greedy
 from gio_spark.gio.greedy_energy import energy_greedy
-from gio_spark.gio.mass import (
-    TargetMass,
-    cell_radii,
-    kernel_mass,
-    kernel_width,
-    mix_targets,
-    nearest_clusters,
-    reach_limit,
-    relative_reach,
+from gio_spark.gio.greedy_knn import GreedyPath, knn_greedy
+from gio_spark.gio.point_objectives import select_published, select_published_exact
+from gio_spark.gio.published_algorithm import (
+    PublishedPath,
+    PublishedRun,
+    published_gio,
+    published_run,
 )
-from gio_spark.gio.objectives import select_published, select_published_exact
-from gio_spark.gio.problem import (
+from gio_spark.gio.published_exact import ExactPath, exact_path, published_scores
+from gio_spark.gio.published_options import Draws, PublishedOptions, SeededDraws
+from gio_spark.gio.reallocation import reallocation_bounds, with_allocation
+from gio_spark.gio.selection_problem import (
     Certificate,
     Notice,
     SelectionProblem,
@@ -33,10 +31,17 @@ from gio_spark.gio.problem import (
     register,
     select,
 )
-from gio_spark.gio.published import PublishedPath, PublishedRun, published_gio, published_run
-from gio_spark.gio.published_options import Draws, PublishedOptions, SeededDraws
-from gio_spark.gio.reallocation import strata, with_take
 from gio_spark.gio.smoothed_divergence import divergence_path, divergences, smoothed_kl
+from gio_spark.gio.target_mass import (
+    TargetMass,
+    cluster_radii,
+    kernel_mass,
+    kernel_width,
+    mix_targets,
+    nearest_clusters,
+    reach_limit,
+    relative_reach,
+)
 
 __all__ = [
     "BudgetedKL",
@@ -55,7 +60,7 @@ __all__ = [
     "SelectionResult",
     "TargetMass",
     "budgeted_kl",
-    "cell_radii",
+    "cluster_radii",
     "divergence_path",
     "divergences",
     "energy_distance",
@@ -75,6 +80,7 @@ __all__ = [
     "published_run",
     "published_scores",
     "reach_limit",
+    "reallocation_bounds",
     "register",
     "relative_reach",
     "select",
@@ -82,6 +88,5 @@ __all__ = [
     "select_published",
     "select_published_exact",
     "smoothed_kl",
-    "strata",
-    "with_take",
+    "with_allocation",
 ]

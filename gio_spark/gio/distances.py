@@ -1,4 +1,4 @@
-"""Squared Euclidean distances in tiles, so that no caller ever holds a whole large matrix."""
+"""Squared Euclidean distances in tiles, so that no large matrix is in memory at once."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from numpy.typing import NDArray
 
 #: Bytes one tile of distances may take. Three or four tiles live at once in the callers.
 TILE_BYTES = 128 * 2**20
-#: Below this part of |a|^2 + |b|^2, float64 distances are computed anew from differences: the
-#: matrix form has lost half of their digits there, and copies of a row would not be at 0.
+#: Below this part of |a|^2 + |b|^2, float64 distances are recomputed from differences: the matrix
+#: form has lost half of their digits there, and copies of a row would not be at distance 0.
 CLOSE = 1e-6
 
 
 def squared_norms(rows: NDArray) -> NDArray:
-    """Return the squared length of every row, shape (n,), in the rows' own precision."""
+    """Squared length of every row, (n,), in the rows' own precision."""
     return np.einsum("ij,ij->i", rows, rows)
 
 
 def squared_distances(
     left: NDArray, right: NDArray, *, right_norms: NDArray | None = None
 ) -> NDArray:
-    """Return all squared distances between two sets of rows.
+    """All squared distances between two sets of rows.
 
-    One matrix product; the result keeps the precision of `left`. In float64, close pairs are
-    computed anew from their difference, so that copies lie at exactly 0.
+    One matrix product; the result has the precision of `left`. In float64, close pairs are
+    recomputed from their difference, so that copies lie at exactly 0.
 
     Args:
         left: (n, d) rows.
         right: (m, d) rows.
-        right_norms: (m,) squared norms of `right`, where the caller has them already.
+        right_norms: (m,) squared norms of `right`, if they are known already.
 
     Returns:
         (n, m) squared distances, never below zero.
@@ -49,7 +49,7 @@ def squared_distances(
 
 
 def _refine(tile: NDArray, left: NDArray, right: NDArray, *norms: NDArray) -> None:
-    """Compute the close pairs of `tile` anew, in place."""
+    """Recompute the close pairs of `tile` from their differences, in place."""
     rows, columns = np.nonzero(tile < CLOSE * (norms[0][:, None] + norms[1][None, :]))
     for block in blocks(len(rows), left.shape[1], 16):
         gap = left[rows[block]] - right[columns[block]]
@@ -63,32 +63,32 @@ def blocks(rows: int, columns: int, itemsize: int, *, limit: int = TILE_BYTES) -
         yield slice(start, min(rows, start + step))
 
 
-def centred(*matrices: NDArray, dtype: type = np.float64) -> list[NDArray]:
-    """Return the matrices moved so that the mean of the first one is the origin.
+def centered(*matrices: NDArray, dtype: type = np.float64) -> list[NDArray]:
+    """Matrices minus the mean row of the first one.
 
-    Distances stay what they are, and the cancellation in |a|^2 - 2ab + |b|^2 becomes harmless
-    for data far from the origin.
+    Distances do not change, and the cancellation in |a|^2 - 2ab + |b|^2 becomes harmless for data
+    far from the origin.
     """
     origin = matrices[0].mean(axis=0, dtype=np.float64)
     return [np.ascontiguousarray(m.astype(np.float64) - origin, dtype=dtype) for m in matrices]
 
 
-def neighbour_distances(
+def neighbor_distances(
     queries: NDArray, points: NDArray, k: int, *, skip_self: bool = False
 ) -> NDArray:
-    """Return the squared distances to the k nearest points, ascending.
+    """Squared distances to the k nearest points, ascending.
 
     Args:
         queries: (n, d) rows.
         points: (m, d) rows; the same object as `queries` where `skip_self` is set.
-        k: how many neighbours, at most m (m - 1 with `skip_self`).
-        skip_self: leave out the i-th point for the i-th query. By position, so that exact
-            duplicates of a row still count as its neighbours.
+        k: Number of neighbors, at most m (m - 1 with `skip_self`).
+        skip_self: Leave out the i-th point for the i-th query. By position, so that exact
+            duplicates of a row still count as its neighbors.
 
     Returns:
         (n, k) float64 squared distances.
     """
-    left, right = centred(points, queries)[::-1]
+    left, right = centered(points, queries)[::-1]
     norms = squared_norms(right)
     out = np.empty((len(left), k))
     for block in blocks(len(left), len(right), 8):

@@ -25,37 +25,39 @@ CRITERIA = (
 
 @dataclass(frozen=True)
 class PublishedOptions:
-    """Options of the published algorithm. Names and defaults are the original's unless said.
+    """Options of the published algorithm, with the names and defaults of the original.
+
+    Where a default differs, its description says so.
 
     Attributes:
-        v_init: where a descent starts: "mean" of the target, "prev_opt" (where the last one
-            ended; our default, as in the paper's runs), or "jump" (a random target row).
-        k: neighbour used inside the target.
-        max_iter: picks at most. (The original makes one more.)
+        v_init: Start of a descent: "mean" of the target, "prev_opt" (where the last one
+            ended; the default here, as in the paper's runs), or "jump" (a random target row).
+        k: Neighbor used inside the target.
+        max_iter: Picks at most. (The original makes one more.)
         stop_criterion: "increase": before the divergence rises. "max_resets": before it rises
             with all resets used. "min_difference": before a pick that lowers it by less than
             min_difference. "sequential_increase_tolerance": before more than
             max_sequential_increases rises in a row. "min_kl": with the pick that takes it below
             min_kl. "data_size": at max_data_size of the pool. (The second and fourth never
             fire in the original; the last two differ from it by one pick.)
-        min_difference: see above.
-        resets_allowed: on a rise, refill the pool and go on from the target's mean instead of
+        min_difference: See `stop_criterion`.
+        resets_allowed: On a rise, refill the pool and go on from the target's mean instead of
             stopping, up to max_resets times. Candidates may then be picked again.
-        max_resets: see above.
-        max_data_size: share of the pool.
-        min_kl: divergence to reach.
-        max_sequential_increases: rises in a row that are tolerated.
-        random_init_pct: share of the pool to start from, where no data are given.
-        random_restart_prob: chance that a descent is three times as long.
-        scale_factor: factor on the gradient; "auto" is |v0| / |gradient(v0)|.
-        grad_desc_iter: steps of a descent; three times as many at the first pick and after a
+        max_resets: See `resets_allowed`.
+        max_data_size: Share of the pool.
+        min_kl: Divergence to reach.
+        max_sequential_increases: Rises in a row that are tolerated.
+        random_init_pct: Share of the pool to start from, where no data are given.
+        random_restart_prob: Chance that a descent is three times as long.
+        scale_factor: Factor on the gradient; "auto" is |v0| / |gradient(v0)|.
+        grad_desc_iter: Steps of a descent; three times as many at the first pick and after a
             reset.
-        discard_nearest_for_xy: leave each target row's nearest selected point out.
-        normalize: give the uniform start points length 1.
-        lr: step length.
-        uniform_low: lower bound of the uniform start, in every coordinate.
-        uniform_high: upper bound.
-        uniform_start_size: points of the uniform start.
+        discard_nearest_for_xy: Leave each target row's nearest selected point out.
+        normalize: Give the uniform start points length 1.
+        lr: Step length.
+        uniform_low: Lower bound of the uniform start, in every coordinate.
+        uniform_high: Upper bound.
+        uniform_start_size: Points of the uniform start.
     """
 
     v_init: Literal["mean", "prev_opt", "jump"] = "prev_opt"
@@ -81,16 +83,20 @@ class PublishedOptions:
 
     @classmethod
     def of(cls, **options: Any) -> PublishedOptions:
-        """Build the options, with a hint for a misspelt name.
+        """Build the options, with a hint for a misspelled name.
 
         Raises:
-            ConfigError: an unknown name or a value out of range.
+            ConfigError: A name is unknown or a value is out of range.
         """
         known = [field.name for field in fields(cls)]
         for name in options:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."
+                close_names = difflib.get_close_matches(name, known, n=1)
+                hint = (
+                    f" Did you mean {close_names[0]!r}?"
+                    if close_names
+                    else f" Known: {', '.join(known)}."
+                )
                 raise ConfigError(f"The published objective has no option {name!r}.{hint}")
         return cls(**options)
 
@@ -98,7 +104,7 @@ class PublishedOptions:
         """Check ranges.
 
         Raises:
-            ConfigError: a value is out of range, or two contradict each other.
+            ConfigError: A value is out of range, or two contradict each other.
         """
         if self.v_init not in STARTS:
             raise ConfigError(f"v_init is {self.v_init!r}; use one of {', '.join(STARTS)}.")
@@ -122,37 +128,37 @@ class PublishedOptions:
         if not self.uniform_low < self.uniform_high:
             raise ConfigError("uniform_low must be below uniform_high.")
 
-    def rejects(self, before: float, now: float, rises: int) -> bool:
-        """Return whether the criterion refuses a pick that moves the divergence so.
+    def rejects(self, before: float, after: float, rises: int) -> bool:
+        """Whether the stop criterion rejects a pick with this change of the divergence.
 
         Args:
-            before: divergence without the pick.
-            now: divergence with it.
-            rises: rises in a row, this one included.
+            before: Divergence without the pick.
+            after: Divergence with the pick.
+            rises: Rises in a row, this one included.
         """
         if self.stop_criterion in ("increase", "max_resets"):
-            return now > before
+            return after > before
         if self.stop_criterion == "min_difference":
-            return before - now < self.min_difference
+            return before - after < self.min_difference
         if self.stop_criterion == "sequential_increase_tolerance":
             return rises > self.max_sequential_increases
         return False
 
 
 class Draws(Protocol):
-    """The random numbers a run asks for."""
+    """Random numbers that a run draws."""
 
     def uniform(self, low: float, high: float, shape: tuple[int, int]) -> NDArray:
-        """Return the points of a uniform start."""
+        """Points of a uniform start, `shape`."""
 
     def share(self, rows: int, amount: int) -> NDArray:
-        """Return `amount` different rows of the pool."""
+        """Indices of `amount` different rows of the pool."""
 
     def index(self, rows: int) -> int:
-        """Return a target row to jump to."""
+        """Index of the target row to jump to."""
 
     def restart(self) -> float:
-        """Return a number in [0, 1) that decides on a longer descent."""
+        """Number in [0, 1) that decides on a longer descent."""
 
 
 class SeededDraws:
@@ -167,17 +173,17 @@ class SeededDraws:
         self._array = np.random.RandomState(seed)
 
     def uniform(self, low: float, high: float, shape: tuple[int, int]) -> NDArray:
-        """Return (rows, d) points."""
+        """Points of a uniform start, `shape`."""
         return self._array.uniform(low=low, high=high, size=shape)
 
     def share(self, rows: int, amount: int) -> NDArray:
-        """Return `amount` different rows, in the order drawn."""
+        """Indices of `amount` different rows, in the order drawn."""
         return np.array(self._plain.sample(range(rows), amount), dtype=np.int64)
 
     def index(self, rows: int) -> int:
-        """Return one row."""
+        """Index of one row."""
         return self._plain.sample(range(rows), 1)[0]
 
     def restart(self) -> float:
-        """Return a number in [0, 1)."""
+        """Number in [0, 1)."""
         return self._plain.random()

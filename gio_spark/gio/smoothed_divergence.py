@@ -1,4 +1,4 @@
-"""Smoothed KL divergences of whole numbers of rows, as reports show them: finite for any plan."""
+"""Smoothed KL divergences of whole numbers of rows, finite for any plan, as reports show them."""
 
 from __future__ import annotations
 
@@ -6,39 +6,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def smoothed_kl(law: NDArray, counts: NDArray) -> float:
-    """KL(p || counts + 1/2, normalised) in nats: finite for any whole numbers."""
-    used = law > 0
-    if not used.any():
+def smoothed_kl(distribution: NDArray, counts: NDArray) -> float:
+    """Smoothed divergence KL(p || counts + 1/2, normalized) in nats: finite for any counts.
+
+    Args:
+        distribution: (K,) target distribution, on any scale.
+        counts: (K,) rows per cluster.
+
+    Returns:
+        Nats; NaN where the distribution is all zero.
+
+    Example:
+        >>> import numpy as np
+        >>> round(smoothed_kl(np.array([0.5, 0.5, 0.0]), np.array([10, 10, 0])), 4)
+        0.0235
+    """
+    in_target = distribution > 0
+    if not in_target.any():
         return float("nan")
-    p = law[used] / law[used].sum()
+    p = distribution[in_target] / distribution[in_target].sum()
     q = (counts + 0.5) / (counts + 0.5).sum()
-    return float(np.sum(p * np.log(p / q[used])))
+    return float(np.sum(p * np.log(p / q[in_target])))
 
 
-def divergence_path(law: NDArray, take: NDArray, order: NDArray) -> NDArray:
-    """`smoothed_kl` after each cluster of `order` is added; it ends at the plan's own."""
-    used = law > 0
-    if not used.any() or not len(order):
+def divergence_path(distribution: NDArray, take: NDArray, order: NDArray) -> NDArray:
+    """`smoothed_kl` after each cluster of `order`, (c,); the last is that of the plan."""
+    in_target = distribution > 0
+    if not in_target.any() or not len(order):
         return np.zeros(len(order))
-    p = np.where(used, law, 0.0) / law[used].sum()
-    entropy = float(np.sum(p[used] * np.log(p[used])))
+    p = np.where(in_target, distribution, 0.0) / distribution[in_target].sum()
+    entropy = float(np.sum(p[in_target] * np.log(p[in_target])))
     gains = p[order] * (np.log(take[order] + 0.5) - np.log(0.5))
     cross = np.log(0.5) + np.cumsum(gains)
-    return entropy - cross + np.log(np.cumsum(take[order]) + 0.5 * len(law))
+    return entropy - cross + np.log(np.cumsum(take[order]) + 0.5 * len(distribution))
 
 
-def divergences(law: NDArray, sizes: NDArray, take: NDArray, seed: int) -> dict[str, float]:
-    """Smoothed KL of the pool, of random rows (as many as taken) and of the plan."""
+def divergences(
+    distribution: NDArray, sizes: NDArray, take: NDArray, seed: int
+) -> dict[str, float]:
+    """Smoothed KL in nats of the pool, of as many random rows as selected, and of the plan."""
     generator = np.random.default_rng(seed)
     sizes = np.asarray(sizes, np.int64)
     draw = int(take.sum())
     random = [
-        smoothed_kl(law, generator.multivariate_hypergeometric(sizes, draw, method="marginals"))
+        smoothed_kl(
+            distribution, generator.multivariate_hypergeometric(sizes, draw, method="marginals")
+        )
         for _ in range(8)
     ]
     return {
-        "pool": smoothed_kl(law, sizes),
+        "pool": smoothed_kl(distribution, sizes),
         "random": float(np.mean(random)),
-        "selection": smoothed_kl(law, np.asarray(take)),
+        "selection": smoothed_kl(distribution, np.asarray(take)),
     }

@@ -1,6 +1,10 @@
-"""Numpy kernels that several stages share. No Spark here: see CONTRIBUTING.md."""
+"""Numpy kernels shared by several stages: nearest centroid, exact sums, two-level codebook.
 
-from gio_spark.kernels.search import (
+No Spark here: see CONTRIBUTING.md.
+"""
+
+from gio_spark.kernels.exact_sums import Grid, rounded_sums, sums_by_cluster
+from gio_spark.kernels.nearest_centroid import (
     Codebook,
     largest_values,
     nearest,
@@ -10,24 +14,21 @@ from gio_spark.kernels.search import (
     row_squares,
     squared_distances,
 )
-from gio_spark.kernels.sums import Grid, rounded_sums, sums_by_cluster
-from gio_spark.kernels.two_level import (
+from gio_spark.kernels.two_level_codebook import (
     PROBES,
-    TwoLevel,
+    TwoLevelCodebook,
     agreement,
-    find,
-    find_two,
     group_centroids,
+    search_nearest,
+    search_nearest_two,
 )
 
 __all__ = [
     "PROBES",
     "Codebook",
     "Grid",
-    "TwoLevel",
+    "TwoLevelCodebook",
     "agreement",
-    "find",
-    "find_two",
     "group_centroids",
     "largest_values",
     "nearest",
@@ -36,6 +37,8 @@ __all__ = [
     "paired_distances",
     "rounded_sums",
     "row_squares",
+    "search_nearest",
+    "search_nearest_two",
     "squared_distances",
     "sums_by_cluster",
 ]

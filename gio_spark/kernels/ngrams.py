@@ -43,7 +43,7 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class NgramSpec:
-    """Which n-grams are made.
+    """Lengths of the n-grams of a text and the number of hashed features.
 
     Attributes:
         words: Longest run of words (0: none).
@@ -77,21 +77,21 @@ _IS_WORD, _RAW, _FOLDED = _tables()
 
 
 class _Powers:
-    """Powers of the base and of its inverse modulo 2^64, made once and grown when needed."""
+    """Powers of the base and of its inverse modulo 2^64, computed once and extended on demand."""
 
     def __init__(self) -> None:
-        self._made: tuple[UIntArray, UIntArray] = (
+        self._pair: tuple[UIntArray, UIntArray] = (
             np.ones(1, dtype=np.uint64),
             np.ones(1, dtype=np.uint64),
         )
 
     def upto(self, n: int) -> tuple[UIntArray, UIntArray]:
-        made = self._made
-        if made[0].size < n:
-            size = max(n, 2 * made[0].size, CHUNK_BYTES + 1)
-            made = tuple(_powers(b, size) for b in (_BASE, _INVERSE))  # type: ignore[assignment]
-            self._made = made  # one assignment: threads see the old pair or the new one
-        return made
+        powers = self._pair
+        if powers[0].size < n:
+            size = max(n, 2 * powers[0].size, CHUNK_BYTES + 1)
+            powers = tuple(_powers(b, size) for b in (_BASE, _INVERSE))  # type: ignore[assignment]
+            self._pair = powers  # one assignment: threads see the old pair or the new one
+        return powers
 
 
 def _powers(base: int, size: int) -> UIntArray:
@@ -104,7 +104,7 @@ _POWERS = _Powers()
 
 
 def chunks(offsets: npt.NDArray[np.int64], size: int = CHUNK_BYTES) -> list[tuple[int, int]]:
-    """Cut texts into runs (first, last) of about `size` bytes, each of at least one text."""
+    """Ranges (first, last) of texts with about `size` bytes, each of at least one text."""
     cuts = [0]
     n = offsets.size - 1
     while cuts[-1] < n:
@@ -116,40 +116,40 @@ def chunks(offsets: npt.NDArray[np.int64], size: int = CHUNK_BYTES) -> list[tupl
 def byte_ngrams(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], spec: NgramSpec
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Return the n-grams of a batch of texts as (row, feature) pairs.
+    """Hashed n-grams of a batch of texts as (row, feature) pairs.
 
     Args:
         data: Bytes of all texts, one after the other.
-        offsets: (n + 1,) where each of n texts begins and the last one ends.
-        spec: Which n-grams.
+        offsets: (n + 1,) start of each of n texts, and the end of the last one.
+        spec: Lengths of the n-grams and number of features.
 
     Returns:
         row: int32 (m,), feature: int32 (m,); an n-gram that occurs twice is listed twice. The
         pairs of a row do not depend on the other rows.
     """
     rows: list[npt.NDArray[np.int32]] = []
-    found: list[npt.NDArray[np.int32]] = []
+    features: list[npt.NDArray[np.int32]] = []
     for first, last in chunks(offsets):
-        part, own = _cut(data, offsets[first : last + 1], spec.limit)
-        for row, feature in _byte_features(part, own, spec):
+        part, part_offsets = _cut(data, offsets[first : last + 1], spec.limit)
+        for row, feature in _byte_features(part, part_offsets, spec):
             rows.append((row + first).astype(np.int32))
-            found.append((feature & np.uint64(spec.features - 1)).astype(np.int32))
+            features.append((feature & np.uint64(spec.features - 1)).astype(np.int32))
     if not rows:
         return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32)
-    return np.concatenate(rows), np.concatenate(found)
+    return np.concatenate(rows), np.concatenate(features)
 
 
 def _cut(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], limit: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return the bytes and offsets of a run of texts, each text cut at `limit` bytes."""
+    """Bytes and offsets of consecutive texts, each text cut at `limit` bytes."""
     lengths = np.diff(offsets)
     part = data[offsets[0] : offsets[-1]]
     if lengths.max(initial=0) <= limit:
         return part, offsets - offsets[0]
     inside = np.arange(part.size) - np.repeat(offsets[:-1] - offsets[0], lengths)
-    kept = np.concatenate(([0], np.cumsum(np.minimum(lengths, limit))))
-    return part[inside < limit], kept
+    cut_offsets = np.concatenate(([0], np.cumsum(np.minimum(lengths, limit))))
+    return part[inside < limit], cut_offsets
 
 
 def _byte_features(
@@ -170,8 +170,8 @@ def _byte_features(
         for n_words in range(1, spec.words + 1):
             if n_words > 1:
                 run = mix64(run[:-1] * np.uint64(_BASE) + word[n_words - 1 :])
-                same = row[: run.size] == row[n_words - 1 :]
-                out.append((row[: run.size][same], mix64(run[same] + np.uint64(n_words))))
+                same_text = row[: run.size] == row[n_words - 1 :]
+                out.append((row[: run.size][same_text], mix64(run[same_text] + np.uint64(n_words))))
             else:
                 out.append((row, mix64(run + np.uint64(n_words))))
     if spec.chars:
@@ -179,9 +179,11 @@ def _byte_features(
         for length in spec.chars:
             if size < length:
                 continue
-            whole = np.flatnonzero(row_of_byte[: size - length + 1] == row_of_byte[length - 1 :])
-            gram = (prefix[whole + length] - prefix[whole]) * inverse[whole]
-            out.append((row_of_byte[whole], mix64(gram + np.uint64(1000 + length))))
+            gram_starts = np.flatnonzero(
+                row_of_byte[: size - length + 1] == row_of_byte[length - 1 :]
+            )
+            gram = (prefix[gram_starts + length] - prefix[gram_starts]) * inverse[gram_starts]
+            out.append((row_of_byte[gram_starts], mix64(gram + np.uint64(1000 + length))))
     return out
 
 
@@ -194,7 +196,7 @@ def _prefix(codes: UIntArray, power: UIntArray) -> UIntArray:
 def _word_bounds(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return where words start and end (exclusive); no word runs across two texts."""
+    """Starts and ends (exclusive) of the words; no word runs across two texts."""
     inside = _IS_WORD[data]
     first = np.zeros(data.size + 1, dtype=bool)
     first[offsets] = True
@@ -205,7 +207,7 @@ def _word_bounds(
 
 # ---- code points -------------------------------------------------------------------------------
 
-# Tried on 49 domains of short texts (share of the ten nearest neighbours of one's own domain, and
+# Tried on 49 domains of short texts (share of the ten nearest neighbors of one's own domain, and
 # mutual information of 100 clusters with the domain): these .355, .176; runs of 3 to 5 characters
 # with weights 3, 2, 1 .337, .162; words and pairs alone .349, .173; heavier long words no better.
 _CHARACTER_RUNS = (3,)
@@ -221,7 +223,7 @@ _WORD_ASCII = np.array([chr(c).isalnum() for c in range(128)])
 def code_point_features(
     points: npt.NDArray[np.uint32], sizes: npt.NDArray[np.int64]
 ) -> list[tuple[UIntArray, npt.NDArray[np.int64], int]]:
-    """Hash words, pairs of words and runs of three characters of texts.
+    """Hashes of the words, pairs of words and runs of three characters of texts.
 
     Args:
         points: Code points of all texts, each in lower case with a space on either side.
@@ -273,7 +275,7 @@ def _point_words(
 
 
 def _place(starts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    """Return each index's distance from the last start at or before it (0 before the first)."""
+    """Distance of each index from the last start at or before it (0 before the first start)."""
     place = np.arange(size)
     first = np.zeros(size, dtype=np.int64)
     first[starts] = starts
@@ -288,7 +290,7 @@ _WORD = re.compile(r"\w+")
 def word_grams(
     texts: Sequence[str | None], length: int
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.intp]]:
-    """Hash every sequence of `length` words of each text.
+    """Hashes of every sequence of `length` words of each text.
 
     Words are runs of letters and digits in lower case. A text of fewer words is one sequence of
     all its words; a text of none gives none.
@@ -306,32 +308,34 @@ def word_grams(
     flat = [word for line in words for word in line]
     if not flat:
         return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.intp)
-    names: dict[str, int] = {}
-    places = np.fromiter((names.setdefault(w, len(names)) for w in flat), np.intp, len(flat))
-    codes = np.fromiter((_hash(w) for w in names), np.uint64, len(names))[places]
+    word_codes: dict[str, int] = {}
+    word_index = np.fromiter(
+        (word_codes.setdefault(w, len(word_codes)) for w in flat), np.intp, len(flat)
+    )
+    codes = np.fromiter((_hash(w) for w in word_codes), np.uint64, len(word_codes))[word_index]
     ends = np.cumsum(counts)
     owner = np.repeat(np.arange(len(texts)), counts)
-    left = ends[owner] - np.arange(len(flat))
+    words_left = ends[owner] - np.arange(len(flat))
     first = np.arange(len(flat)) == (ends - counts)[owner]
     # A sequence starts wherever `length` words are left, or at the start of a shorter text.
-    start = np.flatnonzero((left >= length) | (first & (left < length)))
-    value = np.zeros(len(start), dtype=np.uint64)
+    start = np.flatnonzero((words_left >= length) | (first & (words_left < length)))
+    hashes = np.zeros(len(start), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for offset in range(length):
-            inside = offset < left[start]
-            at = np.minimum(start + offset, len(flat) - 1)
-            value = np.where(inside, mix64(value * _STEP + codes[at]), value)
-    return value, owner[start]
+            inside = offset < words_left[start]
+            position = np.minimum(start + offset, len(flat) - 1)
+            hashes = np.where(inside, mix64(hashes * _STEP + codes[position]), hashes)
+    return hashes, owner[start]
 
 
 def gram_share(
-    texts: Sequence[str | None], known: npt.NDArray[np.uint64], length: int
+    texts: Sequence[str | None], known_hashes: npt.NDArray[np.uint64], length: int
 ) -> npt.NDArray[np.float64]:
-    """Return the share of each text's word sequences that are among `known`.
+    """Share of each text's word sequences that are among the known ones.
 
     Args:
         texts: Texts.
-        known: (k,) sorted hashes from `word_grams`.
+        known_hashes: (k,) sorted hashes from `word_grams`.
         length: Words per sequence.
 
     Returns:
@@ -339,9 +343,11 @@ def gram_share(
     """
     grams, owner = word_grams(texts, length)
     total = np.bincount(owner, minlength=len(texts))
-    place = np.searchsorted(known, grams).clip(max=max(len(known) - 1, 0))
-    hit = known[place] == grams if len(known) else np.zeros(len(grams), dtype=bool)
-    shared = np.bincount(owner[hit], minlength=len(texts))
+    position = np.searchsorted(known_hashes, grams).clip(max=max(len(known_hashes) - 1, 0))
+    is_known = (
+        known_hashes[position] == grams if len(known_hashes) else np.zeros(len(grams), dtype=bool)
+    )
+    shared = np.bincount(owner[is_known], minlength=len(texts))
     return np.divide(shared, total, out=np.zeros(len(texts)), where=total > 0)
 
 

@@ -16,16 +16,18 @@ def largest_remainders(
     most: ArrayLike | None = None,
     slack: float = 1e-9,
 ) -> NDArray[np.int64]:
-    """Round numbers down, then give what is missing to the largest remainders.
+    """Round numbers to whole numbers with an exact sum, by largest remainders.
 
-    Of equal remainders the first counts. Where bounds allow no such sum, what they allow comes out.
+    Numbers are rounded down, and the difference to the sum is added one by one where the remainders
+    are largest. Of equal remainders the first counts. Where the bounds do not allow the sum, the
+    result has the nearest sum that they allow.
 
     Args:
         exact: (n,) numbers, at least 0.
         total: Sum to reach.
         least: (n,) lower bounds, or one for all.
-        most: (n,) upper bounds; None: there are none.
-        slack: Numbers so little below a whole one count as that.
+        most: (n,) upper bounds; None: no upper bound.
+        slack: A number at most this far below a whole number counts as that whole number.
 
     Returns:
         (n,) int64.
@@ -38,13 +40,13 @@ def largest_remainders(
     high = np.broadcast_to(
         np.asarray(np.iinfo(np.int64).max if most is None else most), exact.shape
     )
-    whole = np.clip(np.floor(exact + slack).astype(np.int64), low, high)
-    while whole.sum() != total:
-        sign = 1 if whole.sum() < total else -1
-        open_ = whole < high if sign > 0 else whole > low
-        if not open_.any():
+    rounded = np.clip(np.floor(exact + slack).astype(np.int64), low, high)
+    while rounded.sum() != total:
+        sign = 1 if rounded.sum() < total else -1
+        adjustable = rounded < high if sign > 0 else rounded > low
+        if not adjustable.any():
             break
-        score = np.where(open_, sign * (exact - whole), -np.inf)
-        many = min(abs(int(total - whole.sum())), int(open_.sum()))
-        whole[np.argsort(-score, kind="stable")[:many]] += sign
-    return whole
+        score = np.where(adjustable, sign * (exact - rounded), -np.inf)
+        count = min(abs(int(total - rounded.sum())), int(adjustable.sum()))
+        rounded[np.argsort(-score, kind="stable")[:count]] += sign
+    return rounded

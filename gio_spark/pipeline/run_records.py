@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gio_spark.gime import Check, Threshold
+from gio_spark.gime import Threshold, ThresholdCheck
 
 if TYPE_CHECKING:
     from gio_spark.tables import Record
@@ -101,7 +101,7 @@ class VerdictFacts(Facts):
 
     passed: bool
     why: str
-    checks: tuple[Check, ...] = ()
+    checks: tuple[ThresholdCheck, ...] = ()
     notes: tuple[str, ...] = ()
     tries: int = 0
 

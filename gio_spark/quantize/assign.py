@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from gio_spark.engine import decode_vectors, map_arrow
 from gio_spark.errors import InputError
-from gio_spark.kernels import PROBES, Codebook, TwoLevel, find, find_two
-from gio_spark.kernels.search import as_matrix
+from gio_spark.kernels import PROBES, Codebook, TwoLevelCodebook, search_nearest, search_nearest_two
+from gio_spark.kernels.nearest_centroid import as_matrix
 from gio_spark.quantize.codebook_broadcast import (
     BATCH,
     LARGE_BATCH,
@@ -120,7 +120,7 @@ def _carried_fields(df: DataFrame) -> list[pa.Field]:
 
 def _nearest_columns(
     vectors: npt.NDArray[np.float32],
-    codebook: Codebook | TwoLevel,
+    codebook: Codebook | TwoLevelCodebook,
     *,
     second: bool,
     spherical: bool,
@@ -129,9 +129,9 @@ def _nearest_columns(
     if spherical:
         vectors = unit_rows(vectors)
     if not second:
-        cluster, distance = find(vectors, codebook)
+        cluster, distance = search_nearest(vectors, codebook)
         return {"cluster": cluster, "distance": distance}
-    cluster, distance, second_cluster, second_distance = find_two(vectors, codebook)
+    cluster, distance, second_cluster, second_distance = search_nearest_two(vectors, codebook)
     return {
         "cluster": cluster,
         "distance": distance,

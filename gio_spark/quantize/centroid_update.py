@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gio_spark.kernels.search import FloatMatrix
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 from gio_spark.quantize.kmeans_pass import unit_rows
 from gio_spark.quantize.pass_result import PassResult
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gio_spark.kernels.search import as_matrix, nearest
+from gio_spark.kernels.nearest_centroid import as_matrix, nearest
 from gio_spark.quantize.codebook_broadcast import BATCH, LARGE_BATCH, TWO_LEVEL_ABOVE
 from gio_spark.quantize.kmeans_one_task import cached_row_bytes
 from gio_spark.quantize.kmeans_pass import GROUP_BYTES

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from gio_spark.engine import bounded, map_arrow
 from gio_spark.errors import InputError
-from gio_spark.gio.mass import cell_radii
+from gio_spark.gio.target_mass import cluster_radii
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -41,7 +41,7 @@ class ClusterStats:
         tokens: (K,) int64, zero where the table has no column tokens.
         inertia: (K,) float64, sum of squared distances.
         radius: (K,) float64, root mean squared distance, shrunk towards the pool's
-            (gio.mass.cell_radii); distance over radius is a row's reach.
+            (gio.target_mass.cluster_radii); distance over radius is a row's reach.
         far: (K,) float64, distance within which `quantile` of the cluster's rows lie.
         limit: Reach within which `quantile` of all rows lie; a target row above it is out of
             reach.
@@ -171,7 +171,7 @@ def _summarize(table: pa.Table, clusters: int, quantile: float) -> ClusterStats:
     np.add.at(row_counts, cluster, rows)
     np.add.at(token_counts, cluster, tokens)
     np.add.at(inertia, cluster, distance_sums)
-    radius = cell_radii(inertia, row_counts)
+    radius = cluster_radii(inertia, row_counts)
     upper = np.sqrt(_upper_edge(cell))
     far = np.zeros(clusters)
     cumulative_rows = np.cumsum(rows)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gio_spark.engine import BroadcastArrays, broadcast_arrays, evict_oldest
-from gio_spark.kernels import PROBES, Codebook, TwoLevel, group_centroids
-from gio_spark.kernels.search import FloatMatrix
+from gio_spark.kernels import PROBES, Codebook, TwoLevelCodebook, group_centroids
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -17,9 +17,9 @@ TWO_LEVEL_ABOVE = 8192
 """Number of clusters above which search uses the two-level index by default."""
 
 BATCH, LARGE_BATCH = 8192, 32_768
-"""Rows of an Arrow batch; LARGE_BATCH for the two-level index, which splits them by cell."""
+"""Rows of an Arrow batch; LARGE_BATCH for the two-level index, which splits them by group."""
 
-_loaded: dict[str, Codebook | TwoLevel] = {}
+_loaded: dict[str, Codebook | TwoLevelCodebook] = {}
 _lock = threading.Lock()
 
 
@@ -30,18 +30,20 @@ class BroadcastCodebook:
     broadcast: BroadcastArrays
     probes: int = PROBES
 
-    def load(self) -> Codebook | TwoLevel:
+    def load(self) -> Codebook | TwoLevelCodebook:
         """Codebook, the same object for all partitions of a process."""
         with _lock:
             key = f"{self.broadcast.digest}-{self.probes}"
             if key not in _loaded:
                 arrays = self.broadcast.load()
                 _loaded[key] = (
-                    TwoLevel(arrays["centroids"], arrays["coarse"], arrays["cells"], self.probes)
+                    TwoLevelCodebook(
+                        arrays["centroids"], arrays["coarse"], arrays["cells"], self.probes
+                    )
                     if "coarse" in arrays
                     else Codebook(arrays["centroids"])
                 )
-                # A two-level index stores a copy of each centroid in both of its cells.
+                # A two-level index stores a copy of each centroid in both of its groups.
                 evict_oldest(_loaded, lambda codebook: 2 * codebook.centroids.nbytes)
             return _loaded[key]
 
@@ -65,7 +67,7 @@ def broadcast_codebook(
         spark: The session whose workers need them.
         centroids: (K, d) float32.
         two_level: Search with the two-level index; None: above `TWO_LEVEL_ABOVE` clusters.
-        probes: Cells of the two-level index that are searched for a row.
+        probes: Groups of the two-level index that are searched for a row.
     """
     if two_level is None:
         two_level = len(centroids) > TWO_LEVEL_ABOVE
@@ -74,7 +76,7 @@ def broadcast_codebook(
     index = group_centroids(centroids)
     return BroadcastCodebook(
         broadcast_arrays(
-            spark, {"centroids": centroids, "coarse": index.coarse, "cells": index.cells}
+            spark, {"centroids": centroids, "coarse": index.group_centers, "cells": index.groups}
         ),
         probes,
     )

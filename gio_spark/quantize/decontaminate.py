@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 
 from gio_spark.engine import BroadcastArrays, bounded, broadcast_arrays, decode_vectors, map_arrow
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.kernels import Codebook, find_two
-from gio_spark.kernels.cosine import exact_cosine, similar
+from gio_spark.kernels import Codebook, search_nearest_two
+from gio_spark.kernels.cosine_threshold import cosine_at_least, exact_cosine
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 from gio_spark.kernels.ngrams import gram_share, word_grams
-from gio_spark.kernels.search import FloatMatrix
 from gio_spark.quantize.kmeans_pass import unit_rows
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _broadcast(
         codebook = Codebook(np.asarray(centroids))
         arrays["centroids"] = codebook.centroids
         vectors = unit_rows(held.vectors) if spherical else held.vectors
-        first, _, second, _ = find_two(vectors, codebook)
+        first, _, second, _ = search_nearest_two(vectors, codebook)
         arrays["cells"] = np.stack([first, second], axis=1)
     return broadcast_arrays(spark, arrays)
 
@@ -231,7 +231,7 @@ class _NearestHeldOut:
         if self.codebook is None or self.cells is None:
             self._compare(rows, np.arange(len(rows)), all_vectors, matched_row, cosine)
             return matched_row, cosine
-        first, _, second, _ = find_two(rows if self.spherical else vectors, self.codebook)
+        first, _, second, _ = search_nearest_two(rows if self.spherical else vectors, self.codebook)
         for cell in np.unique(self.cells):
             members = np.flatnonzero((first == cell) | (second == cell))
             if len(members):
@@ -249,7 +249,7 @@ class _NearestHeldOut:
     ) -> None:
         for start in range(0, len(candidates), 4096):
             block = candidates[start : start + 4096]
-            above = similar(rows[members], self.vectors[block], self.threshold)
+            above = cosine_at_least(rows[members], self.vectors[block], self.threshold)
             row_index, candidate_index = np.nonzero(above)
             exact = exact_cosine(rows[members[row_index]], self.vectors[block[candidate_index]])
             for row, candidate, value in zip(

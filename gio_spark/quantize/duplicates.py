@@ -24,8 +24,8 @@ from gio_spark.engine import (
 )
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels import nearest
-from gio_spark.kernels.cosine import exact_cosine, keepers
-from gio_spark.kernels.search import FloatMatrix
+from gio_spark.kernels.cosine_threshold import exact_cosine, representatives
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 from gio_spark.quantize.kmeans_pass import unit_rows
 from gio_spark.quantize.kmeans_seeding import small_kmeans
 
@@ -231,7 +231,7 @@ def _duplicates_of_cell(table: pa.Table, threshold: float) -> pa.Table:
     order = pc.sort_indices(table, sort_keys=[("quality", "descending"), ("id", "ascending")])
     table = table.take(order)
     rows: FloatMatrix = unit_rows(decode_vectors(table["vector"]))
-    keeper = keepers(rows, threshold)
+    keeper = representatives(rows, threshold)
     dropped = np.flatnonzero(keeper != np.arange(len(rows)))
     names = table["id"]
     return pa.table(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gio_spark.engine import decode_vectors, hash_sample
 from gio_spark.errors import InputError
 from gio_spark.kernels import agreement, group_centroids, largest_values
-from gio_spark.kernels.search import FloatMatrix
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 from gio_spark.quantize import kmeans_one_task
 from gio_spark.quantize.kmeans_init import (
     INPUT_LABEL,

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from gio_spark.errors import InputError
 from gio_spark.kernels import largest_values
-from gio_spark.kernels.search import FloatMatrix
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 from gio_spark.quantize.kmeans_pass import unit_rows
 from gio_spark.quantize.kmeans_seeding import first_centers, sample_rows
 from gio_spark.quantize.kmeans_state import KMeansState

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gio_spark.errors import InputError
 from gio_spark.kernels import PROBES, nearest
-from gio_spark.kernels.search import FloatMatrix
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 from gio_spark.quantize.assign import assign
 from gio_spark.quantize.kmeans_pass import unit_rows
 from gio_spark.quantize.kmeans_state import KMeansState

@@ -22,7 +22,7 @@ from gio_spark.engine import (
     map_arrow,
     slots,
 )
-from gio_spark.kernels.search import FloatMatrix
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 from gio_spark.quantize.kmeans_init import (
     INPUT_LABEL,
     OnSample,

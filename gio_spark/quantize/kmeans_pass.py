@@ -1,7 +1,7 @@
 """One mini-batch pass: assign the rows of a hash bucket and collect sums per cluster.
 
-Each partition emits exact partial sums (kernels.sums) and its farthest rows; both are combined on
-workers, so that the driver receives one row per cluster at any number of partitions.
+Each partition emits exact partial sums (kernels.exact_sums) and its farthest rows; both are
+combined on workers, so that the driver receives one row per cluster at any number of partitions.
 """
 
 from __future__ import annotations
@@ -24,9 +24,16 @@ from gio_spark.engine import (
     map_arrow,
 )
 from gio_spark.errors import InputError
-from gio_spark.kernels import PROBES, Codebook, find, group_centroids, largest_values, row_squares
-from gio_spark.kernels.search import FloatMatrix
-from gio_spark.kernels.sums import Grid
+from gio_spark.kernels import (
+    PROBES,
+    Codebook,
+    group_centroids,
+    largest_values,
+    row_squares,
+    search_nearest,
+)
+from gio_spark.kernels.exact_sums import Grid
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 from gio_spark.quantize.codebook_broadcast import (
     BATCH,
     LARGE_BATCH,
@@ -197,7 +204,7 @@ def pass_of_arrays(
         partial_sums, farthest = PartialSums(len(centroids), dimension, 1), Farthest(far, dimension)
         for start in range(first, last, block_rows):
             rows = vectors[start : min(start + block_rows, last)]
-            cluster, distance = find(rows, codebook)
+            cluster, distance = search_nearest(rows, codebook)
             partial_sums.add(rows, distance, cluster, grids)
             farthest.add(ids.slice(start, len(rows)), distance, rows)
         return partial_sums, farthest
@@ -247,7 +254,7 @@ def _partial_sums(
             vectors = decode_vectors(batch.column("vector"), dimension)
             if spherical:
                 vectors = unit_rows(vectors)
-            cluster, distance = find(vectors, codebook)
+            cluster, distance = search_nearest(vectors, codebook)
             np.maximum(extent, largest_values(vectors), out=extent)
             partial_sums.add(vectors, distance, cluster, grids)
             farthest.add(batch.column("id"), distance, vectors)

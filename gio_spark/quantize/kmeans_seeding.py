@@ -15,10 +15,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from gio_spark.kernels.exact_sums import Grid, rounded_sums
+from gio_spark.kernels.nearest_centroid import FloatMatrix, as_matrix, largest_values, nearest
 from gio_spark.kernels.rounding import largest_remainders
-from gio_spark.kernels.search import FloatMatrix, as_matrix, largest_values, nearest
-from gio_spark.kernels.sums import Grid, rounded_sums
-from gio_spark.kernels.two_level import group_centroids
+from gio_spark.kernels.two_level_codebook import group_centroids
 
 _MAX_BLOCK_CANDIDATES = 512
 _GREEDY_CLUSTERS = 512
@@ -49,7 +49,7 @@ def first_centers(sample: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDA
     matrix = as_matrix(sample, "the sample")
     if clusters <= _ONE_LEVEL_CLUSTERS:
         return plus_plus(matrix, clusters, seed=seed)
-    cell = group_centroids(matrix, cells=math.isqrt(clusters)).cells[:, 0]
+    cell = group_centroids(matrix, groups=math.isqrt(clusters)).groups[:, 0]
     order = np.argsort(cell, kind="stable")
     rows = np.bincount(cell)
     quota = _proportional_quotas(rows, clusters)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gio_spark.engine import decode_vectors, encode_vectors
 from gio_spark.errors import InputError
-from gio_spark.kernels.search import FloatMatrix
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 
 
 @dataclass(frozen=True)

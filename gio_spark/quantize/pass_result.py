@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gio_spark.engine import decode_vectors, encode_vectors
-from gio_spark.kernels.search import FloatMatrix
-from gio_spark.kernels.sums import Grid, sums_by_cluster
+from gio_spark.kernels.exact_sums import Grid, sums_by_cluster
+from gio_spark.kernels.nearest_centroid import FloatMatrix
 from gio_spark.quantize.float64_rows import decode_doubles, encode_doubles
 
 FAR, EXTENT = -1, -2

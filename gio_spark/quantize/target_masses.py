@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from gio_spark.engine import bounded, broadcast_arrays, decode_vectors, hash_sample, map_arrow
 from gio_spark.errors import InputError
-from gio_spark.gio.mass import TargetMass, kernel_mass, kernel_width, nearest_clusters
-from gio_spark.kernels.search import FloatMatrix, as_matrix
+from gio_spark.gio.target_mass import TargetMass, kernel_mass, kernel_width, nearest_clusters
+from gio_spark.kernels.nearest_centroid import FloatMatrix, as_matrix
 from gio_spark.quantize.kmeans_pass import unit_rows
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def target_mass(
         rows: Rows of `df`, when known.
 
     Returns:
-        gio.mass.TargetMass: `.mass` (K,), `.unreachable` share, counts; bit-identical at any
+        gio.TargetMass: `.mass` (K,), `.unreachable` share, counts; bit-identical at any
         partitioning.
 
     Raises:
@@ -85,7 +85,7 @@ def target_mass(
             width,
             radii=broadcast_values.get("radius"),
             limit=limit,
-            neighbours=neighbours,
+            neighbors=neighbours,
             weights=part.column("weight").to_numpy(),
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from gio_spark.gio.checks import Check
+from gio_spark.gio.selection_checks import DataCheck
 from gio_spark.report.draw import INK, POOL, SELECTION, TARGET, Drawn, draw
 from gio_spark.report.elbow import elbow
 from gio_spark.report.render import inline, save_figures, save_page
@@ -22,7 +22,7 @@ _BINS = 40
 
 
 def render_checks(
-    checks: Sequence[Check],
+    checks: Sequence[DataCheck],
     folder: Path,
     *,
     title: str = "Checks on your own data",
@@ -72,11 +72,11 @@ def render_checks(
     )
 
 
-def _name(check: Check) -> str:
+def _name(check: DataCheck) -> str:
     return clean(check.name, 80).replace("_", " ")
 
 
-def _table(checks: Sequence[Check]) -> TableText:
+def _table(checks: Sequence[DataCheck]) -> TableText:
     rows = [
         [
             _name(c),
@@ -91,7 +91,7 @@ def _table(checks: Sequence[Check]) -> TableText:
     )
 
 
-def _picture(check: Check, place: int) -> Drawn | None:
+def _picture(check: DataCheck, place: int) -> Drawn | None:
     painters = {
         "self_consistency": _self,
         "negative_consistency": _negative,
@@ -103,7 +103,7 @@ def _picture(check: Check, place: int) -> Drawn | None:
     return paint(check, f"{place:02d}_{check.name}") if check.series else None
 
 
-def _self(check: Check, name: str) -> Drawn:
+def _self(check: DataCheck, name: str) -> Drawn:
     share, entropy, spread = (
         np.asarray(check.series[key], dtype=np.float64)
         for key in ("share", "cross_entropy", "standard_error")
@@ -130,7 +130,7 @@ def _self(check: Check, name: str) -> Drawn:
     )
 
 
-def _negative(check: Check, name: str) -> Drawn:
+def _negative(check: DataCheck, name: str) -> Drawn:
     limit = check.figures["limit"]
     here, away = (_log(check.series[key]) for key in ("target", "moved"))
     edges = np.linspace(min(here.min(), away.min()), max(here.max(), away.max()) + 1e-9, _BINS + 1)
@@ -160,7 +160,7 @@ def _log(reach: Any) -> Any:
     return np.log10(np.clip(np.nan_to_num(values, posinf=high), low, high))
 
 
-def _modes(check: Check, name: str) -> Drawn:
+def _modes(check: DataCheck, name: str) -> Drawn:
     target, taken = (np.asarray(check.series[key]) for key in ("target", "selection"))
     least = check.figures["least"]
     floor = float(target.min()) / 30

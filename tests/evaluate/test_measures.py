@@ -18,7 +18,7 @@ from gio_spark.evaluate.language import (
 )
 from gio_spark.evaluate.measure_inputs import make_ruler, mean_distance
 from gio_spark.evaluate.measures import MEASURES, two_sample_auc, wanted_measures
-from gio_spark.gio.estimators import energy_distance
+from gio_spark.gio.divergence_estimators import energy_distance
 
 from .datasets import small_arena
 

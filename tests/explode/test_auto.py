@@ -39,7 +39,7 @@ def kappa(target: np.ndarray, pool: np.ndarray, seed: int) -> float:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("share", [1 / 6, 1 / 3, 2 / 3])
-def test_planted_clean_shares_are_found(share, seed):
+def test_planted_clean_shares_are_estimated(share, seed):
     rng = np.random.default_rng(seed)
     good = round(share * POOL)
     pool = np.concatenate([clean(rng, good), corrupt(rng, POOL - good)])
@@ -47,7 +47,7 @@ def test_planted_clean_shares_are_found(share, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_same_law_gives_nearly_the_whole_pool(seed):
+def test_the_same_distribution_gives_nearly_the_entire_pool(seed):
     rng = np.random.default_rng(seed)
     assert kappa(clean(rng, TARGET), clean(rng, POOL), seed) >= 0.85
 

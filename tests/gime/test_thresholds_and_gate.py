@@ -1,22 +1,29 @@
-"""Automatic thresholds, the gate's verdict, and quota moved until it passes."""
+"""Automatic thresholds, the gate's verdict, and quota reallocated until they are met."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from test_sensitivity import noisy_labels
+from test_sensitivity_analysis import noisy_labels
 
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.gime.gate import Cells, cell_limits, judge, meet, move_quota, robust
-from gio_spark.gime.sensitivity import Sensitivity
+from gio_spark.gime.sensitivity_analysis import Sensitivity
+from gio_spark.gime.threshold_gate import (
+    ClusterStats,
+    cluster_bounds,
+    judge,
+    meet_thresholds,
+    reallocate_quota,
+    robust_values,
+)
 from gio_spark.gime.thresholds import (
     Threshold,
-    attainable,
-    automatic,
-    efficiency,
-    excess,
-    rescaled,
+    attainable_ranges,
+    automatic_thresholds,
+    efficiency_curve,
+    excess_over_random,
+    rescaled_thresholds,
     response,
 )
 
@@ -43,14 +50,14 @@ def found_by_hand() -> Sensitivity:
 
 
 def test_ranges_have_the_right_ends():
-    ranges = attainable(found_by_hand(), SIGNS).set_index("metric")
+    ranges = attainable_ranges(found_by_hand(), SIGNS).set_index("metric")
     assert ranges.loc["distortion", "worst"] == 0.5
     assert ranges.loc["distortion", "best"] == 0.1
     assert ranges.loc["scope", "best"] > ranges.loc["scope", "worst"]
 
 
 def test_the_threshold_stands_where_the_response_reaches_the_level():
-    thresholds, table = automatic(found_by_hand(), SIGNS, level=0.95)
+    thresholds, table = automatic_thresholds(found_by_hand(), SIGNS, level=0.95)
     (one,) = thresholds
     assert one.metric == "distortion"
     assert one.direction == "less"
@@ -60,15 +67,17 @@ def test_the_threshold_stands_where_the_response_reaches_the_level():
     assert row["share at 90%"] < row["share at 95%"] < row["share at 99%"]
 
 
-def test_experts_set_shares_by_hand_and_mistakes_are_told():
-    thresholds, _ = automatic(found_by_hand(), SIGNS, by_hand={"scope": 0.5, "distortion": 0.25})
+def test_shares_are_set_by_hand_and_wrong_ones_are_refused():
+    thresholds, _ = automatic_thresholds(
+        found_by_hand(), SIGNS, manual_shares={"scope": 0.5, "distortion": 0.25}
+    )
     bounds = {t.metric: t for t in thresholds}
     assert bounds["distortion"].bound == pytest.approx(0.4)
     assert bounds["scope"].kind == "by hand"
     with pytest.raises(ConfigError, match="0 to 1"):
-        automatic(found_by_hand(), SIGNS, by_hand={"scope": 1.5})
+        automatic_thresholds(found_by_hand(), SIGNS, manual_shares={"scope": 1.5})
     with pytest.raises(ConfigError, match="No threshold can be set"):
-        automatic(found_by_hand(), SIGNS, by_hand={"aggregation": 0.5})
+        automatic_thresholds(found_by_hand(), SIGNS, manual_shares={"aggregation": 0.5})
 
 
 def test_the_lower_bound_lies_below_a_rising_response():
@@ -79,12 +88,12 @@ def test_the_lower_bound_lies_below_a_rising_response():
     assert np.mean(lower <= middle + 1e-12) > 0.95
 
 
-def test_excess_of_a_random_draw_is_small_and_of_one_cell_large():
+def test_excess_of_a_random_draw_is_small_and_of_one_cluster_large():
     sample, _ = noisy_labels()
     rng = np.random.default_rng(5)
-    fair = excess(sample, rng.choice(1500, 100, replace=False)).set_index("metric")
-    one_cell = np.flatnonzero(sample.rows["cluster"].values == 3)[:100]
-    tight = excess(sample, one_cell).set_index("metric")
+    fair = excess_over_random(sample, rng.choice(1500, 100, replace=False)).set_index("metric")
+    one_cluster = np.flatnonzero(sample.rows["cluster"].values == 3)[:100]
+    tight = excess_over_random(sample, one_cluster).set_index("metric")
     assert abs(fair.loc["variety", "z"]) < 5
     assert tight.loc["variety", "excess"] < -5
     assert tight.loc["mismatch", "excess"] > 0.3
@@ -94,7 +103,7 @@ def test_the_efficiency_curve_counts_rows_tokens_and_seconds():
     sample, task = noisy_labels(400)
     good = np.argsort(-sample.rows["quality"].values)[:60]
     ways = {"random": [np.arange(60)], "best": [good]}
-    curve = efficiency(None, task, ways, tokens=sample.rows["tokens"].values)
+    curve = efficiency_curve(None, task, ways, tokens=sample.rows["tokens"].values)
     assert set(curve["way"]) == {"random", "best", "full"}
     assert curve.set_index("way").loc["full", "of_full"] == 1
     assert (curve["tokens"] > 0).all()
@@ -143,9 +152,9 @@ def test_robust_values_of_a_group_are_read_from_a_metrics_table():
             "value": [0.5, 7.0, 0.1],
         }
     )
-    assert robust(figures, "a") == {"scope": 0.5}
+    assert robust_values(figures, "a") == {"scope": 0.5}
     with pytest.raises(InputError, match="No group"):
-        robust(figures, "c")
+        robust_values(figures, "c")
 
 
 SIZES = np.array([100, 50, 50, 10, 0, 40])
@@ -162,22 +171,22 @@ def measured(take):
 
 
 @pytest.mark.parametrize("metric", ["scope", "mismatch", "coverage", "variety", "distortion"])
-def test_moved_quota_keeps_the_budget_and_what_cells_hold(metric):
+def test_reallocated_quota_keeps_the_budget_and_cluster_sizes(metric):
     take = np.array([60, 0, 0, 0, 0, 0])
-    cells = Cells(SIZES, TARGET, {"distortion": np.array([0.5, 0.2, 0.3, 0.4, 0.5, 0.9])})
-    moved = move_quota(take, metric, "less", cells, share=0.2)
-    assert moved.sum() == 60
-    assert np.all((moved >= 0) & (moved <= SIZES))
-    assert not np.array_equal(moved, take)
+    clusters = ClusterStats(SIZES, TARGET, {"distortion": np.array([0.5, 0.2, 0.3, 0.4, 0.5, 0.9])})
+    changed = reallocate_quota(take, metric, "less", clusters, share=0.2)
+    assert changed.sum() == 60
+    assert np.all((changed >= 0) & (changed <= SIZES))
+    assert not np.array_equal(changed, take)
 
 
-def test_quota_moves_until_the_gate_passes():
+def test_quota_is_reallocated_until_the_thresholds_are_met():
     thresholds = [
         Threshold("scope", 4 / 6, "more", "moderate", 0.5, 0.1, 5 / 6),
         Threshold("mismatch", 0.12, "less", "high", 0.9, 0.9, 0.05),
     ]
-    take, verdict = meet(np.array([60, 0, 0, 0, 0, 0]), Cells(SIZES, TARGET), thresholds, measured,
-                         tries=60, share=0.1)  # fmt: skip
+    start, stats = np.array([60, 0, 0, 0, 0, 0]), ClusterStats(SIZES, TARGET)
+    take, verdict = meet_thresholds(start, stats, thresholds, measured, tries=60, share=0.1)
     assert verdict.passed, verdict.why
     assert verdict.tries > 0
     assert take.sum() == 60
@@ -186,19 +195,21 @@ def test_quota_moves_until_the_gate_passes():
 
 def test_a_threshold_that_cannot_be_met_is_reported_with_the_best_that_can():
     thresholds = [Threshold("scope", 1.0, "more", "high", 1.0, 0.1, 1.0)]
-    take, verdict = meet(np.array([60, 0, 0, 0, 0, 0]), Cells(SIZES, TARGET), thresholds, measured)
+    take, verdict = meet_thresholds(
+        np.array([60, 0, 0, 0, 0, 0]), ClusterStats(SIZES, TARGET), thresholds, measured
+    )
     assert not verdict.passed
-    assert np.count_nonzero(take) == 5  # one cell holds nothing
+    assert np.count_nonzero(take) == 5  # one cluster holds nothing
     assert "reached 0.8333" in verdict.why
 
 
-def test_limits_for_the_budgeted_kl_ask_for_a_row_in_enough_cells_and_close_bad_ones():
+def test_bounds_of_the_budgeted_kl_need_a_row_in_enough_clusters_and_close_bad_ones():
     means = {"distortion": np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.95])}
     thresholds = [
         Threshold("scope", 0.5, "more", "moderate", 0.5, 0.1, 1.0),
         Threshold("distortion", 0.3, "less", "high", 0.8, 0.6, 0.2),
     ]
-    least, most = cell_limits(thresholds, Cells(SIZES, TARGET, means), 60)
+    least, most = cluster_bounds(thresholds, ClusterStats(SIZES, TARGET, means), 60)
     assert least.sum() == 3
     assert least[[1, 2, 3]].tolist() == [1, 1, 1]
     assert most[5] == 0
@@ -206,16 +217,16 @@ def test_limits_for_the_budgeted_kl_ask_for_a_row_in_enough_cells_and_close_bad_
 
 
 def test_thresholds_follow_the_random_draw_of_another_size():
-    found = [
+    thresholds = [
         Threshold.at_share("mismatch", 0.5, 0.6, 0.2, "less", "high"),
         Threshold.at_share("volume", 0.5, 100.0, 300.0, "more", "moderate"),
         Threshold("delay", 1.0, "less", "band", float("nan"), 0.0, 5.0, 2.0),
     ]
-    moved = rescaled(found, {"mismatch": 0.3, "volume": 200.0, "delay": 3.0},
+    changed = rescaled_thresholds(thresholds, {"mismatch": 0.3, "volume": 200.0, "delay": 3.0},
                      {"mismatch": 0.1, "volume": 2000.0})  # fmt: skip
-    assert moved[0].bound == pytest.approx(0.2) and moved[0].best == pytest.approx(0.0)
-    assert moved[1].bound == pytest.approx(2000.0)
-    assert moved[2] == found[2]
+    assert changed[0].bound == pytest.approx(0.2) and changed[0].best == pytest.approx(0.0)
+    assert changed[1].bound == pytest.approx(2000.0)
+    assert changed[2] == thresholds[2]
 
 
 def test_tightened_bounds_lie_inside():

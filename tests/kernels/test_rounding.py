@@ -12,22 +12,22 @@ from gio_spark.kernels.rounding import largest_remainders
 def one_at_a_time(exact, total, low, high):
     """Give or take one at a time, always where the remainder is largest and a bound allows it."""
     bounded = zip(exact, low, high, strict=True)
-    whole = [int(min(max(np.floor(x + 1e-9), a), b)) for x, a, b in bounded]
-    start = list(whole)
-    while sum(whole) != total:
-        sign = 1 if sum(whole) < total else -1
-        rest = [
+    rounded = [int(min(max(np.floor(x + 1e-9), a), b)) for x, a, b in bounded]
+    start = list(rounded)
+    while sum(rounded) != total:
+        sign = 1 if sum(rounded) < total else -1
+        candidates = [
             (sign * (x - w), -i)
-            for i, (x, w, a, b) in enumerate(zip(exact, whole, low, high, strict=True))
+            for i, (x, w, a, b) in enumerate(zip(exact, rounded, low, high, strict=True))
             if (w < b if sign > 0 else w > a)
         ]
         # A round gives each at most one before any gets a second.
-        least_moved = min((abs(whole[-i] - start[-i]) for _, i in rest), default=None)
-        rest = [(r, i) for r, i in rest if abs(whole[-i] - start[-i]) == least_moved]
-        if not rest:
+        least_moved = min((abs(rounded[-i] - start[-i]) for _, i in candidates), default=None)
+        candidates = [(r, i) for r, i in candidates if abs(rounded[-i] - start[-i]) == least_moved]
+        if not candidates:
             break
-        whole[-max(rest)[1]] += sign
-    return whole
+        rounded[-max(candidates)[1]] += sign
+    return rounded
 
 
 @given(

@@ -13,7 +13,7 @@ from gio_spark.engine.progress import Progress
 from gio_spark.explode import rank_keys, thresholds_of_arrays
 from gio_spark.explode.rank_keys import HASH_RANGE, keep
 from gio_spark.gime import Constants, Threshold
-from gio_spark.gime.subsets import Sample
+from gio_spark.gime.tilted_subsets import Sample
 from gio_spark.pipeline.constraints.required_rows import room_for
 from gio_spark.pipeline.constraints.score_bias import pulled
 from gio_spark.pipeline.refresh import refresh

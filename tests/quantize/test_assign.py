@@ -10,7 +10,7 @@ import pytest
 
 from gio_spark.engine import encode_vectors
 from gio_spark.errors import InputError
-from gio_spark.gio.mass import cell_radii, reach_limit
+from gio_spark.gio.target_mass import cluster_radii, reach_limit
 from gio_spark.quantize import assign, cluster_stats, nearest, nearest_two, target_mass
 from gio_spark.quantize import target_masses as module
 
@@ -97,7 +97,7 @@ def test_stats_are_exact_at_any_partitioning(spark, case):
     for name in ("rows", "tokens", "inertia", "radius", "far"):
         np.testing.assert_array_equal(getattr(first, name), getattr(other, name))
     assert first.limit == other.limit
-    expected = reach_limit(distance, cluster, cell_radii(first.inertia, first.rows))
+    expected = reach_limit(distance, cluster, cluster_radii(first.inertia, first.rows))
     assert expected <= first.limit <= 1.02 * expected
     for c in np.unique(cluster):
         far = np.sqrt(np.quantile(distance[cluster == c], 0.995, method="higher"))

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gio_spark.kernels.sums import Grid
+from gio_spark.kernels.exact_sums import Grid
 from gio_spark.quantize import pass_result
 from gio_spark.quantize.pass_result import (
     Farthest,

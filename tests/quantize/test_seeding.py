@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gio_spark.kernels import find_two, group_centroids, nearest
+from gio_spark.kernels import group_centroids, nearest, search_nearest_two
 from gio_spark.quantize import kmeans_seeding
 from gio_spark.quantize.kmeans_seeding import first_centers, plus_plus, small_kmeans
 
@@ -140,8 +140,8 @@ def digest() -> str:
     parts = [
         x[first_centers(x, 700, seed=2)],
         small_kmeans(x, 30, seed=3),
-        group_centroids(x).cells,
-        *find_two(x, group_centroids(x[:900])),
+        group_centroids(x).groups,
+        *search_nearest_two(x, group_centroids(x[:900])),
     ]
     return hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gio_spark.gio import cell_radii, nearest_clusters, reach_limit
-from gio_spark.gio.checks import (
-    Check,
+from gio_spark.gio import cluster_radii, nearest_clusters, reach_limit
+from gio_spark.gio.selection_checks import (
+    DataCheck,
     mode_coverage,
     negative_consistency,
-    quantisation_consistency,
+    quantization_consistency,
     self_consistency,
 )
 from gio_spark.report.checks import render_checks
@@ -25,13 +25,13 @@ def checks():
     rows = middles[rng.integers(40, size=4000)] + 0.5 * rng.standard_normal((4000, 5))
     found, squared = nearest_clusters(rows, middles, 1)
     counts = np.bincount(found[:, 0], minlength=40)
-    radii = cell_radii(np.bincount(found[:, 0], squared[:, 0], minlength=40), counts)
+    radii = cluster_radii(np.bincount(found[:, 0], squared[:, 0], minlength=40), counts)
     limit = reach_limit(squared[:, 0], found[:, 0], radii)
     half = (np.bincount(found[part::2, 0], minlength=40) for part in (0, 1))
     return [
         self_consistency(*half, counts),
         negative_consistency(middles, radii, limit, rows[:300]),
-        quantisation_consistency(rows[:1000], middles),
+        quantization_consistency(rows[:1000], middles),
         mode_coverage(middles, counts, rows[found[:, 0] > 4], radii),
     ]
 
@@ -53,7 +53,7 @@ def test_the_page_has_a_verdict_and_a_picture_for_each_check(checks, tmp_path):
 
 
 def test_checks_that_hold_say_so_even_without_pictures(tmp_path):
-    page = render_checks([Check("my_check", True, "Fine.", "")], tmp_path)
+    page = render_checks([DataCheck("my_check", True, "Fine.", "")], tmp_path)
     seen = Page(page.read_text(encoding="utf-8"))
     assert "All 1 checks held." in seen.text and "svg" not in seen.tags
 

@@ -18,8 +18,8 @@ from gio_spark.evaluate.methods.base import Chosen, method
 from gio_spark.evaluate.methods.draws import generator
 from gio_spark.evaluate.methods.plans import plan
 from gio_spark.evaluate.methods.shared import shared
-from gio_spark.gime.exact import on_grid
-from gio_spark.gime.subsets import random_tilts, tilts_of
+from gio_spark.gime.mergeable_sums import on_grid
+from gio_spark.gime.tilted_subsets import random_tilts, tilts_of
 from gio_spark.kernels import nearest, paired_distances
 
 if TYPE_CHECKING:

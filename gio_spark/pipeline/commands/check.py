@@ -13,11 +13,11 @@ from sklearn.cluster import KMeans
 from gio_spark import quantize
 from gio_spark.engine import bounded, decode_vectors, hash53, hash_sample, session
 from gio_spark.errors import InputError
-from gio_spark.gio.checks import (
-    Check,
+from gio_spark.gio.selection_checks import (
+    DataCheck,
     mode_coverage,
     negative_consistency,
-    quantisation_consistency,
+    quantization_consistency,
     self_consistency,
 )
 from gio_spark.pipeline.run import run
@@ -84,7 +84,7 @@ class _Done:
 class Checked:
     """Verdicts, and the page that shows them with pictures."""
 
-    checks: list[Check]
+    checks: list[DataCheck]
     page: Path
 
 
@@ -144,7 +144,7 @@ def _codebook(
     )
 
 
-def _self(done: _Done) -> Check:
+def _self(done: _Done) -> DataCheck:
     """One half of a sample of the pool is the target, the other half judges."""
     salt = f"check-halves-{done.settings.seed}"
     part = hash53("id", salt) % 10
@@ -165,10 +165,10 @@ def _self(done: _Done) -> Check:
     return self_consistency(mass.mass, counts, done.stats.rows)
 
 
-def _quantisation(done: _Done, rows: NDArray[np.float32]) -> Check:
+def _quantisation(done: _Done, rows: NDArray[np.float32]) -> DataCheck:
     """Check on a codebook of a tenth of the sample's rows at most: more would prove nothing."""
     try:
-        return quantisation_consistency(rows, done.centroids, seed=done.settings.seed)
+        return quantization_consistency(rows, done.centroids, seed=done.settings.seed)
     except InputError:
         few = max(1, len(rows) // _ROWS_PER_CLUSTER)
         largest = np.argsort(-done.stats.rows, kind="stable")[:few]
@@ -176,12 +176,12 @@ def _quantisation(done: _Done, rows: NDArray[np.float32]) -> Check:
         if inside.sum() < _ROWS_PER_CLUSTER * len(largest):
             largest = largest[: max(1, int(inside.sum()) // _ROWS_PER_CLUSTER // 2)]
             inside = np.isin(quantize.nearest(rows, done.centroids)[0], largest)
-        return quantisation_consistency(
+        return quantization_consistency(
             rows[inside], done.centroids[largest], seed=done.settings.seed
         )
 
 
-def _coverage(done: _Done, target: str) -> Check:
+def _coverage(done: _Done, target: str) -> DataCheck:
     """Judge whether every mode of a target is covered by the rows that were taken."""
     own, rows, radii = _codebook(done.workspace, done.run, target)
     taken = done.taken(_SAMPLE)

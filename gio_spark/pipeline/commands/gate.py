@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from gio_spark import explode, gime, gio
 from gio_spark.engine import bounded
 from gio_spark.errors import ConfigError, InputError, NoVerdictError
-from gio_spark.gime.gate import SET_LIKE
+from gio_spark.gime.threshold_gate import SET_METRICS
 from gio_spark.pipeline.commands.proxy_scores import proxy_scores, told
 from gio_spark.pipeline.constraints.enforce import judge, thresholds_for
 from gio_spark.pipeline.constraints.gate_verdict import as_facts, checks_table, gate_facts
@@ -111,7 +111,7 @@ def gate(
     with ctx.progress.stage("gate", spark=ctx.spark) as progress_shown:
         figures, count, scores, no_scores = _measure_ways(ctx, run, facts)
         progress_shown.done(rows=count)
-    groups = {name: gime.robust(figures, name) for name in set(figures["group"])}
+    groups = {name: gime.robust_values(figures, name) for name in set(figures["group"])}
     random = groups["random"]
     verdict = judge(facts, {"selected": groups["both"], "random": random})
     bounds = {t.metric: t for t in thresholds_for(facts, random)}
@@ -262,9 +262,9 @@ def _takes(
     aim = pool
     if wanted & {"mismatch", "coverage"}:
         aim = _target_share(run_rows, len(sizes))
-    elif wanted & set(SET_LIKE):
+    elif wanted & set(SET_METRICS):
         aim = np.sqrt(pool) / np.sqrt(pool).sum()
-    least, most = gime.cell_limits(list(facts.thresholds), gime.Cells(sizes, aim), budget)
+    least, most = gime.cluster_bounds(list(facts.thresholds), gime.ClusterStats(sizes, aim), budget)
     takes["gime"] = gime.bounded_kl(aim, least, most, budget)
     if law.sum() > 0:
         reach = int(sizes[law > 0].sum())

@@ -72,7 +72,7 @@ def proxy_scores(
     for name in sides[1:]:
         held = held.unionByName(run_rows.rows(name, vectors=vectors))
     marked = selected.select("id").withColumn(_TAKEN, F.lit(True))
-    sample, task, kept = gime.labelled(
+    sample, task, kept = gime.labeled_sample(
         run_rows.rows("pool", vectors=vectors).join(marked, "id", "left"),
         held,
         "label",
@@ -81,7 +81,7 @@ def proxy_scores(
         rows=settings.gime.sample,
         measure=settings.gime.measure,
         proxy=settings.gime.proxy,
-        keep=(_TAKEN,),
+        extra_columns=(_TAKEN,),
     )
     cells = cells_of(sample)
     taken = kept.column(_TAKEN).fill_null(False).to_numpy(zero_copy_only=False).astype(bool)

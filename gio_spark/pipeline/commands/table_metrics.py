@@ -35,7 +35,7 @@ from gio_spark.tracking import NullTracker, TrackedInput, tracker
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from gio_spark.gime.profile import Profile
+    from gio_spark.gime.metric_profile import Profile
 
 MAX_FIGURES = 500_000
 _MOST_LOGGED = 2_000

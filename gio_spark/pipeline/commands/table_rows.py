@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
-    from gio_spark.gime.profile import Profile
+    from gio_spark.gime.metric_profile import Profile
     from gio_spark.settings.gime import GimeSettings
     from gio_spark.settings.inputs import InputSettings
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gio_spark import gime, gio
-from gio_spark.gime.gate import move_distance
+from gio_spark.gime.threshold_gate import threshold_distance
 from gio_spark.gime.thresholds import additive
 from gio_spark.pipeline.constraints import sensitivity_runs
 from gio_spark.pipeline.constraints.profile_sample import ProfileSample
@@ -78,11 +78,11 @@ class Enforcement:
         if self.sensitivity is not None:
             held = self.ctx.settings.gime
             level = held.wanted_level or 1.0
-            thresholds, _ = gime.automatic(
+            thresholds, _ = gime.automatic_thresholds(
                 self.sensitivity.found,
                 self.sensitivity.directions,
                 level=level,
-                by_hand=held.held(),
+                manual_shares=held.held(),
             )
             here |= self.sensitivity.facts["random_metrics"]
         for source, view in self.views.items():
@@ -101,10 +101,10 @@ class Enforcement:
         settings, named = self.ctx.settings, view.run_rows.named
         directions = view.sample.directions()
         size = sensitivity_runs.subset_size(settings, view.sample.rows.count, self.pool_rows)
-        ranges = gime.reach(
+        ranges = gime.ranges_without_labels(
             view.sample, directions, size=size, subsets=settings.gime.screen, seed=settings.seed
         )
-        found = gime.by_hand(ranges, directions, shares)
+        found = gime.manual_thresholds(ranges, directions, shares)
         random = {named(r["metric"]): float(r["random"]) for r in ranges.to_dict("records")}
         return [replace(t, metric=named(t.metric)) for t in found], random
 
@@ -123,7 +123,7 @@ def judge(gate: GateFacts, figures: Mapping[str, Mapping[str, float]]) -> gime.V
 def thresholds_for(gate: GateFacts, random: Mapping[str, float]) -> list[gime.Threshold]:
     """Return a plan's thresholds for selections whose random draws have these metrics."""
     thresholds = list(gate.thresholds)
-    return gime.rescaled(thresholds, gate.here, random) if gate.rescale else thresholds
+    return gime.rescaled_thresholds(thresholds, gate.here, random) if gate.rescale else thresholds
 
 
 def enforce(
@@ -170,7 +170,7 @@ def enforce(
         return result, gate
     sizes = np.asarray(problem.sizes, np.int64)
     pair = _Pair(enforcement, keep, sizes)
-    rows, cost, floor, cap = gio.strata(problem, result)
+    rows, cost, floor, cap = gio.reallocation_bounds(problem, result)
     if settings.gime.moves:
         required_rows = extremes(
             thresholds, {s: view.run_rows for s, view in enforcement.views.items()}
@@ -185,7 +185,7 @@ def enforce(
     bounds = thresholds_for(gate, figures["random"])
     # A plan may have fewer rows than its budget (duplicates of picks): it keeps their number.
     amount = float(budget) if problem.unit == "rows" else float(np.floor(result.budget))
-    limits = gime.Limits(rows, cost, amount, floor, cap)
+    limits = gime.QuotaLimits(rows, cost, amount, floor, cap)
     cells = pair.cells(_law(result), limits)
     # The KL is solved within the thresholds for a budget in rows alone; under prices of tokens and
     # bounds on sources, quota moves from its optimum.
@@ -205,20 +205,22 @@ def enforce(
             fixed=fixed,
         )
         pair.order = replace(pair.order, score_biases=score_biases)
-    best, best_short = (take, figures), move_distance(figures["selected"], bounds)
+    best, best_short = (take, figures), threshold_distance(figures["selected"], bounds)
     margin, moves = _MARGIN, 0
     for _ in range(settings.gime.moves if best_short > 0 else 0):
         # A forecast that just meets a bound misses it half of the time.
         inside = [t.tightened(margin) for t in bounds]
         moved = _within(inside, cells, *best, result) if free else best[0]
-        moved, _verdict = gime.meet(moved, cells, inside, pair.forecast(*best), tries=_TRIES)
+        moved, _verdict = gime.meet_thresholds(
+            moved, cells, inside, pair.forecast(*best), tries=_TRIES
+        )
         moved = with_required(moved)
         margin *= 2
         if np.array_equal(moved, best[0]):
             break
         moves += 1
         figures = pair.measure(moved)
-        short = move_distance(figures["selected"], bounds)
+        short = threshold_distance(figures["selected"], bounds)
         if short < best_short:
             best, best_short = (moved, figures), short
         if best_short == 0:
@@ -232,7 +234,7 @@ def enforce(
             "required_rows": pair.order.required_rows,
         }
     )
-    result = gio.with_take(problem, result, best[0], held)
+    result = gio.with_allocation(problem, result, best[0], held)
     if pair.order.score_biases:
         to = ", ".join(f"{one.metric} (weight {one.weight:g})" for one in pair.order.score_biases)
         told = f"thresholds of the metrics pulled rows inside clusters towards {to}"
@@ -247,7 +249,7 @@ def _law(result: gio.SelectionResult) -> NDArray[np.float64] | None:
 
 def _within(
     bounds: Sequence[gime.Threshold],
-    cells: gime.Cells,
+    cells: gime.ClusterStats,
     take: NDArray[np.int64],
     figures: Mapping[str, Mapping[str, float]],
     result: gio.SelectionResult,
@@ -262,7 +264,7 @@ def _within(
     asked = [
         t for t in bounds if t.metric != "scope" or not t.met(figures["selected"].get("scope"))
     ]
-    least, most = gime.cell_limits(asked, cells, budget)
+    least, most = gime.cluster_bounds(asked, cells, budget)
     limits, met = [], bool((least <= take).all() and (take <= most).all())
     for one in bounds:
         means = (cells.means or {}).get(one.metric)
@@ -333,12 +335,12 @@ class _Pair:
 
         return forecast
 
-    def cells(self, law: NDArray[np.float64] | None, limits: gime.Limits) -> gime.Cells:
+    def cells(self, law: NDArray[np.float64] | None, limits: gime.QuotaLimits) -> gime.ClusterStats:
         """Return what is known of each cell, by source where sources have thresholds."""
         count = self._sizes.size
         seen = {view.run_rows.source: view.of_cells(count) for view in self._views}
         parts = {source: known for source, known in seen.items() if source is not None}
-        return gime.Cells(self._sizes, law, seen[None].means, limits, parts)
+        return gime.ClusterStats(self._sizes, law, seen[None].means, limits, parts)
 
     def _sampled(self, take: NDArray[np.int64]) -> dict[str, float]:
         # Sources of a cell count as alike here; what was measured corrects it.

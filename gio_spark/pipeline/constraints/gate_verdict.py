@@ -27,7 +27,7 @@ def verdict_of(gate: GateFacts | None, figures: pd.DataFrame) -> gime.Verdict | 
     """
     if gate is None:
         return None
-    groups = {name: gime.robust(figures, name) for name in ("selected", "random")}
+    groups = {name: gime.robust_values(figures, name) for name in ("selected", "random")}
     return judge(gate, groups)
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gio_spark import gime
-from gio_spark.gime.labelled import unlabelled
-from gio_spark.gime.select import cell_means
+from gio_spark.gime.driver_samples import unlabeled_sample
+from gio_spark.gime.metric_selection import cluster_means
 from gio_spark.kernels.rounding import largest_remainders
 from gio_spark.pipeline.constraints import sensitivity_runs
 from gio_spark.pipeline.run_rows import RunRows
@@ -44,7 +44,7 @@ class ProfileSample:
     @cached_property
     def sample(self) -> gime.Sample:
         """A hash sample of the pool, with the target's states."""
-        found, _ = unlabelled(
+        found, _ = unlabeled_sample(
             self.run_rows.rows("pool", vectors=self.run_rows.vectors),
             constants=self.constants,
             profile=self.run_rows.profile,
@@ -74,7 +74,7 @@ class ProfileSample:
             frames, constants=self.constants, target=self.target, by=False
         ).to_pandas()
         seen = set(table["group"])
-        return {name: gime.robust(table, name) if name in seen else {} for name in frames}
+        return {name: gime.robust_values(table, name) if name in seen else {} for name in frames}
 
     def what_if(self, take: NDArray[np.int64], sizes: NDArray[np.int64]) -> dict[str, float]:
         """Return the metrics of the sample's rows, as many of each cell as a plan would take.
@@ -97,7 +97,7 @@ class ProfileSample:
         cells = np.zeros(0, np.int64) if self.cells is None else self.cells
         return np.argsort(cells, kind="stable"), np.bincount(cells, minlength=count)
 
-    def of_cells(self, count: int) -> gime.Cells:
+    def of_cells(self, count: int) -> gime.ClusterStats:
         """Return what the sample knows of each cell: rows, the target's mass, means."""
         cells = np.zeros(0, np.int64) if self.cells is None else self.cells
         law = None
@@ -106,6 +106,6 @@ class ProfileSample:
             known = self.target["cells"]["cells"]
             law[known[0]] = known[1]
             law = law / law.sum() if law.sum() > 0 else None
-        return gime.Cells(
-            np.bincount(cells, minlength=count), law, cell_means(self.sample, cells, count)
+        return gime.ClusterStats(
+            np.bincount(cells, minlength=count), law, cluster_means(self.sample, cells, count)
         )

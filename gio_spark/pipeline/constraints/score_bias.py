@@ -18,7 +18,7 @@ import numpy as np
 from pyspark.sql import functions as F
 
 from gio_spark.gime.accumulators import DAY
-from gio_spark.gime.gate import move_distance
+from gio_spark.gime.threshold_gate import threshold_distance
 from gio_spark.gime.thresholds import additive
 from gio_spark.pipeline.run_records import GateFacts, RequiredRow, ScoreBias
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import Column, DataFrame
 
-    from gio_spark.gime.subsets import Sample
     from gio_spark.gime.thresholds import Threshold
+    from gio_spark.gime.tilted_subsets import Sample
 
     Figures = dict[str, dict[str, float]]
 
@@ -130,7 +130,7 @@ def pulled(
         return (), figures
     searches = {m: s for m in held if (s := _search(m, samples)) is not None}
     best: tuple[tuple[ScoreBias, ...], Figures] = ((), figures)
-    short = move_distance(now, bounds)
+    short = threshold_distance(now, bounds)
     for _ in range(_RAISES):
         raised = {m: s.step(held[m], now.get(m)) for m, s in searches.items()}
         if raised == searches:
@@ -139,7 +139,7 @@ def pulled(
         score_biases = tuple(s.bias for s in searches.values() if s.bias.weight > 0)
         found = measure(score_biases)
         now = found["selected"]
-        away = move_distance(now, bounds)
+        away = threshold_distance(now, bounds)
         if away < short:
             best, short = (score_biases, found), away
         if short == 0:

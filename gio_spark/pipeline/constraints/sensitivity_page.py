@@ -28,11 +28,11 @@ def shown_level(settings: RunSettings) -> float:
 
 def thresholds_of(settings: RunSettings, learnt: SensitivityResult) -> pd.DataFrame:
     """Return one row per threshold at the level shown."""
-    found, _ = gime.automatic(
+    found, _ = gime.automatic_thresholds(
         learnt.found,
         learnt.directions,
         level=shown_level(settings),
-        by_hand=settings.gime.held(),
+        manual_shares=settings.gime.held(),
     )
     table = pd.DataFrame(
         [vars(t) for t in found],

@@ -14,7 +14,7 @@ import pyarrow as pa
 from gio_spark import gime
 from gio_spark.engine import bounded
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.gime.labelled import labelled, unlabelled
+from gio_spark.gime.driver_samples import labeled_sample, unlabeled_sample
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_rows import RunRows
 from gio_spark.settings.budget import parse_budget
@@ -161,29 +161,29 @@ def run_sensitivity(
     return load(ctx.workspace, record)
 
 
-def _task(ctx: RunContext, run_rows: RunRows) -> tuple[gime.Sample, gime.Task | gime.OwnScore]:
+def _task(ctx: RunContext, run_rows: RunRows) -> tuple[gime.Sample, gime.Task | gime.CustomScore]:
     settings = ctx.settings.gime
     vectors = "vector" in run_rows.profile.roles
     frozen = run_rows.constants(vectors=vectors)
     pool = run_rows.rows("pool", vectors=vectors)
     target = run_rows.targets(vectors=vectors)
     if settings.scorer is not None:
-        sample, table = unlabelled(
+        sample, table = unlabeled_sample(
             pool,
             constants=frozen,
             profile=run_rows.profile,
             target=target,
             rows=settings.sample,
-            keep=("label", "source", "tokens"),
+            extra_columns=("label", "source", "tokens"),
         )
-        score = gime.OwnScore(
+        score = gime.CustomScore(
             table.drop_columns([c for c in table.column_names if c in ("_group", "_partition")]),
             settings.scorer,
         )
         score.resolve()
         return sample, score
     held = _held_out(run_rows, vectors=vectors)
-    sample, task, _ = labelled(
+    sample, task, _ = labeled_sample(
         pool,
         held,
         "label",
@@ -218,7 +218,7 @@ def _held_out(run_rows: RunRows, *, vectors: bool) -> Any:
 def _curve(
     ctx: RunContext,
     sample: gime.Sample,
-    task: gime.Task | gime.OwnScore,
+    task: gime.Task | gime.CustomScore,
     found: gime.Sensitivity,
     directions: Mapping[str, int],
 ) -> pd.DataFrame:
@@ -229,8 +229,8 @@ def _curve(
     seeds = min(3, ctx.settings.gime.seeds)
     ways: dict[str, list[Any]] = {"random": []}
     cells = cells_of(sample)
-    thresholds, _ = gime.automatic(found, directions, level=_CURVE_LEVEL)
-    wanted = gime.pursued(found.table, directions)
+    thresholds, _ = gime.automatic_thresholds(found, directions, level=_CURVE_LEVEL)
+    wanted = gime.pursued_metrics(found.table, directions)
     for size in sizes:
         for seed in range(seeds):
             rng = np.random.default_rng([ctx.settings.seed, size, seed])
@@ -243,7 +243,7 @@ def _curve(
     tokens = None
     if "tokens" in sample.rows:
         tokens = np.where(sample.rows["tokens"].valid, sample.rows["tokens"].values, 0)
-    return gime.efficiency(ctx.spark, task, ways, tokens=tokens)
+    return gime.efficiency_curve(ctx.spark, task, ways, tokens=tokens)
 
 
 def cells_of(sample: gime.Sample) -> Any:
@@ -258,10 +258,10 @@ def cells_of(sample: gime.Sample) -> Any:
 
 def _metric_rows(found: gime.Sensitivity, directions: Mapping[str, int]) -> pd.DataFrame:
     """Return one row per metric: its factor's figures, its range, the shares per level."""
-    _, shares = gime.automatic(found, directions)
-    ranges = {r["metric"]: r for r in gime.attainable(found, directions).to_dict("records")}
+    _, shares = gime.automatic_thresholds(found, directions)
+    ranges = {r["metric"]: r for r in gime.attainable_ranges(found, directions).to_dict("records")}
     reached = {r["metric"]: r for r in shares.to_dict("records")}
-    wanted = gime.pursued(found.table, directions)
+    wanted = gime.pursued_metrics(found.table, directions)
     rows = []
     for _, factor in found.table.iterrows():
         for metric in str(factor["metrics"]).split("+"):

@@ -11,7 +11,7 @@ from gio_spark import gime
 from gio_spark.engine import bounded, capabilities
 from gio_spark.errors import BudgetError, ConfigError, InputError, TooManyBadRowsError
 from gio_spark.gio import objectives
-from gio_spark.gio.sources import largest_budget, source_bounds
+from gio_spark.gio.source_limits import largest_budget, source_bounds
 from gio_spark.settings.budget import parse_budget
 from gio_spark.tables import quoted_column
 

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from gio_spark import explode, gio
 from gio_spark.engine import bounded
 from gio_spark.errors import EmptySelectionError, InputError, WorkspaceError
-from gio_spark.gio.checks import failure_signs
+from gio_spark.gio.selection_checks import failure_signs
 from gio_spark.pipeline.constraints import sensitivity_page
 from gio_spark.pipeline.constraints.enforce import Enforcement, enforce
 from gio_spark.pipeline.constraints.score_bias import Order, to_choose_from

@@ -1,0 +1,165 @@
+"""Sensitivity runs on a task where it is known which metric matters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from gio_spark.errors import ConfigError, InputError
+from gio_spark.gime import Constants
+from gio_spark.gime.metric_factors import merged_factors, turning_point
+from gio_spark.gime.proxy_training import CustomScore, Task, train_many
+from gio_spark.gime.sensitivity_analysis import sensitivity
+from gio_spark.gime.tilted_subsets import Sample, random_tilts, tilts_of
+from gio_spark.settings.gime import GimeSettings
+
+CLUSTERS = 12
+
+
+def noisy_labels(n=1500, seed=0, measure="accuracy", proxy="linear"):
+    """A sample whose labels are wrong with probability 1 - quality: distortion must matter."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 6)).astype(np.float32)
+    quality = rng.random(n) ** 0.7
+    truth = (x[:, 0] + x[:, 1] > 0).astype(np.int64)
+    labels = np.where(rng.random(n) < quality, truth, 1 - truth)
+    table = pa.table(
+        {
+            "cluster": rng.integers(0, CLUSTERS, n),
+            "tokens": rng.integers(5, 50, n),
+            "quality": quality,
+            "event_time": rng.integers(0, 10**14, n),
+        }
+    )
+    sample = Sample.from_arrow(table, "text", Constants({"clusters": CLUSTERS}), table)
+    held = rng.standard_normal((800, 6)).astype(np.float32)
+    task = Task(x, labels, held, (held[:, 0] + held[:, 1] > 0).astype(np.int64), measure, proxy)
+    return sample, task
+
+
+QUICK = GimeSettings(screen=30, levels=5, seeds=3)
+TINY = GimeSettings(screen=20, levels=5, seeds=2)
+
+
+def test_the_metric_that_matters_is_found_and_noise_is_low():
+    sample, task = noisy_labels()
+    result = sensitivity(None, sample, task, size=150, settings=QUICK)
+    rows = result.table.set_index("metrics")
+    distortion = next(name for name in rows.index if "distortion" in name)
+    assert rows.loc[distortion, "class"] in ("high", "moderate")
+    assert rows.loc[distortion, "change"] < 0
+    assert result.table.iloc[0]["metrics"] == distortion
+    assert result.models == 31 + len(result.sweeps)
+    assert result.seconds > 0
+    high = result.table.loc[result.table["class"] == "high", "metrics"]
+    assert not high.str.contains("volume").any()
+
+
+def test_the_same_seed_gives_the_same_table():
+    sample, task = noisy_labels(600)
+    first, second = (
+        sensitivity(None, sample, task, size=80, settings=TINY).table for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_tilts_draw_equal_sizes_without_repeats_and_change_the_metrics():
+    sample, _ = noisy_labels()
+    tilts = tilts_of(sample, 3)
+    _, subsets = random_tilts(tilts, 20, 150)
+    assert all(len(set(s.tolist())) == 150 for s in subsets)
+    scope = [sample.metrics(s)["scope"] for s in subsets]
+    distortion = [sample.metrics(s)["distortion"] for s in subsets]
+    assert np.ptp(scope) > 0.1
+    assert np.ptp(distortion) > 0.1
+
+
+def test_metrics_that_change_together_are_merged_and_named():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 60))
+    near = -a + 0.01 * rng.standard_normal(60)
+    table = pd.DataFrame({"scope": a, "mismatch": near, "delay": b, "same": np.ones(60)})
+    factors = {f.name: f for f in merged_factors(table)}
+    assert set(factors) == {"scope+mismatch", "delay"}
+    assert factors["scope+mismatch"].signs.tolist() == [1.0, -1.0]
+    assert factors["scope+mismatch"].vif > 10
+    assert np.array_equal(factors["delay"].value(table), b)
+
+
+def test_a_turning_point_becomes_a_band_and_a_slope_does_not():
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 10, 21)
+    top, low, high = turning_point(x, -((x - 6) ** 2) + rng.normal(0, 0.5, 21))
+    assert top == pytest.approx(6, abs=0.5)
+    assert low < top < high
+    assert turning_point(x, x + rng.normal(0, 0.5, 21)) is None
+
+
+@pytest.mark.parametrize(
+    ("measure", "proxy"),
+    [
+        ("auc", "linear"),
+        ("average_precision", "boosting"),
+        ("skill", "linear"),
+        ("skill", "boosting"),
+    ],
+)
+def test_every_measure_and_proxy_trains(measure, proxy):
+    _, task = noisy_labels(300, measure=measure, proxy=proxy)
+    result = train_many(None, task, [np.arange(120), np.arange(50)], seeds=(0, 1))
+    assert len(result) == 4
+    assert result["score"].between(-0.5, 1).all()
+    assert (result["problem"] == "").all()
+
+
+def test_a_model_that_cannot_be_trained_is_a_row_that_says_so():
+    _, task = noisy_labels(50)
+    task.features[3, 2] = np.nan
+    result = train_many(None, task, [np.arange(40)])
+    assert np.isnan(result["score"][0])
+    assert "NaN" in result["problem"][0]
+
+
+def test_executors_give_the_scores_that_the_driver_gives(spark):
+    _, task = noisy_labels(200)
+    subsets = [np.arange(50), np.arange(30, 150)]
+    local = train_many(None, task, subsets, seeds=(0, 1))
+    on_spark = train_many(spark, task, subsets, seeds=(0, 1))
+    columns = ["subset", "seed", "rows", "score"]
+    pd.testing.assert_frame_equal(local[columns], on_spark[columns])
+
+
+def test_wrong_sizes_and_measures_are_refused():
+    sample, task = noisy_labels(50)
+    with pytest.raises(InputError, match="smaller than the sample"):
+        sensitivity(None, sample, task, size=50)
+    with pytest.raises(InputError, match="unknown"):
+        Task(task.features, task.labels, task.test_features, task.test_labels, "f1")
+    with pytest.raises(InputError, match="0 and 1"):
+        Task(task.features, task.labels, task.test_features, task.test_labels + 1, "auc")
+
+
+def test_a_response_that_levels_off_is_no_turning_point():
+    rng = np.random.default_rng(4)
+    x = np.linspace(0, 10, 80)
+    level = 1 - np.exp(-x) + rng.normal(0, 0.02, 80)
+    assert turning_point(x, level) is None
+    assert turning_point(x, level - 0.02 * (x - 5) ** 2) is not None
+
+
+def longer_is_better(rows, seed):
+    """Score rows by a column of theirs."""
+    return float(np.mean(rows["tokens"].to_numpy())) + seed
+
+
+def test_a_score_of_the_users_own_takes_the_place_of_labels(spark):
+    table = pa.table({"id": [f"r{i}" for i in range(30)], "tokens": np.arange(30)})
+    task = CustomScore(table, f"{__name__}:longer_is_better")
+    subsets = [np.arange(10), np.arange(20, 30)]
+    for session in (None, spark):
+        result = train_many(session, task, subsets, seeds=(0, 1))
+        assert result["score"].tolist() == [4.5, 5.5, 24.5, 25.5]
+    with pytest.raises(ConfigError, match="cannot be found"):
+        CustomScore(table, "no.such:thing").resolve()
