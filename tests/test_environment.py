@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gio_spark.version import __version__
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -136,6 +138,11 @@ def test_a_second_package_is_tried_where_the_first_cannot_be_had(tmp_path, monke
     monkeypatch.setattr(platform_packages.os, "geteuid", lambda: 0)
     assert platform_packages.install("Java", java.PACKAGES)
     assert log.read_text().splitlines()[-1].endswith("openjdk-21-jre-headless")
+
+
+def test_the_version_is_the_same_everywhere():
+    (in_project,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert in_project == __version__
 
 
 def test_make_help_lists_every_target():
