@@ -83,7 +83,8 @@ lint: env ## Check style (ruff), types (mypy) and the direction of imports (impo
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check --quiet .
 	@echo "==> Checking types"
-	@$(VENV)/bin/mypy
+	@if $(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; \
+		then $(VENV)/bin/mypy; else echo "Skipped: numpy of Python 3.10 has other types"; fi
 	@echo "==> Checking the layers"
 	@$(VENV)/bin/lint-imports
 
