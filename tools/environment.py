@@ -57,10 +57,11 @@ ENVIRONMENTS = {
     "demo": Environment(".venv-demo", ("-e", ".[embedded,local,static]")),
     "dev": Environment(".venv", TESTS),
     "no-extras": Environment(".venv-no-extras", ("-e", ".")),
-    # Without the extra `static`, which needs a newer numpy than the package itself.
+    # Without the extra `static`, which needs a newer numpy than the package itself, and without the
+    # linters, which need newer versions of some requirements.
     "oldest": Environment(
         ".venv-oldest",
-        ("-e", ".[embedded,local,evaluate]", "--group", "dev"),
+        ("-e", ".[embedded,local,evaluate]", "pytest", "pytest-timeout", "hypothesis"),
         lowest=("embedded", "local", "evaluate"),
     ),
     "spark40": Environment(".venv-spark40", TESTS, pins=("pyspark==4.0.1", "delta-spark==4.0.1")),

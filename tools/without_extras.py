@@ -24,7 +24,6 @@ assert select("budgeted_kl", problem).take.tolist() == [5, 5, 0]
 # Name -> command, exit code, and words that its output must contain.
 CHECKS: dict[str, tuple[list[str], int, str]] = {
     "import gio_spark": ([sys.executable, "-W", "error", "-c", "import gio_spark"], 0, ""),
-    "curate, by name": ([sys.executable, "-c", "from gio_spark import curate"], 0, ""),
     "a selection on arrays": ([sys.executable, "-c", EXAMPLE], 0, ""),
     "gio-spark --help": ([COMMAND, "--help"], 0, "refresh"),
     "gio-spark run --help": ([COMMAND, "run", "--help"], 0, "Usage"),
