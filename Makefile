@@ -72,7 +72,7 @@ test-no-extras: ## What must work where no extra, and so no Spark, is installed
 coverage: env ## Lines that the tests without a JVM run, and the files with the lowest share
 	@echo "==> Running the tests without a JVM under coverage"
 	@COVERAGE_CORE=sysmon $(VENV)/bin/coverage run -m pytest -q -m $(WITHOUT_JVM) $(ARGS); code=$$?; \
-	$(VENV)/bin/coverage report --sort=cover | head -n 32; \
+	$(VENV)/bin/coverage report --sort=cover | sed -n '1,32p'; \
 	echo "Total: $$($(VENV)/bin/coverage report --format=total) % (all files: coverage report)"; \
 	exit $$code
 
