@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from gio_spark.version import __version__
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -36,6 +39,40 @@ def test_the_interpreter_that_starts_is_taken_if_it_will_do(monkeypatch):
         environment.choose_python()
 
 
+def test_a_named_python_has_environments_of_its_own(tmp_path, monkeypatch):
+    twelve = executable(tmp_path / "some-python", "echo 3 12")
+    assert environment.folder_of("dev", None).name == ".venv"
+    assert environment.folder_of("dev", str(twelve)).name == ".venv-3.12"
+    assert environment.folder_of("oldest", str(twelve)).name == ".venv-oldest-3.12"
+
+
+def test_a_python_whose_shim_does_not_run_is_found_in_pyenv(tmp_path, monkeypatch):
+    executable(tmp_path / "bin" / "python3.12", "exit 127")
+    real = executable(tmp_path / "pyenv/versions/3.12.1/bin/python3.12", "echo 3 12")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    assert environment.choose_python("python3.12") == str(real)
+    with pytest.raises(SystemExit, match=r"no Python named python3\.13 runs here"):
+        environment.choose_python("python3.13")
+
+
+def test_a_named_python_of_a_version_that_is_not_supported_is_refused(tmp_path):
+    old = executable(tmp_path / "python3.9", "echo 3 9")
+    with pytest.raises(SystemExit, match=r"is Python 3\.9, and 3\.10 to 3\.13 is needed"):
+        environment.choose_python(str(old))
+
+
+def test_pins_of_an_environment_replace_those_of_the_lock():
+    lines = environment.constraints("spark40", sys.executable).splitlines()
+    assert [line for line in lines if re.match(r"(pyspark|delta-spark)\b(?!-)", line)] == [
+        "pyspark==4.0.1",
+        "delta-spark==4.0.1",
+    ]
+    locked = (ROOT / environment.LOCK).read_text().splitlines()
+    assert set(locked) - set(lines) == {"pyspark==4.2.0", "delta-spark==4.4.0"}
+    assert environment.constraints("dev", sys.executable).splitlines() == locked
+
+
 def test_a_name_on_the_path_that_starts_nothing_is_passed_over(tmp_path, monkeypatch):
     executable(tmp_path / "python3.91", "exit 127")
     good = executable(tmp_path / "python3.90", "echo 3 90")
@@ -57,9 +94,10 @@ def test_the_stamp_changes_with_the_lock(tmp_path, monkeypatch):
 
 
 def test_the_two_kinds_of_pyspark_are_never_in_one_environment():
-    demo, dev = (" ".join(environment.ENVIRONMENTS[name][1]) for name in ("demo", "dev"))
-    assert "embedded" in demo and "spark" not in demo
-    assert "spark" in dev and "embedded" not in dev and "pyspark-client" not in dev
+    for name, made in environment.ENVIRONMENTS.items():
+        extras = re.findall(r"[a-z]+", "".join(re.findall(r"\[.*?\]", " ".join(made.packages))))
+        assert not {"embedded", "spark"} <= set(extras), name
+        assert "pyspark-client" not in made.packages
 
 
 def test_the_lock_names_no_host():
@@ -102,7 +140,12 @@ def test_a_second_package_is_tried_where_the_first_cannot_be_had(tmp_path, monke
     assert log.read_text().splitlines()[-1].endswith("openjdk-21-jre-headless")
 
 
+def test_the_version_is_the_same_everywhere():
+    (in_project,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert in_project == __version__
+
+
 def test_make_help_lists_every_target():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("demo", "test", "lint", "docs", "bench-%", "lock"):
+    for target in ("demo", "test", "test-oldest", "coverage", "lint", "docs", "bench-%", "lock"):
         assert f"  {target} " in shown.stdout

@@ -1,13 +1,18 @@
-"""Make or renew a Python environment of this checkout: `python3 tools/environment.py demo|dev`.
+"""Make or renew a Python environment of this checkout: `python3 tools/environment.py dev`.
 
 Needs nothing but Python itself. Writes a stamp into the environment, and does nothing when the
 lock, pyproject.toml, the list below and the interpreter are those of the stamp.
+
+Without `--python`, the environment has the plain name of its folder (`.venv`). A Python that is
+named has environments of its own (`.venv-3.10`), so that neither replaces the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,14 +24,47 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = "requirements.lock"
 OLDEST, NEWEST = (3, 10), (3, 13)
 
-# Environment -> its folder and what pip installs there. pyspark and pyspark-client are both the
-# module `pyspark`, so development takes Sail and Delta's Rust reader beside the full pyspark.
+TESTS = ("-e", ".[spark,local,static,evaluate]", "pysail", "deltalake", "--group", "dev")
+
+
+class Environment:
+    """What one environment is made of.
+
+    Attributes:
+        folder: Name of the folder, without a suffix for the version of Python.
+        packages: Arguments of `pip install`.
+        pins: Requirements that replace those of the lock for the same packages.
+        lowest: Extras whose direct requirements are installed at their lower bounds.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        packages: tuple[str, ...],
+        *,
+        pins: tuple[str, ...] = (),
+        lowest: tuple[str, ...] = (),
+    ) -> None:
+        self.folder, self.packages, self.pins, self.lowest = folder, packages, pins, lowest
+
+    def __repr__(self) -> str:
+        return repr((self.folder, self.packages, self.pins, self.lowest))
+
+
+# pyspark and pyspark-client are both the module `pyspark`, so development takes Sail and Delta's
+# Rust reader beside the full pyspark.
 ENVIRONMENTS = {
-    "demo": (".venv-demo", ["-e", ".[embedded,local,static]"]),
-    "dev": (
-        ".venv",
-        ["-e", ".[spark,local,static,evaluate]", "pysail", "deltalake", "--group", "dev"],
+    "demo": Environment(".venv-demo", ("-e", ".[embedded,local,static]")),
+    "dev": Environment(".venv", TESTS),
+    "no-extras": Environment(".venv-no-extras", ("-e", ".")),
+    # Without the extra `static`, which needs a newer numpy than the package itself, and without the
+    # linters, which need newer versions of some requirements.
+    "oldest": Environment(
+        ".venv-oldest",
+        ("-e", ".[embedded,local,evaluate]", "pytest", "pytest-timeout", "hypothesis"),
+        lowest=("embedded", "local", "evaluate"),
     ),
+    "spark40": Environment(".venv-spark40", TESTS, pins=("pyspark==4.0.1", "delta-spark==4.0.1")),
 }
 
 
@@ -47,8 +85,10 @@ def version_of(python: str) -> tuple[int, int] | None:
         return None
 
 
-def choose_python() -> str:
-    """Return the interpreter that started this script, or else a supported one on PATH."""
+def choose_python(name: str | None = None) -> str:
+    """Return a supported interpreter: the named one, this one, or else one on PATH."""
+    if name:
+        return named_python(name)
     here = sys.version_info[:2]
     if OLDEST <= here <= NEWEST:
         return sys.executable
@@ -61,6 +101,32 @@ def choose_python() -> str:
         f"error: python3 is {here[0]}.{here[1]}, and Python 3.{OLDEST[1]} to 3.{NEWEST[1]} is "
         "needed. Install one, or name it: make PYTHON=/path/to/python3.12 ..."
     )
+
+
+def named_python(name: str) -> str:
+    """Return the path of an interpreter by name or path; also one that pyenv has installed."""
+    on_path = shutil.which(name)
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    minor = re.fullmatch(r"python(3\.\d+)", name)
+    # The shim of a version that pyenv has installed but not selected does not run.
+    installed = sorted(pyenv.glob(f"versions/{minor.group(1)}.*/bin/{name}")) if minor else []
+    for candidate in [on_path, *map(str, installed)]:
+        version = version_of(candidate) if candidate else None
+        if candidate and version:
+            if OLDEST <= version <= NEWEST:
+                return candidate
+            sys.exit(
+                f"error: {name} is Python {version[0]}.{version[1]}, and 3.{OLDEST[1]} to "
+                f"3.{NEWEST[1]} is needed"
+            )
+    sys.exit(f"error: no Python named {name} runs here. Install it, or give its path: make PYTHON=")
+
+
+def folder_of(name: str, python: str | None) -> Path:
+    """Return the folder of an environment, with the version of a Python that was named."""
+    version = version_of(choose_python(python)) if python else None
+    suffix = f"-{version[0]}.{version[1]}" if version else ""
+    return ROOT / (ENVIRONMENTS[name].folder + suffix)
 
 
 def digest(name: str, python: str) -> str:
@@ -103,30 +169,68 @@ def make_venv(python: str, folder: Path) -> None:
     return run(python, "-m", "venv", str(folder))
 
 
+def constraints(name: str, inside: str) -> str:
+    """Return the constraints of an environment: the lock, with its own pins in place of the lock's.
+
+    Args:
+        name: Of the environment.
+        inside: Its interpreter, which has uv where lower bounds are wanted.
+    """
+    environment = ENVIRONMENTS[name]
+    pins = list(environment.pins)
+    if environment.lowest:
+        extras = [part for extra in environment.lowest for part in ("--extra", extra)]
+        compile_ = [inside, "-m", "uv", "pip", "compile", "pyproject.toml", "--python", inside]
+        options = ["--resolution", "lowest-direct", "--no-header", "--no-annotate", "--quiet"]
+        done = subprocess.run(
+            [*compile_, *options, *extras], cwd=str(ROOT), stdout=subprocess.PIPE, text=True
+        )
+        if done.returncode != 0:
+            sys.exit("error: the lower bounds of pyproject.toml cannot be installed together")
+        pins += [line for line in done.stdout.splitlines() if line and not line.startswith("-")]
+    own = {package_of(pin) for pin in pins}
+    locked = (ROOT / LOCK).read_text().splitlines()
+    return "\n".join([*pins, *(line for line in locked if package_of(line) not in own)]) + "\n"
+
+
+def package_of(requirement: str) -> str:
+    """Return the normalized name of the package that a requirement is for."""
+    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(ENVIRONMENTS))
-    name = parser.parse_args().name
-    relative, packages = ENVIRONMENTS[name]
-    folder = ROOT / relative
+    parser.add_argument("--python", help="name or path of the interpreter")
+    parser.add_argument("--folder", action="store_true", help="print the folder and do no more")
+    arguments = parser.parse_args()
+    name, folder = arguments.name, folder_of(arguments.name, arguments.python)
+    if arguments.folder:
+        return print(folder.name)
     inside, stamp = str(folder / "bin" / "python"), folder / "gio-spark.stamp"
-    python = choose_python()
+    python = choose_python(arguments.python)
     version, wanted = version_of(python), digest(name, python)
     there = version_of(inside)
     if there == version and stamp.exists() and stamp.read_text() == wanted:
-        return say(f"Environment {relative} is up to date")
+        return say(f"Environment {folder.name} is up to date")
     if there == version:
-        say(f"The lock or pyproject.toml changed, or a set-up was cut short: renewing {relative}")
+        say(
+            f"The lock or pyproject.toml changed, or a set-up was cut short: renewing {folder.name}"
+        )
         stamp.unlink() if stamp.exists() else None
     else:
-        say(f"Making {relative} with Python {version[0]}.{version[1]} ({python})")
+        say(f"Making {folder.name} with Python {version[0]}.{version[1]} ({python})")
         make_venv(python, folder)
     pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    say(f"Installing the locked packages into {relative} (the first time: some minutes)")
+    say(f"Installing the packages into {folder.name} (the first time: some minutes)")
     run(*pip, "--upgrade", "pip>=25.1")  # the first that knows dependency groups
-    run(*pip, "--constraint", LOCK, *packages)
+    if ENVIRONMENTS[name].lowest:
+        run(*pip, "uv")
+    pinned = folder / "constraints.txt"
+    pinned.write_text(constraints(name, inside))
+    run(*pip, "--constraint", str(pinned), *ENVIRONMENTS[name].packages)
     stamp.write_text(wanted)
-    return say(f"Environment {relative} is ready")
+    return say(f"Environment {folder.name} is ready")
 
 
 if __name__ == "__main__":
