@@ -56,7 +56,7 @@ def compare(pool: pa.Table, ids: set[str], figures: list[Figure]) -> list[Compar
 
 
 def image_figures(target: pa.Table, held_out: pa.Table) -> list[Figure]:
-    """Return the figures for images: clean rows, mix of classes, accuracy of a classifier."""
+    """Figures for images: clean rows, mix of classes, accuracy of a classifier."""
     from sklearn.linear_model import LogisticRegression
 
     wanted = _mix(target)
@@ -81,7 +81,7 @@ def image_figures(target: pa.Table, held_out: pa.Table) -> list[Figure]:
 
 
 def text_figures(held_out: pa.Table, scientific: tuple[str, ...]) -> list[Figure]:
-    """Return the figures for text: scientific paragraphs, cross-entropy of held-out text."""
+    """Figures for text: scientific paragraphs, cross-entropy of held-out text."""
     test = _words(held_out)
 
     def share(rows: pa.Table) -> float:

@@ -60,12 +60,12 @@ class Paragraph:
 
 
 def order(salt: str, key: str) -> int:
-    """Return a 64-bit number that orders keys the same way on every machine."""
+    """64-bit number that orders keys the same way on every machine."""
     return int.from_bytes(hashlib.sha256(f"{salt}:{key}".encode()).digest()[:8], "big")
 
 
 def read_paragraphs(names: tuple[str, ...] = SCIENTIFIC + OTHERS) -> list[Paragraph]:
-    """Return paragraphs of the installed ones among the named packages, each text once.
+    """Paragraphs of the installed ones among the named packages, each text once.
 
     Files and paragraphs are cut to a bounded number by hash of their place, so the result depends
     on the installed versions alone.
@@ -91,7 +91,7 @@ def read_paragraphs(names: tuple[str, ...] = SCIENTIFIC + OTHERS) -> list[Paragr
 
 
 def versions(names: tuple[str, ...] = SCIENTIFIC + OTHERS) -> dict[str, str]:
-    """Return the installed version of every named package that is there."""
+    """Installed version of every named package that is there."""
     there = {}
     for name in names:
         with contextlib.suppress(PackageNotFoundError):

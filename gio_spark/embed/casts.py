@@ -20,7 +20,7 @@ TIME = pa.timestamp("us", tz="UTC")
 
 
 def as_numbers(array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return float64 values (NaN where missing) and a mask of values that are no number."""
+    """Float64 values (NaN where missing) and a mask of values that are no number."""
     kind = array.type
     bad = np.zeros(len(array), dtype=bool)
     if is_text(kind):
@@ -35,7 +35,7 @@ def as_numbers(array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_times(array: pa.Array, name: str) -> tuple[pa.Array, np.ndarray]:
-    """Return UTC timestamps in microseconds and a mask of values that are no time.
+    """UTC timestamps in microseconds and a mask of values that are no time.
 
     Times without a zone are taken as UTC, which is the session's zone on every engine.
     """
@@ -53,7 +53,7 @@ def as_times(array: pa.Array, name: str) -> tuple[pa.Array, np.ndarray]:
 
 
 def as_strings(array: pa.Array, name: str) -> pa.Array:
-    """Return strings; numbers and booleans in Arrow's own spelling, the same on every engine."""
+    """Strings; numbers and booleans in Arrow's own spelling, the same on every engine."""
     kind = array.type
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise InputError(f"Column '{name}' holds {kind}; a string, number or boolean is needed.")

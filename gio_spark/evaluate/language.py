@@ -42,7 +42,7 @@ def places(ends: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]
 
 
 def previous_words(codes: NDArray[np.int32], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the word before each word of all texts, or the start of a text."""
+    """Word before each word of all texts, or the start of a text."""
     before = np.empty(len(codes), dtype=np.int64)
     before[1:] = codes[:-1]
     starts = np.r_[0, ends[:-1]]
@@ -91,7 +91,7 @@ def cross_entropy(
     held_words: NDArray[np.integer],
     held_previous: NDArray[np.integer],
 ) -> float:
-    """Return the nats per word of held-out texts under a model of pairs of words.
+    """Nats per word of held-out texts under a model of pairs of words.
 
     The model interpolates pairs with single words and those with equal chances, each by as many
     counts as there are kinds (Witten and Bell 1991, method C): no parameter has to be chosen, and

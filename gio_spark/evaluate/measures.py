@@ -48,7 +48,7 @@ class Measure:
 
 
 def _spread(hashes: NDArray[np.uint64], rows: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
-    """Return at most `SAMPLE` of the rows, by a hash of their own."""
+    """At most `SAMPLE` of the rows, by a hash of their own."""
     if len(rows) <= SAMPLE:
         return rows
     mixed = hashes[rows] ^ (np.uint64(seed + 1) * np.uint64(0xA0761D6478BD642F))
@@ -160,7 +160,7 @@ MEASURES = {m.name: m for m in _ALL}
 
 
 def wanted_measures(names: Sequence[str], *, texts: bool, labels: bool) -> tuple[Measure, ...]:
-    """Return the measures of the settings, or every usual one that the data allows.
+    """Measures of the settings, or every usual one that the data allows.
 
     Args:
         names: From the settings; none: what the data allows.

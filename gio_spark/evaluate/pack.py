@@ -23,7 +23,7 @@ _RULER = "ruler."
 
 
 def pack(dataset: EvaluationDataset) -> dict[str, NDArray[Any]]:
-    """Return a dataset as arrays by name; a text column is its bytes and where each text ends.
+    """Dataset as arrays by name; a text column is its bytes and where each text ends.
 
     Raises:
         InputError: A field holds Python objects that are neither texts nor numbers.
@@ -53,7 +53,7 @@ def _pack_texts(name: str, texts: pa.Array) -> dict[str, NDArray[Any]]:
 
 
 def unpack(arrays: Mapping[str, NDArray[Any]]) -> EvaluationDataset:
-    """Return the dataset that `pack` took apart; texts share memory with the arrays."""
+    """Dataset that `pack` took apart; texts share memory with the arrays."""
     values: dict[str, Any] = {}
     for field in fields(EvaluationDataset):
         if field.name in _TEXTS:
@@ -72,18 +72,18 @@ def _unpack_texts(arrays: Mapping[str, NDArray[Any]], name: str) -> pa.Array:
 
 
 def pack_ruler(ruler: MeasureInputs) -> dict[str, NDArray[Any]]:
-    """Return a ruler as arrays whose names do not collide with a dataset's."""
+    """Ruler as arrays whose names do not collide with a dataset's."""
     return {_RULER + name: array for name, array in ruler.arrays().items()}
 
 
 def unpack_ruler(arrays: Mapping[str, NDArray[Any]]) -> MeasureInputs:
-    """Return the ruler that `pack_ruler` took apart."""
+    """Ruler that `pack_ruler` took apart."""
     own = {k.removeprefix(_RULER): v for k, v in arrays.items() if k.startswith(_RULER)}
     return MeasureInputs(**own)
 
 
 def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Return 32 hex characters that stand for the content of the arrays."""
+    """32 hex characters that stand for the content of the arrays."""
     found = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

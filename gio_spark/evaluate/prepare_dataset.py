@@ -77,7 +77,7 @@ class EvaluationData:
 
 
 def budgets_of(settings: RunSettings, pool_rows: int) -> list[float]:
-    """Return the budgets as shares of the pool, ascending.
+    """Budgets as shares of the pool, ascending.
 
     Raises:
         InputError: One is above the pool, or counts tokens.
@@ -176,7 +176,7 @@ class _Part:
 
 
 def _mixed(parts: list[_Part], weights: list[float], most: int) -> pa.Table:
-    """Return a sample of several parts in which each has its share."""
+    """Sample of several parts in which each has its share."""
     whole = sum(weights)
     shares = [w / whole for w in weights]
     rows = min(most, *(int(p.total / s) for p, s in zip(parts, shares, strict=True)), most)
@@ -192,7 +192,7 @@ def _mixed(parts: list[_Part], weights: list[float], most: int) -> pa.Table:
 
 
 def _pool_rows(data: EvaluationData) -> pa.Table:
-    """Return the pool's sample in the order of its hash, with vector, cluster and content."""
+    """Pool's sample in the order of its hash, with vector, cluster and content."""
     ctx, state, pool = data.ctx, data.state, data.state.datasets.pool
     assigned = ctx.workspace.read("assignments", state.assignments["pool"])
     skinny = assigned.select("id", "cluster", "source", "tokens", "label")
@@ -239,7 +239,7 @@ def _with_text(ctx: RunContext, dataset: Dataset, found: pa.Table) -> pa.Table:
 
 
 def _mass(data: EvaluationData, seen: list[_Part], weights: list[float]) -> NDArray[np.float64]:
-    """Return the mass of the rows that methods may see, within the pool's reach."""
+    """Mass of the rows that methods may see, within the pool's reach."""
     masses = [mass_of(data.ctx, data.state, p.dataset, weight=None, rows=p.rows()) for p in seen]
     mass, unreachable = mix_targets(masses, weights)
     if mass.sum() <= 0:
@@ -279,7 +279,7 @@ def _good(table: pa.Table) -> NDArray[np.float64] | None:
 def _labels(
     ctx: RunContext, pool: pa.Table, held: pa.Table
 ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """Return labels as class codes of both sides, or as numbers where they have fractions.
+    """Labels as class codes of both sides, or as numbers where they have fractions.
 
     Raises:
         InputError: Rows have none, and a measure that trains models was asked for.

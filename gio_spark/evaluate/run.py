@@ -225,7 +225,7 @@ def _task_name(settings: RunSettings) -> str:
 
 
 def _methods(dataset: EvaluationDataset, names: tuple[str, ...]) -> list[str]:
-    """Return the methods of the settings, or all that the dataset allows.
+    """Methods of the settings, or all that the dataset allows.
 
     Raises:
         InputError: A method was asked for that needs what is not there.
@@ -281,12 +281,12 @@ def _shown(
 
 
 def titled(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells with measures named as people read them."""
+    """Cells with measures named as people read them."""
     return cells.assign(measure=[MEASURES[m].title for m in cells["measure"]])
 
 
 def ranked_by(cells: pd.DataFrame) -> list[str] | None:
-    """Return the titles of the proxy models, which alone rank where there are some, else None.
+    """Titles of the proxy models, which alone rank where there are some, else None.
 
     A method can be close to the target and teach little; where labels tell, they decide.
     """
@@ -295,7 +295,7 @@ def ranked_by(cells: pd.DataFrame) -> list[str] | None:
 
 
 def deciding(cells: pd.DataFrame) -> list[str]:
-    """Return the measures that say most: proxies, else the cross-entropy of texts, else energy."""
+    """Measures that say most: proxies, else the cross-entropy of texts, else energy."""
     there = list(dict.fromkeys(cells["measure"]))
     proxies = [m for m in there if MEASURES[m].needs == "labels"]
     rest = [m for m in ("cross_entropy", "energy", *there) if m in there]
@@ -315,7 +315,7 @@ def ranks(cells: pd.DataFrame) -> scores.Ranks:
 
 
 def tracked(cells: pd.DataFrame) -> dict[str, float]:
-    """Return the figures of a bake-off as flat metrics: measure/method/budget, ranks, seconds."""
+    """Figures of a bake-off as flat metrics: measure/method/budget, ranks, seconds."""
     checked = scores.checked(cells)
     found: dict[str, float] = {}
     for row in scores.means(checked).to_dict("records"):

@@ -204,7 +204,7 @@ def _wanted(content: str, dataset: EvaluationDataset, plan: Plan) -> pd.DataFram
 
 
 def _stored(workspace: Workspace, wanted: pd.DataFrame) -> pd.DataFrame:
-    """Return the stored rows of the wanted keys, the newest of each."""
+    """Stored rows of the wanted keys, the newest of each."""
     empty = _SCHEMA.empty_table().to_pandas()
     if not workspace.exists(TABLE) or wanted.empty:
         return empty
@@ -220,7 +220,7 @@ def _stored(workspace: Workspace, wanted: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups(missing: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one task per (seed, method) with its budgets and measures, seed by seed."""
+    """One task per (seed, method) with its budgets and measures, seed by seed."""
     found = []
     for _, rows in missing.groupby(["seed", "method"], sort=False):
         budgets = sorted(rows["budget"].unique().tolist())
@@ -255,7 +255,7 @@ def _wave(
 
 
 def _failed(group: Mapping[str, Any], error: Exception) -> pd.DataFrame:
-    """Return the rows of a group that took its worker along."""
+    """Rows of a group that took its worker along."""
     lines = str(error).strip().splitlines()
     told = f"The executor failed: {type(error).__name__}: {lines[0] if lines else ''}"
     rows = [
@@ -290,7 +290,7 @@ _open_lock = threading.Lock()
 
 
 def _opened(shipped: BroadcastArrays) -> tuple[EvaluationDataset, MeasureInputs]:
-    """Return the dataset on a worker: one object per process, so that methods share their work."""
+    """Dataset on a worker: one object per process, so that methods share their work."""
     with _open_lock:
         if shipped.digest not in _open:
             arrays = shipped.load()

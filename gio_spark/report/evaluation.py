@@ -155,7 +155,7 @@ def _summary(
 
 
 def _brief(value: Any) -> str:
-    """Return seconds; short ones with two digits, since methods differ there by orders."""
+    """Seconds; short ones with two digits, since methods differ there by orders."""
     return f"{real(value, 2)} s" if 0 < float(value) < 9.5 else seconds(value)
 
 

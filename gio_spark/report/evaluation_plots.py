@@ -160,5 +160,5 @@ def _mark(method: str, strong: list[str]) -> dict[str, Any]:
 
 
 def budget_text(value: float, _: int | None = None) -> str:
-    """Return a budget as rows, or as per cent where it is a share."""
+    """Budget as rows, or as per cent where it is a share."""
     return f"{100 * value:g} %" if value <= 1 else f"{value:,.0f}"

@@ -21,7 +21,7 @@ MAX_PATH = 1000
 
 
 def figures(data: ReportData) -> list[Drawn]:
-    """Return the figures that the data has numbers for, in the order of the page."""
+    """Figures that the data has numbers for, in the order of the page."""
     drawn = [
         verdict(data.divergence, data.rows_selected),
         path(data.divergence),

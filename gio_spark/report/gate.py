@@ -151,7 +151,7 @@ def _wanted(check: Mapping[Any, Any]) -> str:
 
 
 def check_table(checks: pd.DataFrame) -> TableText:
-    """Return one line a threshold with its verdict and the best attainable."""
+    """One line a threshold with its verdict and the best attainable."""
     rows = [
         [clean(c["metric"], 60).replace("_", " "), real(c["value"]), _wanted(c),
          real(c.get("best")), clean(c["kind"], 20), "pass" if c["passed"] else "FAIL"]
@@ -171,7 +171,7 @@ def way_table(
     passes: Mapping[str, bool],
     scores: pd.DataFrame | None = None,
 ) -> TableText:
-    """Return one line a metric and one column a way of selecting as many rows."""
+    """One line a metric and one column a way of selecting as many rows."""
     names = [w for w in WAYS if w in ways.columns]
     asked = {c["metric"]: _wanted(c) for c in checks.to_dict("records")}
     rows = [

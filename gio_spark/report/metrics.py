@@ -66,7 +66,7 @@ def render_metrics(
 
 
 def order_of(figures: pd.DataFrame) -> list[str]:
-    """Return the groups as they are shown: points in time in order, others by size."""
+    """Groups as they are shown: points in time in order, others by size."""
     sizes = figures.groupby("group")["rows"].max().fillna(0)
     names = [str(g) for g in sizes.index]
     if len(names) > 1 and all(_TIME.fullmatch(n) for n in names):
@@ -158,7 +158,7 @@ def _short(value: float) -> str:
 
 
 def metric_table(figures: pd.DataFrame, most: int = MOST_COLUMNS) -> TableText:
-    """Return one line a metric and one column a group, with unit, direction, exactness, nulls."""
+    """One line a metric and one column a group, with unit, direction, exactness, nulls."""
     groups = order_of(figures)
     shown = groups[:most]
     robust = figures[figures["form"] == "robust"]
@@ -193,7 +193,7 @@ def metric_table(figures: pd.DataFrame, most: int = MOST_COLUMNS) -> TableText:
 
 
 def _exactness(part: pd.DataFrame) -> str:
-    """Return "exact", or the widest error bound (95 %) of the groups."""
+    """ "exact", or the widest error bound (95 %) of the groups."""
     error = float(part["error"].fillna(0.0).max())
     return "exact" if error == 0 else f"±{error:.1%}"
 

@@ -71,12 +71,12 @@ def render(data: ReportData, folder: Path) -> Path:
 
 
 def _named(setting: str) -> str:
-    """Return the name of a rule as words."""
+    """Name of a rule as words."""
     return clean(setting, 80).replace("_", " ").replace(" kl", " KL")
 
 
 def inline(drawn: list[Drawn]) -> list[dict[str, Any]]:
-    """Return figures as the template takes them; the SVG is ours and needs no escaping."""
+    """Figures as the template takes them; the SVG is ours and needs no escaping."""
     return [
         {"name": d.name, "caption": d.caption, "svg": Markup(d.svg)}  # noqa: S704
         for d in drawn

@@ -14,7 +14,7 @@ LEVEL = 0.95
 
 
 def checked(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells with every column the report reads; costs and errors may be absent.
+    """Cells with every column the report reads; costs and errors may be absent.
 
     Raises:
         ValueError: when a needed column is missing or a measure points both ways.
@@ -35,7 +35,7 @@ def checked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def means(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and half-width of the 95 % interval (Student's t over seeds) per cell.
+    """Mean and half-width of the 95 % interval (Student's t over seeds) per cell.
 
     Returns:
         Columns task, measure, method, budget, mean, half, seeds; half is NaN with one seed.
@@ -134,7 +134,7 @@ def against(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def unrankable(cells: pd.DataFrame, oracle: str, baseline: str) -> list[tuple[Any, Any, Any]]:
-    """Return (task, measure, budget) where even the oracle hardly beats the baseline.
+    """(task, measure, budget) where even the oracle hardly beats the baseline.
 
     Its gain is below twice the paired standard error there, so no order of methods means anything.
     """
@@ -144,7 +144,7 @@ def unrankable(cells: pd.DataFrame, oracle: str, baseline: str) -> list[tuple[An
 
 
 def costs(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return median seconds, largest memory, cells and failures per method.
+    """Median seconds, largest memory, cells and failures per method.
 
     A cell is one (task, method, budget, seed); its measures share one cost.
     """
@@ -160,7 +160,7 @@ def costs(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_error(cells: pd.DataFrame, method: str) -> Any:
-    """Return a method's first error message, or None."""
+    """Method's first error message, or None."""
     errors = cells.loc[cells["method"] == method, "error"].dropna().astype(str)
     errors = errors[errors != ""]
     return errors.iloc[0] if len(errors) else None

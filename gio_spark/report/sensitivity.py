@@ -278,7 +278,7 @@ def together(metrics: pd.DataFrame) -> Drawn | None:
 
 
 def sensitivity_table(table: pd.DataFrame) -> TableText:
-    """Return one line a factor: class, effect with interval, correlations, band."""
+    """One line a factor: class, effect with interval, correlations, band."""
     rows = []
     for _, row in table.drop_duplicates("factor").iterrows():
         band = ""
@@ -314,7 +314,7 @@ def sensitivity_table(table: pd.DataFrame) -> TableText:
 
 
 def threshold_table(thresholds: pd.DataFrame, level: float | None) -> TableText:
-    """Return one line a threshold."""
+    """One line a threshold."""
     rows = []
     for _, row in thresholds.iterrows():
         sign = "at most" if row["direction"] == "less" else "at least"
@@ -338,7 +338,7 @@ def threshold_table(thresholds: pd.DataFrame, level: float | None) -> TableText:
 
 
 def level_table(table: pd.DataFrame) -> TableText:
-    """Return the share of the attainable range at which each level is reached, per metric."""
+    """Share of the attainable range at which each level is reached, per metric."""
     known = table[table["direction"] != "unknown"]
     rows = [
         [clean(r["metric"], 40).replace("_", " "), str(r["class"]), str(r["direction"]),
@@ -363,7 +363,7 @@ def _share(value: float | None) -> str:
 
 
 def curve_table(curve: pd.DataFrame) -> TableText:
-    """Return the efficiency curve: score, rows, tokens, seconds per way and size."""
+    """Efficiency curve: score, rows, tokens, seconds per way and size."""
     if not len(curve):
         return TableText("Efficiency", [], [], [])
     mean = curve.groupby(["way", "rows"], as_index=False)[

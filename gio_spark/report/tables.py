@@ -62,7 +62,7 @@ class ClusterExamples:
 
 
 def tables(data: ReportData) -> list[TableText]:
-    """Return the tables that have rows, in the order of the page."""
+    """Tables that have rows, in the order of the page."""
     made = [
         _inputs(data),
         _quarantine(data),
@@ -118,7 +118,7 @@ def _quarantine(data: ReportData) -> TableText:
 
 
 def _metrics(data: ReportData) -> TableText | None:
-    """Return one line a metric, one column a group; duplicates keep the first value."""
+    """One line a metric, one column a group; duplicates keep the first value."""
     table = data.metrics
     if table is None or not len(table):
         return None
@@ -144,7 +144,7 @@ def _metrics(data: ReportData) -> TableText | None:
 
 
 def gate_table(checks: pd.DataFrame | None) -> TableText | None:
-    """Return one line a threshold: what is asked for, what the selection has."""
+    """One line a threshold: what is asked for, what the selection has."""
     if checks is None:
         return None
     rows = []
@@ -267,7 +267,7 @@ def _pairs(title: str, pairs: Any, show: Any, anchor: str) -> TableText:
 
 
 def examples(data: ReportData) -> list[ClusterExamples]:
-    """Return examples by cluster: rows taken beside rows left."""
+    """Examples by cluster: rows taken beside rows left."""
     numbers: list[int] = []
     for e in data.examples:
         if e.cluster not in numbers:

@@ -16,7 +16,7 @@ _SPACES = re.compile(r"\s+")
 
 
 def clean(value: Any, length: int = 200) -> str:
-    """Return user text on one line, without control characters, clipped.
+    """User text on one line, without control characters, clipped.
 
     Escaping for HTML is the template's work; this takes out what escaping leaves in: line breaks,
     NUL, terminal sequences, and marks that reverse the direction of the text around them.
@@ -29,7 +29,7 @@ def clean(value: Any, length: int = 200) -> str:
 
 
 def place(value: Any, length: int = 160) -> str:
-    """Return a location without secrets; a long one keeps both ends."""
+    """Location without secrets; a long one keeps both ends."""
     text = clean(redact(str(value or "")), 2000)
     if len(text) <= length:
         return text
@@ -38,13 +38,13 @@ def place(value: Any, length: int = 160) -> str:
 
 
 def whole(value: Any) -> str:
-    """Return a count with thousands separated, '–' where there is none."""
+    """Count with thousands separated, '–' where there is none."""
     number = _number(value)
     return "–" if number is None else f"{round(number):,}"
 
 
 def real(value: Any, digits: int = 3) -> str:
-    """Return a number with a few significant digits, readable at any size."""
+    """Number with a few significant digits, readable at any size."""
     number = _number(value)
     if number is None:
         return "–"
@@ -61,7 +61,7 @@ def real(value: Any, digits: int = 3) -> str:
 
 
 def percent(value: Any) -> str:
-    """Return a share (0..1) as per cent."""
+    """Share (0..1) as per cent."""
     number = _number(value)
     if number is None:
         return "–"
@@ -72,7 +72,7 @@ def percent(value: Any) -> str:
 
 
 def seconds(value: Any) -> str:
-    """Return seconds as a person says them."""
+    """Seconds as a person says them."""
     number = _number(value)
     if number is None:
         return "–"
@@ -85,7 +85,7 @@ def seconds(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """Return the value as a float, None where there is none."""
+    """Value as a float, None where there is none."""
     if value is None:
         return None
     try:

@@ -17,7 +17,7 @@ _MOST_PIXELS = 64_000_000
 
 
 def thumbnail(image: bytes | np.ndarray | None) -> str | None:
-    """Return a PNG of at most 72 x 72 pixels as a data URI, or None if it cannot be read.
+    """PNG of at most 72 x 72 pixels as a data URI, or None if it cannot be read.
 
     Args:
         image: encoded PNG, JPEG, GIF or WebP bytes, or pixels (h, w), (h, w, 1), (h, w, 3), or flat

@@ -9,7 +9,7 @@ PROVED = 1e-9  # a gap below this is rounding
 
 
 def summary(data: ReportData) -> list[str]:
-    """Return the page's first sentences, for a reader who did not run it."""
+    """Page's first sentences, for a reader who did not run it."""
     return [s for s in (_what(data), _how_near(data), _limits(data), _gate(data),
                           _dropped(data)) if s]  # fmt: skip
 
@@ -91,7 +91,7 @@ def _dropped(data: ReportData) -> str:
 
 
 def tiles(data: ReportData) -> list[tuple[str, str, str]]:
-    """Return the verdict numbers as (label, number, note)."""
+    """Verdict numbers as (label, number, note)."""
     shown: list[tuple[str, str, str]] = []
     share = data.rows_selected / data.rows_pool if data.rows_pool else None
     shown.append(

@@ -84,7 +84,7 @@ class Tracker(Protocol):
         """Close the record ('FINISHED', 'FAILED', 'KILLED') and say how it went."""
 
     def __enter__(self) -> Self:
-        """Return the tracker."""
+        """Tracker."""
 
     def __exit__(
         self,
@@ -133,7 +133,7 @@ class NullTracker:
         return TrackingOutcome(enabled=False)
 
     def __enter__(self) -> Self:
-        """Return the tracker."""
+        """Tracker."""
         return self
 
     def __exit__(

@@ -58,7 +58,7 @@ def mlflow_defaults(
 
 
 def experiment_id(client: MlflowClient, name: str, store: Store) -> str:
-    """Return the id of the experiment, made if it is new."""
+    """Id of the experiment, made if it is new."""
     if store.kind == "databricks" and not name.startswith("/"):
         name = f"/Shared/{name}"
     found = client.get_experiment_by_name(name)
@@ -70,17 +70,17 @@ def experiment_id(client: MlflowClient, name: str, store: Store) -> str:
 
 
 def flat_params(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return parameters that every server takes: safe keys, no secrets, at most 500 characters."""
+    """Parameters that every server takes: safe keys, no secrets, at most 500 characters."""
     return {safe_key(k): clip(v, MAX_PARAM) for k, v in flatten(settings).items()}
 
 
 def flat_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Return tags that every server takes, without secrets."""
+    """Tags that every server takes, without secrets."""
     return {safe_key(k): clip(redact(str(v)), MAX_TAG) for k, v in tags.items()}
 
 
 def safe_key(key: str) -> str:
-    """Return the key with characters that MLflow refuses replaced by `_`."""
+    """Key with characters that MLflow refuses replaced by `_`."""
     return _UNSAFE.sub("_", key)[:MAX_KEY] or "_"
 
 
@@ -90,7 +90,7 @@ def clip(text: str, length: int) -> str:
 
 
 def thin(values: Sequence[float], steps: Sequence[int] | None) -> list[tuple[int, float]]:
-    """Return at most 1,000 finite (step, value) pairs, evenly spaced, first and last kept."""
+    """At most 1,000 finite (step, value) pairs, evenly spaced, first and last kept."""
     y = np.asarray(values, dtype=np.float64)
     x = np.arange(len(y)) if steps is None else np.asarray(steps, dtype=np.int64)
     finite = np.isfinite(y)
@@ -102,7 +102,7 @@ def thin(values: Sequence[float], steps: Sequence[int] | None) -> list[tuple[int
 
 
 def dataset(tracked: TrackedInput) -> Any:
-    """Return an input as an MLflow dataset, without a DataFrame and without a job.
+    """Input as an MLflow dataset, without a DataFrame and without a job.
 
     Delta tables carry name or path and version; other inputs the hash of their pinned files.
     """

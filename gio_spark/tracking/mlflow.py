@@ -39,7 +39,7 @@ _MAKE_SECONDS = 300.0  # that MLflow may take for the tables of a new SQLite sto
 
 
 def tracker(settings: TrackingSettings, folder: Path) -> Tracker:
-    """Return the tracker that the settings ask for.
+    """Tracker that the settings ask for.
 
     Args:
         settings: tracking settings.
@@ -70,12 +70,12 @@ class MlflowTracker:
 
     @property
     def location(self) -> str:
-        """Return the store's URI without secrets."""
+        """Store's URI without secrets."""
         return self.store.shown
 
     @property
     def run_id(self) -> str | None:
-        """Return MLflow's id of the run, waiting until it has begun; None if it could not."""
+        """MLflow's id of the run, waiting until it has begun; None if it could not."""
         if self._started is None:
             return None
         try:
@@ -203,7 +203,7 @@ class MlflowTracker:
         return self._ended
 
     def __enter__(self) -> Self:
-        """Return the tracker."""
+        """Tracker."""
         return self
 
     def __exit__(

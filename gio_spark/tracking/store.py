@@ -32,7 +32,7 @@ class Store:
 
     @property
     def kind(self) -> str:
-        """Return the URI's scheme; 'file' for a plain path."""
+        """URI's scheme; 'file' for a plain path."""
         if self.uri in _PLATFORM:
             return "databricks"
         scheme = urlsplit(self.uri).scheme.split("+")[0].lower()
@@ -40,12 +40,12 @@ class Store:
 
     @property
     def shown(self) -> str:
-        """Return the URI without secrets."""
+        """URI without secrets."""
         return redact(self.uri)
 
     @property
     def path(self) -> Path | None:
-        """Return the local file or folder that holds the store, if it is a local one."""
+        """Local file or folder that holds the store, if it is a local one."""
         if self.kind == "sqlite":
             name = self.uri.split("///", 1)[-1].split("?", 1)[0]
             return None if name in ("", ":memory:") else Path(name)

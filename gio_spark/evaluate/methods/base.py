@@ -66,7 +66,7 @@ class Method:
     version: int = 1
 
     def missing(self, dataset: EvaluationDataset) -> tuple[str, ...]:
-        """Return the needed fields that the dataset lacks."""
+        """Needed fields that the dataset lacks."""
         return tuple(name for name in self.needs if getattr(dataset, name, None) is None)
 
 
@@ -131,12 +131,12 @@ def method(
 
 
 def methods(dataset: EvaluationDataset | None = None) -> list[str]:
-    """Return the names of all methods in order of registration, or of those a dataset allows."""
+    """Names of all methods in order of registration, or of those a dataset allows."""
     return [name for name, it in _METHODS.items() if dataset is None or not it.missing(dataset)]
 
 
 def get(name: str) -> Method:
-    """Return the method of a name.
+    """Method of a name.
 
     Raises:
         InputError: There is none.
@@ -199,7 +199,7 @@ def choose(name: str, dataset: EvaluationDataset, budget: int, seed: int = 0) ->
 
 
 def _checked(found: NDArray[np.int64], wanted: int, rows: int) -> NDArray[np.int64]:
-    """Return the rows ascending.
+    """Rows ascending.
 
     Raises:
         InputError: They are not `wanted` different rows of the dataset.
@@ -224,7 +224,7 @@ _ORDERED_LOCK = threading.Lock()
 
 
 def _by_hash(dataset: EvaluationDataset) -> tuple[EvaluationDataset, NDArray[np.int64] | None]:
-    """Return the dataset with its pool sorted by hash, and the place of each of its rows.
+    """Dataset with its pool sorted by hash, and the place of each of its rows.
 
     The last bits of a matrix product depend on where a row stands; in one fixed order the
     selection cannot depend on the order in which rows arrived. A dataset that is sorted already
@@ -247,7 +247,7 @@ POOL_FIELDS = (
 
 
 def reordered(dataset: EvaluationDataset, places: NDArray[np.int64]) -> EvaluationDataset:
-    """Return the dataset with the pool's rows taken at `places`, everything else the same."""
+    """Dataset with the pool's rows taken at `places`, everything else the same."""
     changed = {}
     for name in POOL_FIELDS:
         values = getattr(dataset, name)

@@ -45,7 +45,7 @@ def bm25(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
 
 
 def matches(dataset: EvaluationDataset, length: int) -> NDArray[np.int32]:
-    """Return the best matches of each target text, (m, length) rows; -1 where there is none."""
+    """Best matches of each target text, (m, length) rows; -1 where there is none."""
 
     def make() -> NDArray[np.int32]:
         index = _index(dataset)
@@ -62,7 +62,7 @@ def matches(dataset: EvaluationDataset, length: int) -> NDArray[np.int32]:
 
 
 def _index(dataset: EvaluationDataset) -> Any:
-    """Return the pool's index."""
+    """Pool's index."""
     try:
         import bm25s
     except ImportError as error:
@@ -81,7 +81,7 @@ def _index(dataset: EvaluationDataset) -> Any:
 
 
 def _queries(dataset: EvaluationDataset) -> list[list[int]]:
-    """Return the different words of each target text, the rarest in the pool first."""
+    """Different words of each target text, the rarest in the pool first."""
     pool, target, vocabulary = corpus(dataset)
     pair = np.unique(pool.owner.astype(np.int64) * vocabulary + pool.code)
     rows_with = np.bincount(pair % vocabulary, minlength=vocabulary)

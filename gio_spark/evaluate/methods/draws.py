@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def keys(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.uint64]:
-    """Return a well mixed uint64 per row of the pool, (n,).
+    """Well mixed uint64 per row of the pool, (n,).
 
     Args:
         dataset: Its `hashes` name the rows.
@@ -29,12 +29,12 @@ def keys(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.uint
 
 
 def uniform(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.float64]:
-    """Return a number in (0, 1) per row of the pool, (n,)."""
+    """Number in (0, 1) per row of the pool, (n,)."""
     return ((keys(dataset, seed, purpose) >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
 
 
 def gumbel(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.float64]:
-    """Return a standard Gumbel number per row of the pool, (n,).
+    """Standard Gumbel number per row of the pool, (n,).
 
     The largest `b` of log weight + Gumbel are a draw of b rows without replacement in proportion
     to the weights (Yellott 1977).
@@ -43,13 +43,13 @@ def gumbel(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.fl
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
-    """Return a generator for draws that belong to no row (projections, samples of the target)."""
+    """Generator for draws that belong to no row (projections, samples of the target)."""
     digest = hashlib.blake2b(f"{purpose}:{seed}".encode(), digest_size=8).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 def top(scores: ArrayLike, budget: int) -> NDArray[np.int64]:
-    """Return the rows of the largest scores, ascending; ties to the lowest row, NaN last."""
+    """Rows of the largest scores, ascending; ties to the lowest row, NaN last."""
     values = np.asarray(scores, dtype=np.float64)
     order = np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")
     return np.sort(order[:budget]).astype(np.int64)
@@ -58,7 +58,7 @@ def top(scores: ArrayLike, budget: int) -> NDArray[np.int64]:
 def within(
     cluster: NDArray[np.integer], take: NDArray[np.int64], scores: ArrayLike
 ) -> NDArray[np.int64]:
-    """Return the `take` best rows of each cluster, ascending; ties to the lowest row.
+    """`take` best rows of each cluster, ascending; ties to the lowest row.
 
     Args:
         cluster: (n,) cluster of each row.

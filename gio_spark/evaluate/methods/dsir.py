@@ -47,7 +47,7 @@ class Grams(NamedTuple):
 def hashed_grams(
     texts: list[str], known: dict[str, int] | None = None, buckets: int = BUCKETS
 ) -> Grams:
-    """Return the hashed unigrams and bigrams of texts, as the package makes them.
+    """Hashed unigrams and bigrams of texts, as the package makes them.
 
     Args:
         texts: Texts; case is folded.
@@ -88,7 +88,7 @@ def hashed_grams(
 
 
 def own_weights(pool: list[str], target: list[str], buckets: int = BUCKETS) -> Weights:
-    """Return log weights: the sum over a text's n-grams of log p_target - log p_pool.
+    """Log weights: the sum over a text's n-grams of log p_target - log p_pool.
 
     Both laws are shares of the n-grams per bucket, plus 1e-8.
     """
@@ -103,7 +103,7 @@ def own_weights(pool: list[str], target: list[str], buckets: int = BUCKETS) -> W
 
 
 def weights(dataset: EvaluationDataset) -> Weights:
-    """Return the pool's log weights and lengths."""
+    """Pool's log weights and lengths."""
 
     def make() -> Weights:
         return own_weights(

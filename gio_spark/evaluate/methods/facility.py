@@ -84,7 +84,7 @@ def _alike(
     norms: NDArray[np.float32],
     width: float,
 ) -> NDArray[np.float32]:
-    """Return the similarities of some rows to the target's, (rows, m) float32."""
+    """Similarities of some rows to the target's, (rows, m) float32."""
     out = squared_distances(rows, target, right_norms=norms)
     out /= -width
     np.exp(out, out=out)

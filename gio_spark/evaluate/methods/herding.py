@@ -56,7 +56,7 @@ def herding(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.in
 def random_features(
     dataset: EvaluationDataset, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return features of the pool, (n, 512) float32, and the target's mean, (512,).
+    """Features of the pool, (n, 512) float32, and the target's mean, (512,).
 
     Random Fourier features (Rahimi and Recht 2007) of a Gaussian kernel whose width is the median
     distance between rows of the target and rows of the pool.

@@ -36,7 +36,7 @@ PROBES = 128
 
 
 def sample_of(dataset: EvaluationDataset) -> gime.Sample:
-    """Return the pool as a sample of the text profile: cells, distances, vectors, tokens."""
+    """Pool as a sample of the text profile: cells, distances, vectors, tokens."""
 
     def make() -> gime.Sample:
         drawn = generator(0, "probes").permutation(len(dataset.target_vectors))[:PROBES]
@@ -78,7 +78,7 @@ def _table(
 def thresholds(
     sample: gime.Sample, budget: int, seed: int, directions: dict[str, int]
 ) -> list[gime.Threshold]:
-    """Return the thresholds of the metrics pursued, at a share of what random tilts attain."""
+    """Thresholds of the metrics pursued, at a share of what random tilts attain."""
     _, subsets = random_tilts(tilts_of(sample, seed), TILTS, budget)
     seen = [sample.metrics(rows) for rows in subsets]
     found = []

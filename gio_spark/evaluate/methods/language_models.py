@@ -73,7 +73,7 @@ class BigramModel:
         code: NDArray[np.int64],
         own: tuple[NDArray[np.int64], ...] | None = None,
     ) -> NDArray[np.float64]:
-        """Return log p(word | word before), (w,), in nats.
+        """Log p(word | word before), (w,), in nats.
 
         Args:
             before: (w,) word before, `vocabulary` at the start of a text.
@@ -96,7 +96,7 @@ class BigramModel:
 def cross_entropy(
     words: Words, model: BigramModel, counted: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Return the nats per word of each text, (texts,); NaN for texts without words.
+    """Nats per word of each text, (texts,); NaN for texts without words.
 
     Args:
         words: Texts.
@@ -132,7 +132,7 @@ def cross_entropy(
 
 
 def _before(words: Words, vocabulary: int) -> NDArray[np.int64]:
-    """Return the word before each word, `vocabulary` at the start of a text."""
+    """Word before each word, `vocabulary` at the start of a text."""
     before = np.empty(len(words.code), dtype=np.int64)
     before[1:] = words.code[:-1]
     starts = np.empty(len(words.code), dtype=bool)

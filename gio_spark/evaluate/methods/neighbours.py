@@ -33,7 +33,7 @@ class Neighbours(NamedTuple):
 
 
 def centred(dataset: EvaluationDataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the vectors of target and pool, moved so that the target's mean is the origin.
+    """Vectors of target and pool, moved so that the target's mean is the origin.
 
     Distances stay what they are, and |a|^2 - 2 a.b + |b|^2 loses no digits far from the origin.
     """
@@ -55,7 +55,7 @@ def tiles(dataset: EvaluationDataset) -> Iterator[tuple[slice, NDArray[np.float3
 
 
 def target_distance(dataset: EvaluationDataset) -> NDArray[np.float32]:
-    """Return the distance of each pool row to its nearest target row, (n,) float32."""
+    """Distance of each pool row to its nearest target row, (n,) float32."""
 
     def make() -> NDArray[np.float32]:
         least = np.full(dataset.rows, np.inf, dtype=np.float32)
@@ -67,12 +67,12 @@ def target_distance(dataset: EvaluationDataset) -> NDArray[np.float32]:
 
 
 def most_neighbours(dataset: EvaluationDataset) -> int:
-    """Return the longest lists that are kept."""
+    """Longest lists that are kept."""
     return min(dataset.rows, max(1, KEPT // max(1, len(dataset.target_vectors))))
 
 
 def list_length(wanted: int, most: int) -> int:
-    """Return one of few lengths (128, 1,024, 8,192 ...), so that budgets and methods share lists.
+    """One of few lengths (128, 1,024, 8,192 ...), so that budgets and methods share lists.
 
     Args:
         wanted: Entries at least.
@@ -107,7 +107,7 @@ def neighbours(dataset: EvaluationDataset, length: int) -> Neighbours:
 def smallest(
     tile: NDArray[np.float32], length: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Return the columns and values of the smallest entries of each row, ascending."""
+    """Columns and values of the smallest entries of each row, ascending."""
     if length < tile.shape[1]:
         found = np.argpartition(tile, length - 1, axis=1)[:, :length]
         found.sort(axis=1)
@@ -119,7 +119,7 @@ def smallest(
 
 
 def first_rank(lists: NDArray[np.integer], rows: int) -> NDArray[np.int64]:
-    """Return the best place of each pool row over all lists, (rows,); `L` where it is in none.
+    """Best place of each pool row over all lists, (rows,); `L` where it is in none.
 
     Taking rows in this order is a round robin: each list gives its next row in each round.
 

@@ -35,7 +35,7 @@ def plan(
     points: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[NDArray[np.int64], str]:
-    """Return the rows to take of each cluster, (K,), and a note.
+    """Rows to take of each cluster, (K,), and a note.
 
     Where the clusters that an objective uses hold less than the budget, all of them are taken and
     the rest comes from the others in proportion to what they hold, which is where a replay share
@@ -95,7 +95,7 @@ def by_rule(
     ratio: NDArray[np.float64] | None = None,
     temperature: float = 0.0,
 ) -> NDArray[np.int64]:
-    """Return `take` rows of each cluster by a within-cluster rule of the explode stage."""
+    """`take` rows of each cluster by a within-cluster rule of the explode stage."""
     hashes = hash53(dataset, seed, "explode")
     return within(
         dataset.cluster, take, _rank(rank_keys(rule, hashes, ratio, temperature=temperature))
@@ -103,7 +103,7 @@ def by_rule(
 
 
 def _rank(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return ranks, since int64 keys do not fit the float64 that rankings use."""
+    """Ranks, since int64 keys do not fit the float64 that rankings use."""
     return np.unique(values, return_inverse=True)[1]
 
 

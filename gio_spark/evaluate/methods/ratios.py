@@ -33,7 +33,7 @@ class Ratio(NamedTuple):
 
 
 def hash53(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.int64]:
-    """Return 53-bit hashes of the pool's rows, (n,) int64, as the explode stage takes them."""
+    """53-bit hashes of the pool's rows, (n,) int64, as the explode stage takes them."""
     return (keys(dataset, seed, purpose) >> np.uint64(11)).astype(np.int64)
 
 
@@ -56,8 +56,10 @@ def _fit(dataset: EvaluationDataset, seed: int, estimator: Estimator) -> Ratio:
     drawn = generator(seed, "target fold").permutation(len(target))
     some = np.sort(drawn[: settings.fit_rows])
     fitted = explode.fit(
-        explode.Sample(target.take(pa.array(some)), np.argsort(drawn)[some].astype(np.int64)),
-        explode.Sample(_content(dataset.texts, dataset.vectors, places, text=text), folds[places]),
+        explode.RatioSample(target.take(pa.array(some)), np.argsort(drawn)[some].astype(np.int64)),
+        explode.RatioSample(
+            _content(dataset.texts, dataset.vectors, places, text=text), folds[places]
+        ),
         kind="text" if text else "vector",
         settings=settings,
     )

@@ -46,7 +46,7 @@ _LOCAL = threading.local()
 
 
 def shared(dataset: EvaluationDataset, key: Hashable, make: Callable[[], T]) -> T:
-    """Return a part of a dataset's work, computed at the first call with this key.
+    """Part of a dataset's work, computed at the first call with this key.
 
     The value lives as long as the dataset, and must not refer to it. Callers do not change it.
 
@@ -153,7 +153,7 @@ class Meter:
 
 
 def _resident_mb() -> float:
-    """Return the process's resident memory in MiB, NaN where the platform does not tell."""
+    """Process's resident memory in MiB, NaN where the platform does not tell."""
     try:
         return int(_STATM.read_text().split()[1]) * _PAGE / _MIB
     except (OSError, ValueError, IndexError):

@@ -47,7 +47,7 @@ def transport_mass(
     alpha: float = ALPHA,
     scale: float = 1.0,
 ) -> Spread:
-    """Return the optimal mass of each pool row.
+    """Optimal mass of each pool row.
 
     A neighbour holds at most a share 1 / (s density) of its target row's mass, nearest first. The
     price of raising s is what must move on: with s raised past the first k neighbours of row j, its
@@ -78,7 +78,7 @@ def transport_mass(
 
 
 def _level(filled: NDArray[np.float64], cost: NDArray[np.float64], enough: float) -> float:
-    """Return the least s at which the costs of all neighbours filled by s come to `enough`.
+    """Least s at which the costs of all neighbours filled by s come to `enough`.
 
     Args:
         filled: (m, L) s at which a row's first k + 1 neighbours are full, ascending in each row.
@@ -100,7 +100,7 @@ def _level(filled: NDArray[np.float64], cost: NDArray[np.float64], enough: float
 
 
 def near_copies(dataset: EvaluationDataset, width: float) -> NDArray[np.float64]:
-    """Return the density of near copies around pool rows, (n,): sum of max(0, 1 - d^2 / width^2).
+    """Density of near copies around pool rows, (n,): sum of max(0, 1 - d^2 / width^2).
 
     A row itself counts. Only rows of one cluster are compared: near copies lie in one cluster, but
     for a few at its border.

@@ -50,12 +50,12 @@ class Corpus(NamedTuple):
 
 
 def strings(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return texts as one Arrow array of large strings; a missing one is empty."""
+    """Texts as one Arrow array of large strings; a missing one is empty."""
     return joined(texts).cast(pa.large_string()).fill_null("")
 
 
 def corpus(dataset: EvaluationDataset) -> Corpus:
-    """Return the words of the dataset's texts, each text's first 8,192 bytes.
+    """Words of the dataset's texts, each text's first 8,192 bytes.
 
     Raises:
         InputError: The target has no words.

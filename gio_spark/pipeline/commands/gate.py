@@ -206,7 +206,9 @@ def _measure_ways(
         by_hash = settings.explode.model_copy(update={"within_cluster": "hash_share"})
         table = pd.DataFrame({"cluster": np.arange(len(sizes)), "rows": sizes, "take": take})
         table = explode.with_thresholds(rows, table, settings=by_hash, seed=settings.seed)
-        others[name] = explode.kept(rows, table, settings=by_hash, seed=settings.seed).select("id")
+        others[name] = explode.selected_ids(
+            rows, table, settings=by_hash, seed=settings.seed
+        ).select("id")
     found = [_of_part(part, ids, others) for part in run_rows.parts()]
     scores = proxy_scores(ctx.spark, run_rows, ids, takes, sizes)
     return pd.concat(found, ignore_index=True), count, scores

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from gio_spark.explode.ratio_fit import fit_knn, fit_text, fit_vector
-from gio_spark.explode.ratio_models import KnnScorer, VectorScorer, scorer_of
+from gio_spark.explode.ratio_models import KnnScorer, VectorScorer, scorer_from_arrays
 from gio_spark.explode.text_features import text_ngrams
 from gio_spark.kernels.ngrams import NgramSpec
 
@@ -54,42 +54,49 @@ def test_neighbours_are_scored_by_the_ratio_of_their_kth_distances(k):
 def test_more_neighbours_than_references_are_as_many_as_there_are():
     target, pool, target_fold, pool_fold = sample(n=5, m=6)
     scorer = KnnScorer(target, pool, target_fold * 0, pool_fold * 0, k=9, floor=1e-9)
-    far = [np.sqrt(np.square(side - target[:1]).sum(axis=1).max()) for side in (pool, target)]
+    largest_distances = [
+        np.sqrt(np.square(references - target[:1]).sum(axis=1).max())
+        for references in (pool, target)
+    ]
     score = scorer.raw_matrix(target[:1], np.array([1]))
-    np.testing.assert_allclose(score, np.log(far[0] / far[1]), rtol=1e-6)
+    np.testing.assert_allclose(
+        score, np.log(largest_distances[0] / largest_distances[1]), rtol=1e-6
+    )
 
 
 def test_the_neighbour_is_a_third_of_the_smaller_sample_at_most():
     target, pool, *folds = sample(n=12, m=120)
-    for neighbours, k in ((3, 3), (5, 4), (0, 1)):
-        assert fit_knn(target, pool, *folds, neighbours=neighbours).k == k
-    assert fit_knn(pool, target, *reversed(folds), neighbours=5).k == 4
+    for neighbors, k in ((3, 3), (5, 4), (0, 1)):
+        assert fit_knn(target, pool, *folds, neighbors=neighbors).k == k
+    assert fit_knn(pool, target, *reversed(folds), neighbors=5).k == 4
     typical = np.median(np.square(pool[:, None].astype(np.float64) - target[None]).sum(axis=2))
-    floor = fit_knn(target, pool, *folds, neighbours=3).floor
+    floor = fit_knn(target, pool, *folds, neighbors=3).floor
     assert floor == pytest.approx(1e-6 * typical, rel=1e-4)
 
 
 def test_the_vector_model_is_a_regression_on_standardised_vectors_and_squares():
     target, pool, target_fold, pool_fold = sample()
     scorer = fit_vector(target, pool, target_fold, pool_fold, folds=2)
-    x = np.concatenate([target, pool]).astype(np.float64)
-    side = np.repeat([1, 0], [len(target), len(pool)])
+    vectors = np.concatenate([target, pool]).astype(np.float64)
+    label = np.repeat([1, 0], [len(target), len(pool)])
     fold = np.concatenate([target_fold, pool_fold])
 
-    def standardised(values):
-        centre = (values[side == 1].mean(axis=0) + values[side == 0].mean(axis=0)) / 2
-        gaps = (values - centre) ** 2
-        return (values - centre) / np.sqrt(
-            (gaps[side == 1].mean(axis=0) + gaps[side == 0].mean(axis=0)) / 2
+    def standardize(values):
+        center = (values[label == 1].mean(axis=0) + values[label == 0].mean(axis=0)) / 2
+        squares = (values - center) ** 2
+        return (values - center) / np.sqrt(
+            (squares[label == 1].mean(axis=0) + squares[label == 0].mean(axis=0)) / 2
         )
 
-    z = standardised(x)
-    features = np.hstack([z, standardised(z**2)]).astype(np.float32)
+    standardized_vectors = standardize(vectors)
+    features = np.hstack([standardized_vectors, standardize(standardized_vectors**2)]).astype(
+        np.float32
+    )
     for f in range(2):
         model = LogisticRegression(C=0.1, solver="newton-cholesky", class_weight="balanced")
-        model.fit(features[fold != f], side[fold != f])
+        model.fit(features[fold != f], label[fold != f])
         expected = model.decision_function(features[fold == f])
-        scores = scorer.raw_matrix(x[fold == f].astype(np.float32), fold[fold == f])
+        scores = scorer.raw_matrix(vectors[fold == f].astype(np.float32), fold[fold == f])
         np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -108,28 +115,28 @@ def test_the_text_model_is_a_regression_on_ngrams_seen_in_two_rows():
     fold = np.arange(80) % 2
     spec = NgramSpec(bits=12)
     scorer = fit_text(target, pool, fold[:30], fold[30:], folds=2, spec=spec)
-    whole = pa.concat_arrays([target, pool])
-    row, feature = text_ngrams(whole, spec)
+    all_texts = pa.concat_arrays([target, pool])
+    row, feature = text_ngrams(all_texts, spec)
     counts = np.zeros((80, 4096))
     np.add.at(counts, (row, feature), 1)
     scaled = counts / np.sqrt(counts.sum(axis=1, keepdims=True))
     scaled[:, (counts > 0).sum(axis=0) < 2] = 0
-    side = np.repeat([1, 0], [30, 50])
+    label = np.repeat([1, 0], [30, 50])
     for f in range(2):
         model = LogisticRegression(
             C=3.0, solver="liblinear", dual=True, class_weight="balanced",
             max_iter=1000, random_state=0,
-        ).fit(scaled[fold != f], side[fold != f])  # fmt: skip
+        ).fit(scaled[fold != f], label[fold != f])  # fmt: skip
         expected = model.decision_function(scaled)[fold == f]
-        scores = scorer.raw(whole.take(pa.array(np.flatnonzero(fold == f))), np.full(40, f))
+        scores = scorer.raw(all_texts.take(pa.array(np.flatnonzero(fold == f))), np.full(40, f))
         np.testing.assert_allclose(scores, expected, atol=0.01)
 
 
 def test_scorers_come_back_from_their_arrays():
     target, pool, *folds = sample()
-    neighbours = fit_knn(target, pool, *folds, neighbours=3)
+    knn = fit_knn(target, pool, *folds, neighbors=3)
     vector = fit_vector(target, pool, *folds, folds=2)
     x, fold = pool[:20], np.arange(20) % 2
-    for scorer in (neighbours, vector):
-        again = scorer_of(scorer.kind, scorer.arrays())
-        np.testing.assert_array_equal(again.raw_matrix(x, fold), scorer.raw_matrix(x, fold))
+    for scorer in (knn, vector):
+        restored = scorer_from_arrays(scorer.kind, scorer.arrays())
+        np.testing.assert_array_equal(restored.raw_matrix(x, fold), scorer.raw_matrix(x, fold))

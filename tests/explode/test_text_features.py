@@ -53,10 +53,10 @@ def test_words_ignore_case_and_position_but_runs_of_characters_see_case():
     assert features_of("Hello", runs) != features_of("hello", runs)
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
-def test_a_text_has_the_same_features_in_any_batch(kind):
+@pytest.mark.parametrize("arrow_type", [pa.string(), pa.large_string()])
+def test_a_text_has_the_same_features_in_any_batch(arrow_type):
     spec = NgramSpec()
-    batch = pa.array(["unrelated", *TEXTS, "tail"], kind).slice(1, len(TEXTS))
+    batch = pa.array(["unrelated", *TEXTS, "tail"], arrow_type).slice(1, len(TEXTS))
     row, feature = text_ngrams(batch, spec)
     for i, text in enumerate(TEXTS):
         np.testing.assert_array_equal(np.sort(feature[row == i]), features_of(text, spec))
@@ -64,9 +64,9 @@ def test_a_text_has_the_same_features_in_any_batch(kind):
 
 def test_no_word_runs_from_one_text_into_the_next():
     spec = NgramSpec(words=2, chars=())
-    apart = text_ngrams(pa.array(["ab", "cd"]), spec)[1]
+    features = text_ngrams(pa.array(["ab", "cd"]), spec)[1]
     np.testing.assert_array_equal(
-        np.sort(apart), np.sort([features_of("ab", spec)[0], features_of("cd", spec)[0]])
+        np.sort(features), np.sort([features_of("ab", spec)[0], features_of("cd", spec)[0]])
     )
 
 
@@ -75,17 +75,17 @@ def test_long_texts_are_read_up_to_the_limit():
     np.testing.assert_array_equal(
         features_of("abcde fghi jklm", spec), features_of("abcde fghi", spec)
     )
-    both = text_ngrams(pa.array(["abcde fghi jklm", "abcde"]), spec)
-    assert (both[0] == 1).sum() == 1
+    rows_and_features = text_ngrams(pa.array(["abcde fghi jklm", "abcde"]), spec)
+    assert (rows_and_features[0] == 1).sum() == 1
 
 
 def test_texts_are_cut_into_chunks_of_bounded_size_without_losing_any():
     offsets = np.concatenate(([0], np.cumsum([10, 0, 50, 3, 3, 3, 200, 1])))
-    found = chunks(offsets, 60)
-    assert found[0][0] == 0
-    assert found[-1][1] == 8
-    assert all(a[1] == b[0] for a, b in itertools.pairwise(found))
-    assert all(offsets[b] - offsets[a] <= 60 or b == a + 1 for a, b in found)
+    ranges = chunks(offsets, 60)
+    assert ranges[0][0] == 0
+    assert ranges[-1][1] == 8
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+    assert all(offsets[b] - offsets[a] <= 60 or b == a + 1 for a, b in ranges)
 
 
 def test_many_different_words_rarely_share_a_feature():

@@ -1,8 +1,8 @@
-"""Fetch the kept rows from the pool without moving the pool.
+"""Join of the selected ids with the pool, without exchanging the pool.
 
-Kept ids meet the pool by a broadcast join while they are few. Above that the pool is first
-filtered, where it is read, by a Bloom filter of the kept ids, and only what passes (the kept rows
-and a fraction of a percent of the others) is exchanged for the join.
+Few ids are joined by broadcast. Above `broadcast_rows` ids the pool is first filtered, where it is
+read, by a Bloom filter of the ids, and only rows that pass (the selected rows and a fraction of a
+percent of the others) are exchanged for the join.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from gio_spark.engine import BroadcastArrays, bounded, broadcast_arrays, group_arrow, hash53
 from gio_spark.errors import InputError
-from gio_spark.explode.bloom import (
+from gio_spark.explode.bloom_filter import (
     BLOCK_BYTES,
     BloomPlan,
     build_block,
@@ -35,21 +35,22 @@ log = logging.getLogger(__name__)
 BLOOM_SALT = "gio.explode.bloom"
 
 
-def materialise(
+def materialize(
     rows: DataFrame,
-    kept: DataFrame,
+    selected: DataFrame,
     *,
     expected: int,
     settings: ExplodeSettings,
     columns: Mapping[str, str] | None = None,
 ) -> DataFrame:
-    """Return the selected rows.
+    """Selected rows with the columns of the pool.
 
     Args:
-        rows: The pool: `id STRING` and the user's own columns.
-        kept: id, cluster, reason, log_ratio, as returned by `kept`.
-        expected: About how many rows are kept (the plan's sum); decides the way of joining.
-        settings: Of the explode stage; `output: ids` returns the ids without touching the pool.
+        rows: Pool: `id STRING` and the user's own columns.
+        selected: id, cluster, reason, log_ratio, as returned by `selected_ids`.
+        expected: About how many rows are selected (the sum of the plan); decides how to join.
+        settings: Settings of the explode stage; `output: ids` returns the ids without reading the
+            pool.
         columns: Constant text columns to add, for example run and input version.
 
     Returns:
@@ -63,13 +64,13 @@ def materialise(
 
     constants = dict(columns or {})
     added = ["gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", *constants]
-    taken = sorted(set(added) & set(rows.columns))
-    if taken:
+    conflicts = sorted(set(added) & set(rows.columns))
+    if conflicts:
         raise InputError(
-            f"The pool already has columns named {', '.join(taken)}: rename them, these names "
+            f"The pool already has columns named {', '.join(conflicts)}: rename them, these names "
             "are used for the selection."
         )
-    facts = kept.select(
+    selection_columns = selected.select(
         F.col("id").alias("gio_id"),
         F.col("cluster").alias("gio_cluster"),
         F.col("reason").alias("gio_reason"),
@@ -77,43 +78,45 @@ def materialise(
         *(F.lit(value).alias(name) for name, value in constants.items()),
     )
     if settings.output == "ids":
-        return facts
-    near, few = rows, facts
+        return selection_columns
+    pool_rows, selection = rows, selection_columns
     if expected <= settings.broadcast_rows:
         log.info("explode join=broadcast ids=%d", expected)
-        few = F.broadcast(facts)
+        selection = F.broadcast(selection_columns)
     else:
-        near = rows.where(may_be_kept(kept, expected=expected, settings=settings))
-    # The ids stand on the left: the embedded engine ignores hints and holds the left side in
+        pool_rows = rows.where(may_be_selected(selected, expected=expected, settings=settings))
+    # The ids are the left table: the embedded engine ignores hints and keeps the left table in
     # memory (1,000,000 rows of 1 KB: peak 0.7 GB this way, 2.9 GB the other way round).
-    joined = few.join(near, near["id"] == facts["gio_id"], "inner")
+    joined = selection.join(pool_rows, pool_rows["id"] == selection_columns["gio_id"], "inner")
     return joined.select(*(joined[quoted_column(c)] for c in (*rows.columns, *added)))
 
 
-def may_be_kept(kept: DataFrame, *, expected: int, settings: ExplodeSettings) -> Column:
-    """Return a predicate on `id` that holds for all kept ids and for few others.
+def may_be_selected(selected: DataFrame, *, expected: int, settings: ExplodeSettings) -> Column:
+    """Predicate on `id` that is true for all selected ids and for few others.
 
-    Builds the filter (one action over `kept`) and ships it; its size is bounded by
+    The Bloom filter is built by one action over `selected` and broadcast. Its size is at most
     `settings.bloom_megabytes` on the driver and in each worker process.
     """
     from pyspark.sql import functions as F
 
     plan = plan_bloom(expected, megabytes=settings.bloom_megabytes)
-    filter_ = build_filter(kept, plan)
+    bloom_filter = build_filter(selected, plan)
     log.info(
         "explode join=bloom ids=%d bytes=%d expected_false_positives=%.4f",
         expected, plan.size_bytes, plan.rate,
     )  # fmt: skip
-    test = _test(broadcast_arrays(kept.sparkSession, {"bloom": filter_}), plan.bits_per_id)
+    test = _contains_test(
+        broadcast_arrays(selected.sparkSession, {"bloom": bloom_filter}), plan.bits_per_id
+    )
     return F.pandas_udf(test, "boolean")(hash53("id", BLOOM_SALT))  # type: ignore[call-overload]
 
 
-def build_filter(kept: DataFrame, plan: BloomPlan) -> np.ndarray:
-    """Build the filter of the ids in `kept`, uint8 (blocks, 65536), block by block on workers."""
+def build_filter(selected: DataFrame, plan: BloomPlan) -> np.ndarray:
+    """Bloom filter of the ids in `selected`, uint8 (blocks, 65536), built per block on workers."""
     from pyspark.sql import functions as F
 
-    hashed = kept.select(hash53("id", BLOOM_SALT).alias("hash"))
-    placed = hashed.withColumn("block", F.col("hash") % F.lit(plan.blocks))
+    hashes = selected.select(hash53("id", BLOOM_SALT).alias("hash"))
+    hashes_by_block = hashes.withColumn("block", F.col("hash") % F.lit(plan.blocks))
 
     def block(table: pa.Table) -> dict[str, pa.Array]:
         return {
@@ -121,19 +124,19 @@ def build_filter(kept: DataFrame, plan: BloomPlan) -> np.ndarray:
             "bits": pa.array([build_block(table["hash"].to_numpy(), plan)], pa.binary()),
         }
 
-    built = bounded(
-        group_arrow(placed, "block", block, "block bigint, bits binary"),
+    blocks = bounded(
+        group_arrow(hashes_by_block, "block", block, "block bigint, bits binary"),
         plan.blocks,
         "the blocks of the Bloom filter",
     )
-    filter_ = np.zeros((plan.blocks, BLOCK_BYTES), dtype=np.uint8)
-    for number, bits in zip(built["block"].to_pylist(), built["bits"], strict=True):
-        filter_[number] = np.frombuffer(bits.as_buffer(), dtype=np.uint8)
-    return filter_
+    bloom_filter = np.zeros((plan.blocks, BLOCK_BYTES), dtype=np.uint8)
+    for number, bits in zip(blocks["block"].to_pylist(), blocks["bits"], strict=True):
+        bloom_filter[number] = np.frombuffer(bits.as_buffer(), dtype=np.uint8)
+    return bloom_filter
 
 
-def _test(handle: BroadcastArrays, bits_per_id: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    # pandas_udf reads the annotations, so they must be real types here.
+def _contains_test(handle: BroadcastArrays, bits_per_id: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    # pandas_udf reads the annotations, so they must be types and not strings.
     def test(hashes: pd.Series) -> pd.Series:
         return pd.Series(contains(handle.load()["bloom"], hashes.to_numpy(), bits_per_id))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gio_spark.engine import encode_vectors
-from gio_spark.explode import Sample, fit
+from gio_spark.explode import RatioSample, fit
 from gio_spark.gio import mixture_share
 from gio_spark.settings.explode import ExplodeSettings
 
@@ -15,11 +15,11 @@ D, POOL, TARGET = 64, 9_000, 3_000
 
 def clean(rng: np.random.Generator, rows: int) -> np.ndarray:
     """Rows like embeddings: thirty groups in ten directions of sixty-four, and noise in all."""
-    fixed = np.random.default_rng(7)
-    middles = 2 * fixed.standard_normal((30, 10))
-    directions = fixed.standard_normal((10, D)) / np.sqrt(10)
-    inner = middles[rng.integers(30, size=rows)] + rng.standard_normal((rows, 10))
-    return inner @ directions + 0.3 * rng.standard_normal((rows, D))
+    fixed_rng = np.random.default_rng(7)
+    centers = 2 * fixed_rng.standard_normal((30, 10))
+    directions = fixed_rng.standard_normal((10, D)) / np.sqrt(10)
+    latent = centers[rng.integers(30, size=rows)] + rng.standard_normal((rows, 10))
+    return latent @ directions + 0.3 * rng.standard_normal((rows, D))
 
 
 def corrupt(rng: np.random.Generator, rows: int) -> np.ndarray:
@@ -28,13 +28,15 @@ def corrupt(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 def kappa(target: np.ndarray, pool: np.ndarray, seed: int) -> float:
     hashes = np.random.default_rng(seed)
-    sides = [
-        Sample(encode_vectors(x.astype(np.float32)), hashes.integers(0, 1 << 53, len(x)))
+    samples = [
+        RatioSample(encode_vectors(x.astype(np.float32)), hashes.integers(0, 1 << 53, len(x)))
         for x in (target, pool)
     ]
-    model = fit(*sides, kind="vector", settings=ExplodeSettings()).model
-    ours, theirs = (model.log_ratio(side.content, side.hashes) for side in sides)
-    return mixture_share(theirs, ours).kappa
+    model = fit(*samples, kind="vector", settings=ExplodeSettings()).model
+    target_ratio, pool_ratio = (
+        model.log_ratio(sample.content, sample.hashes) for sample in samples
+    )
+    return mixture_share(pool_ratio, target_ratio).kappa
 
 
 @pytest.mark.parametrize("seed", range(3))

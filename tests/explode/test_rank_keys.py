@@ -11,13 +11,13 @@ from gio_spark.errors import ConfigError
 from gio_spark.explode.rank_keys import (
     HASH_RANGE,
     KEY_LIMIT,
-    PINNED,
+    REQUIRED_KEY,
     TAKE_ALL,
     TAKE_NONE,
     TIE_ALL,
     gumbel,
     hash_keys,
-    keep,
+    passes_threshold,
     rank_keys,
     ratio_keys,
     share_thresholds,
@@ -54,10 +54,10 @@ def plain_key(score, h):
 def test_ratio_keys_are_the_score_in_fixed_point_above_hash_bits():
     h = [int(x) for x in np.concatenate([EXTREME, hashes(40)])]
     rng = np.random.default_rng(2)
-    ratio, pull = rng.normal(0, 20, len(h)), rng.normal(0, 60, len(h))
+    ratio, score_bias = rng.normal(0, 20, len(h)), rng.normal(0, 60, len(h))
     noise = gumbel(h)
-    keys = ratio_keys(ratio, h, temperature=0.25, pull=pull)
-    clipped = np.clip(ratio, -30, 30) + 0.25 * noise + np.clip(pull, -100, 100)
+    keys = ratio_keys(ratio, h, temperature=0.25, score_bias=score_bias)
+    clipped = np.clip(ratio, -30, 30) + 0.25 * noise + np.clip(score_bias, -100, 100)
     assert keys.tolist() == [plain_key(s, x) for s, x in zip(clipped.tolist(), h, strict=True)]
     strict = ratio_keys(ratio, h, temperature=0.0).tolist()
     assert strict == [plain_key(max(-30.0, min(30.0, s)), x) for s, x in zip(ratio, h, strict=True)]
@@ -65,19 +65,20 @@ def test_ratio_keys_are_the_score_in_fixed_point_above_hash_bits():
 
 def test_pulled_draws_by_hash_put_the_smallest_hashes_first():
     h = hashes(50)
-    pull = np.linspace(-1, 1, 50)
+    score_bias = np.linspace(-1, 1, 50)
     for rule in ("hash_share", "exact_count"):
-        keys = rank_keys(rule, h, None, temperature=9.0, pull=pull)
-        turned = 2**53 - 1 - h
+        keys = rank_keys(rule, h, None, temperature=9.0, score_bias=score_bias)
+        reversed_hashes = 2**53 - 1 - h
         expected = [
-            plain_key(s, int(x)) for s, x in zip(gumbel(turned) + pull, turned, strict=True)
+            plain_key(s, int(x))
+            for s, x in zip(gumbel(reversed_hashes) + score_bias, reversed_hashes, strict=True)
         ]
         assert keys.tolist() == expected
-        assert rank_keys(rule, h, None, temperature=9.0).tolist() == turned.tolist()
+        assert rank_keys(rule, h, None, temperature=9.0).tolist() == reversed_hashes.tolist()
 
 
 def test_stored_keys_mean_what_they_meant():
-    assert (HASH_RANGE, KEY_LIMIT, PINNED) == (2**53, 2**62, 2**62 - 1)
+    assert (HASH_RANGE, KEY_LIMIT, REQUIRED_KEY) == (2**53, 2**62, 2**62 - 1)
     assert (TAKE_NONE, TAKE_ALL, TIE_ALL) == (2**63 - 1, -(2**63), 0)
     ratio_keys([0.0], [0], temperature=50.0)
     with pytest.raises(ConfigError):
@@ -86,8 +87,8 @@ def test_stored_keys_mean_what_they_meant():
 
 def test_rows_on_the_threshold_are_kept_from_the_tie_on():
     keys, ties = np.array([4, 5, 5, 5, 6]), np.array([9, 1, 2, 3, 0])
-    kept = keep(keys, ties, np.full(5, 5), np.full(5, 2))
-    assert kept.tolist() == [False, False, True, True, True]
+    selected = passes_threshold(keys, ties, np.full(5, 5), np.full(5, 2))
+    assert selected.tolist() == [False, False, True, True, True]
 
 
 def test_keys_stay_inside_their_range_at_the_extremes():
@@ -95,12 +96,12 @@ def test_keys_stay_inside_their_range_at_the_extremes():
         for temperature in (0.0, 0.25, 50.0):
             keys = ratio_keys(np.full(EXTREME.size, ratio), EXTREME, temperature=temperature)
             assert (np.abs(keys) < KEY_LIMIT).all()
-            for pull in (-np.inf, 1e9, np.inf, np.nan):
+            for score_bias in (-np.inf, 1e9, np.inf, np.nan):
                 pulled = ratio_keys(
                     np.full(EXTREME.size, ratio),
                     EXTREME,
                     temperature=temperature,
-                    pull=np.full(EXTREME.size, pull),
+                    score_bias=np.full(EXTREME.size, score_bias),
                 )
                 assert (np.abs(pulled) < KEY_LIMIT).all()
 
@@ -139,12 +140,17 @@ def test_a_high_temperature_draws_at_random():
 
 
 def test_a_hash_share_keeps_exactly_the_hashes_below_it():
-    h = np.concatenate([EXTREME, hashes(1_000)])
+    hash_array = np.concatenate([EXTREME, hashes(1_000)])
     for take, rows in ((0, 8), (1, 8), (8, 8), (3, 7), (9, 8), (0, 0)):
         threshold = share_thresholds([take], [rows])
-        kept = keep(hash_keys(h), h, threshold.repeat(h.size), np.zeros(h.size, dtype=np.int64))
+        selected = passes_threshold(
+            hash_keys(hash_array),
+            hash_array,
+            threshold.repeat(hash_array.size),
+            np.zeros(hash_array.size, dtype=np.int64),
+        )
         share = min(take / rows, 1.0) if rows else 0.0
-        np.testing.assert_array_equal(kept, h < round(share * HASH_RANGE))
+        np.testing.assert_array_equal(selected, hash_array < round(share * HASH_RANGE))
 
 
 @pytest.mark.parametrize("rule", ["exact_count", "density_ratio"])
@@ -153,7 +159,7 @@ def test_what_the_rows_taken_add_up_to_rises_with_the_weight_of_its_pull(rule):
     value, ratio = random.normal(size=(2, h.size))
     sums = []
     for weight in (0.0, 0.5, 1.0, 2.0, 4.0, 16.0):
-        keys = rank_keys(rule, h, ratio, temperature=0.25, pull=weight * value)
+        keys = rank_keys(rule, h, ratio, temperature=0.25, score_bias=weight * value)
         sums.append(value[np.argsort(-keys)[:2_000]].sum())
     assert (np.diff(sums) > 0).all()
     # Nearly the best 2,000 that there are.
@@ -162,7 +168,7 @@ def test_what_the_rows_taken_add_up_to_rises_with_the_weight_of_its_pull(rule):
 
 def test_a_pull_of_zero_draws_by_hash_as_before():
     h = hashes(10_000)
-    drawn = rank_keys("exact_count", h, None, temperature=0.25, pull=np.zeros(h.size))
+    drawn = rank_keys("exact_count", h, None, temperature=0.25, score_bias=np.zeros(h.size))
     assert set(np.argsort(-drawn)[:500]) == set(np.argsort(-hash_keys(h))[:500])
 
 

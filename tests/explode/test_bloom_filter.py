@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from gio_spark.explode.bloom import (
+from gio_spark.explode.bloom_filter import (
     BLOCK_BITS,
     BloomPlan,
-    block_of,
-    build,
+    block_numbers,
     build_block,
+    build_filter_of_arrays,
     contains,
     plan_bloom,
 )
@@ -20,33 +20,33 @@ from gio_spark.explode.bloom import (
 
 def test_every_id_passes_and_few_others_do():
     rng = np.random.default_rng(0)
-    h = rng.integers(0, 1 << 53, 300_000)
-    inside, outside = h[:150_000], h[150_000:]
-    plan = plan_bloom(inside.size, megabytes=64)
-    filter_ = build(inside, plan)
+    hashes = rng.integers(0, 1 << 53, 300_000)
+    members, others = hashes[:150_000], hashes[150_000:]
+    plan = plan_bloom(members.size, megabytes=64)
+    bloom_filter = build_filter_of_arrays(members, plan)
     assert plan.blocks > 1
-    assert contains(filter_, inside, plan.bits_per_id).all()
-    rate = contains(filter_, outside, plan.bits_per_id).mean()
+    assert contains(bloom_filter, members, plan.bits_per_id).all()
+    rate = contains(bloom_filter, others, plan.bits_per_id).mean()
     assert rate < 0.006
     assert abs(rate - plan.rate) < 0.002
 
 
 def test_a_bounded_filter_lets_as_many_strangers_pass_as_it_says():
     rng = np.random.default_rng(1)
-    h = rng.integers(0, 1 << 53, 3_000_000)
+    hashes = rng.integers(0, 1 << 53, 3_000_000)
     plan = plan_bloom(2_900_000, megabytes=1)
     assert plan.size_bytes == 1 << 20
-    filter_ = build(h[:2_900_000], plan)
-    assert contains(filter_, h[:1_000], plan.bits_per_id).all()
-    rate = contains(filter_, h[2_900_000:], plan.bits_per_id).mean()
+    bloom_filter = build_filter_of_arrays(hashes[:2_900_000], plan)
+    assert contains(bloom_filter, hashes[:1_000], plan.bits_per_id).all()
+    rate = contains(bloom_filter, hashes[2_900_000:], plan.bits_per_id).mean()
     assert abs(rate - plan.rate) < 0.01
 
 
 def test_a_block_is_the_same_whatever_the_order_of_its_ids():
-    h = np.random.default_rng(2).integers(0, 1 << 53, 5_000)
+    hashes = np.random.default_rng(2).integers(0, 1 << 53, 5_000)
     plan = plan_bloom(20_000_000, megabytes=64)
-    own = h[block_of(h, plan.blocks) == 0]
-    assert build_block(own, plan) == build_block(own[::-1], plan)
+    block_hashes = hashes[block_numbers(hashes, plan.blocks) == 0]
+    assert build_block(block_hashes, plan) == build_block(block_hashes[::-1], plan)
 
 
 def test_one_id_still_gets_a_whole_block():
@@ -82,9 +82,9 @@ def test_ids_of_one_block_set_bits_all_over_it(k):
     def bits_of(hashes):
         return np.unpackbits(np.frombuffer(build_block(hashes, plan), np.uint8))
 
-    h = np.arange(0, 40_000 * 7, 7)
-    bits = bits_of(h)
-    share = 1 - math.exp(-k * len(h) / len(bits))
+    hashes = np.arange(0, 40_000 * 7, 7)
+    bits = bits_of(hashes)
+    share = 1 - math.exp(-k * len(hashes) / len(bits))
     for part in [*np.split(bits, 8), bits[0::2], bits[1::2]]:
         assert part.mean() == pytest.approx(share, rel=0.05)
-    assert [bits_of(h[i : i + 1]).sum() for i in range(20)] == [k] * 20
+    assert [bits_of(hashes[i : i + 1]).sum() for i in range(20)] == [k] * 20

@@ -8,14 +8,14 @@ import pytest
 
 from gio_spark.engine import encode_vectors
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.explode import RatioModel, Sample, fit
+from gio_spark.explode import RatioModel, RatioSample, fit
 from gio_spark.settings.explode import ExplodeSettings
 
 D = 6
 
 
-def sample(content: pa.Array, seed: int) -> Sample:
-    return Sample(content, np.random.default_rng(seed).integers(0, 1 << 53, len(content)))
+def sample(content: pa.Array, seed: int) -> RatioSample:
+    return RatioSample(content, np.random.default_rng(seed).integers(0, 1 << 53, len(content)))
 
 
 def gaussians(n: int, m: int, shift: float = 0.7, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +52,7 @@ def text_fit():
 @pytest.mark.parametrize(("estimator", "least"), [("classifier", 0.95), ("knn", 0.75)])
 def test_the_ratio_of_two_gaussians_follows_its_closed_form(estimator, least):
     target, pool = gaussians(1_500, 3_000)
-    found = fit(
+    ratio_fit = fit(
         sample(encode_vectors(target), 1),
         sample(encode_vectors(pool), 2),
         kind="vector",
@@ -60,10 +60,10 @@ def test_the_ratio_of_two_gaussians_follows_its_closed_form(estimator, least):
     )
     new = gaussians(10, 1_000, seed=5)[1]
     hashes = np.random.default_rng(9).integers(0, 1 << 53, len(new))
-    ratio = found.model.log_ratio(encode_vectors(new), hashes)
+    ratio = ratio_fit.model.log_ratio(encode_vectors(new), hashes)
     assert np.corrcoef(ratio, log_ratio_of_gaussians(new))[0, 1] > least
-    assert found.calibration.error < 0.03
-    assert found.calibration.auc > 0.7
+    assert ratio_fit.calibration.error < 0.03
+    assert ratio_fit.calibration.auc > 0.7
 
 
 def test_the_pools_mean_ratio_is_one_in_every_fold(text_fit):
@@ -75,15 +75,15 @@ def test_the_pools_mean_ratio_is_one_in_every_fold(text_fit):
 
 def test_one_law_gives_flat_ratios_and_says_so():
     target, pool = gaussians(1_000, 2_000, seed=3)[1][:900], gaussians(10, 2_000, seed=4)[1]
-    found = fit(
+    ratio_fit = fit(
         sample(encode_vectors(target), 1),
         sample(encode_vectors(pool), 2),
         kind="vector",
         settings=ExplodeSettings(),
     )
-    ratio = found.model.log_ratio(encode_vectors(pool), np.arange(2_000))
+    ratio = ratio_fit.model.log_ratio(encode_vectors(pool), np.arange(2_000))
     assert np.abs(ratio).mean() < 0.15
-    assert any("told apart" in note for note in found.warnings)
+    assert any("told apart" in note for note in ratio_fit.warnings)
 
 
 @pytest.mark.parametrize("kind", ["text", "classifier", "knn"])
@@ -100,19 +100,19 @@ def test_a_row_has_the_same_bits_in_any_batch(kind, text_fit):
             settings=ExplodeSettings(estimator=kind),
         ).model
     hashes = np.random.default_rng(3).integers(0, 1 << 53, len(content))
-    whole = model.log_ratio(content, hashes)
+    at_once = model.log_ratio(content, hashes)
     parts = [model.log_ratio(content.slice(i, 37), hashes[i : i + 37]) for i in
              range(0, len(content), 37)]  # fmt: skip
-    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    np.testing.assert_array_equal(at_once, np.concatenate(parts))
 
 
 def test_a_stored_model_scores_as_before(text_fit):
     content, hashes = texts(100, 0, 10, 11), np.arange(100)
     arrays = text_fit.model.to_arrays()
     assert all(isinstance(a, np.ndarray) and a.dtype != object for a in arrays.values())
-    again = RatioModel.from_arrays(arrays)
+    restored = RatioModel.from_arrays(arrays)
     np.testing.assert_array_equal(
-        again.log_ratio(content, hashes), text_fit.model.log_ratio(content, hashes)
+        restored.log_ratio(content, hashes), text_fit.model.log_ratio(content, hashes)
     )
     del arrays["offset"]
     with pytest.raises(InputError, match="again"):
@@ -123,25 +123,28 @@ def test_a_row_is_not_scored_by_a_model_that_saw_it():
     # Random labels: a model that saw its rows would tell the sides apart.
     rng = np.random.default_rng(0)
     words = np.array([f"w{i}" for i in range(3_000)])
-    made = [" ".join(words[rng.integers(0, 3_000, 6)]) for _ in range(1_200)]
-    found = fit(
-        sample(pa.array(made[:600]), 1),
-        sample(pa.array(made[600:]), 2),
+    random_texts = [" ".join(words[rng.integers(0, 3_000, 6)]) for _ in range(1_200)]
+    ratio_fit = fit(
+        sample(pa.array(random_texts[:600]), 1),
+        sample(pa.array(random_texts[600:]), 2),
         kind="text",
         settings=ExplodeSettings(char_ngrams=()),
     )
-    assert abs(found.calibration.auc - 0.5) < 0.06
+    assert abs(ratio_fit.calibration.auc - 0.5) < 0.06
 
 
 def test_null_content_gets_no_ratio_and_is_not_learned_from(text_fit):
     content = pa.array(["alpha beta", None, "kappa"])
     ratio = text_fit.model.log_ratio(content, np.arange(3))
     assert np.isnan(ratio).tolist() == [False, True, False]
-    some = pa.array([None, *texts(200, 0, 7, 1).to_pylist()])
-    found = fit(
-        sample(some, 1), sample(texts(300, 2, 10, 2), 2), kind="text", settings=ExplodeSettings()
+    with_null = pa.array([None, *texts(200, 0, 7, 1).to_pylist()])
+    ratio_fit = fit(
+        sample(with_null, 1),
+        sample(texts(300, 2, 10, 2), 2),
+        kind="text",
+        settings=ExplodeSettings(),
     )
-    assert found.target_rows == 200
+    assert ratio_fit.target_rows == 200
 
 
 def test_small_constant_or_unfit_samples_are_named():
