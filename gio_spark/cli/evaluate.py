@@ -9,25 +9,30 @@ import pandas as pd
 from rich.table import Table
 from scipy import stats
 
+from gio_spark.evaluate.compare_methods import (
+    BASELINE,
+    deciding_measures,
+    rank_methods,
+    ranking_measures,
+)
 from gio_spark.evaluate.measures import MEASURES
-from gio_spark.evaluate.run import BASELINE, deciding, ranked_by, ranks
 from gio_spark.report import scores
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gio_spark.evaluate.run import Evaluation
+    from gio_spark.evaluate.compare_methods import Evaluation
 
 
 def print_evaluation(out: Console, made: Evaluation) -> None:
     """Print score against budget and gain over random, in order of mean rank, and the costs."""
-    cells = scores.checked(made.cells)
+    cells = scores.checked(made.trials)
     for name in ("pool", "target", "cells"):
         out.print(f"{name}: {made.summary[name]}", markup=False)
-    ranked = ranks(made.cells)
+    ranked = rank_methods(made.trials)
     rest = [m for m in dict.fromkeys(cells["method"]) if m not in ranked.methods]
     order = [*ranked.methods, *rest]
-    shown = deciding(cells)
+    shown = deciding_measures(cells)
     for measure in shown:
         mine = cells[cells["measure"] == measure]
         out.print(_scores(mine, measure, order))
@@ -38,7 +43,7 @@ def print_evaluation(out: Console, made: Evaluation) -> None:
     )
     out.print(_costs(cells, ranked, order))
     if ranked.blocks > 1:
-        by = ranked_by(made.cells)
+        by = ranking_measures(made.trials)
         told = f" by {', '.join(by)}" if by else ""
         out.print(
             f"Mean ranks{told} over {ranked.blocks} comparisons; below {ranked.critical:.2f} "

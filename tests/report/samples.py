@@ -212,7 +212,7 @@ def image_run(**changes: Any) -> ReportData:
 
 
 def plain_run(**changes: Any) -> ReportData:
-    """Return a run whose page has no figures, unless the changes bring some: quick to render."""
+    """Run whose page has no figures, unless the changes bring some: quick to render."""
     none = {"divergence": Divergence(), "points": None, "plan": a_plan(1, 10), "examples": ()}
     return image_run(**{**none, **changes})
 

@@ -1,4 +1,4 @@
-"""Retrieval by distance: rows nearest to any target, and each target's next nearest in turn."""
+"""Retrieval by distance: rows nearest to any target row, and nearest rows of each in turn."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.evaluate.methods.base import Chosen, method
-from gio_spark.evaluate.methods.draws import top, uniform
-from gio_spark.evaluate.methods.neighbours import (
+from gio_spark.evaluate.methods.hash_draws import top, uniform
+from gio_spark.evaluate.methods.method_registry import MethodResult, method
+from gio_spark.evaluate.methods.neighbor_lists import (
     first_rank,
-    most_neighbours,
-    neighbours,
+    max_list_length,
+    nearest_rows,
     target_distance,
 )
 
@@ -28,22 +28,22 @@ def nearest(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.in
 
 
 @method("knn_retrieval", needs=("target_vectors",))
-def knn_retrieval(dataset: EvaluationDataset, budget: int, seed: int) -> Chosen:
+def knn_retrieval(dataset: EvaluationDataset, budget: int, seed: int) -> MethodResult:
     """Take each target row's next nearest row in turn, so that all targets count alike."""
-    longest = most_neighbours(dataset)
+    longest = max_list_length(dataset)
     length = 4 * budget // len(dataset.target_vectors)
     while True:
-        lists = neighbours(dataset, length).rows
+        lists = nearest_rows(dataset, length).rows
         rank = first_rank(lists, dataset.rows)
         listed = int(np.count_nonzero(rank < lists.shape[1]))
         if listed >= budget or lists.shape[1] >= longest:
             break
         length = lists.shape[1] + 1
     note = ""
-    tie = uniform(dataset, seed, "knn_retrieval")
+    tie_order = uniform(dataset, seed, "knn_retrieval")
     if listed < budget:
         note = f"{budget - listed} rows are beyond all lists: taken by distance to the target."
-        # Rows in no list come last, those near the target first.
-        tie = np.where(rank < lists.shape[1], tie, target_distance(dataset))
-    order = np.lexsort((tie, rank))
-    return Chosen(np.sort(order[:budget]).astype(np.int64), note)
+        # Rows in no list come last, in order of their distance to the target.
+        tie_order = np.where(rank < lists.shape[1], tie_order, target_distance(dataset))
+    order = np.lexsort((tie_order, rank))
+    return MethodResult(np.sort(order[:budget]).astype(np.int64), note)

@@ -14,7 +14,7 @@ TEXTS = np.array([f"{'word ' * (1 + i % 7)}{i}" for i in range(50)], dtype=objec
 
 
 @pytest.fixture(autouse=True)
-def found(monkeypatch):
+def computed(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
@@ -27,7 +27,7 @@ def data(tmp_path):
     return tmp_path
 
 
-def given(**changes):
+def arguments(**changes):
     usual = {"tasks": "", "methods": "random,oracle", "budgets": "0.1,0.5", "seeds": 1,
              "vectors": "", "cnn": False}  # fmt: skip
     return argparse.Namespace(**{**usual, **changes})
@@ -41,24 +41,24 @@ class Recorder:
 
         self.cells, self.stop, self.asked = Cells(path), stop, []
 
-    def fill(self, task, label, seed, options, these):
-        missing = self.cells.missing(these)
+    def fill(self, task, label, seed, options, planned):
+        missing = self.cells.missing(planned)
         if not missing.empty:
             self.asked.append((label, options, set(missing["measure"])))
 
 
 def cells_of(task, measures, seeds, *, methods=("random", "oracle"), budgets=(0.1, 0.5)):
-    """Return cells in which the oracle is ahead."""
+    """Cells in which the oracle is ahead."""
     from quality_cells import wanted
 
     rng = np.random.default_rng(0)
-    these = [wanted(task.name, task.version, methods, budgets, seed, measures)
+    planned = [wanted(task.name, task.version, methods, budgets, seed, measures)
              for seed in range(seeds)]  # fmt: skip
-    these = pd.concat(these, ignore_index=True)
-    value = 0.5 + 0.2 * (these["method"] == "oracle") + 0.01 * rng.random(len(these))
-    return these, these.drop(columns=["task_version", "method_version", "measure_version"]).assign(
-        rows=10, value=value, seconds=0.1, memory_mb=1.0, measure_seconds=0.1, error=""
-    )
+    planned = pd.concat(planned, ignore_index=True)
+    value = 0.5 + 0.2 * (planned["method"] == "oracle") + 0.01 * rng.random(len(planned))
+    return planned, planned.drop(
+        columns=["task_version", "method_version", "measure_version"]
+    ).assign(rows=10, value=value, seconds=0.1, memory_mb=1.0, measure_seconds=0.1, error="")
 
 
 def test_tasks_without_vectors_are_left_out_but_their_cells_are_shown(tmp_path, capsys):
@@ -68,16 +68,16 @@ def test_tasks_without_vectors_are_left_out_but_their_cells_are_shown(tmp_path, 
     known = all_tasks()
     task = known["text_b_minilm"]
     bench = Recorder(tmp_path / "cells.csv.gz")
-    these, found = cells_of(task, task.measures, 1)
-    bench.cells.add(found, these)
-    asked = given(tasks="text_b_minilm,text_c_minilm,text_c_static")
-    shown = bench_quality.fill(asked, bench, known)
-    assert set(shown["task"]) == {"text_b_minilm"} and len(shown) == len(these)
+    planned, computed = cells_of(task, task.measures, 1)
+    bench.cells.add(computed, planned)
+    options = arguments(tasks="text_b_minilm,text_c_minilm,text_c_static")
+    table = bench_quality.fill(options, bench, known)
+    assert set(table["task"]) == {"text_b_minilm"} and len(table) == len(planned)
     assert [label for label, _, _ in bench.asked] == ["text_c_static"]
-    told = capsys.readouterr().out.strip().splitlines()
-    assert told == ["not computed without --vectors: text_b_minilm, text_c_minilm"]
-    again = bench_quality.fill(asked, Recorder(tmp_path / "cells.csv.gz", None), known)
-    assert again["measure"].tolist() == shown["measure"].tolist()
+    output = capsys.readouterr().out.strip().splitlines()
+    assert output == ["not computed without --vectors: text_b_minilm, text_c_minilm"]
+    shown_again = bench_quality.fill(options, Recorder(tmp_path / "cells.csv.gz", None), known)
+    assert shown_again["measure"].tolist() == table["measure"].tolist()
     assert capsys.readouterr().out == ""
 
 
@@ -86,7 +86,7 @@ def test_vectors_are_an_option_of_the_tasks_that_need_them_alone(tmp_path):
     from quality_tasks import Options, all_tasks
 
     bench = Recorder(tmp_path / "cells.csv.gz")
-    bench_quality.fill(given(tasks="text_a_minilm,adult", vectors="v.npy"), bench, all_tasks())
+    bench_quality.fill(arguments(tasks="text_a_minilm,adult", vectors="v.npy"), bench, all_tasks())
     assert [(label, options) for label, options, _ in bench.asked] == [
         ("text_a_minilm", Options(vectors="v.npy")),
         ("adult", Options()),
@@ -100,18 +100,18 @@ def test_the_cnn_alone_is_computed_where_all_else_is_there_on_more_pixels(tmp_pa
     known = all_tasks()
     task = known["images_faint"]
     bench = Recorder(tmp_path / "cells.csv.gz")
-    bench_quality.fill(given(tasks="images_faint", cnn=True), bench, known)
+    bench_quality.fill(arguments(tasks="images_faint", cnn=True), bench, known)
     assert bench.asked == [
         ("images_faint", Options(), set(task.measures)),
         ("images_faint", Options(pixels=14), {"proxy_cnn"}),
     ]
-    these, found = cells_of(task, task.measures, 1)
-    bench.cells.add(found, these)
+    planned, computed = cells_of(task, task.measures, 1)
+    bench.cells.add(computed, planned)
     bench.asked.clear()
-    bench_quality.fill(given(tasks="images_faint", cnn=True), bench, known)
+    bench_quality.fill(arguments(tasks="images_faint", cnn=True), bench, known)
     assert bench.asked == [("images_faint", Options(pixels=14), {"proxy_cnn"})]
     bench.asked.clear()
-    bench_quality.fill(given(tasks="images_faint"), bench, known)
+    bench_quality.fill(arguments(tasks="images_faint"), bench, known)
     assert bench.asked == []
 
 
@@ -151,17 +151,19 @@ def test_scores_of_the_cnn_are_a_table_of_their_own_only_where_there_are_some(tm
     known = all_tasks()
     task = known["images_faint"]
     cells = Cells(tmp_path / "cells.csv.gz")
-    these, found = cells_of(task, task.measures, 3)
-    cells.add(found, these)
-    text, _ = quality_tables.summarise(cells.of(these), known, "random")
+    planned, computed = cells_of(task, task.measures, 3)
+    cells.add(computed, planned)
+    text, _ = quality_tables.summarise(cells.of(planned), known, "random")
     assert "### images_faint\n" in text and "convolutional" not in text
     assert "higher is better; 3 seeds;" in text
-    more, found = cells_of(task, task.extra, 2, budgets=(0.1,))
-    cells.add(found, more)
-    one, found = cells_of(task, task.extra, 1, methods=["kl_hash"], budgets=(0.1,))
-    cells.add(found, one)
-    whole = pd.concat([cells.of(t) for t in (these, more, one)], ignore_index=True)
-    text, results = quality_tables.summarise(whole, known, "random")
+    cnn_cells, computed = cells_of(task, task.extra, 2, budgets=(0.1,))
+    cells.add(computed, cnn_cells)
+    single_method, computed = cells_of(task, task.extra, 1, methods=["kl_hash"], budgets=(0.1,))
+    cells.add(computed, single_method)
+    all_cells = pd.concat(
+        [cells.of(t) for t in (planned, cnn_cells, single_method)], ignore_index=True
+    )
+    text, results = quality_tables.summarise(all_cells, known, "random")
     part = text.split("### images_faint: small convolutional network\n")[1].split("###")[0]
     assert "1 to 2 seeds" in part and "| method | 10 % | AUC |" in part
     assert "higher is better; 3 seeds;" in text
@@ -182,28 +184,28 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_batches():
     texts = TEXTS.tolist()
 
     def run(vectors, batches):
-        done = []
+        batches_done = []
 
         def encode(some):
-            if len(done) == batches:
+            if len(batches_done) == batches:
                 raise KeyboardInterrupt
-            done.append(some)
+            batches_done.append(some)
             rows = np.stack([[len(t), 1 + texts.index(t)] for t in some]).astype(np.float32)
             return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
         if batches is None:
-            assert fill(texts, encode, vectors, batch=8) == sum(map(len, done))
+            assert fill(texts, encode, vectors, batch=8) == sum(map(len, batches_done))
         else:
             with pytest.raises(KeyboardInterrupt):
                 fill(texts, encode, vectors, batch=8)
-        return done
+        return batches_done
 
-    whole, stopped = np.zeros((50, 2), np.float16), np.zeros((50, 2), np.float16)
-    batches = run(whole, None)
+    complete, stopped = np.zeros((50, 2), np.float16), np.zeros((50, 2), np.float16)
+    batches = run(complete, None)
     assert len(batches) == 7 and len(batches[0][0]) == max(map(len, texts))
     assert run(stopped, 3) == batches[:3]
     stopped[texts.index(batches[1][4])] = 0  # not written whole: its batch is made again
     assert run(stopped, 2) == [batches[1], batches[3]]
     assert run(stopped, None) == batches[4:]
-    assert np.array_equal(whole, stopped)
-    assert run(whole, None) == []
+    assert np.array_equal(complete, stopped)
+    assert run(complete, None) == []

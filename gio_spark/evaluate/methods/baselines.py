@@ -1,4 +1,4 @@
-"""Baselines that draw by hash: oracle, random, stratified random, full data."""
+"""Baseline methods: oracle, random rows, stratified random rows and all rows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.evaluate.methods.base import method
-from gio_spark.evaluate.methods.draws import top, uniform, within
+from gio_spark.evaluate.methods.hash_draws import top, top_of_clusters, uniform
+from gio_spark.evaluate.methods.method_registry import method
 from gio_spark.kernels.rounding import largest_remainders
 
 if TYPE_CHECKING:
@@ -36,21 +36,25 @@ def stratified(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np
     if dataset.sources is not None:
         strata = np.unique(np.asarray(dataset.sources).astype(str), return_inverse=True)[1]
     take = proportional(np.bincount(strata), budget)
-    return within(strata, take, uniform(dataset, seed, "stratified"))
+    return top_of_clusters(strata, take, uniform(dataset, seed, "stratified"))
 
 
-@method("full", whole=True)
+@method("full", takes_all=True)
 def full(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Take all rows, whatever the budget."""
     return np.arange(dataset.rows, dtype=np.int64)
 
 
 def proportional(sizes: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
-    """Split a budget over groups in proportion to their sizes, by largest remainders.
+    """Allocation of a budget in proportion to group sizes, by largest remainders, (K,) int64.
 
     Args:
         sizes: (K,) rows in each group.
-        budget: Whole rows, at most their sum.
+        budget: Number of rows, at most the sum of `sizes`.
+
+    Example:
+        >>> proportional(np.array([50, 30, 20, 0]), 7).tolist()
+        [4, 2, 1, 0]
     """
     exact = sizes * (budget / max(1, int(sizes.sum())))
     return largest_remainders(exact, budget, most=sizes)

@@ -14,11 +14,11 @@ from gio_spark.cli.evaluate import print_evaluation
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.evaluate import compare, evaluate
-from gio_spark.evaluate.run import ranks, tracked
+from gio_spark.evaluate.compare_methods import flat_metrics, rank_methods
 from gio_spark.settings.load import build
 from tests.pipeline import jobs
 
-ASKED = {"methods": ["stratified", "nearest", "full"], "budgets": [0.1, 150], "seeds": 2}
+EVALUATE = {"methods": ["stratified", "nearest", "full"], "budgets": [0.1, 150], "seeds": 2}
 
 
 def table(rows: pa.Table, seed: int, *, clean: float = 1.0) -> pa.Table:
@@ -33,7 +33,7 @@ def table(rows: pa.Table, seed: int, *, clean: float = 1.0) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     jobs.write(table(jobs.vector_pool(), 1, clean=0.5), folder / "pool.parquet")
     jobs.write(table(jobs.vector_target(300), 2), folder / "target.parquet")
@@ -41,60 +41,60 @@ def place(tmp_path_factory):
     return folder
 
 
-def asked(folder, evaluate_settings, **changes):
+def settings_of(folder, evaluate_settings, **changes):
     columns = {"id": "id", "vector": "vector", "source": "site", "label": "answer"}
-    given = jobs.settings(folder, columns=columns, evaluate=evaluate_settings, **changes)
-    return build(given.model_dump(mode="json"))
+    settings = jobs.settings(folder, columns=columns, evaluate=evaluate_settings, **changes)
+    return build(settings.model_dump(mode="json"))
 
 
-def go(spark, made):
-    return evaluate(made, spark=spark, progress=Progress("silent"))
+def run_evaluation(spark, settings):
+    return evaluate(settings, spark=spark, progress=Progress("silent"))
 
 
 @pytest.fixture(scope="module")
-def done(spark, place):
-    made = asked(place, {**ASKED, "oracle": "right"},
+def evaluations(spark, folder):
+    settings = settings_of(folder, {**EVALUATE, "oracle": "right"},
                  tracking={"enabled": True, "experiment": "bake-off"})  # fmt: skip
-    return go(spark, made), go(spark, made)
+    return run_evaluation(spark, settings), run_evaluation(spark, settings)
 
 
-def test_every_method_is_judged_on_the_same_held_out_rows(done):
-    first, again = done
-    cells = first.cells
-    assert set(cells["method"]) == {"random", "stratified", "nearest", "full"}
-    assert set(cells["measure"]) == {"energy", "jsd", "coverage", "two_sample_auc",
+def test_every_method_is_judged_on_the_same_held_out_rows(evaluations):
+    first, rerun = evaluations
+    trials = first.trials
+    assert set(trials["method"]) == {"random", "stratified", "nearest", "full"}
+    assert set(trials["measure"]) == {"energy", "jsd", "coverage", "two_sample_auc",
                                      "proxy_linear"}  # fmt: skip
-    assert sorted(cells["budget"].unique()) == [0.1, 0.25, 1.0]
-    assert (cells["error"] == "").all()
-    assert cells["value"].notna().all()
-    energy = cells[cells["measure"] == "energy"].groupby("method")["value"].mean()
+    assert sorted(trials["budget"].unique()) == [0.1, 0.25, 1.0]
+    assert (trials["error"] == "").all()
+    assert trials["value"].notna().all()
+    energy = trials[trials["measure"] == "energy"].groupby("method")["value"].mean()
     assert energy["nearest"] < energy["random"]  # the target is one blob of four
     assert first.summary["computed"] == 13
-    assert again.summary["computed"] == 0
-    assert again.summary["reused"] == 13
+    assert rerun.summary["computed"] == 0
+    assert rerun.summary["reused"] == 13
 
 
-def test_page_and_metrics_stand_beside_the_table(done, place):
-    first, _ = done
+def test_page_and_metrics_stand_beside_the_table(evaluations, folder):
+    first, _ = evaluations
     text = first.page.read_text(encoding="utf-8")
     assert "4 methods were compared on 1 task, at 3 budgets, with 2 seeds." in text
     assert "Ranks are by linear model alone" in text
     assert (first.page.parent / "evaluation.csv").exists()
-    told = tracked(first.cells)
-    assert told["energy/nearest/10pct"] == pytest.approx(
-        first.cells.query("measure == 'energy' and method == 'nearest' and budget == .1")
+    metrics = flat_metrics(first.trials)
+    assert metrics["energy/nearest/10pct"] == pytest.approx(
+        first.trials.query("measure == 'energy' and method == 'nearest' and budget == .1")
         ["value"].mean()
     )  # fmt: skip
-    assert "mean_rank/nearest" in told and "seconds/nearest" in told
-    assert list((place / "ws" / "tracking").rglob("*")), "nothing was tracked"
-    assert set(ranks(first.cells).methods) >= {"random", "stratified", "nearest"}
+    assert "mean_rank/nearest" in metrics and "seconds/nearest" in metrics
+    assert list((folder / "ws" / "tracking").rglob("*")), "nothing was tracked"
+    assert set(rank_methods(first.trials).methods) >= {"random", "stratified", "nearest"}
 
 
-def test_the_terminal_shows_score_gain_rank_and_cost(done):
-    first, _ = done
-    out = Console(file=io.StringIO(), width=160)
-    print_evaluation(out, first)
-    text = out.file.getvalue()
+def test_the_terminal_shows_score_gain_rank_and_cost(evaluations):
+    first, _ = evaluations
+    console = Console(file=io.StringIO(), width=160)
+    print_evaluation(console, first)
+    text = console.file.getvalue()
     for part in ("linear model (higher is better)", "Gain over random: linear model",
                  "Ranks and costs", "also measured, see the page: energy distance",
                  str(first.page), "evaluations"):  # fmt: skip
@@ -103,31 +103,31 @@ def test_the_terminal_shows_score_gain_rank_and_cost(done):
     assert text.count("full") == 2
 
 
-def test_a_held_out_input_judges_instead_of_a_part_of_the_target(spark, place):
-    made = asked(
-        place, {**ASKED, "methods": ["nearest"], "measures": ["jsd"], "held_out_share": 0},
-        held_out=[str(place / "held.parquet")],
+def test_a_held_out_input_judges_instead_of_a_part_of_the_target(spark, folder):
+    settings = settings_of(
+        folder, {**EVALUATE, "methods": ["nearest"], "measures": ["jsd"], "held_out_share": 0},
+        held_out=[str(folder / "held.parquet")],
         quantize={"max_passes": 3, "target_clusters": 4, "clusters": 12,
                   "contamination_cosine": 1.0},
     )  # fmt: skip
-    out = go(spark, made)
-    assert out.summary["target"] == "300 rows for the methods, 120 held out"
+    evaluation = run_evaluation(spark, settings)
+    assert evaluation.summary["target"] == "300 rows for the methods, 120 held out"
 
 
 def test_frames_are_compared_without_files(spark, tmp_path):
     pool, target = (t.to_pandas() for t in (jobs.vector_pool(200), jobs.vector_target(150)))
-    made = compare(
+    evaluation = compare(
         pool, target, workspace=tmp_path / "ws", spark=spark,
         columns={"id": "id", "vector": "vector"}, tracking={"enabled": False},
         quantize={"max_passes": 2, "target_clusters": 2, "clusters": 8},
         evaluate={"methods": ["nearest"], "budgets": [20], "seeds": 1, "measures": ["energy"]},
     )  # fmt: skip
-    value = made.cells.set_index("method")["value"]
+    value = evaluation.trials.set_index("method")["value"]
     assert value["nearest"] < value["random"]
 
 
-def test_a_method_of_ones_own_fails_as_a_row(spark, place):
-    from gio_spark.evaluate.methods import base, method
+def test_a_method_of_ones_own_fails_as_a_row(spark, folder):
+    from gio_spark.evaluate.methods import method, method_registry
 
     @method("mine_that_fails")
     def mine(dataset, budget, seed):
@@ -135,13 +135,15 @@ def test_a_method_of_ones_own_fails_as_a_row(spark, place):
         raise RuntimeError("not today")
 
     try:
-        out = go(spark, asked(place, {**ASKED, "methods": ["mine_that_fails"], "seeds": 1}))
+        evaluation = run_evaluation(
+            spark, settings_of(folder, {**EVALUATE, "methods": ["mine_that_fails"], "seeds": 1})
+        )
     finally:
-        base._METHODS.pop("mine_that_fails")
-    failed = out.cells[out.cells["method"] == "mine_that_fails"]
+        method_registry._METHODS.pop("mine_that_fails")
+    failed = evaluation.trials[evaluation.trials["method"] == "mine_that_fails"]
     assert set(failed["error"]) == {"RuntimeError: not today"}
-    assert "RuntimeError: not today" in out.page.read_text(encoding="utf-8")
-    assert pd.notna(out.cells.loc[out.cells["method"] == "random", "value"]).all()
+    assert "RuntimeError: not today" in evaluation.page.read_text(encoding="utf-8")
+    assert pd.notna(evaluation.trials.loc[evaluation.trials["method"] == "random", "value"]).all()
 
 
 @pytest.mark.parametrize(
@@ -160,24 +162,24 @@ def test_a_method_of_ones_own_fails_as_a_row(spark, place):
         ({"held_out_share": 0.01}, InputError, "at least 50 held-out rows"),
     ],
 )
-def test_bad_input_is_one_clear_message(spark, place, changes, error, message):
-    with pytest.raises(error, match=message) as told:
-        go(spark, asked(place, {**ASKED, **changes}))
-    assert "\n" not in str(told.value)
+def test_bad_input_is_one_clear_message(spark, folder, changes, error, message):
+    with pytest.raises(error, match=message) as raised:
+        run_evaluation(spark, settings_of(folder, {**EVALUATE, **changes}))
+    assert "\n" not in str(raised.value)
 
 
 def test_a_proxy_without_a_label_column_is_refused_before_anything_is_read(spark, tmp_path):
-    made = jobs.settings(tmp_path, evaluate={**ASKED, "measures": ["proxy_linear"]})
+    settings = jobs.settings(tmp_path, evaluate={**EVALUATE, "measures": ["proxy_linear"]})
     with pytest.raises(InputError, match=r"'proxy_linear' needs labels .* set columns.label"):
-        go(spark, made)  # there is no file at all
+        run_evaluation(spark, settings)  # there is no file at all
 
 
-def test_rows_without_labels_are_refused_where_a_proxy_was_asked_for(spark, place, tmp_path):
+def test_rows_without_labels_are_refused_where_a_proxy_was_asked_for(spark, folder, tmp_path):
     pool = table(jobs.vector_pool(), 1)
-    few = pa.array([None, *pool["answer"].to_pylist()[1:]])
-    pool = pool.set_column(pool.column_names.index("answer"), "answer", few)
+    with_null = pa.array([None, *pool["answer"].to_pylist()[1:]])
+    pool = pool.set_column(pool.column_names.index("answer"), "answer", with_null)
     jobs.write(pool, tmp_path / "pool.parquet")
     jobs.write(table(jobs.vector_target(300), 2), tmp_path / "target.parquet")
-    made = asked(tmp_path, {**ASKED, "measures": ["proxy_linear"]})
+    settings = settings_of(tmp_path, {**EVALUATE, "measures": ["proxy_linear"]})
     with pytest.raises(InputError, match="1 of the 600 sampled rows of the pool have no label"):
-        go(spark, made)
+        run_evaluation(spark, settings)

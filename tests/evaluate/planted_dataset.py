@@ -13,8 +13,8 @@ BAD = ("click", "offer", "price", "sale", "order", "cheap", "deal", "buy")
 SHARED = ("the", "of", "and", "in", "to", "it", "was", "with")
 
 
-def planted_arena(seed: int = 0, *, texts: bool = True) -> EvaluationDataset:
-    """Return 1,200 rows in ten clusters; the target is a mixture of two of them.
+def planted_dataset(seed: int = 0, *, texts: bool = True) -> EvaluationDataset:
+    """1,200 rows in ten clusters; the target is a mixture of two of them.
 
     In these two clusters half of the rows are bad: their vectors lie a little off and their texts
     are of other words, as those of all other clusters are.
@@ -36,15 +36,15 @@ def planted_arena(seed: int = 0, *, texts: bool = True) -> EvaluationDataset:
         cluster=cluster,
         target_mass=mass,
         held_vectors=target[TARGET:].astype(np.float32),
-        texts=pa.array(written(rng, good)) if texts else None,
-        target_texts=pa.array(written(rng, np.ones(TARGET, bool))) if texts else None,
-        held_texts=pa.array(written(rng, np.ones(TARGET, bool))) if texts else None,
+        texts=pa.array(random_texts(rng, good)) if texts else None,
+        target_texts=pa.array(random_texts(rng, np.ones(TARGET, bool))) if texts else None,
+        held_texts=pa.array(random_texts(rng, np.ones(TARGET, bool))) if texts else None,
         good=good.astype(np.float64),
     )
 
 
-def written(rng: np.random.Generator, good: np.ndarray) -> list[str]:
-    """Return a text of 6 to 14 words for each row; a quarter of the words tell nothing."""
+def random_texts(rng: np.random.Generator, good: np.ndarray) -> list[str]:
+    """Text of 6 to 14 words for each row; a quarter of the words tell nothing."""
     lines = []
     for is_good in good:
         words = np.array(GOOD if is_good else BAD)

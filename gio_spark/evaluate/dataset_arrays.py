@@ -1,4 +1,4 @@
-"""A dataset as plain arrays and back, so that it can be shipped to workers and hashed."""
+"""Conversion of a dataset to plain arrays and back, for broadcasts, files and content hashes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TEXTS = ("texts", "target_texts", "held_texts")
-_RULER = "ruler."
+_INPUTS_PREFIX = "ruler."
 
 
-def pack(dataset: EvaluationDataset) -> dict[str, NDArray[Any]]:
-    """Dataset as arrays by name; a text column is its bytes and where each text ends.
+def dataset_to_arrays(dataset: EvaluationDataset) -> dict[str, NDArray[Any]]:
+    """Arrays of a dataset by name; a text column becomes its bytes and the end of each text.
 
     Raises:
-        InputError: A field holds Python objects that are neither texts nor numbers.
+        InputError: A field has a type that is neither text nor number.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for field in fields(dataset):
@@ -34,7 +34,7 @@ def pack(dataset: EvaluationDataset) -> dict[str, NDArray[Any]]:
         if value is None:
             continue
         if field.name in _TEXTS:
-            arrays |= _pack_texts(field.name, value)
+            arrays |= _texts_to_arrays(field.name, value)
             continue
         array = np.asarray(value)
         if array.dtype == object:
@@ -45,48 +45,57 @@ def pack(dataset: EvaluationDataset) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _pack_texts(name: str, texts: pa.Array) -> dict[str, NDArray[Any]]:
+def _texts_to_arrays(name: str, texts: pa.Array) -> dict[str, NDArray[Any]]:
     if not isinstance(texts, pa.Array | pa.ChunkedArray):
         texts = pa.array(texts, pa.large_string())
     data, ends = text_bytes(texts)
     return {f"{name}.bytes": data, f"{name}.ends": ends}
 
 
-def unpack(arrays: Mapping[str, NDArray[Any]]) -> EvaluationDataset:
-    """Dataset that `pack` took apart; texts share memory with the arrays."""
+def dataset_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> EvaluationDataset:
+    """Dataset from the arrays of `dataset_to_arrays`; texts share memory with the arrays."""
     values: dict[str, Any] = {}
     for field in fields(EvaluationDataset):
         if field.name in _TEXTS:
             if f"{field.name}.ends" in arrays:
-                values[field.name] = _unpack_texts(arrays, field.name)
+                values[field.name] = _texts_from_arrays(arrays, field.name)
         elif field.name in arrays:
             values[field.name] = arrays[field.name]
     return EvaluationDataset(**values)
 
 
-def _unpack_texts(arrays: Mapping[str, NDArray[Any]], name: str) -> pa.Array:
+def _texts_from_arrays(arrays: Mapping[str, NDArray[Any]], name: str) -> pa.Array:
     ends = np.ascontiguousarray(arrays[f"{name}.ends"])
     data = np.ascontiguousarray(arrays[f"{name}.bytes"])
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
     return pa.LargeStringArray.from_buffers(len(ends) - 1, buffers[1], buffers[2])
 
 
-def pack_ruler(ruler: MeasureInputs) -> dict[str, NDArray[Any]]:
-    """Ruler as arrays whose names do not collide with a dataset's."""
-    return {_RULER + name: array for name, array in ruler.arrays().items()}
+def measure_inputs_to_arrays(inputs: MeasureInputs) -> dict[str, NDArray[Any]]:
+    """Arrays of measure inputs, with names that do not collide with those of a dataset."""
+    return {_INPUTS_PREFIX + name: array for name, array in inputs.arrays().items()}
 
 
-def unpack_ruler(arrays: Mapping[str, NDArray[Any]]) -> MeasureInputs:
-    """Ruler that `pack_ruler` took apart."""
-    own = {k.removeprefix(_RULER): v for k, v in arrays.items() if k.startswith(_RULER)}
-    return MeasureInputs(**own)
+def measure_inputs_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> MeasureInputs:
+    """Measure inputs from the arrays of `measure_inputs_to_arrays`."""
+    fields = {
+        name.removeprefix(_INPUTS_PREFIX): array
+        for name, array in arrays.items()
+        if name.startswith(_INPUTS_PREFIX)
+    }
+    return MeasureInputs(**fields)
 
 
-def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """32 hex characters that stand for the content of the arrays."""
-    found = hashlib.sha256()
+def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Hash of names, types, shapes and values of arrays: 32 hexadecimal digits.
+
+    Example:
+        >>> content_hash({"x": np.arange(3)}) == content_hash({"x": np.arange(3)})
+        True
+    """
+    sha256 = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
-        found.update(f"{name} {array.dtype.str} {array.shape}\0".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()[:32]
+        sha256.update(f"{name} {array.dtype.str} {array.shape}\0".encode())
+        sha256.update(array.tobytes())
+    return sha256.hexdigest()[:32]
