@@ -26,8 +26,8 @@ from gio_spark.evaluate.prepare_dataset import (
 )
 from gio_spark.evaluate.trials import TABLE, TrialPlan, TrialResults, load_modules, run_trials
 from gio_spark.pipeline.stages.input_snapshots import as_location
-from gio_spark.report import scores
-from gio_spark.report.evaluation import render_evaluation
+from gio_spark.report import trial_statistics
+from gio_spark.report.evaluation_page import render_evaluation
 from gio_spark.settings.load import build
 from gio_spark.tables import Workspace
 from gio_spark.tables.local_files import local_folder
@@ -286,7 +286,7 @@ def _write_results(
         with_measure_titles(results.table),
         folder,
         facts=facts,
-        ranked_by=ranking_measures(results.table),
+        ranking_measures=ranking_measures(results.table),
         settings=ctx.settings.model_dump(mode="json"),
     )
     ctx.tracker.metrics(flat_metrics(results.table))
@@ -326,29 +326,31 @@ def deciding_measures(trials: pd.DataFrame) -> list[str]:
     return proxies or others[:1]
 
 
-def rank_methods(trials: pd.DataFrame) -> scores.Ranks:
+def rank_methods(trials: pd.DataFrame) -> trial_statistics.Ranks:
     """Ranks of the methods over all comparisons in which the oracle, if any, beats the baseline."""
-    checked = scores.checked(with_measure_titles(trials))
+    checked = trial_statistics.checked_trials(with_measure_titles(trials))
     measures = ranking_measures(trials)
     ranked = checked[checked["method"] != ORACLE]
     if measures is not None:
         ranked = ranked[ranked["measure"].isin(measures)]
-    unrankable = set(scores.unrankable(checked, ORACLE, BASELINE))
+    unrankable = set(trial_statistics.weak_comparisons(checked, ORACLE, BASELINE))
     comparisons = ranked[["task", "measure", "budget"]].itertuples(index=False, name=None)
-    return scores.ranks(ranked[[comparison not in unrankable for comparison in comparisons]])
+    return trial_statistics.method_ranks(
+        ranked[[comparison not in unrankable for comparison in comparisons]]
+    )
 
 
 def flat_metrics(trials: pd.DataFrame) -> dict[str, float]:
     """Tracked metrics of a bake-off: measure/method/budget, mean ranks, seconds and memory."""
-    checked = scores.checked(trials)
+    checked = trial_statistics.checked_trials(trials)
     metrics: dict[str, float] = {}
-    for row in scores.means(checked).to_dict("records"):
+    for row in trial_statistics.mean_scores(checked).to_dict("records"):
         name = f"{row['measure']}/{row['method']}/{100 * row['budget']:g}pct"
         metrics[_metric_name(name)] = float(row["mean"])
     method_ranks = rank_methods(trials)
     for method, rank in zip(method_ranks.methods, method_ranks.mean, strict=True):
         metrics[_metric_name(f"mean_rank/{method}")] = float(rank)
-    for row in scores.costs(checked).to_dict("records"):
+    for row in trial_statistics.method_costs(checked).to_dict("records"):
         for cost in ("seconds", "memory_mb"):
             metrics[_metric_name(f"{cost}/{row['method']}")] = float(row[cost])
     return {name: value for name, value in metrics.items() if math.isfinite(value)}

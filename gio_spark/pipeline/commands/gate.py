@@ -29,7 +29,7 @@ from gio_spark.pipeline.stages.metric_series import recorded_verdict
 from gio_spark.pipeline.stages.open_inputs import open_context, pin_inputs
 from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.pipeline.stages.publish_selection import find_candidate, refreshes_of
-from gio_spark.report.gate import render_gate
+from gio_spark.report.gate_page import render_gate
 from gio_spark.tables import Record, Workspace
 from gio_spark.tables.local_files import report_folder
 

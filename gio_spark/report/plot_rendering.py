@@ -1,8 +1,8 @@
-"""Draw with matplotlib: one look for all figures, for the page (SVG) and as files (PNG).
+"""Rendering of plots with matplotlib in one style, as inline SVG for the page and as PNG files.
 
-A figure in the page is inline SVG. Its text stays text and its neutral colours are the page's own
-(CSS variables), so it is sharp in print and follows light and dark. Clouds of points are rasterised
-inside it, which keeps the page small. No pyplot, so nothing global is left behind.
+In the SVG, text stays text and neutral colors are CSS variables of the page, so that plots are
+sharp in print and follow light and dark mode. Point clouds are rasterized, which keeps the page
+small. Without pyplot, no global state of matplotlib changes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from gio_spark.report.text import clean
+from gio_spark.report.text_format import clean_text
 
-# Told apart by people with any colour vision, on white and on dark; marks differ as well.
+# Distinct for all kinds of color vision, on white and on dark; markers differ as well.
 POOL = "#8a929c"
 TARGET = "#d9661f"
 SELECTION = "#2b87c4"
@@ -31,8 +31,8 @@ SERIES = (SELECTION, TARGET, RANDOM, "#3a9d78", "#c2527a", "#a08420", "#5b6fd0",
 
 INK = "#0a0b0c"  # stand-ins that become CSS variables in the page
 GRID = "#d1d2d3"
-_VARIABLES = {INK: "var(--ink)", GRID: "var(--line)"}
-_PRINTED = {INK: "#24292f", GRID: "#d8dce0"}
+_CSS_VARIABLES = {INK: "var(--ink)", GRID: "var(--line)"}
+_PNG_COLORS = {INK: "#24292f", GRID: "#d8dce0"}
 _PNG_DPI = 144
 
 _STYLE: dict[str, Any] = {
@@ -70,8 +70,8 @@ _STYLE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A finished figure: its name, what it shows in one sentence, as SVG and as PNG bytes."""
+class Plot:
+    """Rendered plot: its name, its caption of one sentence, inline SVG and PNG bytes."""
 
     name: str
     caption: str
@@ -79,7 +79,7 @@ class Drawn:
     png: bytes
 
 
-def draw(
+def render_plot(
     name: str,
     caption: str,
     paint: Callable[..., None],
@@ -87,38 +87,38 @@ def draw(
     panels: int = 1,
     width: float = 5.2,
     height: float = 3.4,
-) -> Drawn:
-    """Draw one figure twice, for the page and as a file.
+) -> Plot:
+    """Plot as inline SVG and as PNG.
 
     Args:
-        name: file name without ending.
-        caption: what it shows, for readers who cannot see it.
-        paint: draws on the axes it is given, as many as there are panels.
-        panels: panels side by side, with shared scales.
-        width: inches; the page shows 100 dots an inch.
-        height: inches.
+        name: File name without suffix.
+        caption: Description, which also serves readers who cannot see the plot.
+        paint: Function that draws on its axes arguments, one per panel.
+        panels: Number of panels side by side, with shared scales.
+        width: Width in inches; the page shows 100 dots per inch.
+        height: Height in inches.
 
     Returns:
-        Both pictures; equal input gives equal bytes (on one version of matplotlib and fonts).
+        Plot; equal input gives equal bytes with the same versions of matplotlib and fonts.
     """
     salt = hashlib.sha256(name.encode()).hexdigest()[:8]
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
-        # names in scripts that the font lacks show as boxes in the PNG; that is no error
+        # Characters that the font lacks are boxes in the PNG, which matplotlib warns about.
         warnings.simplefilter("ignore")
         svg_file, png_file = io.StringIO(), io.BytesIO()
-        figure = _figure(paint, panels, width, height)
+        figure = _paint_figure(paint, panels, width, height)
         FigureCanvasSVG(figure).print_svg(svg_file, metadata={"Date": None, "Creator": None})
-        figure.set_layout_engine("none")  # all has its place: it need not be found a second time
+        figure.set_layout_engine("none")  # keep the layout of the SVG
         for artist in figure.findobj():
-            _recolour(artist)
+            _recolor(artist)
         figure.set_facecolor("white")
-        figure.patch.set_alpha(1.0)  # a file is seen on whatever page it is put
+        figure.patch.set_alpha(1.0)  # a PNG file must be opaque
         figure.set_dpi(_PNG_DPI)
         FigureCanvasAgg(figure).print_png(png_file, metadata={"Software": None})
-    return Drawn(name, caption, _inline(svg_file.getvalue(), salt, caption), png_file.getvalue())
+    return Plot(name, caption, _inline_svg(svg_file.getvalue(), salt, caption), png_file.getvalue())
 
 
-def _figure(paint: Callable[..., None], panels: int, width: float, height: float) -> Figure:
+def _paint_figure(paint: Callable[..., None], panels: int, width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0.0)
     grid = figure.subplots(1, panels, sharex=True, sharey=True, squeeze=False)[0]
@@ -128,23 +128,25 @@ def _figure(paint: Callable[..., None], panels: int, width: float, height: float
     return figure
 
 
-def _recolour(artist: Any) -> None:
-    """Replace the page's stand-in colours by fixed ones for a white background."""
-    for kind in ("color", "edgecolor", "facecolor"):
-        getter, setter = (getattr(artist, f"{d}_{kind}", None) for d in ("get", "set"))
+def _recolor(artist: Any) -> None:
+    """Replace the placeholder colors of the page by fixed colors for a white background."""
+    for attribute in ("color", "edgecolor", "facecolor"):
+        getter, setter = (
+            getattr(artist, f"{prefix}_{attribute}", None) for prefix in ("get", "set")
+        )
         if getter is None or setter is None:
             continue
         value = getter()
-        if isinstance(value, str) and value.lower() in _PRINTED:
-            setter(_PRINTED[value.lower()])
+        if isinstance(value, str) and value.lower() in _PNG_COLORS:
+            setter(_PNG_COLORS[value.lower()])
         elif isinstance(value, tuple) and len(value) == 4 and value[3] > 0:
             as_hex = mpl.colors.to_hex(value)
-            if as_hex in _PRINTED:
-                setter(_PRINTED[as_hex])
+            if as_hex in _PNG_COLORS:
+                setter(_PNG_COLORS[as_hex])
 
 
-def _inline(svg: str, salt: str, caption: str) -> str:
-    """Make a whole SVG file into an element of a page: own ids, page's colours, no metadata."""
+def _inline_svg(svg: str, salt: str, caption: str) -> str:
+    """SVG element for a page: unique ids, CSS variables as colors, no metadata."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="f{salt}-', svg)
@@ -152,7 +154,7 @@ def _inline(svg: str, salt: str, caption: str) -> str:
     svg = re.sub(r'(xlink:)?href="#', f'href="#f{salt}-', svg)
     svg = svg.replace("xlink:href=", "href=")
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    for stand_in, variable in _VARIABLES.items():
+    for stand_in, variable in _CSS_VARIABLES.items():
         svg = svg.replace(stand_in, variable)
     svg = svg.replace("'DejaVu Sans'", "var(--font)").replace('width="', 'data-width="', 1)
     svg = re.sub(r'<svg height="[^"]*"', "<svg", svg, count=1)
@@ -161,8 +163,8 @@ def _inline(svg: str, salt: str, caption: str) -> str:
 
 
 def _attribute(text: str) -> str:
-    swaps = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"))
-    text = clean(text, 400)
-    for plain, escaped in swaps:
+    replacements = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"))
+    text = clean_text(text, 400)
+    for plain, escaped in replacements:
         text = text.replace(plain, escaped)
     return text

@@ -13,26 +13,26 @@ from gio_spark.gio.checks import (
     quantisation_consistency,
     self_consistency,
 )
-from gio_spark.report.checks import render_checks
+from gio_spark.report.checks_page import render_checks
 
-from .test_render import Page
+from .test_html_page import Page
 
 
 @pytest.fixture(scope="module")
 def checks():
     rng = np.random.default_rng(0)
-    middles = rng.standard_normal((40, 5)) * 4
-    rows = middles[rng.integers(40, size=4000)] + 0.5 * rng.standard_normal((4000, 5))
-    found, squared = nearest_clusters(rows, middles, 1)
-    counts = np.bincount(found[:, 0], minlength=40)
-    radii = cell_radii(np.bincount(found[:, 0], squared[:, 0], minlength=40), counts)
-    limit = reach_limit(squared[:, 0], found[:, 0], radii)
-    half = (np.bincount(found[part::2, 0], minlength=40) for part in (0, 1))
+    centers = rng.standard_normal((40, 5)) * 4
+    rows = centers[rng.integers(40, size=4000)] + 0.5 * rng.standard_normal((4000, 5))
+    nearest, squared = nearest_clusters(rows, centers, 1)
+    counts = np.bincount(nearest[:, 0], minlength=40)
+    radii = cell_radii(np.bincount(nearest[:, 0], squared[:, 0], minlength=40), counts)
+    limit = reach_limit(squared[:, 0], nearest[:, 0], radii)
+    half = (np.bincount(nearest[part::2, 0], minlength=40) for part in (0, 1))
     return [
         self_consistency(*half, counts),
-        negative_consistency(middles, radii, limit, rows[:300]),
-        quantisation_consistency(rows[:1000], middles),
-        mode_coverage(middles, counts, rows[found[:, 0] > 4], radii),
+        negative_consistency(centers, radii, limit, rows[:300]),
+        quantisation_consistency(rows[:1000], centers),
+        mode_coverage(centers, counts, rows[nearest[:, 0] > 4], radii),
     ]
 
 
@@ -42,20 +42,20 @@ def test_the_page_has_a_verdict_and_a_picture_for_each_check(checks, tmp_path):
         checks, tmp_path, facts={"pool": "<b>4,000</b> rows"}, error_curve=curve, clusters=40
     )
     text = page.read_text(encoding="utf-8")
-    seen = Page(text)
-    assert "1 of 4 checks failed: mode coverage." in seen.text
-    assert "What to do: Use the objective" in seen.text
-    assert "<b>4,000" not in text and "script" not in seen.tags
+    parsed = Page(text)
+    assert "1 of 4 checks failed: mode coverage." in parsed.text
+    assert "What to do: Use the objective" in parsed.text
+    assert "<b>4,000" not in text and "script" not in parsed.tags
     assert {p.stem for p in tmp_path.glob("*.png")} == {
         "01_self_consistency", "02_negative_consistency", "04_mode_coverage", "clusters_error"
     }  # fmt: skip
-    assert seen.tags.count("svg") == 4
+    assert parsed.tags.count("svg") == 4
 
 
 def test_checks_that_hold_say_so_even_without_pictures(tmp_path):
     page = render_checks([Check("my_check", True, "Fine.", "")], tmp_path)
-    seen = Page(page.read_text(encoding="utf-8"))
-    assert "All 1 checks held." in seen.text and "svg" not in seen.tags
+    parsed = Page(page.read_text(encoding="utf-8"))
+    assert "All 1 checks held." in parsed.text and "svg" not in parsed.tags
 
 
 def test_the_same_checks_give_the_same_page(checks, tmp_path):

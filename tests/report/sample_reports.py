@@ -9,12 +9,12 @@ import pandas as pd
 
 from gio_spark.report import (
     Calibration,
-    Caution,
     Certificate,
     Divergence,
     Example,
     InputSummary,
     ReportData,
+    RunWarning,
     StageSummary,
     project,
 )
@@ -23,7 +23,7 @@ WORDS = """the river ran past mills and gardens while a clerk counted sacks of f
 sum in a ledger that nobody had opened since the spring when my card was declined at the till"""
 
 
-def a_plan(clusters: int, budget: int, seed: int = 0) -> pd.DataFrame:
+def random_plan(clusters: int, budget: int, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     rows = rng.integers(20, 400, clusters)
     mass = rng.dirichlet(np.full(clusters, 0.5))
@@ -33,7 +33,7 @@ def a_plan(clusters: int, budget: int, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def some_metrics() -> pd.DataFrame:
+def metric_table() -> pd.DataFrame:
     rows = []
     for metric, unit, better, values in (
         ("volume", "tokens", "more", (8.2e6, 9.1e5, 8.0e5)),
@@ -61,16 +61,18 @@ def some_metrics() -> pd.DataFrame:
 
 def text_run(clusters: int = 1000, **changes: Any) -> ReportData:
     rng = np.random.default_rng(1)
-    centres = rng.normal(size=(12, 32))
-    pool = (centres[rng.integers(0, 12, 2500)] + 0.4 * rng.normal(size=(2500, 32))).astype("f4")
-    target = (centres[rng.integers(0, 3, 600)] + 0.4 * rng.normal(size=(600, 32))).astype("f4")
-    chosen = (centres[rng.integers(0, 3, 1200)] + 0.45 * rng.normal(size=(1200, 32))).astype("f4")
-    plan = a_plan(clusters, 20_580)
+    centers = rng.normal(size=(12, 32))
+    pool = (centers[rng.integers(0, 12, 2500)] + 0.4 * rng.normal(size=(2500, 32))).astype("f4")
+    target = (centers[rng.integers(0, 3, 600)] + 0.4 * rng.normal(size=(600, 32))).astype("f4")
+    selection = (centers[rng.integers(0, 3, 1200)] + 0.45 * rng.normal(size=(1200, 32))).astype(
+        "f4"
+    )
+    plan = random_plan(clusters, 20_580)
 
     def sentence() -> str:
         return " ".join(rng.choice(WORDS.split(), int(rng.integers(6, 60))))
 
-    shown = plan.sort_values("take", ascending=False)["cluster"].head(4)
+    largest_clusters = plan.sort_values("take", ascending=False)["cluster"].head(4)
     examples = [
         Example(
             cluster=int(c),
@@ -80,7 +82,7 @@ def text_run(clusters: int = 1000, **changes: Any) -> ReportData:
             source="wikipedia" if taken else "reddit",
             log_ratio=float(rng.normal(1.5 if taken else -1.2)),
         )
-        for c in shown
+        for c in largest_clusters
         for taken in (True, False)
         for _ in range(3)
     ]
@@ -139,9 +141,9 @@ def text_run(clusters: int = 1000, **changes: Any) -> ReportData:
                 "target": [0, 600, 0, 800, 102, 0],
             }
         ),
-        "points": project(target, pool, chosen),
+        "points": project(target, pool, selection),
         "examples": tuple(examples),
-        "metrics": some_metrics(),
+        "metrics": metric_table(),
         "calibration": Calibration(
             predicted=np.linspace(0.05, 0.95, 10),
             observed=np.linspace(0.05, 0.95, 10) + 0.03 * rng.normal(size=10),
@@ -149,8 +151,8 @@ def text_run(clusters: int = 1000, **changes: Any) -> ReportData:
             auc=0.913,
         ),
         "error_curve": tuple({"clusters": 2.0**i, "share": 0.8**i + 0.1} for i in range(10)),
-        "cautions": (
-            Caution(
+        "warnings": (
+            RunWarning(
                 name="target out of reach",
                 text="1.3 % of the target lies farther from the pool than the pool's own rows do.",
                 action="Add rows like these to the pool, or leave them out of the target.",
@@ -198,12 +200,12 @@ def image_run(**changes: Any) -> ReportData:
     )
     values: dict[str, Any] = {
         "title": "Curated digits",
-        "plan": a_plan(4, 400),
+        "plan": random_plan(4, 400),
         "examples": examples,
         "sources": None,
         "metrics": None,
         "calibration": None,
-        "cautions": (),
+        "warnings": (),
         "rows_pool": 1_797,
         "rows_selected": 400,
         "rows_target": 300,
@@ -213,11 +215,16 @@ def image_run(**changes: Any) -> ReportData:
 
 def plain_run(**changes: Any) -> ReportData:
     """Run whose page has no figures, unless the changes bring some: quick to render."""
-    none = {"divergence": Divergence(), "points": None, "plan": a_plan(1, 10), "examples": ()}
-    return image_run(**{**none, **changes})
+    without_plots = {
+        "divergence": Divergence(),
+        "points": None,
+        "plan": random_plan(1, 10),
+        "examples": (),
+    }
+    return image_run(**{**without_plots, **changes})
 
 
-def a_bake_off(methods: int = 14, seeds: int = 5) -> pd.DataFrame:
+def bake_off_trials(methods: int = 14, seeds: int = 5) -> pd.DataFrame:
     rng = np.random.default_rng(5)
     names = [
         "budgeted KL, ratio 0.25", "budgeted KL, hash share", "k-NN KL", "energy distance",

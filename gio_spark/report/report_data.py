@@ -1,7 +1,7 @@
-"""What a report shows, as plain bounded values.
+"""Data of a run's report, as plain bounded values.
 
-The pipeline fills a `ReportData`; `render` turns it into a page. Nothing here knows Spark, so a
-page can be made again, or tested, from ten made-up numbers.
+The pipeline fills a `ReportData`; `html_page.render` writes its page. This module does not depend
+on Spark, so a page can be rendered again, or tested, from a few numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Floats = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class InputSummary:
-    """One table that was read. `version` is a Delta version or the hash of a list of files."""
+    """Input table of a run; `version` is a Delta version or the hash of a list of files."""
 
     name: str  # 'pool', 'target', or the name of one of several targets
     location: str
@@ -32,7 +32,7 @@ class InputSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class StageSummary:
-    """One stage of a run. `skipped` means that an earlier run's table was used as it is."""
+    """Stage of a run; `skipped` means that the table of an earlier run was used unchanged."""
 
     name: str
     seconds: float
@@ -42,8 +42,8 @@ class StageSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Caution:
-    """A sign that something may be wrong: its name, what was seen, what to do."""
+class RunWarning:
+    """Warning of a run: its name, a description and what to do."""
 
     name: str
     text: str
@@ -52,7 +52,7 @@ class Caution:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """Proof of optimality: the plan's value, a lower bound on any plan's value, the difference."""
+    """Certificate of optimality: value of the plan, lower bound of all plans, and their gap."""
 
     primal: float
     dual: float
@@ -61,10 +61,10 @@ class Certificate:
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """Distance to the target of the pool, of random rows and of the selection (lower is nearer).
+    """Divergence from the target of the pool, of random rows and of the selection.
 
-    `random` is a random draw of as many rows as the selection has. `path_rows` and `path` are the
-    divergence as rows are added, in the plan's order.
+    Lower is nearer. `random` is a random draw of as many rows as the selection has. `path_rows` and
+    `path` are the divergence while rows are added, in the order of the plan.
     """
 
     name: str = "KL divergence from the target, over clusters"
@@ -78,7 +78,7 @@ class Divergence:
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
-    """Two-dimensional sample points, each (n, 2); `explained` is the share of variance shown."""
+    """Two-dimensional sample points, each (n, 2); `explained` is their share of the variance."""
 
     target: Floats
     pool: Floats
@@ -88,7 +88,7 @@ class Points:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One row shown to the reader: text, or an image (encoded bytes, or an array of pixels)."""
+    """Example row: text, or an image (encoded bytes, or an array of pixels)."""
 
     cluster: int
     taken: bool
@@ -102,7 +102,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How far a classifier's probabilities can be trusted, per bin of predicted probability."""
+    """Calibration of a classifier's probabilities, per bin of predicted probability."""
 
     predicted: Floats
     observed: Floats
@@ -113,56 +113,56 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ReportRows:
-    """What a report shows of rows: counts per source, points, rows taken and left."""
+    """Report data that is read from rows: counts per source, sample points and example rows."""
 
     sources: pd.DataFrame | None
     points: Points
     examples: tuple[Example, ...]
 
 
-def _no_plan() -> pd.DataFrame:
+def _empty_plan() -> pd.DataFrame:
     return pd.DataFrame({"cluster": [], "rows": [], "take": [], "target_mass": []})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """Everything a run's page shows. All parts but the first few may be left out.
+    """Data of a run's page; all fields but the first three are optional.
 
     Attributes:
-        title: heading of the page.
-        run_id: the run's own id.
-        engine: the line that says which engine ran it.
-        started, finished: points in time as text (UTC).
-        inputs: what was read.
-        quarantine: rows put aside, side -> reason -> count.
-        quarantine_table: where to read them.
-        budget_asked: the budget as the user wrote it.
-        budget_met: what was taken, in `budget_unit`.
-        rows_pool, rows_selected, rows_target: usable rows.
-        objective, within_cluster: names of the rules that chose.
-        certificate: proof of optimality, when the objective has one.
-        constraints: constraints that bind, in words.
-        unreached: share of target mass that no pool row can serve (0..1).
-        divergence: the verdict numbers and the path.
-        plan: one row per cluster: cluster, rows, take, target_mass [, order, divergence_after,
+        title: Heading of the page.
+        run_id: Id of the run.
+        engine: Description of the engine.
+        started, finished: Times as text (UTC).
+        inputs: Input tables.
+        quarantine: Rows in quarantine, input -> reason -> count.
+        quarantine_table: Location of the quarantine table.
+        budget_asked: Budget in the form of the settings.
+        budget_met: Amount that was taken, in `budget_unit`.
+        rows_pool, rows_selected, rows_target: Usable rows.
+        objective, within_cluster: Names of the objective and of the within-cluster rule.
+        certificate: Certificate of optimality, if the objective has one.
+        constraints: Active constraints, one sentence each.
+        unreached: Share of the target mass that no pool row is near to (0..1).
+        divergence: Divergences of pool, random rows and selection, and the path.
+        plan: One row per cluster: cluster, rows, take, target_mass [, order, divergence_after,
             label, ...]; `label` is a short description of the cluster.
-        sources: one row per source: source, pool, selected [, target], counts of rows (or tokens).
-        points: sample points in two dimensions.
-        examples: rows taken and left, of a few clusters.
-        metrics: long table group, metric, value, unit, direction [, exactness, rows, nulls];
+        sources: One row per source: source, pool, selected [, target], counts of rows (or tokens).
+        points: Sample points in two dimensions.
+        examples: Selected and not selected rows of a few clusters.
+        metrics: Long table group, metric, value, unit, direction [, exactness, rows, nulls];
             groups are pool, selected, random, target.
-        gate: one row per threshold of a metric: metric, value, bound, upper, direction, kind,
+        gate: One row per threshold of a metric: metric, value, bound, upper, direction, kind,
             passed.
-        verdict: what the gate says, in words; "" where no threshold is set.
-        calibration: of the classifier behind the density ratio.
-        error_curve: quantisation error over the number of clusters, records clusters and share.
-        cautions: failure signs, seen or feared.
-        stages: seconds and rows.
-        settings: nested settings (secrets are taken out on rendering).
-        versions: name -> version.
-        tables: name -> location of the run's tables.
-        links: name -> location, for instance of the tracked run.
-        extra: more label -> value lines for the first table.
+        verdict: Verdict of the gate in words; "" without thresholds.
+        calibration: Calibration of the classifier of the density ratio.
+        error_curve: Quantization error by number of clusters, records clusters and share.
+        warnings: Warnings of the run.
+        stages: Stages with seconds and rows.
+        settings: Nested settings; secrets are removed on rendering.
+        versions: Name -> version.
+        tables: Name -> location of the run's tables.
+        links: Name -> location, for example of the tracked run.
+        extra: Additional label -> value lines for the first table.
     """
 
     title: str
@@ -185,7 +185,7 @@ class ReportData:
     constraints: tuple[str, ...] = ()
     unreached: float | None = None
     divergence: Divergence = field(default_factory=Divergence)
-    plan: pd.DataFrame = field(default_factory=_no_plan)
+    plan: pd.DataFrame = field(default_factory=_empty_plan)
     sources: pd.DataFrame | None = None
     points: Points | None = None
     examples: tuple[Example, ...] = ()
@@ -194,7 +194,7 @@ class ReportData:
     verdict: str = ""
     calibration: Calibration | None = None
     error_curve: tuple[Mapping[str, float], ...] = ()
-    cautions: tuple[Caution, ...] = ()
+    warnings: tuple[RunWarning, ...] = ()
     stages: tuple[StageSummary, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -203,10 +203,10 @@ class ReportData:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a plan or a source table without the columns that the page reads.
+        """Check that the tables have the columns that the page reads.
 
         Raises:
-            ValueError: when a column is missing.
+            ValueError: A column is missing.
         """
         _require(self.plan, ("cluster", "rows", "take", "target_mass"), "plan")
         if self.sources is not None:
@@ -227,11 +227,11 @@ def _require(table: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
 def project(
     target: NDArray[np.float32], pool: NDArray[np.float32], selection: NDArray[np.float32]
 ) -> Points:
-    """Project vectors to the two directions of largest variance of pool and target together.
+    """Projection of vectors to the two directions of largest variance of pool and target.
 
-    The axes are fitted on pool and target with equal weight each, so that a large pool sample does
-    not hide the direction in which a small target differs; the signs are fixed, so equal vectors
-    give equal pictures.
+    The axes are fitted on pool and target with equal weight, so that a large pool sample does not
+    hide the direction in which a small target differs. The signs of the axes are fixed, so equal
+    vectors give equal plots.
 
     Args:
         target: (n, d) sample of target vectors.
@@ -239,14 +239,22 @@ def project(
         selection: (s, d) sample of selected vectors; may be empty.
 
     Returns:
-        Points with the share of the weighted variance that the two axes show.
+        Points with the share of the weighted variance along the two axes.
+
+    Example:
+        >>> vectors = np.array([[0, 0, 0], [4, 0, 0], [0, 2, 0], [4, 2, 0]], dtype=np.float32)
+        >>> points = project(vectors, vectors, vectors[:1])
+        >>> points.pool.tolist()
+        [[-2.0, -1.0], [2.0, -1.0], [-2.0, 1.0], [2.0, 1.0]]
+        >>> points.selection.shape, points.explained
+        ((1, 2), 1.0)
     """
     parts = [np.asarray(a, dtype=np.float64) for a in (target, pool) if len(a)]
     if not parts:
-        none = np.empty((0, 2), dtype=np.float32)
-        return Points(target=none, pool=none, selection=none)
-    centre = np.mean([a.mean(axis=0) for a in parts], axis=0)
-    covariance = sum((a - centre).T @ (a - centre) / len(a) for a in parts) / len(parts)
+        empty = np.empty((0, 2), dtype=np.float32)
+        return Points(target=empty, pool=empty, selection=empty)
+    center = np.mean([a.mean(axis=0) for a in parts], axis=0)
+    covariance = sum((a - center).T @ (a - center) / len(a) for a in parts) / len(parts)
     values, vectors = np.linalg.eigh(covariance)
     axes = vectors[:, ::-1][:, :2]
     if axes.shape[1] < 2:  # one-dimensional vectors: a flat second axis
@@ -254,14 +262,17 @@ def project(
     largest = np.abs(axes).argmax(axis=0)
     signs = np.where(axes[largest, np.arange(2)] < 0, -1.0, 1.0)
     axes = axes * signs
-    total = float(values.sum())
-    shown = float(values[::-1][:2].sum()) / total if total > 0 else None
+    total_variance = float(values.sum())
+    explained = float(values[::-1][:2].sum()) / total_variance if total_variance > 0 else None
 
-    def placed(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    def projected(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(matrix):
             return np.empty((0, 2), dtype=np.float32)
-        return ((np.asarray(matrix, dtype=np.float64) - centre) @ axes).astype(np.float32)
+        return ((np.asarray(matrix, dtype=np.float64) - center) @ axes).astype(np.float32)
 
     return Points(
-        target=placed(target), pool=placed(pool), selection=placed(selection), explained=shown
+        target=projected(target),
+        pool=projected(pool),
+        selection=projected(selection),
+        explained=explained,
     )

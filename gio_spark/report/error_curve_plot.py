@@ -1,4 +1,4 @@
-"""The picture of the quantisation error over the number of clusters."""
+"""Plot of the quantization error by number of clusters."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
-from gio_spark.report.draw import INK, SELECTION, Drawn, draw
-from gio_spark.report.text import percent
+from gio_spark.report.plot_rendering import INK, SELECTION, Plot, render_plot
+from gio_spark.report.text_format import percent_text
 
 
-def elbow(curve: Sequence[Mapping[str, float]], used: int | None = None) -> Drawn | None:
-    """Draw the held-out quantisation error over the number of clusters, on a sample.
+def error_curve_plot(
+    curve: Sequence[Mapping[str, float]], clusters_in_use: int | None = None
+) -> Plot | None:
+    """Plot of the held-out quantization error of a sample by number of clusters.
 
     Args:
-        curve: records clusters, share (of the error of one cluster).
-        used: clusters in use, marked where the sample reaches that far.
+        curve: Records of clusters and share (of the error of a single cluster).
+        clusters_in_use: Number of clusters in use, marked if the curve reaches it.
     """
     if len(curve) < 2:
         return None
@@ -26,8 +28,8 @@ def elbow(curve: Sequence[Mapping[str, float]], used: int | None = None) -> Draw
 
     def paint(axes: Axes) -> None:
         axes.plot(clusters, share, "o-", color=SELECTION, linewidth=2, markersize=4)
-        if used is not None and used <= clusters.max():
-            axes.axvline(used, color=INK, linewidth=1, label="in use")
+        if clusters_in_use is not None and clusters_in_use <= clusters.max():
+            axes.axvline(clusters_in_use, color=INK, linewidth=1, label="in use")
             axes.legend()
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
@@ -38,14 +40,14 @@ def elbow(curve: Sequence[Mapping[str, float]], used: int | None = None) -> Draw
         axes.set_ylabel("quantisation error left, held-out rows")
 
     beyond = (
-        f" The run uses {used:,}, more than the sample can judge."
-        if used is not None and used > clusters.max()
+        f" The run uses {clusters_in_use:,}, more than the sample can judge."
+        if clusters_in_use is not None and clusters_in_use > clusters.max()
         else ""
     )
-    return draw(
+    return render_plot(
         "clusters_error",
         "How much of the spread of held-out rows is left inside clusters, over the number of "
-        f"clusters: {percent(float(share[-1]))} at {clusters[-1]:,.0f}. Where the line stops "
+        f"clusters: {percent_text(float(share[-1]))} at {clusters[-1]:,.0f}. Where the line stops "
         f"falling, more clusters describe noise.{beyond}",
         paint,
     )
