@@ -1,4 +1,4 @@
-"""What every tracker offers, and the one that does nothing."""
+"""Interface of trackers, the records that they take, and a tracker that does nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedInput:
-    """One input of a run. `context` says its role: 'pool', 'target', 'selected', ..."""
+    """Input of a run; `context` is its role: 'pool', 'target', 'selected', ..."""
 
     name: str
     location: str
@@ -24,7 +24,7 @@ class TrackedInput:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedStage:
-    """One finished stage of a run."""
+    """Finished stage of a run."""
 
     name: str
     seconds: float
@@ -34,7 +34,7 @@ class TrackedStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingOutcome:
-    """How tracking went. `problem` is one sentence when something was not recorded."""
+    """Result of tracking; `problem` is one sentence if something was not recorded."""
 
     enabled: bool
     run_id: str | None = None
@@ -43,21 +43,21 @@ class TrackingOutcome:
 
 
 class Tracker(Protocol):
-    """Records a run. No method but `check` raises: a selection is never lost to its record."""
+    """Tracker of a run; only `check` raises, so that a selection is never lost to tracking."""
 
     @property
     def run_id(self) -> str | None:
-        """The tracking server's id of the run, or None; waits until it is known."""
+        """Id of the run on the tracking server, or None; waits until it is known."""
 
     @property
     def location(self) -> str:
-        """Where the record is kept, without secrets; '' when nothing is recorded."""
+        """Location of the record without secrets; '' if nothing is recorded."""
 
     def check(self) -> None:
-        """Refuse a tracking address that cannot work; called before any expensive work."""
+        """Check that the tracking store works; called before any expensive work."""
 
     def start(self, run_name: str, tags: Mapping[str, str] | None = None) -> None:
-        """Begin the run's record."""
+        """Start the record of the run."""
 
     def params(self, settings: Mapping[str, Any]) -> None:
         """Record nested settings as flat parameters."""
@@ -72,7 +72,7 @@ class Tracker(Protocol):
         """Record numbers."""
 
     def path(self, name: str, values: Sequence[float], steps: Sequence[int] | None = None) -> None:
-        """Record a curve, one value a step."""
+        """Record a curve, one value per step."""
 
     def stage(self, stage: TrackedStage) -> None:
         """Record seconds and rows of a finished stage."""
@@ -81,22 +81,22 @@ class Tracker(Protocol):
         """Record a file, or all files of a folder."""
 
     def end(self, status: str = "FINISHED") -> TrackingOutcome:
-        """Close the record ('FINISHED', 'FAILED', 'KILLED') and say how it went."""
+        """Close the record ('FINISHED', 'FAILED', 'KILLED') and return the result of tracking."""
 
     def __enter__(self) -> Self:
         """Tracker."""
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the record, as failed when an error passes through."""
+        """Close the record, as failed if an error passes through."""
 
 
 class NullTracker:
-    """Records nothing."""
+    """Tracker that records nothing."""
 
     run_id: str | None = None
     location: str = ""
@@ -129,7 +129,7 @@ class NullTracker:
         """Do nothing."""
 
     def end(self, status: str = "FINISHED") -> TrackingOutcome:
-        """Say that nothing was recorded."""
+        """Result that says that tracking is disabled."""
         return TrackingOutcome(enabled=False)
 
     def __enter__(self) -> Self:
@@ -138,7 +138,7 @@ class NullTracker:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:

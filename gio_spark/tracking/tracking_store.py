@@ -1,4 +1,4 @@
-"""Which MLflow store a run is recorded in, and whether it can work."""
+"""MLflow store of a run: resolution from settings, environment, platform or workspace."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ SQL = ("sqlite", "postgresql", "mysql", "mssql")
 
 @dataclass(frozen=True)
 class Store:
-    """A resolved tracking store.
+    """Resolved tracking store.
 
     Attributes:
-        uri: as MLflow takes it; may hold secrets.
-        artifacts: where a new experiment keeps its files; None: the store's own choice.
-        chosen: 'settings', 'environment', 'platform' or 'workspace'.
+        uri: URI for MLflow; may contain secrets.
+        artifacts: Artifact location of a new experiment; None: the default of the store.
+        origin: Origin of the URI: 'settings', 'environment', 'platform' or 'workspace'.
     """
 
     uri: str
     artifacts: str | None
-    chosen: str
+    origin: str
 
     @property
     def kind(self) -> str:
-        """URI's scheme; 'file' for a plain path."""
+        """Scheme of the URI; 'file' for a plain path."""
         if self.uri in _PLATFORM:
             return "databricks"
         scheme = urlsplit(self.uri).scheme.split("+")[0].lower()
         return scheme if len(scheme) > 1 else "file"  # one letter is a Windows drive
 
     @property
-    def shown(self) -> str:
+    def redacted_uri(self) -> str:
         """URI without secrets."""
         return redact(self.uri)
 
     @property
     def path(self) -> Path | None:
-        """Local file or folder that holds the store, if it is a local one."""
+        """Local file or folder of the store, None if it is not local."""
         if self.kind == "sqlite":
             name = self.uri.split("///", 1)[-1].split("?", 1)[0]
             return None if name in ("", ":memory:") else Path(name)
@@ -56,37 +56,42 @@ class Store:
 
 
 def resolve(uri: str | None, artifacts: str | None, folder: Path) -> Store:
-    """Choose the store: settings, then environment, then platform, then the workspace.
+    """Store of the settings, else of the environment, the platform or the workspace.
 
-    In the workspace it is an SQLite file where sqlalchemy and alembic are installed (extra
-    `local`), else a folder of plain files.
+    In the workspace it is an SQLite file if sqlalchemy and alembic are installed (extra `local`),
+    else a folder of plain files.
 
     Args:
-        uri: tracking URI of the settings, or None.
-        artifacts: artifact location of the settings, or None.
-        folder: local folder for a store of our own.
+        uri: Tracking URI of the settings, or None.
+        artifacts: Artifact location of the settings, or None.
+        folder: Local folder for a store in the workspace.
 
     Returns:
         The store; nothing is created yet.
+
+    Example:
+        >>> store = resolve("https://user:secret@server", None, Path("tracking"))
+        >>> store.kind, store.origin, store.redacted_uri
+        ('https', 'settings', 'https://***@server')
     """
-    chosen = "settings"
+    origin = "settings"
     if uri is None and os.environ.get("MLFLOW_TRACKING_URI"):
-        uri, chosen = os.environ["MLFLOW_TRACKING_URI"], "environment"
+        uri, origin = os.environ["MLFLOW_TRACKING_URI"], "environment"
     if uri is None and os.environ.get("DATABRICKS_RUNTIME_VERSION"):
-        uri, chosen = "databricks", "platform"
+        uri, origin = "databricks", "platform"
     if uri is None:
-        chosen = "workspace"
+        origin = "workspace"
         folder = folder.absolute()
         has_sql = is_installed("sqlalchemy") and is_installed("alembic")
         uri = f"{SQLITE}{folder / 'mlflow.db'}" if has_sql else (folder / "mlruns").as_uri()
-    store = Store(uri=uri, artifacts=artifacts, chosen=chosen)
+    store = Store(uri=uri, artifacts=artifacts, origin=origin)
     if artifacts is None and store.kind == "sqlite" and store.path is not None:
-        # MLflow's own default is ./mlruns of whatever folder the run was started in
-        beside = store.path.absolute().parent / "mlartifacts"
-        store = Store(uri=uri, artifacts=beside.as_uri(), chosen=chosen)
+        # The default of MLflow is ./mlruns in the working directory of the run.
+        artifact_folder = store.path.absolute().parent / "mlartifacts"
+        store = Store(uri=uri, artifacts=artifact_folder.as_uri(), origin=origin)
     return store
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported; it is not."""
+    """Whether a package can be imported; the package is not imported."""
     return importlib.util.find_spec(package) is not None

@@ -1,4 +1,4 @@
-"""Curate images and text that are on this machine, and say what came of it."""
+"""Run of the demo: selections of images and texts, with their comparison to random rows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from gio_spark.demo.compare import Comparison, compare, image_figures, text_figures
-from gio_spark.demo.data import Kind, build
+from gio_spark.demo.demo_files import Kind, build
 from gio_spark.demo.paragraphs import SCIENTIFIC
+from gio_spark.demo.random_comparison import Comparison, compare, image_measures, text_measures
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """One part of the demo: what it is about and the settings it runs with."""
+    """Part of the demo: kind of data, title, budget and settings."""
 
     kind: Kind
     title: str
@@ -54,8 +54,8 @@ CASES = (
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one case gave: the run, its rows and how they compare."""
+class CaseResult:
+    """Result of a case: the run, its selected rows and their comparison with random rows."""
 
     case: Case
     curation: Curation
@@ -66,31 +66,31 @@ class Outcome:
     seconds: float
 
 
-def run(engine: str = "auto", folder: str | Path = "demo-output") -> list[Outcome]:
-    """Curate both cases on an engine and print what was chosen.
+def run(engine: str = "auto", folder: str | Path = "demo-output") -> list[CaseResult]:
+    """Run both cases on an engine and print their results.
 
-    A second run with the same packages finds every stage done and does none of them again.
+    A second run with the same packages reuses all stages of the first.
 
     Args:
         engine: `embedded`, `spark` or `auto`.
-        folder: Data, workspaces and reports go here; each engine has workspaces of its own.
+        folder: Folder of data, workspaces and reports; each engine has its own workspaces.
     """
     from gio_spark.engine import describe, session
 
     console = Console(highlight=False, soft_wrap=True)
-    console.width = max(100, console.width)  # a log has no width of its own
+    console.width = max(100, console.width)  # a log file has no width
     spark = session(engine)  # type: ignore[arg-type]
     kind = describe(spark).kind
-    outcomes = []
+    results = []
     for case in CASES:
         console.print(f"\n[bold]{case.title}[/bold]")
-        outcome = _run_case(case, spark, Path(folder).absolute(), kind)
-        _show(console, outcome)
-        outcomes.append(outcome)
-    return outcomes
+        result = _run_case(case, spark, Path(folder).absolute(), kind)
+        _print_result(console, result)
+        results.append(result)
+    return results
 
 
-def _run_case(case: Case, spark: SparkSession, folder: Path, engine: str) -> Outcome:
+def _run_case(case: Case, spark: SparkSession, folder: Path, engine: str) -> CaseResult:
     from gio_spark import curate
     from gio_spark.engine import bounded
 
@@ -109,13 +109,15 @@ def _run_case(case: Case, spark: SparkSession, folder: Path, engine: str) -> Out
     pool = pq.read_table(paths["pool"])
     held_out = pq.read_table(paths["held_out"])
     if case.kind == "images":
-        figures = image_figures(pq.read_table(paths["target"]), held_out)
+        measures = image_measures(pq.read_table(paths["target"]), held_out)
         examples = _count_digits(pool, ids)
     else:
-        figures = text_figures(held_out, SCIENTIFIC)
+        measures = text_measures(held_out, SCIENTIFIC)
         examples = _first_texts(pool, ids)
     digest = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:12]
-    return Outcome(case, curation, len(ids), digest, compare(pool, ids, figures), examples, seconds)
+    return CaseResult(
+        case, curation, len(ids), digest, compare(pool, ids, measures), examples, seconds
+    )
 
 
 def _count_digits(pool: pa.Table, ids: set[str]) -> list[str]:
@@ -126,30 +128,30 @@ def _count_digits(pool: pa.Table, ids: set[str]) -> list[str]:
 
 
 def _first_texts(pool: pa.Table, ids: set[str], count: int = 4) -> list[str]:
-    chosen = sorted((row for row in pool.to_pylist() if row["id"] in ids), key=_mixed_order)
-    return [f"{row['package']}: {row['text'][:90]}" for row in chosen[:count]]
+    selected = sorted((row for row in pool.to_pylist() if row["id"] in ids), key=_mixed_order)
+    return [f"{row['package']}: {row['text'][:90]}" for row in selected[:count]]
 
 
 def _mixed_order(row: dict[str, Any]) -> str:
     return hashlib.sha256(row["id"].encode()).hexdigest()
 
 
-def _show(console: Console, outcome: Outcome) -> None:
+def _print_result(console: Console, result: CaseResult) -> None:
     console.print()
     table = Table(box=None, pad_edge=False)
-    for heading in (f"{outcome.rows} rows", "selected", "random", "", ""):
+    for heading in (f"{result.rows} rows", "selected", "random", "", ""):
         table.add_column(heading, justify="left" if heading.endswith("rows") else "right")
-    for found in outcome.comparisons:
+    for comparison in result.comparisons:
         table.add_row(
-            found.figure.name,
-            f"{found.selected:.2f}",
-            f"{found.random:.2f} ± {found.spread:.2f}",
-            found.figure.unit,
-            "better" if found.better else "not better",
+            comparison.measure.name,
+            f"{comparison.selected:.2f}",
+            f"{comparison.random:.2f} ± {comparison.spread:.2f}",
+            comparison.measure.unit,
+            "better" if comparison.better else "not better",
         )
     console.print(table)
-    for line in outcome.examples:
+    for line in result.examples:
         console.print(f"  {line}", markup=False)
-    console.print(f"rows chosen (sha256 of their ids): {outcome.digest}")
-    report = os.path.relpath(outcome.curation.report or "")
-    console.print(f"report: {report}   ({outcome.seconds:.0f} s)", markup=False)
+    console.print(f"rows chosen (sha256 of their ids): {result.digest}")
+    report = os.path.relpath(result.curation.report or "")
+    console.print(f"report: {report}   ({result.seconds:.0f} s)", markup=False)

@@ -1,4 +1,4 @@
-"""Open MLflow with safe defaults, touching no global run, and hand it bounded values."""
+"""MLflow client with safe defaults and no global state, and values in the limits of MLflow."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gio_spark.settings.redact import flatten, redact
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-    from gio_spark.tracking.base import TrackedInput
-    from gio_spark.tracking.store import Store
+    from gio_spark.tracking.tracker_interface import TrackedInput
+    from gio_spark.tracking.tracking_store import Store
 
 MAX_KEY = 250
 MAX_PARAM = 500  # the smallest limit among supported servers
@@ -27,7 +27,7 @@ _UNSAFE = re.compile(r"[^\w\-. /]")
 
 
 def connect(store: Store) -> MlflowClient:
-    """Client of a store; the global state of MLflow's fluent API stays untouched."""
+    """Client of a store; the global state of MLflow's fluent API does not change."""
     from mlflow.tracking import MlflowClient
 
     registry = {"registry_uri": store.uri} if store.kind != "databricks" else {}
@@ -37,16 +37,16 @@ def connect(store: Store) -> MlflowClient:
 def mlflow_defaults(
     store: Store, *, retries: int = 3, timeout: int = 15
 ) -> AbstractContextManager[None]:
-    """Variables of the environment that MLflow reads, for the block in which it is called.
+    """Environment variables of MLflow for a `with` block, unless the user has set them.
 
-    Unless the user says otherwise in the environment: nothing is reported to MLflow's makers, the
-    file store is allowed where it was asked for, and a server that has gone silent is given up
-    after about a minute (MLflow's own limit is beyond ten).
+    MLflow sends no telemetry, a file store is allowed if it is the store of the run, and requests
+    to a server that does not answer end after about a minute (with MLflow's own limits, after more
+    than ten).
 
     Args:
-        store: The store that is called.
+        store: Tracking store.
         retries: Retries of a request.
-        timeout: Seconds that a request may take.
+        timeout: Timeout of a request in seconds.
     """
     file_store = {"MLFLOW_ALLOW_FILE_STORE": "true"} if store.kind == "file" else {}
     return environment(
@@ -58,47 +58,67 @@ def mlflow_defaults(
 
 
 def experiment_id(client: MlflowClient, name: str, store: Store) -> str:
-    """Id of the experiment, made if it is new."""
+    """Id of the experiment, which is created or restored if necessary."""
     if store.kind == "databricks" and not name.startswith("/"):
         name = f"/Shared/{name}"
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         return str(client.create_experiment(name, artifact_location=store.artifacts))
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def flat_params(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters that every server takes: safe keys, no secrets, at most 500 characters."""
-    return {safe_key(k): clip(v, MAX_PARAM) for k, v in flatten(settings).items()}
+    """Parameters that every server accepts: safe keys, no secrets, at most 500 characters.
+
+    Example:
+        >>> flat_params({"quantize": {"clusters": 5}, "api_key": "secret"})
+        {'quantize.clusters': '5', 'api_key': '***'}
+    """
+    return {safe_key(key): clip(value, MAX_PARAM) for key, value in flatten(settings).items()}
 
 
 def flat_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Tags that every server takes, without secrets."""
-    return {safe_key(k): clip(redact(str(v)), MAX_TAG) for k, v in tags.items()}
+    """Tags that every server accepts, without secrets."""
+    return {safe_key(key): clip(redact(str(value)), MAX_TAG) for key, value in tags.items()}
 
 
 def safe_key(key: str) -> str:
-    """Key with characters that MLflow refuses replaced by `_`."""
+    """Key in which `_` replaces characters that MLflow refuses.
+
+    Example:
+        >>> safe_key("a=b")
+        'a_b'
+    """
     return _UNSAFE.sub("_", key)[:MAX_KEY] or "_"
 
 
 def clip(text: str, length: int) -> str:
-    """Cut a text to the length, with a sign that it was cut."""
+    """Text of at most `length` characters; a clipped text ends with an ellipsis.
+
+    Example:
+        >>> clip("abcdef", 4)
+        'abc…'
+    """
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def thin(values: Sequence[float], steps: Sequence[int] | None) -> list[tuple[int, float]]:
-    """At most 1,000 finite (step, value) pairs, evenly spaced, first and last kept."""
-    y = np.asarray(values, dtype=np.float64)
-    x = np.arange(len(y)) if steps is None else np.asarray(steps, dtype=np.int64)
-    finite = np.isfinite(y)
-    x, y = x[finite], y[finite]
-    if len(y) > MAX_STEPS:
-        keep = np.unique(np.linspace(0, len(y) - 1, MAX_STEPS).round().astype(np.int64))
-        x, y = x[keep], y[keep]
-    return [(int(a), float(b)) for a, b in zip(x, y, strict=True)]
+def thinned_points(values: Sequence[float], steps: Sequence[int] | None) -> list[tuple[int, float]]:
+    """At most 1,000 finite (step, value) pairs, evenly spaced, with the first and the last.
+
+    Example:
+        >>> thinned_points([1.0, float("nan"), 3.0], None)
+        [(0, 1.0), (2, 3.0)]
+    """
+    value_array = np.asarray(values, dtype=np.float64)
+    step_array = np.arange(len(value_array)) if steps is None else np.asarray(steps, dtype=np.int64)
+    finite = np.isfinite(value_array)
+    step_array, value_array = step_array[finite], value_array[finite]
+    if len(value_array) > MAX_STEPS:
+        shown = np.unique(np.linspace(0, len(value_array) - 1, MAX_STEPS).round().astype(np.int64))
+        step_array, value_array = step_array[shown], value_array[shown]
+    return [(int(step), float(value)) for step, value in zip(step_array, value_array, strict=True)]
 
 
 def dataset(tracked: TrackedInput) -> Any:
@@ -116,30 +136,30 @@ def dataset(tracked: TrackedInput) -> Any:
         return MetaDataset(_files_source(location, tracked), name=name, digest=digest)
     version = None if tracked.version is None else int(tracked.version)
     is_path = "/" in location or "\\" in location
-    where = {"path": location} if is_path else {"delta_table_name": location}
+    table = {"path": location} if is_path else {"delta_table_name": location}
 
     class PinnedDelta(DeltaDatasetSource):
-        """A Delta table whose version is recorded even when it is 0.
+        """Delta table whose version is recorded even if it is 0.
 
-        MLflow's own class leaves out version 0, and asks Unity Catalog for the table's id on any
-        machine; the id is asked for on Databricks only.
+        MLflow's own class leaves out version 0 and requests the table's id from Unity Catalog on
+        any machine; this class requests it on Databricks only.
         """
 
         def to_dict(self) -> dict[Any, Any]:
             on_platform = bool(os.environ.get("DATABRICKS_RUNTIME_VERSION"))
-            info = super().to_dict() if on_platform else dict(where)
+            info = super().to_dict() if on_platform else dict(table)
             if version is not None:
                 info["delta_table_version"] = version
             return info
 
-    return MetaDataset(PinnedDelta(**where, delta_table_version=version), name=name)
+    return MetaDataset(PinnedDelta(**table, delta_table_version=version), name=name)
 
 
 def _files_source(location: str, tracked: TrackedInput) -> Any:
     from mlflow.data.dataset_source import DatasetSource
 
     class PinnedFiles(DatasetSource):
-        """Where files were read, and the hash of the list of them."""
+        """Location of files and the hash of their list."""
 
         @staticmethod
         def _get_source_type() -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from gio_spark.demo.compare import compare, image_figures, text_figures
-from gio_spark.demo.data import digits
+from gio_spark.demo.demo_files import digits
+from gio_spark.demo.random_comparison import compare, image_measures, text_measures
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +21,10 @@ def test_clean_rows_of_the_wanted_classes_beat_random_ones(images):
         for row in pool.select(["id", "digit", "damage"]).to_pylist()
         if row["damage"] == "clean" and row["digit"] in (3, 5, 8)
     }
-    found = compare(pool, ids, image_figures(images["target"], images["held_out"]))
-    assert found[0].selected == 100 and found[0].better
-    assert 55 < found[0].random < 65
-    assert found[1].better and found[1].selected < 25
+    comparisons = compare(pool, ids, image_measures(images["target"], images["held_out"]))
+    assert comparisons[0].selected == 100 and comparisons[0].better
+    assert 55 < comparisons[0].random < 65
+    assert comparisons[1].better and comparisons[1].selected < 25
 
 
 def test_rows_of_other_words_have_the_higher_cross_entropy():
@@ -36,8 +36,8 @@ def test_rows_of_other_words_have_the_higher_cross_entropy():
         }
     )
     held_out = pa.table({"text": ["numbers and axes"]})
-    figures = text_figures(held_out, ("numpy",))
-    near = compare(pool, {str(i) for i in range(10)}, figures)
-    far = compare(pool, {str(i) for i in range(10, 20)}, figures)
+    measures = text_measures(held_out, ("numpy",))
+    near = compare(pool, {str(i) for i in range(10)}, measures)
+    far = compare(pool, {str(i) for i in range(10, 20)}, measures)
     assert near[0].selected == 100 and far[0].selected == 0
     assert near[1].better and near[1].selected < far[1].selected and not far[1].better

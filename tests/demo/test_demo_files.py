@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gio_spark.demo.data import CLASS_MIX, build, digits
+from gio_spark.demo.demo_files import CLASS_MIX, build, digits
 from gio_spark.demo.paragraphs import read_paragraphs
 
 
@@ -20,12 +20,12 @@ def images() -> dict:
 
 
 def test_the_digits_are_the_same_every_time(images):
-    again = digits()
-    assert all(images[side].equals(again[side]) for side in images)
+    repeated = digits()
+    assert all(images[role].equals(repeated[role]) for role in images)
 
 
 def test_every_digit_is_on_one_side_only(images):
-    numbers = [i.split("-")[1] for side in images.values() for i in side["id"].to_pylist()]
+    numbers = [i.split("-")[1] for role in images.values() for i in role["id"].to_pylist()]
     assert len(numbers) == len(set(numbers)) == 1797
 
 
@@ -69,13 +69,17 @@ def test_paragraphs_are_the_same_with_the_backport_of_importlib_metadata():
 
 
 def test_paragraphs_are_prose_and_each_text_comes_once():
-    found = read_paragraphs(("joblib", "threadpoolctl", "packaging"))
-    assert {p.package for p in found} == {"joblib", "threadpoolctl", "packaging"}
-    assert {p.kind for p in found} == {"docstring", "readme", "licence"}
-    folded = [p.text.casefold() for p in found]
+    paragraphs = read_paragraphs(("joblib", "threadpoolctl", "packaging"))
+    assert {paragraph.package for paragraph in paragraphs} == {
+        "joblib",
+        "threadpoolctl",
+        "packaging",
+    }
+    assert {paragraph.kind for paragraph in paragraphs} == {"docstring", "readme", "licence"}
+    folded = [paragraph.text.casefold() for paragraph in paragraphs]
     assert len(folded) == len(set(folded)) > 200
-    assert all(12 <= len(p.text.split()) <= 220 for p in found)
-    assert found == read_paragraphs(("packaging", "joblib", "threadpoolctl"))
+    assert all(12 <= len(paragraph.text.split()) <= 220 for paragraph in paragraphs)
+    assert paragraphs == read_paragraphs(("packaging", "joblib", "threadpoolctl"))
 
 
 def test_a_package_that_is_not_there_is_left_out():

@@ -26,18 +26,18 @@ INPUTS = (
 )  # fmt: skip
 
 
-def files(folder: Path, **settings) -> MlflowTracker:
-    made = tracker(TrackingSettings(uri=str(folder / "mlruns"), **settings), folder)
-    assert isinstance(made, MlflowTracker)
-    return made
+def file_tracker(folder: Path, **settings) -> MlflowTracker:
+    run_tracker = tracker(TrackingSettings(uri=str(folder / "mlruns"), **settings), folder)
+    assert isinstance(run_tracker, MlflowTracker)
+    return run_tracker
 
 
-def read(watch: MlflowTracker):
-    from gio_spark.tracking.client import connect, mlflow_defaults
+def read_run(run_tracker: MlflowTracker):
+    from gio_spark.tracking.mlflow_client import connect, mlflow_defaults
 
-    with mlflow_defaults(watch.store):
-        client = connect(watch.store)
-    return client, client.get_run(watch.run_id)
+    with mlflow_defaults(run_tracker.store):
+        client = connect(run_tracker.store)
+    return client, client.get_run(run_tracker.run_id)
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +47,28 @@ def recorded(tmp_path_factory):
     page.mkdir()
     (page / "report.html").write_text("<p>fine</p>")
     (folder / "plan.csv").write_text("cluster,take\n1,2\n")
-    watch = files(folder, tags={"team": "data"})
-    watch.check()
-    watch.start("run-1", {"engine": "embedded", "uri": "http://me:hunter2@host"})
-    watch.params(
+    run_tracker = file_tracker(folder, tags={"team": "data"})
+    run_tracker.check()
+    run_tracker.start("run-1", {"engine": "embedded", "uri": "http://me:hunter2@host"})
+    run_tracker.params(
         {"budget": 0.1, "quantize": {"clusters": 5}, "api_key": "hunter2", "none": None,
          "columns": {"numeric": ["a", "b"], "tokens": "n"}, "odd key (§)": "x", "long": "y" * 9000,
          **{f"p{i}": i for i in range(150)}}
     )  # fmt: skip
-    watch.inputs(INPUTS)
-    watch.metrics({"divergence": 0.5, "broken": float("nan")})
-    watch.path("path", np.linspace(3, 1, 5000), range(0, 50_000, 10))
-    watch.stage(TrackedStage(name="embed", seconds=1.5, rows=100))
-    watch.artifact(page, "report")
-    watch.artifact(folder / "plan.csv")
-    outcome = watch.end()
-    return watch, outcome, *read(watch)
+    run_tracker.inputs(INPUTS)
+    run_tracker.metrics({"divergence": 0.5, "broken": float("nan")})
+    run_tracker.path("path", np.linspace(3, 1, 5000), range(0, 50_000, 10))
+    run_tracker.stage(TrackedStage(name="embed", seconds=1.5, rows=100))
+    run_tracker.artifact(page, "report")
+    run_tracker.artifact(folder / "plan.csv")
+    outcome = run_tracker.end()
+    return run_tracker, outcome, *read_run(run_tracker)
 
 
 def test_a_finished_run_is_recorded_whole(recorded):
-    watch, outcome, _, run = recorded
+    run_tracker, outcome, _, run = recorded
     assert outcome.problem is None
-    assert outcome.run_id == watch.run_id == run.info.run_id
+    assert outcome.run_id == run_tracker.run_id == run.info.run_id
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "run-1"
     assert run.data.tags["engine"] == "embedded"
@@ -105,14 +105,14 @@ def test_stages_and_numbers_are_metrics_and_what_is_not_finite_is_left_out(recor
 
 def test_inputs_are_datasets_with_context_and_version_even_version_zero(recorded):
     _, _, _, run = recorded
-    found = {i.dataset.name: i for i in run.inputs.dataset_inputs}
-    assert {n: i.tags[0].value for n, i in found.items()} == {
+    datasets = {i.dataset.name: i for i in run.inputs.dataset_inputs}
+    assert {n: i.tags[0].value for n, i in datasets.items()} == {
         "pool": "pool", "tickets": "target", "more": "target",
     }  # fmt: skip
-    source = {n: json.loads(i.dataset.source) for n, i in found.items()}
+    source = {n: json.loads(i.dataset.source) for n, i in datasets.items()}
     assert source["pool"] == {"path": "/data/pool", "delta_table_version": 0}
     assert source["tickets"] == {"delta_table_name": "main.s.t", "delta_table_version": 41}
-    assert found["pool"].dataset.source_type == "delta_table"
+    assert datasets["pool"].dataset.source_type == "delta_table"
     assert source["more"]["version"] == "9f86d0"
 
 
@@ -138,34 +138,34 @@ def test_no_global_mlflow_state_is_touched(recorded):
 
 
 def test_an_error_inside_the_run_closes_its_record_as_failed(tmp_path):
-    with pytest.raises(RuntimeError, match="stage"), files(tmp_path) as watch:
-        watch.start("run")
+    with pytest.raises(RuntimeError, match="stage"), file_tracker(tmp_path) as run_tracker:
+        run_tracker.start("run")
         raise RuntimeError("a stage failed")
-    _, run = read(watch)
+    _, run = read_run(run_tracker)
     assert run.info.status == "FAILED"
 
 
 def test_a_store_that_fails_midway_is_said_once_and_loses_nothing(tmp_path, caplog):
-    watch = files(tmp_path)
-    watch.start("run")
-    kept = watch.run_id
-    watch.artifact(tmp_path / "there is no such file.html")
-    watch.metrics({"after": 1.0})
+    run_tracker = file_tracker(tmp_path)
+    run_tracker.start("run")
+    run_id = run_tracker.run_id
+    run_tracker.artifact(tmp_path / "there is no such file.html")
+    run_tracker.metrics({"after": 1.0})
     with caplog.at_level(logging.WARNING):
-        outcome = watch.end()
-    assert outcome.run_id == kept
+        outcome = run_tracker.end()
+    assert outcome.run_id == run_id
     assert "could not record there is no such file.html" in outcome.problem
-    said = [r for r in caplog.records if r.name.startswith("gio_spark.tracking")]
-    assert len(said) <= 1
+    messages = [r for r in caplog.records if r.name.startswith("gio_spark.tracking")]
+    assert len(messages) <= 1
 
 
 def test_a_slow_store_is_not_waited_for_longer_than_asked(tmp_path):
-    watch = files(tmp_path, wait_seconds=0.2)
+    run_tracker = file_tracker(tmp_path, wait_seconds=0.2)
     gate = threading.Event()
-    watch.start("run")
-    assert watch._started.result(timeout=60)
-    watch._submit("wait", gate.wait)
-    outcome = watch.end()
+    run_tracker.start("run")
+    assert run_tracker._start_call.result(timeout=60)
+    run_tracker._submit("wait", gate.wait)
+    outcome = run_tracker.end()
     gate.set()
     assert "no answer within" in outcome.problem
 
@@ -173,39 +173,39 @@ def test_a_slow_store_is_not_waited_for_longer_than_asked(tmp_path):
 def test_a_second_run_goes_to_the_same_experiment_and_end_can_be_called_twice(tmp_path):
     runs = []
     for name in ("a", "b"):
-        watch = files(tmp_path, experiment="mine")
-        watch.start(name)
-        assert watch.end() == watch.end()
-        runs.append(read(watch)[1])
+        run_tracker = file_tracker(tmp_path, experiment="mine")
+        run_tracker.start(name)
+        assert run_tracker.end() == run_tracker.end()
+        runs.append(read_run(run_tracker)[1])
     assert runs[0].info.experiment_id == runs[1].info.experiment_id
     assert runs[0].info.run_id != runs[1].info.run_id
 
 
 def test_switched_off_nothing_is_recorded_and_all_calls_work(tmp_path):
-    with tracker(TrackingSettings(enabled=False), tmp_path) as watch:
-        assert isinstance(watch, NullTracker)
-        watch.check()
-        watch.start("run")
-        watch.params({"a": 1})
-        watch.inputs(INPUTS)
-        watch.path("p", [1.0])
-        watch.stage(TrackedStage(name="embed", seconds=1))
-        watch.artifact(tmp_path / "x")
-        assert watch.run_id is None
-    assert watch.end().enabled is False
+    with tracker(TrackingSettings(enabled=False), tmp_path) as run_tracker:
+        assert isinstance(run_tracker, NullTracker)
+        run_tracker.check()
+        run_tracker.start("run")
+        run_tracker.params({"a": 1})
+        run_tracker.inputs(INPUTS)
+        run_tracker.path("p", [1.0])
+        run_tracker.stage(TrackedStage(name="embed", seconds=1))
+        run_tracker.artifact(tmp_path / "x")
+        assert run_tracker.run_id is None
+    assert run_tracker.end().enabled is False
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_sqlite_store_works_and_keeps_artifacts_beside_it(tmp_path):
     (tmp_path / "plan.csv").write_text("cluster,take\n")
-    watch = tracker(TrackingSettings(), tmp_path / "work")
-    watch.start("run", {"engine": "embedded"})
-    watch.inputs(INPUTS)
-    watch.path("path", [2.0, 1.0])
-    watch.artifact(tmp_path / "plan.csv")
-    outcome = watch.end()
+    run_tracker = tracker(TrackingSettings(), tmp_path / "work")
+    run_tracker.start("run", {"engine": "embedded"})
+    run_tracker.inputs(INPUTS)
+    run_tracker.path("path", [2.0, 1.0])
+    run_tracker.artifact(tmp_path / "plan.csv")
+    outcome = run_tracker.end()
     assert outcome.problem is None
-    client, run = read(watch)
+    client, run = read_run(run_tracker)
     assert run.info.status == "FINISHED"
     assert [m.value for m in client.get_metric_history(run.info.run_id, "path")] == [2.0, 1.0]
     assert list((tmp_path / "work" / "mlartifacts").rglob("plan.csv"))
