@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.embed.base import (
+from gio_spark.embed.column_casts import as_numbers, as_strings, as_times, is_text
+from gio_spark.embed.embedder import (
     ZERO_NORM,
     Embedder,
     State,
@@ -19,7 +20,6 @@ from gio_spark.embed.base import (
     set_reason,
     usable,
 )
-from gio_spark.embed.casts import as_numbers, as_strings, as_times, is_text
 from gio_spark.engine.arrow import bytes_of, encode_vectors, map_arrow
 from gio_spark.engine.broadcast import BroadcastArrays, broadcast_arrays
 from gio_spark.engine.capabilities import describe
