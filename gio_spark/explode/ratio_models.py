@@ -145,7 +145,7 @@ class VectorScorer:
 
 @dataclass(frozen=True)
 class KnnScorer:
-    """Log of k-th neighbour distances, pool's over target's (Loftsgaarden, Quesenberry 1965).
+    """Log of k-th neighbor distances, pool over target (Loftsgaarden, Quesenberry 1965).
 
     A k-NN density is proportional to distance^-dimension, so the raw score times the dimension is
     the log density ratio; the calibration estimates that factor. References of the fold of a row

@@ -134,9 +134,9 @@ def _metrics(data: ReportData) -> TableText | None:
         return None
     groups = [group for group in _GROUPS if (table["group"] == group).any()]
     keys = ["metric"] + [column for column in ("unit", "direction") if column in table.columns]
-    shown = table[table["group"].isin(groups)].drop_duplicates(["metric", "group"])
+    in_groups = table[table["group"].isin(groups)].drop_duplicates(["metric", "group"])
     rows, unmeasured = [], []
-    for name, part in shown.groupby("metric", sort=False):
+    for name, part in in_groups.groupby("metric", sort=False):
         values = dict(zip(part["group"], part["value"], strict=True))
         if part["value"].isna().all():
             unmeasured.append(clean_text(name, 60))

@@ -116,8 +116,10 @@ def thinned_points(values: Sequence[float], steps: Sequence[int] | None) -> list
     finite = np.isfinite(value_array)
     step_array, value_array = step_array[finite], value_array[finite]
     if len(value_array) > MAX_STEPS:
-        shown = np.unique(np.linspace(0, len(value_array) - 1, MAX_STEPS).round().astype(np.int64))
-        step_array, value_array = step_array[shown], value_array[shown]
+        sampled = np.unique(
+            np.linspace(0, len(value_array) - 1, MAX_STEPS).round().astype(np.int64)
+        )
+        step_array, value_array = step_array[sampled], value_array[sampled]
     return [(int(step), float(value)) for step, value in zip(step_array, value_array, strict=True)]
 
 

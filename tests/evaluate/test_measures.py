@@ -114,9 +114,9 @@ def test_the_language_model_gives_every_history_chances_that_sum_to_one():
     codes = np.arange(CODES)
 
     def probability(word, history):
-        held = np.array([word]), np.array([history])
-        pairs = WordPairs.from_words(words, previous, *held)
-        return np.exp(-cross_entropy(words, pairs.pair, pairs, *held))
+        word_and_history = np.array([word]), np.array([history])
+        pairs = WordPairs.from_words(words, previous, *word_and_history)
+        return np.exp(-cross_entropy(words, pairs.pair, pairs, *word_and_history))
 
     for history in (7, 60, CODES):  # seen, never seen, the start of a text
         known_probabilities = [probability(w, history) for w in range(50)]
