@@ -24,13 +24,13 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from gio_spark.engine import session
 from gio_spark.explode import (
     fit_ratio,
-    kept,
     ratio_keys,
     score,
+    selected_ids,
     thresholds_of_arrays,
     with_thresholds,
 )
-from gio_spark.explode.rank_keys import HASH_RANGE, keep
+from gio_spark.explode.rank_keys import HASH_RANGE, passes_threshold
 from gio_spark.settings.explode import ExplodeSettings
 
 CLUSTERS = 1_500
@@ -71,7 +71,7 @@ def in_arrays(rows: int) -> list[dict]:
         start = time.perf_counter()
         found = thresholds_of_arrays(cluster, keys, ties, take)
         seconds = time.perf_counter() - start
-        chosen = keep(keys, ties, found.threshold[cluster], found.tie[cluster])
+        chosen = passes_threshold(keys, ties, found.threshold[cluster], found.tie[cluster])
         wrong = int((np.bincount(cluster[chosen], minlength=CLUSTERS) != take).sum())
         out.append(figure(f"{rows:,} rows in arrays, {what}: seconds", seconds, "s", 60))
         out.append(figure(f"  passes {found.passes}; clusters with a wrong count", wrong, "", 0))
@@ -96,7 +96,7 @@ def on_engine(rows: int) -> list[dict]:
     start = time.perf_counter()
     full = with_thresholds(table, plan, settings=chosen)
     found = time.perf_counter()
-    counts = kept(table, full, settings=chosen).groupBy("cluster").count().toPandas()
+    counts = selected_ids(table, full, settings=chosen).groupBy("cluster").count().toPandas()
     end = time.perf_counter()
     both = plan.merge(counts, on="cluster", how="left").fillna({"count": 0})
     wrong = int((both["take"] != both["count"]).sum())

@@ -34,12 +34,12 @@ from tasks import data_folder
 from threadpoolctl import threadpool_limits
 
 from gio_spark.engine import session
+from gio_spark.evaluate.compare_methods import with_measure_titles
 from gio_spark.evaluate.dataset import EvaluationDataset
-from gio_spark.evaluate.pack import pack, unpack
-from gio_spark.evaluate.proxies import has_torch
-from gio_spark.evaluate.run import titled
-from gio_spark.evaluate.trials import run_cells
-from gio_spark.report.evaluation import render_evaluation
+from gio_spark.evaluate.dataset_arrays import dataset_from_arrays, dataset_to_arrays
+from gio_spark.evaluate.proxy_models import has_torch
+from gio_spark.evaluate.trials import run_trials
+from gio_spark.report.evaluation_page import render_evaluation
 from gio_spark.tables import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,14 +79,14 @@ def dataset_of(
     place = place_of(task, seed, options, store)
     if place.exists():
         with np.load(place, allow_pickle=False) as kept:
-            return unpack({name: kept[name] for name in kept.files})
+            return dataset_from_arrays({name: kept[name] for name in kept.files})
     with threadpool_limits(1):
-        arrays = pack(task.build(data, seed, options))
+        arrays = dataset_to_arrays(task.build(data, seed, options))
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_suffix(".part.npz")
     np.savez(part, **arrays)
     part.replace(place)
-    return unpack(arrays)
+    return dataset_from_arrays(arrays)
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Bench:
         dataset = dataset_of(task, self.data, seed, options, self.store)
         built = time.monotonic() - began
         for plan in plans(missing):
-            out = run_cells(self.workspace.spark, self.workspace, dataset, plan,
+            out = run_trials(self.workspace.spark, self.workspace, dataset, plan,
                             run="bench-quality", slots=self.slots, stop_at=self.stop)  # fmt: skip
             self.computed += out.computed
             self.cells.add(out.table, missing)
@@ -220,7 +220,7 @@ def main() -> None:
     print(text)
     print(took)
     page = render_evaluation(
-        titled(tables.scored(cells, known)), given.store / "page",
+        with_measure_titles(tables.scored(cells, known)), given.store / "page",
         title="Selection methods on real data", facts={"cells": took},
     )  # fmt: skip
     print(f"page: {page}")

@@ -9,7 +9,7 @@ import pandas as pd
 from quality_cells import wanted
 from quality_tasks import Options, QualityTask
 
-from gio_spark.report import scores
+from gio_spark.report import trial_statistics
 
 if TYPE_CHECKING:
     from bench_quality import Bench
@@ -62,7 +62,9 @@ def _table(cells: pd.DataFrame) -> tuple[str, dict[str, list]]:
     ]
     rows = []
     for (factor, task, setting), part in cells.groupby(["factor", "task", "setting"], sort=False):
-        gains = scores.against(scores.checked(part), "random").set_index("method")
+        gains = trial_statistics.paired_gains(
+            trial_statistics.checked_trials(part), "random"
+        ).set_index("method")
         seeds = int(part["seed"].nunique())
         row: dict = {"factor": factor, "task": task, "setting": setting, "seeds": seeds}
         shown = []

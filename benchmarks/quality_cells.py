@@ -14,7 +14,7 @@ import pandas as pd
 
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.evaluate.methods import get
-from gio_spark.evaluate.trials import Plan
+from gio_spark.evaluate.trials import TrialPlan
 
 KEY = ["task", "task_version", "method", "method_version", "budget", "seed", "measure",
        "measure_version"]  # fmt: skip
@@ -27,7 +27,7 @@ def wanted(task: str, version: int, names: Sequence[str], budgets: Sequence[floa
     rows = [
         (task, version, name, get(name).version, budget, seed, measure, MEASURES[measure].version)
         for name in names
-        for budget in ([1.0] if get(name).whole else budgets)
+        for budget in ([1.0] if get(name).takes_all else budgets)
         for measure in measures
     ]
     return pd.DataFrame(rows, columns=KEY)
@@ -55,7 +55,7 @@ class Cells:
         return these[(found["where"] == "left_only").to_numpy()]
 
     def add(self, found: pd.DataFrame, these: pd.DataFrame) -> None:
-        """Keep the cells that `run_cells` found for these, in place of any of other versions."""
+        """Keep the cells that `run_trials` found for these, in place of any of other versions."""
         at = ["method", "budget", "seed", "measure"]
         new = these.merge(found.drop(columns="task"), on=at)[KEPT]
         names = ["task", *at]
@@ -77,14 +77,14 @@ class Cells:
         return found.assign(higher_is_better=better, note="")
 
 
-def plans(missing: pd.DataFrame) -> list[Plan]:
-    """Return what `run_cells` computes: methods that lack the same cells together."""
+def plans(missing: pd.DataFrame) -> list[TrialPlan]:
+    """Return what `run_trials` computes: methods that lack the same cells together."""
     groups: dict[tuple, list[str]] = {}
     for name, rows in missing.groupby("method", sort=False):
         lacks = tuple(sorted(rows["budget"].unique())), tuple(dict.fromkeys(rows["measure"]))
         groups.setdefault(lacks, []).append(str(name))
     task, seed = missing["task"].iloc[0], int(missing["seed"].iloc[0])
     return [
-        Plan(task, names, budgets, [seed], [MEASURES[m] for m in measures])
+        TrialPlan(task, names, budgets, [seed], [MEASURES[m] for m in measures])
         for (budgets, measures), names in groups.items()
     ]

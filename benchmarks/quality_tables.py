@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from gio_spark.evaluate.measures import MEASURES
-from gio_spark.report import scores
+from gio_spark.report import trial_statistics
 
 BASELINE, ORACLE, FULL = "random", "oracle", "full"
 PUBLISHED = ("published_exact", "published_jump")
@@ -35,9 +35,9 @@ def scored(cells: pd.DataFrame, tasks: dict) -> pd.DataFrame:
 
 def summarise(cells: pd.DataFrame, tasks: dict, default: str) -> tuple[str, dict]:
     """Return the tables as Markdown and the results as plain values."""
-    cells = scores.checked(cells)
+    cells = trial_statistics.checked_trials(cells)
     told = scored(cells, tasks)
-    weak = set(scores.unrankable(told, ORACLE, BASELINE))
+    weak = set(trial_statistics.weak_comparisons(told, ORACLE, BASELINE))
     lines, figures = [], []
     ranked = _ranks(told, weak)
     on_text = told[told["measure"] == "cross_entropy"]
@@ -75,7 +75,7 @@ def _round(value: float) -> float | None:
     return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
-def _ranks(told: pd.DataFrame, weak: set) -> scores.Ranks:
+def _ranks(told: pd.DataFrame, weak: set) -> trial_statistics.Ranks:
     fair = told[~told["method"].isin([ORACLE, FULL])]
     keep = [k not in weak for k in
             fair[["task", "measure", "budget"]].itertuples(index=False, name=None)]  # fmt: skip
@@ -84,11 +84,15 @@ def _ranks(told: pd.DataFrame, weak: set) -> scores.Ranks:
     cells = fair[np.isfinite(fair["value"])].groupby(["method", "task"]).size()
     most = cells.groupby("task").max()
     few = cells[2 * cells < most.reindex(cells.index, level="task")]
-    return scores.ranks(fair[~fair["method"].isin(few.index.get_level_values("method"))])
+    return trial_statistics.method_ranks(
+        fair[~fair["method"].isin(few.index.get_level_values("method"))]
+    )
 
 
-def _rank_lines(ranked: scores.Ranks, texts: scores.Ranks, told: pd.DataFrame) -> list[str]:
-    cost = scores.costs(told).set_index("method")
+def _rank_lines(
+    ranked: trial_statistics.Ranks, texts: trial_statistics.Ranks, told: pd.DataFrame
+) -> list[str]:
+    cost = trial_statistics.method_costs(told).set_index("method")
     lines = [
         "### Mean ranks and costs",
         "",
@@ -194,7 +198,7 @@ def _against(told: pd.DataFrame, method: str, others: tuple[str, ...]) -> pd.Dat
     top = means.sort_values("good").drop_duplicates(["task", "budget"], keep="last")
     rest = rest.merge(top[["task", "budget", "method"]], on=["task", "budget", "method"])
     both = pd.concat([mine, rest.drop(columns="good").assign(method="rival")])
-    return scores.against(both, "rival")
+    return trial_statistics.paired_gains(both, "rival")
 
 
 def _verdicts(told: pd.DataFrame, tasks: dict, method: str, weak: set) -> tuple[list, list]:
@@ -256,18 +260,22 @@ def _cell(table: pd.DataFrame, task: str, budget: float) -> tuple | None:
 
 
 def _task_lines(cells: pd.DataFrame, mine: pd.DataFrame, task: Any, score: str,
-                ranked: scores.Ranks) -> list[str]:  # fmt: skip
+                ranked: trial_statistics.Ranks) -> list[str]:  # fmt: skip
     """Return a table of a score and, beside it, the two-sample AUC at the middle budget."""
     it = MEASURES[score]
-    weak = set(scores.unrankable(mine, ORACLE, BASELINE))
-    middle = scores.means(mine).set_index(["method", "budget"])
+    weak = set(trial_statistics.weak_comparisons(mine, ORACLE, BASELINE))
+    middle = trial_statistics.mean_scores(mine).set_index(["method", "budget"])
     means, halves = middle["mean"].to_dict(), middle["half"].to_dict()
-    signs = scores.against(mine, BASELINE).set_index(["method", "budget"])["verdict"].to_dict()
+    signs = (
+        trial_statistics.paired_gains(mine, BASELINE)
+        .set_index(["method", "budget"])["verdict"]
+        .to_dict()
+    )
     budgets = sorted({b for m, b in means if m != FULL})
     if not budgets:
         return []
     auc = cells[(cells["task"] == task.name) & (cells["measure"] == "two_sample_auc")]
-    aucs = scores.means(auc).set_index(["method", "budget"])["mean"].to_dict()
+    aucs = trial_statistics.mean_scores(auc).set_index(["method", "budget"])["mean"].to_dict()
     beside = budgets[len(budgets) // 2]
     marks = ["(0)" if (task.name, score, b) in weak else "" for b in budgets]
     heads = [f"{100 * b:g} % {m}".strip() for b, m in zip(budgets, marks, strict=True)]

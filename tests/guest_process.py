@@ -63,7 +63,7 @@ def main() -> None:
     gio_spark.curate(**job["curate"])
     states["curate"] = state()
     evaluation = evaluate(build(job["evaluate"]))
-    assert (evaluation.cells["error"] == "").all(), evaluation.cells["error"].unique()
+    assert (evaluation.trials["error"] == "").all(), evaluation.trials["error"].unique()
     states["evaluate"] = state()
     Path("states.json").write_text(json.dumps(states))
 

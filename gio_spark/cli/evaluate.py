@@ -9,25 +9,30 @@ import pandas as pd
 from rich.table import Table
 from scipy import stats
 
+from gio_spark.evaluate.compare_methods import (
+    BASELINE,
+    deciding_measures,
+    rank_methods,
+    ranking_measures,
+)
 from gio_spark.evaluate.measures import MEASURES
-from gio_spark.evaluate.run import BASELINE, deciding, ranked_by, ranks
-from gio_spark.report import scores
+from gio_spark.report import trial_statistics
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gio_spark.evaluate.run import Evaluation
+    from gio_spark.evaluate.compare_methods import Evaluation
 
 
 def print_evaluation(out: Console, made: Evaluation) -> None:
     """Print score against budget and gain over random, in order of mean rank, and the costs."""
-    cells = scores.checked(made.cells)
+    cells = trial_statistics.checked_trials(made.trials)
     for name in ("pool", "target", "cells"):
         out.print(f"{name}: {made.summary[name]}", markup=False)
-    ranked = ranks(made.cells)
+    ranked = rank_methods(made.trials)
     rest = [m for m in dict.fromkeys(cells["method"]) if m not in ranked.methods]
     order = [*ranked.methods, *rest]
-    shown = deciding(cells)
+    shown = deciding_measures(cells)
     for measure in shown:
         mine = cells[cells["measure"] == measure]
         out.print(_scores(mine, measure, order))
@@ -38,14 +43,14 @@ def print_evaluation(out: Console, made: Evaluation) -> None:
     )
     out.print(_costs(cells, ranked, order))
     if ranked.blocks > 1:
-        by = ranked_by(made.cells)
+        by = ranking_measures(made.trials)
         told = f" by {', '.join(by)}" if by else ""
         out.print(
             f"Mean ranks{told} over {ranked.blocks} comparisons; below {ranked.critical:.2f} "
             "apart, two methods cannot be told from each other (Nemenyi, 5 %)."
         )
     for method in order:
-        error = scores.first_error(cells, method)
+        error = trial_statistics.first_error(cells, method)
         if error is not None:
             out.print(f"failed, {method}: {error}", style="yellow", markup=False)
     others = [MEASURES[m].title for m in dict.fromkeys(cells["measure"]) if m not in shown]
@@ -59,9 +64,13 @@ def _scores(cells: pd.DataFrame, measure: str, order: list[str]) -> Table:
     it = MEASURES[measure]
     way = "higher" if it.higher_is_better else "lower"
     table = _table(f"{it.title} ({way} is better)", "method")
-    middle = scores.means(cells).set_index(["method", "budget"])
+    middle = trial_statistics.mean_scores(cells).set_index(["method", "budget"])
     means, halves = middle["mean"].to_dict(), middle["half"].to_dict()
-    verdicts = scores.against(cells, BASELINE).set_index(["method", "budget"])["verdict"].to_dict()
+    verdicts = (
+        trial_statistics.paired_gains(cells, BASELINE)
+        .set_index(["method", "budget"])["verdict"]
+        .to_dict()
+    )
     budgets = sorted(middle.index.get_level_values("budget").unique())
     for budget in budgets:
         table.add_column(f"{100 * float(budget):g} %", justify="right", no_wrap=True)
@@ -83,7 +92,7 @@ def _scores(cells: pd.DataFrame, measure: str, order: list[str]) -> Table:
 def _gains(cells: pd.DataFrame, measure: str, order: list[str]) -> Table:
     """Return the paired difference to the baseline, positive where a method is better."""
     table = _table(f"Gain over {BASELINE}: {MEASURES[measure].title}", "method")
-    found = scores.against(cells, BASELINE)
+    found = trial_statistics.paired_gains(cells, BASELINE)
     seeds = cells.groupby(["method", "budget"])["seed"].nunique().to_dict()
     budgets = sorted(found["budget"].unique())
     for budget in budgets:
@@ -106,9 +115,9 @@ def _gains(cells: pd.DataFrame, measure: str, order: list[str]) -> Table:
     return table
 
 
-def _costs(cells: pd.DataFrame, ranked: scores.Ranks, order: list[str]) -> Table:
+def _costs(cells: pd.DataFrame, ranked: trial_statistics.Ranks, order: list[str]) -> Table:
     table = _table("Ranks and costs", "method", "mean rank", "seconds", "memory, MB", "failed")
-    costs = scores.costs(cells).set_index("method")
+    costs = trial_statistics.method_costs(cells).set_index("method")
     rank = dict(zip(ranked.methods, ranked.mean, strict=True))
     for method in order:
         line = costs.loc[method]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def print_gate(out: Console, settings: RunSettings, run_id: str | None, *, compare: bool) -> bool:
     """Judge a run's selection, print the verdict; tells whether it passed."""
     from gio_spark.pipeline.commands.gate import gate
-    from gio_spark.report.gate import check_table, score_table, way_table
+    from gio_spark.report.gate_page import check_table, score_table, way_table
 
     found = gate(settings, run_id=run_id, compare=compare)
     best = ["best seen"] if "best" in found.checks else []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from gio_spark.report.tables import TableText
+    from gio_spark.report.run_tables import TableText
 
 MOST_COLUMNS = 6
 
@@ -102,7 +102,7 @@ def metrics_of_table(
     """Measure a table, print its metrics and write its page."""
     from gio_spark.engine import session
     from gio_spark.pipeline.commands.table_metrics import measure_table
-    from gio_spark.report.metrics import render_metrics
+    from gio_spark.report.metrics_page import render_metrics
     from gio_spark.settings.inputs import InputSettings
     from gio_spark.settings.tracking import TrackingSettings
     from gio_spark.tables import Workspace
@@ -177,7 +177,7 @@ def metrics_of_run(
 
 def print_metrics(out: Console, figures: pd.DataFrame, *, forms: bool = False) -> None:
     """Print metrics by group: robust forms, or all; as many groups as the terminal is wide."""
-    from gio_spark.report.metrics import metric_table
+    from gio_spark.report.metrics_page import metric_table
 
     most = max(3, min(MOST_COLUMNS, (out.width - 47) // 11))
     print_text_table(out, metric_table(figures, most))

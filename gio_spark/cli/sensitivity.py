@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def sensitivity_of_run(out: Console, settings: RunSettings) -> None:
     """Run what is missing, print the table, thresholds and curve, and write the page."""
     from gio_spark.pipeline.commands.sensitivity import sensitivity
-    from gio_spark.report import sensitivity as page
+    from gio_spark.report import sensitivity_page as page
 
     found = sensitivity(settings)
     learnt = found.learnt

@@ -1,6 +1,6 @@
-"""A demonstration on real input that is on every machine with this package: images and text."""
+"""Demonstration on images and texts that are installed with the dependencies of this package."""
 
-from gio_spark.demo.data import build
-from gio_spark.demo.run import run
+from gio_spark.demo.demo_files import build
+from gio_spark.demo.demo_run import run
 
 __all__ = ["build", "run"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gio_spark.demo.run import run
+from gio_spark.demo.demo_run import run
 from gio_spark.errors import GioSparkError
 
 
@@ -14,9 +14,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Curate images and text that are on this machine.")
     parser.add_argument("--engine", default="auto", choices=["auto", "embedded", "spark"])
     parser.add_argument("--out", default="demo-output", help="folder for data and reports")
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        run(chosen.engine, chosen.out)
+        run(arguments.engine, arguments.out)
     except GioSparkError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

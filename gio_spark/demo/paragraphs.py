@@ -1,6 +1,6 @@
-"""Paragraphs of documentation and licences from the installed Python packages.
+"""Paragraphs of documentation and licenses from the installed Python packages.
 
-Source files are parsed, never imported, so reading a package's text runs none of its code.
+Source files are parsed and not imported, so that no code of a package runs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 Kind = Literal["docstring", "readme", "licence"]
 
 SCIENTIFIC = ("numpy", "scipy", "scikit-learn")
-# Distributions that are in the embedded and in the Spark environment alike, at the locked version,
-# so that both engines meet the same text. pyspark is not: there it is another distribution.
+# Distributions with the same locked version in the embedded and in the Spark environment, so that
+# both engines read the same text. pyspark is a different distribution in each.
 OTHERS = (
     "alembic", "certifi", "click", "contourpy", "cryptography", "cycler", "databricks-sdk",
     "deprecated", "fastapi", "filelock", "fonttools", "fsspec", "gitpython", "google-auth",
@@ -35,7 +35,8 @@ OTHERS = (
     "wrapt",
 )  # fmt: skip
 
-# Files and paragraphs read at most: the scientific packages give three sides, the others one.
+# Most files and paragraphs per package: scientific packages fill pool, target and held-out rows,
+# the others the pool only.
 FILES_PER_PACKAGE = {True: 120, False: 40}
 PARAGRAPHS_PER_PACKAGE = {True: 1_600, False: 500}
 WORDS = (12, 220)
@@ -46,7 +47,7 @@ _SKIPPED = re.compile(r"(^|/)(tests?|testing|_vendor|vendored|externals|node_mod
 
 @dataclass(frozen=True)
 class Paragraph:
-    """One paragraph: its text and where it stands."""
+    """Paragraph with its package, file and number in the file."""
 
     package: str
     kind: Kind
@@ -59,65 +60,65 @@ class Paragraph:
         return f"{self.package}/{self.path}#{self.number}"
 
 
-def order(salt: str, key: str) -> int:
-    """Return a 64-bit number that orders keys the same way on every machine."""
+def hash_order(salt: str, key: str) -> int:
+    """64-bit number that orders keys the same way on every machine."""
     return int.from_bytes(hashlib.sha256(f"{salt}:{key}".encode()).digest()[:8], "big")
 
 
 def read_paragraphs(names: tuple[str, ...] = SCIENTIFIC + OTHERS) -> list[Paragraph]:
-    """Return paragraphs of the installed ones among the named packages, each text once.
+    """Paragraphs of those packages that are installed, each text once.
 
-    Files and paragraphs are cut to a bounded number by hash of their place, so the result depends
-    on the installed versions alone.
+    A hash of their path selects a bounded number of files and paragraphs, so that the result
+    depends on the installed versions only.
     """
-    found: list[Paragraph] = []
-    seen: set[str] = set()
+    paragraphs: list[Paragraph] = []
+    known_texts: set[str] = set()
     for name in sorted(names):
         try:
             package = distribution(name)
         except PackageNotFoundError:
             logger.info("package=%s not installed, left out of the demo's text", name)
             continue
-        own = []
+        paragraphs_of_package = []
         for paragraph in _of_package(name, package, FILES_PER_PACKAGE[name in SCIENTIFIC]):
-            fold = " ".join(paragraph.text.casefold().split())
-            if fold not in seen:
-                seen.add(fold)
-                own.append(paragraph)
-        own.sort(key=lambda p: order("paragraph", p.key))
-        found += own[: PARAGRAPHS_PER_PACKAGE[name in SCIENTIFIC]]
-    found.sort(key=lambda p: p.key)
-    return found
+            folded = " ".join(paragraph.text.casefold().split())
+            if folded not in known_texts:
+                known_texts.add(folded)
+                paragraphs_of_package.append(paragraph)
+        paragraphs_of_package.sort(key=lambda paragraph: hash_order("paragraph", paragraph.key))
+        paragraphs += paragraphs_of_package[: PARAGRAPHS_PER_PACKAGE[name in SCIENTIFIC]]
+    paragraphs.sort(key=lambda paragraph: paragraph.key)
+    return paragraphs
 
 
 def versions(names: tuple[str, ...] = SCIENTIFIC + OTHERS) -> dict[str, str]:
-    """Return the installed version of every named package that is there."""
-    there = {}
+    """Installed versions of those packages that are installed."""
+    installed = {}
     for name in names:
         with contextlib.suppress(PackageNotFoundError):
-            there[name] = distribution(name).version
-    return there
+            installed[name] = distribution(name).version
+    return installed
 
 
 def _of_package(name: str, package: Distribution, limit: int) -> Iterator[Paragraph]:
-    # As a header: the backport of this module, which some library may have put in its place by
-    # now, empties the body of the message.
+    # Read as a header, because the backport of importlib.metadata, which a library may have
+    # installed in its place, empties the body of the message.
     description = package.metadata.get("Description")  # type: ignore[attr-defined]
     if isinstance(description, str):
-        yield from _cut(name, "readme", "README", description)
+        yield from _prose_paragraphs(name, "readme", "README", description)
     sources = []
     for entry in package.files or ():
         path = entry.as_posix()
         if _SKIPPED.search(path) or path.startswith(".."):
             continue
         if _LICENCE.search(path) and not path.endswith(".py"):
-            yield from _cut(name, "licence", path, _text(Path(str(entry.locate()))))
+            yield from _prose_paragraphs(name, "licence", path, _text(Path(str(entry.locate()))))
         elif path.endswith(".py"):
             sources.append(entry)
-    sources.sort(key=lambda entry: order("file", entry.as_posix()))
+    sources.sort(key=lambda entry: hash_order("file", entry.as_posix()))
     for entry in sources[:limit]:
         text = "\n\n".join(_docstrings(_text(Path(str(entry.locate())))))
-        yield from _cut(name, "docstring", entry.as_posix(), text)
+        yield from _prose_paragraphs(name, "docstring", entry.as_posix(), text)
 
 
 def _text(path: Path) -> str:
@@ -134,19 +135,21 @@ def _docstrings(source: str) -> Iterator[str]:
             tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return
-    # Only bodies of modules and classes are entered: walking every expression takes twice as long.
-    waiting: list[ast.Module | ast.ClassDef | ast.FunctionDef] = [tree]
-    while waiting:
-        node = waiting.pop()
+    # Only bodies of modules and classes are visited; a walk over all nodes takes twice as long.
+    nodes: list[ast.Module | ast.ClassDef | ast.FunctionDef] = [tree]
+    while nodes:
+        node = nodes.pop()
         text = ast.get_docstring(node)
         if text:
             yield text
         if not isinstance(node, ast.FunctionDef):
-            waiting += [n for n in node.body if isinstance(n, (ast.ClassDef, ast.FunctionDef))]
+            nodes += [
+                child for child in node.body if isinstance(child, (ast.ClassDef, ast.FunctionDef))
+            ]
 
 
-def _cut(package: str, kind: Kind, path: str, text: str) -> Iterator[Paragraph]:
-    """Yield the paragraphs that are prose: enough words, most of the characters letters."""
+def _prose_paragraphs(package: str, kind: Kind, path: str, text: str) -> Iterator[Paragraph]:
+    """Paragraphs that are prose: a bounded number of words, mostly letters."""
     for number, block in enumerate(re.split(r"\n\s*\n", text)):
         words = block.split()
         if WORDS[0] <= len(words) <= WORDS[1]:

@@ -1,6 +1,6 @@
 """Embedding of rows as vectors: a common protocol, one file per embedder."""
 
-from gio_spark.embed.apply import (
+from gio_spark.embed.embed_dataframe import (
     EMBEDDED_SCHEMA,
     count_words,
     describe_rows,
@@ -8,7 +8,7 @@ from gio_spark.embed.apply import (
     embed_rows,
     fit_state,
 )
-from gio_spark.embed.base import Embedder
+from gio_spark.embed.embedder import Embedder
 from gio_spark.embed.registry import make_embedder, pick_embedder
 
 __all__ = [

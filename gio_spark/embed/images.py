@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.linalg import eigh
 
-from gio_spark.embed.base import (
+from gio_spark.embed.embedder import (
     EMPTY_CONTENT,
     NOT_FINITE,
     NULL_CONTENT,

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.embed.base import Embedder, Result, check_vectors, load_once, text_column
-from gio_spark.embed.models import is_folder, resolve_model
-from gio_spark.embed.static import pool_tokens
+from gio_spark.embed.embedder import Embedder, Result, check_vectors, load_once, text_column
+from gio_spark.embed.model_files import is_folder, resolve_model
+from gio_spark.embed.static_vectors import pool_tokens
 from gio_spark.errors import ConfigError, InputError, MissingExtraError
 
 _PURPOSE = "Embedder 'model2vec'"

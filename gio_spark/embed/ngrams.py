@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.embed.base import ZERO_NORM, Embedder, Result, set_reason, text_column
+from gio_spark.embed.embedder import ZERO_NORM, Embedder, Result, set_reason, text_column
 from gio_spark.engine.arrow import bytes_of
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.kernels.ngrams import code_point_features

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gio_spark.embed.base import Embedder
+from gio_spark.embed.embedder import Embedder
 from gio_spark.embed.images import ImageEmbedder
 from gio_spark.embed.model2vec import Model2VecEmbedder
 from gio_spark.embed.ngrams import NgramEmbedder

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.embed.base import (
+from gio_spark.embed.embedder import (
     Embedder,
     Result,
     check_vectors,
@@ -21,7 +21,7 @@ from gio_spark.embed.base import (
     text_column,
     usable,
 )
-from gio_spark.embed.models import is_folder, resolve_model
+from gio_spark.embed.model_files import is_folder, resolve_model
 from gio_spark.errors import ConfigError, InputError, MissingExtraError
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.embed.base import (
+from gio_spark.embed.column_casts import as_numbers, as_strings
+from gio_spark.embed.embedder import (
     NOT_FINITE,
     NULL_CONTENT,
     Embedder,
@@ -21,7 +22,6 @@ from gio_spark.embed.base import (
     no_reasons,
     set_reason,
 )
-from gio_spark.embed.casts import as_numbers, as_strings
 from gio_spark.errors import InputError
 
 _ENTRIES = 4

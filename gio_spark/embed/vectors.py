@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.embed.base import (
+from gio_spark.embed.embedder import (
     EMPTY_CONTENT,
     NULL_CONTENT,
     Embedder,

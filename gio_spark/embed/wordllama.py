@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.embed.base import Embedder, Result, check_vectors, load_once, text_column
-from gio_spark.embed.static import pool_tokens
+from gio_spark.embed.embedder import Embedder, Result, check_vectors, load_once, text_column
+from gio_spark.embed.static_vectors import pool_tokens
 from gio_spark.errors import ConfigError, InputError, MissingExtraError
 
 _CONFIG, _WIDTH = "l2_supercat", 256

@@ -1,4 +1,4 @@
-"""The bake-off: which selection is best on this pool and target, and what each costs."""
+"""Bake-off: which selection method is best on a pool and target, and what each method costs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gio_spark.evaluate.dataset import EvaluationDataset
 
 if TYPE_CHECKING:
-    from gio_spark.evaluate.run import Evaluation, compare, evaluate
+    from gio_spark.evaluate.compare_methods import Evaluation, compare, evaluate
 
 __all__ = ["Evaluation", "EvaluationDataset", "compare", "evaluate"]
 
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
     # Executors import this package for its methods and measures: they need neither pipeline,
     # plots nor tracking, which take seconds to import.
     if name in ("Evaluation", "compare", "evaluate"):
-        from gio_spark.evaluate import run
+        from gio_spark.evaluate import compare_methods
 
-        return getattr(run, name)
+        return getattr(compare_methods, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What every method of a bake-off sees: one pinned sample of the pool, one target, one codebook."""
+"""Dataset that all methods of a bake-off see: a sample of the pool, the target and the codebook."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationDataset:
-    """A bounded sample of a pool with its target, as arrays; rows keep one order everywhere.
+    """Bounded sample of a pool with its target, as arrays; all arrays have the same row order.
 
-    Methods may read everything here except `held_vectors`, `held_texts`, `labels`, `held_labels`
-    and `good`, which are for measures and for the oracle alone.
+    Methods may read all fields except `held_vectors`, `held_texts`, `labels`, `held_labels` and
+    `good`, which are for measures and for the oracle only.
 
     Attributes:
-        vectors: (n, d) float32 of the pool's rows.
-        hashes: (n,) uint64 hash of each row's id: the one source of ties and draws.
+        vectors: (n, d) float32 of the pool rows.
+        hashes: (n,) uint64 hash of the id of each row; ties and random draws depend on it only.
         target_vectors: (m, d) float32.
         centroids: (K, d) float32 of the pool's codebook.
         cluster: (n,) int32, cluster of each pool row.
-        target_mass: (K,) target's mass on the codebook, spread by the kernel, sums to 1.
+        target_mass: (K,) target distribution over the clusters, smoothed by the kernel; sums to 1.
         held_vectors: (h, d) float32 of held-out target rows.
         texts: n texts of the pool, or None.
         target_texts: m texts, or None.
@@ -34,9 +34,9 @@ class EvaluationDataset:
         tokens: (n,) int64 tokens of each row, or None.
         labels: (n,) labels of the pool, or None.
         held_labels: (h,) labels of the held-out target rows, or None.
-        good: (n,) float, what an oracle knows of a row (1 is best), or None.
-        features: (n, f) float32 for proxies and for the two-sample test, which no method is
-            fitted on, or None: then `vectors` serve.
+        good: (n,) float, oracle value of each row (1 is best), or None.
+        features: (n, f) float32 for proxy models and for the two-sample test; no method is fitted
+            on them. None: `vectors` are used.
         held_features: (h, f) float32, or None.
     """
 
@@ -60,10 +60,10 @@ class EvaluationDataset:
 
     @property
     def rows(self) -> int:
-        """Rows of the pool's sample."""
+        """Number of rows in the pool sample."""
         return len(self.vectors)
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """(K,) rows of the sample in each cluster."""
+        """Number of pool rows in each cluster, (K,)."""
         return np.bincount(self.cluster, minlength=len(self.centroids))

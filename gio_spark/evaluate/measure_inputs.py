@@ -1,4 +1,4 @@
-"""What measures need of a dataset, prepared once: modes of the target, clusters, words."""
+"""Inputs of the measures, prepared once per dataset: modes of the target, clusters and words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gio_spark.evaluate.dataset import EvaluationDataset
-from gio_spark.evaluate.language import Pairs, previous_words, word_codes
+from gio_spark.evaluate.word_pair_model import WordPairs, previous_words, word_codes
 from gio_spark.gio.distances import squared_distances
 from gio_spark.gio.target_mass import cluster_radii
 from gio_spark.kernels import nearest
@@ -16,17 +16,17 @@ from gio_spark.kernels import nearest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# A mode of the target is made of about so many held-out rows, and there are so many at most.
-_ROWS_PER_MODE, _MODES = 40, 50
-# A row farther from every mode than so many of its radii is of no mode.
-_REACH = 3.0
-# Rows of each side in measures whose cost grows with the square of the rows.
+# Held-out rows per mode of the target, and the largest number of modes.
+_ROWS_PER_MODE, _MAX_MODES = 40, 50
+# A row that is farther from every mode than this many radii belongs to no mode.
+_MAX_RADII = 3.0
+# Rows of selection and target in measures whose cost grows with the square of the rows.
 SAMPLE = 2_000
 
 
 @dataclass(frozen=True, eq=False)
 class MeasureInputs:
-    """Arrays that measures read beside the dataset.
+    """Arrays that measures read in addition to the dataset.
 
     Attributes:
         held_cluster: (h,) cluster of the pool's codebook nearest to each held-out row.
@@ -34,12 +34,12 @@ class MeasureInputs:
         mode_share: (M,) share of the held-out rows in each mode.
         spread: (1,) mean distance between two of the first held-out rows.
         words: (t,) codes of the pool's words, None without texts.
-        word_ends: (n,) where each row's words end.
-        held_words: (u,) codes of the held-out texts' words, None without texts.
-        held_previous: (u,) the word before each.
-        pair: (t,) number of each of the pool's words with the word before it.
-        pair_first: (P,) first word of each such pair.
-        held_pair: (u,) the same numbers for the held-out words, -1 where the pool has no such pair.
+        word_ends: (n,) end of the words of each row.
+        held_words: (u,) codes of the words of the held-out texts, None without texts.
+        held_previous: (u,) word before each held-out word.
+        pair: (t,) number of the pair of each pool word with the word before it.
+        pair_first: (P,) first word of each pair.
+        held_pair: (u,) number of the pair of each held-out word, -1 if the pool has no such pair.
     """
 
     held_cluster: NDArray[np.int32]
@@ -60,55 +60,68 @@ class MeasureInputs:
         return float(self.spread[0])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays that are there, by name."""
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: array for name, array in found.items() if array is not None}
+        """Arrays that are not None, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: array for name, array in values.items() if array is not None}
 
 
-def make_ruler(dataset: EvaluationDataset, *, seed: int = 0) -> MeasureInputs:
-    """Prepare what the measures of a dataset need."""
+def prepare_measure_inputs(dataset: EvaluationDataset, *, seed: int = 0) -> MeasureInputs:
+    """Inputs of the measures of a dataset.
+
+    Args:
+        dataset: Dataset of the bake-off.
+        seed: Seed of the k-means clustering into modes.
+    """
     mode, share = _modes(dataset, seed)
     held_cluster = nearest(dataset.held_vectors, dataset.centroids)[0]
     spread = np.array([mean_distance(dataset.held_vectors[:SAMPLE], None)])
     if dataset.texts is None or dataset.held_texts is None:
         return MeasureInputs(held_cluster, mode, share, spread)
     words, ends = word_codes(dataset.texts)
-    held, held_ends = word_codes(dataset.held_texts)
-    if not len(held):
+    held_words, held_ends = word_codes(dataset.held_texts)
+    if not len(held_words):
         return MeasureInputs(held_cluster, mode, share, spread)
-    previous = previous_words(held, held_ends)
-    pairs = Pairs.of(words, previous_words(words, ends), held, previous)
-    return MeasureInputs(held_cluster, mode, share, spread, words, ends, held, previous,
-                 pairs.pair, pairs.first, pairs.held)  # fmt: skip
+    previous = previous_words(held_words, held_ends)
+    pairs = WordPairs.from_words(words, previous_words(words, ends), held_words, previous)
+    return MeasureInputs(held_cluster, mode, share, spread, words, ends, held_words, previous,
+                 pairs.pair, pairs.first, pairs.held_out)  # fmt: skip
 
 
 def mean_distance(x: NDArray[np.float32], y: NDArray[np.float32] | None) -> float:
-    """Return the mean distance between rows of x and of y, or of different rows of x.
+    """Mean distance between the rows of x and y, or between different rows of x if y is None.
 
-    In single precision around the common mean: five digits, at a tenth of the time of
+    Computed in single precision around the common mean: five digits in a tenth of the time of
     `gio.energy_distance`, which is exact.
+
+    Args:
+        x: (n, d) float32.
+        y: (m, d) float32, or None.
+
+    Example:
+        >>> mean_distance(np.array([[0.0], [3.0]], np.float32), None)
+        3.0
     """
-    other = x if y is None else y
-    origin = other.mean(axis=0)
+    reference = x if y is None else y
+    origin = reference.mean(axis=0)
     left = np.ascontiguousarray(x - origin, np.float32)
-    right = left if y is None else np.ascontiguousarray(other - origin, np.float32)
-    away = np.sqrt(squared_distances(left, right))
+    right = left if y is None else np.ascontiguousarray(reference - origin, np.float32)
+    distances = np.sqrt(squared_distances(left, right))
     if y is None:
-        np.fill_diagonal(away, 0.0)  # what rounding leaves there is no distance
-        return float(away.sum(dtype=np.float64)) / max(1, len(x) * (len(x) - 1))
-    return float(away.mean(dtype=np.float64))
+        np.fill_diagonal(distances, 0.0)  # remove rounding errors
+        return float(distances.sum(dtype=np.float64)) / max(1, len(x) * (len(x) - 1))
+    return float(distances.mean(dtype=np.float64))
 
 
 def _modes(dataset: EvaluationDataset, seed: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     from sklearn.cluster import KMeans
 
-    held = np.asarray(dataset.held_vectors, np.float32)
-    wanted = int(np.clip(len(held) // _ROWS_PER_MODE, 1, _MODES))
-    found = KMeans(wanted, n_init=1, random_state=seed, max_iter=30).fit(held)
-    centres = found.cluster_centers_.astype(np.float32)
-    own, squared = nearest(held, centres)
-    rows = np.bincount(own, minlength=wanted)
-    radius = cluster_radii(np.bincount(own, squared, minlength=wanted), rows)
-    mode, away = nearest(np.asarray(dataset.vectors, np.float32), centres)
-    far = np.sqrt(np.maximum(away, 0)) > _REACH * radius[mode]
+    held_vectors = np.asarray(dataset.held_vectors, np.float32)
+    mode_count = int(np.clip(len(held_vectors) // _ROWS_PER_MODE, 1, _MAX_MODES))
+    kmeans = KMeans(mode_count, n_init=1, random_state=seed, max_iter=30).fit(held_vectors)
+    centers = kmeans.cluster_centers_.astype(np.float32)
+    mode_of_held, squared = nearest(held_vectors, centers)
+    rows = np.bincount(mode_of_held, minlength=mode_count)
+    radius = cluster_radii(np.bincount(mode_of_held, squared, minlength=mode_count), rows)
+    mode, squared_distance = nearest(np.asarray(dataset.vectors, np.float32), centers)
+    far = np.sqrt(np.maximum(squared_distance, 0)) > _MAX_RADII * radius[mode]
     return np.where(far, -1, mode).astype(np.int32), rows / rows.sum()

@@ -1,4 +1,4 @@
-"""From a run's inputs to a dataset: embedded and quantised by the pipeline, sampled by hash."""
+"""Dataset of a bake-off: inputs embedded and clustered by the pipeline, then sampled by hash."""
 
 from __future__ import annotations
 
@@ -36,40 +36,40 @@ if TYPE_CHECKING:
     from gio_spark.engine.progress import Progress
     from gio_spark.pipeline.run_state import Dataset, RunState
 
-# Fewer held-out rows than this tell no method from another.
-_LEAST_HELD = 50
+# With fewer held-out rows than this, differences between methods are noise.
+_MIN_HELD_OUT = 50
 _HELD_SALT = "evaluate-held-out"
 _DRAW_SALT = "evaluate-draws"
 
 
 @contextmanager
-def prepared(
+def prepare_evaluation(
     settings: RunSettings, spark: SparkSession | None, progress: Progress | None
-) -> Iterator[EvaluationData]:
-    """Run the pipeline as far as the clusters; what is complete is not done again.
+) -> Iterator[EvaluationInputs]:
+    """Inputs after the embed and cluster stages of the pipeline; complete stages are reused.
 
-    What is done inside is recorded as a tracked run.
+    The block of the context manager is part of the tracked run.
 
     Raises:
         GioSparkError: Inputs, budgets or settings cannot be used.
     """
     ctx = open_context(settings, spark=spark, progress=progress)
     pinned = pin_inputs(ctx)
-    asked = settings.evaluate.model_dump(mode="json")
-    ctx.run = "eval-" + fingerprint("evaluate", pinned.run_id, asked)[:12]
+    evaluate_settings = settings.evaluate.model_dump(mode="json")
+    ctx.run = "eval-" + fingerprint("evaluate", pinned.run_id, evaluate_settings)[:12]
     with opened_run(ctx, pinned, {"gio.kind": "evaluation"}) as state:
         budgets_of(settings, state.inputs["pool"].count)
         assignments = [f"assignments.{name}" for name in state.inputs]
         run_stages(ctx, run_graph(settings), state, ["datasets", "cluster_stats", *assignments])
-        yield EvaluationData(ctx, state)
+        yield EvaluationInputs(ctx, state)
 
 
 @dataclass(frozen=True)
-class EvaluationData:
-    """Inputs that are embedded and clustered, under one pinned version each.
+class EvaluationInputs:
+    """Embedded and clustered inputs of an evaluation, one pinned version each.
 
     Attributes:
-        ctx: The evaluation as a run.
+        ctx: Context of the evaluation as a run.
         state: Datasets, codebook and assignments.
     """
 
@@ -78,10 +78,10 @@ class EvaluationData:
 
 
 def budgets_of(settings: RunSettings, pool_rows: int) -> list[float]:
-    """Return the budgets as shares of the pool, ascending.
+    """Budgets as shares of the pool, ascending.
 
     Raises:
-        InputError: One is above the pool, or counts tokens.
+        InputError: A budget is larger than the pool, or is in tokens.
     """
     shares = []
     for budget in settings.evaluate.budgets:
@@ -100,67 +100,73 @@ def budgets_of(settings: RunSettings, pool_rows: int) -> list[float]:
     return sorted(set(shares))
 
 
-def make_dataset(data: EvaluationData) -> EvaluationDataset:
-    """Draw the samples that methods and measures see, by hash of the id.
+def build_dataset(data: EvaluationInputs) -> EvaluationDataset:
+    """Dataset of hash samples of the pool, the target and the held-out target.
 
     Raises:
         InputError: There are too few held-out rows.
     """
     ctx, state = data.ctx, data.state
-    wanted = ctx.settings.evaluate
-    targets, held = state.datasets.targets, state.datasets.held_out
-    share = 0.0 if held else wanted.held_out_share
-    if not held and share == 0.0:
+    evaluate_settings = ctx.settings.evaluate
+    targets, held_out_datasets = state.datasets.targets, state.datasets.held_out
+    share = 0.0 if held_out_datasets else evaluate_settings.held_out_share
+    if not held_out_datasets and share == 0.0:
         raise InputError(
             "There is no held-out target: name an input in held_out, or set "
             "evaluate.held_out_share above 0 to keep a part of the target for judging."
         )
-    weights = [t.share for t in ctx.settings.target]
-    seen = [_Part(ctx, s, share, kept=False) for s in targets]
-    if held:
-        judged, judged_weights = [_Part(ctx, s, 0.0, kept=False) for s in held], [1.0] * len(held)
-        judged_weights = [float(s.usable) for s in held]
-    else:
-        judged, judged_weights = [_Part(ctx, s, share, kept=True) for s in targets], weights
-    pool = _pool_rows(data)
-    mine = _mixed(seen, weights, wanted.target_rows)
-    theirs = _mixed(judged, judged_weights, wanted.held_out_rows)
-    if theirs.num_rows < _LEAST_HELD or mine.num_rows == 0:
-        raise InputError(
-            f"The held-out target has {theirs.num_rows} rows and the methods' own "
-            f"{mine.num_rows}; at least {_LEAST_HELD} held-out rows are needed. Name a larger "
-            "held_out input, or change evaluate.held_out_share."
+    weights = [table.share for table in ctx.settings.target]
+    method_parts = [_DatasetPart(ctx, dataset, share, held_out=False) for dataset in targets]
+    if held_out_datasets:
+        held_out_parts, held_out_weights = (
+            [_DatasetPart(ctx, dataset, 0.0, held_out=False) for dataset in held_out_datasets],
+            [1.0] * len(held_out_datasets),
         )
-    texts = all("text" in t.column_names for t in (pool, mine, theirs))
-    labels, held_labels = _labels(ctx, pool, theirs)
+        held_out_weights = [float(dataset.usable) for dataset in held_out_datasets]
+    else:
+        held_out_parts, held_out_weights = (
+            [_DatasetPart(ctx, dataset, share, held_out=True) for dataset in targets],
+            weights,
+        )
+    pool = _pool_rows(data)
+    target_rows = _sample_parts(method_parts, weights, evaluate_settings.target_rows)
+    held_out_rows = _sample_parts(held_out_parts, held_out_weights, evaluate_settings.held_out_rows)
+    if held_out_rows.num_rows < _MIN_HELD_OUT or target_rows.num_rows == 0:
+        raise InputError(
+            f"The held-out target has {held_out_rows.num_rows} rows and the methods' own "
+            f"{target_rows.num_rows}; at least {_MIN_HELD_OUT} held-out rows are needed. Name a "
+            "larger held_out input, or change evaluate.held_out_share."
+        )
+    texts = all("text" in table.column_names for table in (pool, target_rows, held_out_rows))
+    labels, held_labels = _labels(ctx, pool, held_out_rows)
     dimension = state.codebook.centroids.shape[1]
     return EvaluationDataset(
         vectors=_matrix(pool, dimension),
         hashes=pool["_draw"].to_numpy().astype(np.uint64) << np.uint64(11),
-        target_vectors=_matrix(mine, dimension),
+        target_vectors=_matrix(target_rows, dimension),
         centroids=state.codebook.centroids,
         cluster=pool["cluster"].to_numpy().astype(np.int32),
-        target_mass=_mass(data, seen, weights),
-        held_vectors=_matrix(theirs, dimension),
+        target_mass=_mass(data, method_parts, weights),
+        held_vectors=_matrix(held_out_rows, dimension),
         texts=_texts(pool) if texts else None,
-        target_texts=_texts(mine) if texts else None,
-        held_texts=_texts(theirs) if texts else None,
-        sources=_known(pool, "source"),
+        target_texts=_texts(target_rows) if texts else None,
+        held_texts=_texts(held_out_rows) if texts else None,
+        sources=_strings_or_none(pool, "source"),
         tokens=_tokens(pool),
         labels=labels,
         held_labels=held_labels,
-        good=_good(pool),
+        good=_oracle_values(pool),
     )
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The rows of a side, or the part of them that is kept from (or left to) the methods."""
+class _DatasetPart:
+    """Rows of a dataset, or the part of them that is held out from (or visible to) the methods."""
 
     ctx: RunContext
     dataset: Dataset
     share: float
-    kept: bool
+    held_out: bool
 
     def rows(self) -> DataFrame:
         rows = vectors_of(self.ctx, self.dataset)
@@ -168,43 +174,47 @@ class _Part:
             return rows
         bound = F.lit(round(self.share * HASH_RANGE))
         hashed = hash53("id", _HELD_SALT)
-        return rows.where(hashed < bound if self.kept else hashed >= bound)
+        return rows.where(hashed < bound if self.held_out else hashed >= bound)
 
     @property
-    def total(self) -> int:
-        part = 1.0 if self.share == 0.0 else self.share if self.kept else 1.0 - self.share
-        return max(1, round(self.dataset.usable * part))
+    def row_count(self) -> int:
+        share = 1.0 if self.share == 0.0 else self.share if self.held_out else 1.0 - self.share
+        return max(1, round(self.dataset.usable * share))
 
 
-def _mixed(parts: list[_Part], weights: list[float], most: int) -> pa.Table:
-    """Return a sample of several parts in which each has its share."""
-    whole = sum(weights)
-    shares = [w / whole for w in weights]
-    rows = min(most, *(int(p.total / s) for p, s in zip(parts, shares, strict=True)), most)
+def _sample_parts(parts: list[_DatasetPart], weights: list[float], limit: int) -> pa.Table:
+    """Sample of several datasets in proportion to their weights."""
+    total_weight = sum(weights)
+    shares = [weight / total_weight for weight in weights]
+    rows = min(
+        limit,
+        *(int(part.row_count / share) for part, share in zip(parts, shares, strict=True)),
+        limit,
+    )
     tables = []
     for part, share in zip(parts, shares, strict=True):
-        number = max(1, round(rows * share))
-        found = hash_sample(
-            part.rows().select("id", "vector", "label"), number, _DRAW_SALT, total=part.total
+        part_rows = max(1, round(rows * share))
+        sample = hash_sample(
+            part.rows().select("id", "vector", "label"), part_rows, _DRAW_SALT, total=part.row_count
         )
-        tables.append(_with_text(part.ctx, part.dataset, found))
-    common = set.intersection(*(set(t.column_names) for t in tables))
-    return pa.concat_tables(t.select(sorted(common)) for t in tables)
+        tables.append(_with_text(part.ctx, part.dataset, sample))
+    common = set.intersection(*(set(table.column_names) for table in tables))
+    return pa.concat_tables(table.select(sorted(common)) for table in tables)
 
 
-def _pool_rows(data: EvaluationData) -> pa.Table:
-    """Return the pool's sample in the order of its hash, with vector, cluster and content."""
+def _pool_rows(data: EvaluationInputs) -> pa.Table:
+    """Sample of the pool in the order of its hash, with vector, cluster and content."""
     ctx, state, pool = data.ctx, data.state, data.state.datasets.pool
     assigned = ctx.workspace.read("assignments", state.assignments["pool"])
-    skinny = assigned.select("id", "cluster", "source", "tokens", "label")
+    assignments = assigned.select("id", "cluster", "source", "tokens", "label")
     rows = min(ctx.settings.evaluate.sample, state.pool_rows)
-    found = hash_sample(skinny, rows, _DRAW_SALT, total=state.pool_rows)
-    if found.num_rows == 0:
+    sample = hash_sample(assignments, rows, _DRAW_SALT, total=state.pool_rows)
+    if sample.num_rows == 0:
         raise InputError("The pool's sample is empty.")
     embedded = vectors_of(ctx, pool).select("id", "vector")
     draws = embedded.withColumn("_draw", hash53("id", _DRAW_SALT))
-    found = _joined(ctx, found, draws)
-    found = _with_text(ctx, pool, found)
+    sample = _add_columns(ctx, sample, draws)
+    sample = _with_text(ctx, pool, sample)
     column = ctx.settings.evaluate.oracle
     if column is not None:
         if column not in pool.source.rows.columns:
@@ -212,36 +222,40 @@ def _pool_rows(data: EvaluationData) -> pa.Table:
                 f"evaluate.oracle names {column!r}, which is no column of the pool. It has: "
                 f"{', '.join(pool.source.rows.columns)}."
             )
-        truth = pool.source.rows.select("id", F.col(quoted_column(column)).cast("double").alias(
+        oracle = pool.source.rows.select("id", F.col(quoted_column(column)).cast("double").alias(
             "_good"))  # fmt: skip
-        found = _joined(ctx, found, truth)
-    order = pc.sort_indices(found, sort_keys=[("_draw", "ascending"), ("id", "ascending")])
-    return take_rows(found, order)
+        sample = _add_columns(ctx, sample, oracle)
+    order = pc.sort_indices(sample, sort_keys=[("_draw", "ascending"), ("id", "ascending")])
+    return take_rows(sample, order)
 
 
-def _joined(ctx: RunContext, found: pa.Table, other: DataFrame) -> pa.Table:
-    """Add the columns of another table to the sample's rows; its ids go there, no row twice."""
-    ids = ctx.spark.createDataFrame(pa.table({"id": found["id"].cast(pa.string())}))
-    there = bounded(other.join(F.broadcast(ids), "id", "inner"), found.num_rows, "sampled rows")
-    place = pc.index_in(found["id"].cast(pa.string()), there["id"].cast(pa.string()))
-    taken = take_rows(there, place)
-    for name in taken.column_names:
+def _add_columns(ctx: RunContext, sample: pa.Table, other: DataFrame) -> pa.Table:
+    """Sample with the columns of another table, joined by id; the ids are broadcast."""
+    ids = ctx.spark.createDataFrame(pa.table({"id": sample["id"].cast(pa.string())}))
+    matches = bounded(other.join(F.broadcast(ids), "id", "inner"), sample.num_rows, "sampled rows")
+    position = pc.index_in(sample["id"].cast(pa.string()), matches["id"].cast(pa.string()))
+    columns = take_rows(matches, position)
+    for name in columns.column_names:
         if name != "id":
-            found = found.append_column(name, taken[name])
-    return found
+            sample = sample.append_column(name, columns[name])
+    return sample
 
 
-def _with_text(ctx: RunContext, dataset: Dataset, found: pa.Table) -> pa.Table:
+def _with_text(ctx: RunContext, dataset: Dataset, sample: pa.Table) -> pa.Table:
     column = dataset.source.columns.text
     if column is None:
-        return found
+        return sample
     content = dataset.source.rows.select("id", F.col(quoted_column(column)).alias("text"))
-    return _joined(ctx, found, content)
+    return _add_columns(ctx, sample, content)
 
 
-def _mass(data: EvaluationData, seen: list[_Part], weights: list[float]) -> NDArray[np.float64]:
-    """Return the mass of the rows that methods may see, within the pool's reach."""
-    masses = [mass_of(data.ctx, data.state, p.dataset, weight=None, rows=p.rows()) for p in seen]
+def _mass(
+    data: EvaluationInputs, parts: list[_DatasetPart], weights: list[float]
+) -> NDArray[np.float64]:
+    """Target distribution over clusters, of the rows that methods may see and the pool covers."""
+    masses = [
+        mass_of(data.ctx, data.state, part.dataset, weight=None, rows=part.rows()) for part in parts
+    ]
     mass, unreachable = mix_targets(masses, weights)
     if mass.sum() <= 0:
         raise InputError(f"{unreachable:.0%} of the target is out of the pool's reach.")
@@ -256,7 +270,7 @@ def _texts(table: pa.Table) -> pa.Array:
     return pc.fill_null(table["text"].cast(pa.large_string()), "").combine_chunks()
 
 
-def _known(table: pa.Table, name: str) -> NDArray[Any] | None:
+def _strings_or_none(table: pa.Table, name: str) -> NDArray[Any] | None:
     column = table[name]
     if column.null_count == len(column):
         return None
@@ -270,7 +284,7 @@ def _tokens(table: pa.Table) -> NDArray[np.int64] | None:
     return pc.fill_null(column.cast(pa.int64()), 0).to_numpy()  # type: ignore[no-any-return]
 
 
-def _good(table: pa.Table) -> NDArray[np.float64] | None:
+def _oracle_values(table: pa.Table) -> NDArray[np.float64] | None:
     if "_good" not in table.column_names:
         return None
     values = table["_good"].cast(pa.float64())
@@ -278,23 +292,25 @@ def _good(table: pa.Table) -> NDArray[np.float64] | None:
 
 
 def _labels(
-    ctx: RunContext, pool: pa.Table, held: pa.Table
+    ctx: RunContext, pool: pa.Table, held_out: pa.Table
 ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """Return labels as class codes of both sides, or as numbers where they have fractions.
+    """Labels of pool and held-out rows: class codes, or numbers if they have fractions.
 
     Raises:
-        InputError: Rows have none, and a measure that trains models was asked for.
+        InputError: Rows have no label, and the settings name a measure that trains models.
     """
-    both = []
-    for name, table in (("pool", pool), ("held-out target", held)):
+    label_arrays = []
+    for name, table in (("pool", pool), ("held-out target", held_out)):
         empty = table["label"].null_count
         if empty:
-            asked = [m for m in ctx.settings.evaluate.measures if MEASURES[m].needs == "labels"]
-            if asked:
+            label_measures = [
+                name for name in ctx.settings.evaluate.measures if MEASURES[name].needs == "labels"
+            ]
+            if label_measures:
                 raise InputError(
                     f"{empty:,} of the {table.num_rows:,} sampled rows of the {name} have no "
-                    f"label, which the measure {asked[0]!r} needs: put such rows aside, or leave "
-                    "the measure out."
+                    f"label, which the measure {label_measures[0]!r} needs: put such rows aside, "
+                    "or leave the measure out."
                 )
             if empty < table.num_rows:
                 ctx.progress.say(
@@ -302,12 +318,12 @@ def _labels(
                     "none, so nothing is trained on them; put such rows aside to use the others."
                 )
             return None, None
-        both.append(np.asarray(table["label"].cast(pa.string()).to_pylist(), dtype=str))
+        label_arrays.append(np.asarray(table["label"].cast(pa.string()).to_pylist(), dtype=str))
     try:
-        numbers = [side.astype(np.float64) for side in both]
+        numbers = [labels.astype(np.float64) for labels in label_arrays]
     except ValueError:
         numbers = []
-    if numbers and any((side % 1 != 0).any() for side in numbers):
+    if numbers and any((labels % 1 != 0).any() for labels in numbers):
         return numbers[0], numbers[1]
-    codes = np.unique(np.concatenate(both), return_inverse=True)[1].astype(np.int64)
-    return codes[: len(both[0])], codes[len(both[0]) :]
+    codes = np.unique(np.concatenate(label_arrays), return_inverse=True)[1].astype(np.int64)
+    return codes[: len(label_arrays[0])], codes[len(label_arrays[0]) :]

@@ -1,4 +1,4 @@
-"""The cells of a bake-off: computed on executors, stored as they finish, never computed twice."""
+"""Trials of a bake-off: computed on executors, stored as they finish, never computed twice."""
 
 from __future__ import annotations
 
@@ -22,10 +22,16 @@ from gio_spark.engine import BroadcastArrays, bounded, broadcast_arrays, describ
 from gio_spark.errors import ConfigError
 from gio_spark.evaluate import methods as registry
 from gio_spark.evaluate.dataset import EvaluationDataset
-from gio_spark.evaluate.measure_inputs import MeasureInputs, make_ruler
+from gio_spark.evaluate.dataset_arrays import (
+    content_hash,
+    dataset_from_arrays,
+    dataset_to_arrays,
+    measure_inputs_from_arrays,
+    measure_inputs_to_arrays,
+)
+from gio_spark.evaluate.measure_inputs import MeasureInputs, prepare_measure_inputs
 from gio_spark.evaluate.measures import MEASURES, Measure
-from gio_spark.evaluate.methods.base import FAILURES
-from gio_spark.evaluate.pack import digest, pack, pack_ruler, unpack, unpack_ruler
+from gio_spark.evaluate.methods.method_registry import FAILURES
 from gio_spark.process import no_warnings, one_thread
 
 if TYPE_CHECKING:
@@ -36,14 +42,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLE = "evaluations"
-# Raised when cells mean something else, so that old ones are not taken for new ones.
+# Raised when the meaning of a trial changes, so that stored trials are not reused.
 FORMAT = 1
-# Groups of cells per slot between two commits: few, so that a run that dies loses little.
+# Groups of trials per slot between two commits: few, so that a run that dies loses little.
 _GROUPS_PER_SLOT = 4
 _MAX_STORED = 2_000_000
 _CLUSTER_SLOTS = 64
 
-_OUT = (
+_RESULT_SCHEMA = (
     "method string, seed bigint, budget double, rows bigint, measure string, value double, "
     "seconds double, memory_mb double, measure_seconds double, error string, note string"
 )
@@ -70,16 +76,16 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is compared on one dataset.
+class TrialPlan:
+    """Trials to run on one dataset.
 
     Attributes:
         task: Name of the dataset in tables and plots.
         methods: Names of selection methods.
         budgets: Shares of the dataset's pool, each above 0 and at most 1.
         seeds: Seeds.
-        measures: How selections are judged.
-        modules: Imported on executors before anything else.
+        measures: Measures of the selections.
+        modules: Modules that executors import first.
     """
 
     task: str
@@ -91,10 +97,10 @@ class Plan:
 
 
 def load_modules(names: Sequence[str]) -> None:
-    """Import the modules that register methods of the user's own.
+    """Import modules that register selection methods of the user.
 
     Raises:
-        ConfigError: One cannot be imported.
+        ConfigError: A module cannot be imported.
     """
     for name in names:
         try:
@@ -104,127 +110,146 @@ def load_modules(names: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The cells of a plan.
+class TrialResults:
+    """Results of the trials of a plan.
 
     Attributes:
-        table: One row per cell and measure, in the columns of the stored table.
-        computed: Cells (method, budget, seed) computed now.
-        reused: Cells that were there.
-        left: Cells not computed, because the time was over.
-        seconds: Wall time of the computing.
+        table: One row per trial and measure, with the columns of the stored table.
+        computed: Number of trials (method, budget, seed) computed now.
+        reused: Number of trials that were stored already.
+        remaining: Number of trials not computed because the time limit was reached.
+        seconds: Wall time of the computation.
     """
 
     table: pd.DataFrame
     computed: int
     reused: int
-    left: int
+    remaining: int
     seconds: float
 
 
-def run_cells(
+def run_trials(
     spark: SparkSession,
     workspace: Workspace,
     dataset: EvaluationDataset,
-    plan: Plan,
+    plan: TrialPlan,
     *,
     run: str = "",
     stop_at: float | None = None,
     slots: int | None = None,
     on_wave: Callable[[int, int, str], None] | None = None,
-) -> Outcome:
-    """Compute what is missing of a plan, wave by wave, and return all of it.
+) -> TrialResults:
+    """Results of all trials of a plan; missing trials are computed in waves, one commit each.
 
     All budgets of one method and seed are one task of an executor, so that work which they share
-    is done once. A failed cell is a row with its error; it is tried again by the next run.
+    is done once. A failed trial is a row with its error; the next run tries it again.
 
     Args:
         spark: Session.
-        workspace: Where the table `evaluations` is.
-        dataset: What methods see.
-        plan: What to compute.
+        workspace: Workspace of the table `evaluations`.
+        dataset: Dataset that methods select from.
+        plan: Trials to run.
         run: Id of the run, for the commits.
         stop_at: time.monotonic() after which no further wave is started.
-        slots: Tasks at a time; none: cores of this machine, or 64 on a cluster.
-        on_wave: Called after each commit with (cells done, cells in all, name of the last method).
+        slots: Number of parallel tasks; None: cores of this machine, or 64 on a cluster.
+        on_wave: Called after each commit with (finished trials, all trials, last method).
     """
-    arrays = pack(dataset)
-    content = digest(arrays)
-    wanted = _wanted(content, dataset, plan)
-    stored = _stored(workspace, wanted)
-    good = stored[stored["error"] == ""]
-    missing = wanted[~wanted["key"].isin(set(good["key"]))]
-    cells = wanted.groupby(["method", "budget", "seed"]).ngroups
-    to_do = missing.groupby(["method", "budget", "seed"]).ngroups
-    done = cells - to_do
-    began = time.monotonic()
-    new: list[pd.DataFrame] = []
-    if to_do:
-        shipped = broadcast_arrays(spark, {**arrays, **pack_ruler(make_ruler(dataset))})
+    arrays = dataset_to_arrays(dataset)
+    dataset_hash = content_hash(arrays)
+    planned = _planned_trials(dataset_hash, dataset, plan)
+    stored = _stored_trials(workspace, planned)
+    complete = stored[stored["error"] == ""]
+    missing = planned[~planned["key"].isin(set(complete["key"]))]
+    trial_count = planned.groupby(["method", "budget", "seed"]).ngroups
+    missing_count = missing.groupby(["method", "budget", "seed"]).ngroups
+    done = trial_count - missing_count
+    started = time.monotonic()
+    tables: list[pd.DataFrame] = []
+    if missing_count:
+        broadcast = broadcast_arrays(
+            spark, {**arrays, **measure_inputs_to_arrays(prepare_measure_inputs(dataset))}
+        )
         if slots is None:
-            here = describe(spark).kind in ("embedded", "local")
-            slots = (os.cpu_count() or 1) if here else _CLUSTER_SLOTS
-        groups = _groups(missing)
+            on_this_machine = describe(spark).kind in ("embedded", "local")
+            slots = (os.cpu_count() or 1) if on_this_machine else _CLUSTER_SLOTS
+        groups = _trial_groups(missing)
         step = slots * _GROUPS_PER_SLOT
         for start in range(0, len(groups), step):
             if stop_at is not None and time.monotonic() >= stop_at:
                 break
             wave = groups[start : start + step]
-            found = _wave(spark, shipped, wave, slots, tuple(plan.modules))
-            table = _finish(found, missing, content, plan)
-            _store(workspace, table, run)
-            new.append(table)
-            done += sum(len(g["budgets"].split(",")) for g in wave)
+            results = _compute_wave(spark, broadcast, wave, slots, tuple(plan.modules))
+            table = _add_keys(results, missing, dataset_hash, plan)
+            _store_wave(workspace, table, run)
+            tables.append(table)
+            done += sum(len(group["budgets"].split(",")) for group in wave)
             if on_wave is not None:
-                on_wave(done, cells, wave[-1]["method"])
-    rows = pd.concat([*new, good], ignore_index=True) if new else good.reset_index(drop=True)
+                on_wave(done, trial_count, wave[-1]["method"])
+    rows = (
+        pd.concat([*tables, complete], ignore_index=True)
+        if tables
+        else complete.reset_index(drop=True)
+    )
     rows = rows.assign(task=plan.task)
-    return Outcome(rows, done - (cells - to_do), cells - to_do, cells - done,
-                   time.monotonic() - began)  # fmt: skip
+    return TrialResults(
+        rows,
+        done - (trial_count - missing_count),
+        trial_count - missing_count,
+        trial_count - done,
+        time.monotonic() - started,
+    )
 
 
-def _wanted(content: str, dataset: EvaluationDataset, plan: Plan) -> pd.DataFrame:
-    """List every (method, budget, seed, measure) with the key of what it depends on."""
-    lines = []
+def _planned_trials(dataset_hash: str, dataset: EvaluationDataset, plan: TrialPlan) -> pd.DataFrame:
+    """Planned trials: one row per method, budget, seed and measure, with its content key."""
+    trials = []
     for seed in plan.seeds:
         for name in plan.methods:
-            it = registry.get(name)
-            if it.whole and seed != plan.seeds[0]:
-                continue  # it takes the same rows whatever budget and seed
-            budgets = [1.0] if it.whole else plan.budgets
+            selection_method = registry.get(name)
+            if selection_method.takes_all and seed != plan.seeds[0]:
+                continue  # selects the same rows at every budget and seed
+            budgets = [1.0] if selection_method.takes_all else plan.budgets
             for budget in budgets:
                 rows = max(1, round(budget * dataset.rows))
                 for measure in plan.measures:
-                    parts = (FORMAT, content, name, getattr(it, "version", 1), rows, seed,
-                             measure.name, measure.version)  # fmt: skip
+                    parts = (
+                        FORMAT,
+                        dataset_hash,
+                        name,
+                        getattr(selection_method, "version", 1),
+                        rows,
+                        seed,
+                        measure.name,
+                        measure.version,
+                    )
                     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-                    lines.append((key, name, float(budget), rows, int(seed), measure.name))
+                    trials.append((key, name, float(budget), rows, int(seed), measure.name))
     columns = ["key", "method", "budget", "rows", "seed", "measure"]
-    return pd.DataFrame(lines, columns=columns).drop_duplicates("key")
+    return pd.DataFrame(trials, columns=columns).drop_duplicates("key")
 
 
-def _stored(workspace: Workspace, wanted: pd.DataFrame) -> pd.DataFrame:
-    """Return the stored rows of the wanted keys, the newest of each."""
+def _stored_trials(workspace: Workspace, planned: pd.DataFrame) -> pd.DataFrame:
+    """Newest stored row of each planned key."""
     empty = _SCHEMA.empty_table().to_pandas()
-    if not workspace.exists(TABLE) or wanted.empty:
+    if not workspace.exists(TABLE) or planned.empty:
         return empty
     rows = workspace.read_keys(TABLE, workspace.keys(TABLE))
-    rows = rows.where(F.col("method").isin(*wanted["method"].unique()))
-    found = bounded(rows.select(*_SCHEMA.names), _MAX_STORED, "cells").to_pandas()
-    found = found[found["key"].isin(set(wanted["key"]))]
-    if found.empty:
+    rows = rows.where(F.col("method").isin(*planned["method"].unique()))
+    stored = bounded(rows.select(*_SCHEMA.names), _MAX_STORED, "cells").to_pandas()
+    stored = stored[stored["key"].isin(set(planned["key"]))]
+    if stored.empty:
         return empty
-    found = found.sort_values(["finished", "error"]).drop_duplicates("key", keep="last")
-    # A share of another dataset may be the same number of rows: the budget is what is asked now.
-    return found.drop(columns="budget").merge(wanted[["key", "budget"]], on="key")[_SCHEMA.names]
+    stored = stored.sort_values(["finished", "error"]).drop_duplicates("key", keep="last")
+    # Different shares can give the same number of rows, so the budget comes from the plan.
+    return stored.drop(columns="budget").merge(planned[["key", "budget"]], on="key")[_SCHEMA.names]
 
 
-def _groups(missing: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one task per (seed, method) with its budgets and measures, seed by seed."""
-    found = []
+def _trial_groups(missing: pd.DataFrame) -> list[dict[str, Any]]:
+    """Tasks, one per seed and method, with budgets and measures; ordered by seed."""
+    groups = []
     for _, rows in missing.groupby(["seed", "method"], sort=False):
         budgets = sorted(rows["budget"].unique().tolist())
-        found.append(
+        groups.append(
             {
                 "method": rows["method"].tolist()[0],
                 "seed": rows["seed"].tolist()[0],
@@ -232,88 +257,95 @@ def _groups(missing: pd.DataFrame) -> list[dict[str, Any]]:
                 "measures": ",".join(dict.fromkeys(rows["measure"].tolist())),
             }
         )
-    return found
+    return groups
 
 
-def _wave(
+def _compute_wave(
     spark: SparkSession,
-    shipped: BroadcastArrays,
+    broadcast: BroadcastArrays,
     wave: list[dict[str, Any]],
     slots: int,
     modules: tuple[str, ...],
 ) -> pd.DataFrame:
-    """Compute a wave; where a worker dies of a group, the others are computed without it."""
+    """Results of a wave; if a worker dies, each group is computed alone, so that others finish."""
     try:
-        return _compute(spark, shipped, wave, slots, modules)
+        return _compute_groups(spark, broadcast, wave, slots, modules)
     except Exception as error:  # noqa: BLE001 - engines raise what they like when a worker dies
         if len(wave) == 1:
             log.warning("%s failed on its executor: %s", wave[0]["method"], error)
-            return _failed(wave[0], error)
+            return _failed_rows(wave[0], error)
     return pd.concat(
-        [_wave(spark, shipped, [group], 1, modules) for group in wave], ignore_index=True
+        [_compute_wave(spark, broadcast, [group], 1, modules) for group in wave], ignore_index=True
     )
 
 
-def _failed(group: Mapping[str, Any], error: Exception) -> pd.DataFrame:
-    """Return the rows of a group that took its worker along."""
+def _failed_rows(group: Mapping[str, Any], error: Exception) -> pd.DataFrame:
+    """Rows of a group whose worker died, with the error."""
     lines = str(error).strip().splitlines()
-    told = f"The executor failed: {type(error).__name__}: {lines[0] if lines else ''}"
+    message = f"The executor failed: {type(error).__name__}: {lines[0] if lines else ''}"
     rows = [
         (group["method"], group["seed"], float(budget), 0, measure, float("nan"), float("nan"),
-         float("nan"), 0.0, told[:1000], "")
+         float("nan"), 0.0, message[:1000], "")
         for budget in group["budgets"].split(",")
         for measure in group["measures"].split(",")
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=[part.split()[0] for part in _OUT.split(", ")])
+    return pd.DataFrame(rows, columns=[part.split()[0] for part in _RESULT_SCHEMA.split(", ")])
 
 
-def _compute(
+def _compute_groups(
     spark: SparkSession,
-    shipped: BroadcastArrays,
+    broadcast: BroadcastArrays,
     wave: list[dict[str, Any]],
     slots: int,
     modules: tuple[str, ...],
 ) -> pd.DataFrame:
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, list[Any]]]:
+    def compute_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, list[Any]]]:
         load_modules(modules)
         for batch in batches:
             for group in batch.to_pylist():
-                yield compute_group(*_opened(shipped), group)
+                yield compute_group(*_worker_dataset(broadcast), group)
 
     frame = spark.createDataFrame(pd.DataFrame(wave)).repartition(max(1, min(slots, len(wave))))
-    most = sum(len(g["budgets"].split(",")) * len(g["measures"].split(",")) for g in wave)
-    return bounded(map_arrow(frame, work, _OUT, batch_rows=1), most, "cells").to_pandas()
+    row_limit = sum(
+        len(group["budgets"].split(",")) * len(group["measures"].split(",")) for group in wave
+    )
+    return bounded(
+        map_arrow(frame, compute_batches, _RESULT_SCHEMA, batch_rows=1), row_limit, "cells"
+    ).to_pandas()
 
 
-_open: dict[str, tuple[EvaluationDataset, MeasureInputs]] = {}
-_open_lock = threading.Lock()
+_DATASETS: dict[str, tuple[EvaluationDataset, MeasureInputs]] = {}
+_DATASETS_LOCK = threading.Lock()
 
 
-def _opened(shipped: BroadcastArrays) -> tuple[EvaluationDataset, MeasureInputs]:
-    """Return the dataset on a worker: one object per process, so that methods share their work."""
-    with _open_lock:
-        if shipped.digest not in _open:
-            arrays = shipped.load()
-            while len(_open) > 1:
-                _open.pop(next(iter(_open)))
-            _open[shipped.digest] = (unpack(arrays), unpack_ruler(arrays))
-        return _open[shipped.digest]
+def _worker_dataset(broadcast: BroadcastArrays) -> tuple[EvaluationDataset, MeasureInputs]:
+    """Dataset and measure inputs on a worker, one object per process, so that work is shared."""
+    with _DATASETS_LOCK:
+        if broadcast.digest not in _DATASETS:
+            arrays = broadcast.load()
+            while len(_DATASETS) > 1:
+                _DATASETS.pop(next(iter(_DATASETS)))
+            _DATASETS[broadcast.digest] = (
+                dataset_from_arrays(arrays),
+                measure_inputs_from_arrays(arrays),
+            )
+        return _DATASETS[broadcast.digest]
 
 
 def compute_group(
-    dataset: EvaluationDataset, ruler: MeasureInputs, group: Mapping[str, Any]
+    dataset: EvaluationDataset, inputs: MeasureInputs, group: Mapping[str, Any]
 ) -> dict[str, list[Any]]:
-    """Select at every budget of a group and judge each selection.
+    """Measures of the selections of one method and seed at all budgets of a group.
 
     Args:
-        dataset: What methods see.
-        ruler: What measures need.
+        dataset: Dataset that the method selects from.
+        inputs: Inputs of the measures.
         group: method, seed, budgets and measures (both joined by commas).
 
     Returns:
-        Columns of `_OUT`, one entry per budget and measure.
+        Columns of `_RESULT_SCHEMA`, one entry per budget and measure.
     """
-    out: dict[str, list[Any]] = {part.split()[0]: [] for part in _OUT.split(", ")}
+    columns: dict[str, list[Any]] = {part.split()[0]: [] for part in _RESULT_SCHEMA.split(", ")}
     name, seed = group["method"], int(group["seed"])
     measures = [MEASURES[m] for m in group["measures"].split(",")]
     for text in group["budgets"].split(","):
@@ -322,40 +354,53 @@ def compute_group(
         problem = note = ""
         with one_thread(), no_warnings():
             try:
-                chosen = registry.choose(name, dataset, rows, seed)
-                picked, seconds, memory = chosen.rows, chosen.seconds, chosen.memory_mb
-                problem, note = chosen.problem, chosen.note
+                selection = registry.run_method(name, dataset, rows, seed)
+                row_ids, seconds, memory = selection.rows, selection.seconds, selection.memory_mb
+                problem, note = selection.problem, selection.note
             except FAILURES as error:
-                picked, seconds, memory = np.zeros(0, np.int64), float("nan"), float("nan")
+                row_ids, seconds, memory = np.zeros(0, np.int64), float("nan"), float("nan")
                 problem = f"{type(error).__name__}: {error}"
             for measure in measures:
-                value, began, wrong = float("nan"), time.perf_counter(), problem
+                value, started, problem_of_measure = float("nan"), time.perf_counter(), problem
                 if not problem:
                     try:
-                        value = float(measure.judge(dataset, ruler, picked, seed))
+                        value = float(measure.compute(dataset, inputs, row_ids, seed))
                     except FAILURES as error:
-                        wrong = f"{type(error).__name__}: {error}"
-                    if not wrong and not np.isfinite(value):
-                        wrong = f"The measure is {value}."
-                row = (name, seed, budget, len(picked), measure.name, value, seconds, memory,
-                       time.perf_counter() - began, wrong[:1000], note[:500])  # fmt: skip
-                for column, cell in zip(out, row, strict=True):
-                    out[column].append(cell)
-    return out
+                        problem_of_measure = f"{type(error).__name__}: {error}"
+                    if not problem_of_measure and not np.isfinite(value):
+                        problem_of_measure = f"The measure is {value}."
+                row = (
+                    name,
+                    seed,
+                    budget,
+                    len(row_ids),
+                    measure.name,
+                    value,
+                    seconds,
+                    memory,
+                    time.perf_counter() - started,
+                    problem_of_measure[:1000],
+                    note[:500],
+                )
+                for column, cell in zip(columns, row, strict=True):
+                    columns[column].append(cell)
+    return columns
 
 
-def _finish(found: pd.DataFrame, missing: pd.DataFrame, content: str, plan: Plan) -> pd.DataFrame:
-    """Put keys and bookkeeping to computed rows."""
-    at = ["method", "budget", "seed", "measure"]
-    named = found.merge(missing[["key", *at]], on=at)
-    named["dataset"], named["task"] = content, plan.task
-    named["higher_is_better"] = [MEASURES[m].higher_is_better for m in named["measure"]]
-    named["finished"] = pd.Timestamp(datetime.now(timezone.utc))
-    return named[_SCHEMA.names]
+def _add_keys(
+    results: pd.DataFrame, missing: pd.DataFrame, dataset_hash: str, plan: TrialPlan
+) -> pd.DataFrame:
+    """Computed rows with keys, dataset, task, direction and time."""
+    key_columns = ["method", "budget", "seed", "measure"]
+    trials = results.merge(missing[["key", *key_columns]], on=key_columns)
+    trials["dataset"], trials["task"] = dataset_hash, plan.task
+    trials["higher_is_better"] = [MEASURES[m].higher_is_better for m in trials["measure"]]
+    trials["finished"] = pd.Timestamp(datetime.now(timezone.utc))
+    return trials[_SCHEMA.names]
 
 
-def _store(workspace: Workspace, table: pd.DataFrame, run: str) -> None:
-    """Write a wave in one commit, keyed by its cells: the same wave again replaces itself."""
+def _store_wave(workspace: Workspace, table: pd.DataFrame, run: str) -> None:
+    """Write a wave in one commit with a key of its trials, so that a repeated wave is replaced."""
     rows = pa.Table.from_pandas(table, schema=_SCHEMA, preserve_index=False)
     wave = hashlib.sha256("".join(sorted(table["key"])).encode()).hexdigest()[:32]
     workspace.write_arrow(TABLE, rows, fingerprint=wave, run=run, stage="evaluate")

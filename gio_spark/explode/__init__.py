@@ -1,26 +1,29 @@
-"""From the plan over clusters to rows of the pool: hash share, exact count, density ratio."""
+"""Row selection: the pool rows that fill a plan's allocation of rows per cluster.
+
+The rule inside a cluster is a hash share, an exact count or the density ratio.
+"""
 
 from gio_spark.explode.calibration import Calibration
+from gio_spark.explode.density_ratio import RatioFit, RatioModel, RatioSample, fit, fit_ratio, score
 from gio_spark.explode.exact_thresholds import Thresholds, thresholds_of_arrays
-from gio_spark.explode.materialise import materialise
+from gio_spark.explode.fetch_rows import materialize
 from gio_spark.explode.rank_keys import hash_keys, rank_keys, ratio_keys, share_thresholds
-from gio_spark.explode.ratio import RatioFit, RatioModel, Sample, fit, fit_ratio, score
-from gio_spark.explode.row_filter import kept, with_thresholds
+from gio_spark.explode.row_filter import selected_ids, with_thresholds
 
 __all__ = [
     "Calibration",
     "RatioFit",
     "RatioModel",
-    "Sample",
+    "RatioSample",
     "Thresholds",
     "fit",
     "fit_ratio",
     "hash_keys",
-    "kept",
-    "materialise",
+    "materialize",
     "rank_keys",
     "ratio_keys",
     "score",
+    "selected_ids",
     "share_thresholds",
     "thresholds_of_arrays",
     "with_thresholds",

@@ -1,13 +1,13 @@
-"""Exact counts without sorting or shuffling rows: thresholds by refining histograms.
+"""Thresholds that select exact counts per cluster, by refining histograms instead of sorting rows.
 
-Each cluster's threshold is the key of rank `take`. It is bracketed by an interval that is cut
-into bins; one pass over the rows counts them, with the smallest and largest key of each bin, and
-the bin that holds the wanted rank becomes the next interval. Counts, minima and maxima merge by
-sum, min and max, so a pass is a map and a small aggregation, whatever the partitioning. Taking
-the bin's own smallest and largest key as the next interval ends ties at once. When few
-candidates are left they are fetched and sorted.
+The threshold of a cluster is the key of rank `take`. It lies in an interval that is divided into
+bins. One pass over the rows counts the rows of each bin and takes the smallest and largest key of
+each bin; the bin that contains the requested rank becomes the next interval. Counts, minima and
+maxima merge by sum, min and max, so a pass is a map and a small aggregation and does not depend on
+the partitioning. Because the next interval ends at keys that occur, equal keys end the search at
+once. When few candidates are left they are fetched and sorted.
 
-Rows of equal key are told apart by their tie, a second hash, refined in the same way.
+Rows of equal key are ordered by their tie, a second hash, which is refined in the same way.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from gio_spark.explode.rank_keys import (
 log = logging.getLogger(__name__)
 
 BINS = 256
-CELLS = 400_000
-"""Most numbers (cluster, bin) that a pass brings to the driver: about 16 MB."""
+MAX_HISTOGRAM_ENTRIES = 400_000
+"""Most (cluster, bin) entries that a pass collects on the driver: about 16 MB."""
 CANDIDATES = 200_000
-"""Rows still undecided that may be fetched and sorted instead of refined further."""
+"""Most undecided rows that are fetched and sorted instead of refined further."""
 MAX_PASSES = 24
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of one pass, one entry per non-empty (cluster, bin), in any order; all int64 (n,)."""
+    """Histogram of one pass: one entry per non-empty (cluster, bin), in any order; int64 (n,)."""
 
     cluster: IntArray
     bin: IntArray
@@ -52,14 +52,14 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Refinement:
-    """What a pass over the rows needs to know; arrays are indexed by cluster, shape (K,).
+    """State of the search that a pass over the rows reads; one entry per cluster, shape (K,).
 
     Attributes:
-        active: Whether the cluster is still open.
-        on_tie: Whether it is the tie that is refined (then only rows of key `threshold` count).
-        low, high: Closed interval that holds the wanted value.
+        active: Whether the threshold of the cluster is still undecided.
+        on_tie: Whether the tie is refined; then only rows whose key is `threshold` count.
+        low, high: Closed interval that contains the threshold (or the tie).
         width: Width of a bin, uint64.
-        threshold: Key threshold found so far (meaningful where `on_tie`).
+        threshold: Key threshold; defined where `on_tie`.
     """
 
     active: npt.NDArray[np.bool_]
@@ -70,7 +70,7 @@ class Refinement:
     threshold: IntArray
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the fields as plain arrays, to be shipped to workers."""
+        """Fields as plain arrays, for a broadcast to workers."""
         return {
             "active": self.active,
             "on_tie": self.on_tie,
@@ -83,72 +83,83 @@ class Refinement:
     def candidates(
         self, cluster: IntArray, keys: IntArray, ties: IntArray
     ) -> tuple[npt.NDArray[np.intp], IntArray]:
-        """Return the positions of rows inside an open interval, and their values (key or tie)."""
+        """Positions of the rows inside the interval of their cluster, and their keys or ties."""
         value = np.where(self.on_tie[cluster], ties, keys)
         inside = self.active[cluster]
         inside &= (value >= self.low[cluster]) & (value <= self.high[cluster])
         inside &= ~self.on_tie[cluster] | (keys == self.threshold[cluster])
-        at = np.flatnonzero(inside)
-        return at, value[at]
+        positions = np.flatnonzero(inside)
+        return positions, value[positions]
 
     def count(self, cluster: IntArray, keys: IntArray, ties: IntArray) -> Histogram:
-        """Return the histogram of one batch of rows, each array of shape (n,)."""
-        at, value = self.candidates(cluster, keys, ties)
-        own = cluster[at]
+        """Histogram of one batch of rows; each array has shape (n,)."""
+        positions, value = self.candidates(cluster, keys, ties)
+        cluster_of_row = cluster[positions]
         # Differences of int64 wrap correctly in uint64, whatever the sign of the two.
-        offset = value.view(np.uint64) - self.low[own].view(np.uint64)
-        return _grouped(own, (offset // self.width[own]).astype(np.int64), None, value, value)
+        offset = value.view(np.uint64) - self.low[cluster_of_row].view(np.uint64)
+        return _group_by_bin(
+            cluster_of_row,
+            (offset // self.width[cluster_of_row]).astype(np.int64),
+            None,
+            value,
+            value,
+        )
 
 
-def merge(parts: Iterable[Histogram]) -> Histogram:
-    """Return the sum of histograms of disjoint rows."""
-    every = list(parts)
-    if not every:
-        none = np.empty(0, dtype=np.int64)
-        return Histogram(none, none, none, none, none)
-    joined = [np.concatenate([getattr(p, f) for p in every]) for f in Histogram.__annotations__]
-    return _grouped(*joined)
+def merge_histograms(histograms: Iterable[Histogram]) -> Histogram:
+    """Sum of histograms of disjoint rows."""
+    parts = list(histograms)
+    if not parts:
+        empty = np.empty(0, dtype=np.int64)
+        return Histogram(empty, empty, empty, empty, empty)
+    concatenated = [
+        np.concatenate([getattr(p, f) for p in parts]) for f in Histogram.__annotations__
+    ]
+    return _group_by_bin(*concatenated)
 
 
-def _grouped(
+def _group_by_bin(
     cluster: IntArray, bins: IntArray, rows: IntArray | None, low: IntArray, high: IntArray
 ) -> Histogram:
     if cluster.size == 0:
-        none = np.empty(0, dtype=np.int64)
-        return Histogram(none, none, none, none, none)
-    code = cluster * (1 << 20) + bins
-    order = np.argsort(code, kind="stable")
-    code = code[order]
-    first = np.flatnonzero(np.concatenate(([True], code[1:] != code[:-1])))
-    counted = (
-        np.diff(np.append(first, code.size))
+        empty = np.empty(0, dtype=np.int64)
+        return Histogram(empty, empty, empty, empty, empty)
+    bin_codes = cluster * (1 << 20) + bins
+    order = np.argsort(bin_codes, kind="stable")
+    bin_codes = bin_codes[order]
+    group_starts = np.flatnonzero(np.concatenate(([True], bin_codes[1:] != bin_codes[:-1])))
+    row_counts = (
+        np.diff(np.append(group_starts, bin_codes.size))
         if rows is None
-        else np.add.reduceat(rows[order], first)
+        else np.add.reduceat(rows[order], group_starts)
     )
     return Histogram(
-        cluster=code[first] >> 20,
-        bin=code[first] & ((1 << 20) - 1),
-        rows=np.asarray(counted, dtype=np.int64),
-        low=np.minimum.reduceat(low[order], first),
-        high=np.maximum.reduceat(high[order], first),
+        cluster=bin_codes[group_starts] >> 20,
+        bin=bin_codes[group_starts] & ((1 << 20) - 1),
+        rows=np.asarray(row_counts, dtype=np.int64),
+        low=np.minimum.reduceat(low[order], group_starts),
+        high=np.maximum.reduceat(high[order], group_starts),
     )
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Result: a row of cluster c is kept iff key > threshold[c], or equal and tie >= tie[c].
+    """Thresholds per cluster.
+
+    A row of cluster c is selected if its key is above `threshold[c]`, or if its key equals
+    `threshold[c]` and its tie is at least `tie[c]`.
 
     Attributes:
         threshold: int64 (K,).
         tie: int64 (K,).
-        kept: Rows that the rule keeps, int64 (K,); equals `take` or, where fewer are there, the
-            rows of the cluster.
-        passes: Passes over the rows that were needed, the last fetch included.
+        selected_rows: Rows that the rule selects, int64 (K,): `take`, or all rows of a cluster
+            that has fewer.
+        passes: Number of passes over the rows, including the last fetch.
     """
 
     threshold: IntArray
     tie: IntArray
-    kept: IntArray
+    selected_rows: IntArray
     passes: int
 
 
@@ -159,93 +170,112 @@ def find_thresholds(
     *,
     rows: npt.ArrayLike | None = None,
     candidates: int = CANDIDATES,
-    cells: int = CELLS,
+    max_entries: int = MAX_HISTOGRAM_ENTRIES,
 ) -> Thresholds:
-    """Find the thresholds that keep exactly `take[c]` rows of each cluster c.
+    """Thresholds that select exactly `take[c]` rows of each cluster c.
 
     Args:
-        take: Whole rows to keep per cluster, shape (K,), indexed by cluster id.
-        count: One pass over all rows: the merged histogram of a refinement.
-        fetch: One pass over all rows: cluster, key and tie of the rows inside open intervals;
-            None where they are more than its second argument.
-        rows: Rows per cluster, shape (K,), where known: so few that they may be fetched are not
-            counted first. It changes the number of passes alone.
-        candidates: Undecided rows that may be fetched instead of refined further.
-        cells: Most (cluster, bin) numbers a pass may bring back.
+        take: Allocation, whole rows per cluster, shape (K,), indexed by cluster id.
+        count: One pass over all rows that gives the merged histogram of a refinement.
+        fetch: One pass over all rows that gives cluster, key and tie of the rows inside the open
+            intervals, or None if there are more of them than its second argument.
+        rows: Rows per cluster, shape (K,), if known: rows that are few enough are fetched without
+            a counting pass first. This changes the number of passes only.
+        candidates: Most undecided rows that are fetched instead of refined further.
+        max_entries: Most (cluster, bin) entries that a pass may return.
 
     Returns:
-        Thresholds; clusters that hold no more than `take` rows keep all of them.
+        Thresholds; a cluster with at most `take` rows is selected entirely.
 
     Raises:
         InputError: If `take` has negative or fractional entries.
     """
-    wanted = np.asarray(take, dtype=np.float64)
-    if wanted.ndim != 1 or (wanted < 0).any() or (wanted != np.rint(wanted)).any():
+    requested = np.asarray(take, dtype=np.float64)
+    if requested.ndim != 1 or (requested < 0).any() or (requested != np.rint(requested)).any():
         raise InputError(
             "Rows to take per cluster must be whole numbers, 0 or more: round the plan first."
         )
-    need = wanted.astype(np.int64)
-    k = need.size
-    threshold = np.full(k, TAKE_NONE, dtype=np.int64)
-    tie = np.full(k, TIE_ALL, dtype=np.int64)
-    kept = np.zeros(k, dtype=np.int64)
-    above = np.zeros(k, dtype=np.int64)
-    inside = np.zeros(k, dtype=np.int64)
-    low = np.full(k, -KEY_LIMIT, dtype=np.int64)
-    high = np.full(k, KEY_LIMIT, dtype=np.int64)
-    on_tie = np.zeros(k, dtype=bool)
-    active = need > 0
+    required = requested.astype(np.int64)
+    cluster_count = required.size
+    threshold = np.full(cluster_count, TAKE_NONE, dtype=np.int64)
+    tie = np.full(cluster_count, TIE_ALL, dtype=np.int64)
+    selected_rows = np.zeros(cluster_count, dtype=np.int64)
+    decided_above = np.zeros(cluster_count, dtype=np.int64)
+    undecided = np.zeros(cluster_count, dtype=np.int64)
+    low = np.full(cluster_count, -KEY_LIMIT, dtype=np.int64)
+    high = np.full(cluster_count, KEY_LIMIT, dtype=np.int64)
+    on_tie = np.zeros(cluster_count, dtype=bool)
+    active = required > 0
     if rows is not None and 0 < np.asarray(rows)[active].sum() <= candidates:
         state = Refinement(active, on_tie, low, high, _width(low, high, 1), threshold)
-        held = fetch(state, candidates)
-        if held is not None:
-            return replace(thresholds_of_arrays(*held, wanted, candidates=candidates), passes=1)
+        few_rows = fetch(state, candidates)
+        if few_rows is not None:
+            return replace(
+                thresholds_of_arrays(*few_rows, requested, candidates=candidates), passes=1
+            )
     passes = 0
-    bins = 1  # the first pass learns rows, smallest and largest key of every cluster
+    bins = 1  # the first pass counts rows, with the smallest and largest key of every cluster
     while active.any() and passes < MAX_PASSES:
         width = _width(low, high, bins)
         state = Refinement(active.copy(), on_tie.copy(), low.copy(), high.copy(), width, threshold)
-        if passes and inside[active].sum() <= candidates:
-            found_rows = fetch(state, candidates)
-            if found_rows is None:
+        if passes and undecided[active].sum() <= candidates:
+            candidate_rows = fetch(state, candidates)
+            if candidate_rows is None:
                 raise InputError(
                     "The assignments had other rows in the second pass over them than in the "
                     "first: run again on tables that stand still."
                 )
-            _finish(found_rows, need, above, active, on_tie, threshold, tie, kept)
+            _decide_by_sorting(
+                candidate_rows,
+                required,
+                decided_above,
+                active,
+                on_tie,
+                threshold,
+                tie,
+                selected_rows,
+            )
             passes += 1
             active[:] = False
             break
-        found = count(state)
-        first = passes == 0
+        histogram = count(state)
+        is_first_pass = passes == 0
         passes += 1
-        cluster, at, before, total = _bins_of_rank(found, need - above)
-        all_taken = total <= need[cluster] if first else np.zeros(cluster.size, dtype=bool)
-        inside[cluster], low[cluster], high[cluster] = found.rows[at], found.low[at], found.high[at]
-        above[cluster] += before
-        # Either the whole bin is taken, and its smallest value is the threshold; or all its
-        # values are equal, and the tie decides; or all ties are equal too, and nothing can.
-        whole = ~all_taken & (above[cluster] + inside[cluster] == need[cluster])
-        equal = ~all_taken & ~whole & (low[cluster] == high[cluster])
-        hopeless = equal & on_tie[cluster]
-        c = cluster[whole | hopeless]
-        on = on_tie[c]
-        tie[c[on]] = low[c[on]]
-        threshold[c[~on]] = low[c[~on]]
-        kept[c] = above[c] + inside[c]
+        cluster, entry, rows_above, total = _bins_at_rank(histogram, required - decided_above)
+        all_taken = (
+            total <= required[cluster] if is_first_pass else np.zeros(cluster.size, dtype=bool)
+        )
+        undecided[cluster], low[cluster], high[cluster] = (
+            histogram.rows[entry],
+            histogram.low[entry],
+            histogram.high[entry],
+        )
+        decided_above[cluster] += rows_above
+        # If the bin is taken entirely, its smallest value is the threshold. If all its values are
+        # equal, the tie decides. If all ties are equal as well, the rows cannot be separated.
+        bin_taken = ~all_taken & (decided_above[cluster] + undecided[cluster] == required[cluster])
+        single_value = ~all_taken & ~bin_taken & (low[cluster] == high[cluster])
+        undecidable = single_value & on_tie[cluster]
+        decided = cluster[bin_taken | undecidable]
+        by_tie = on_tie[decided]
+        tie[decided[by_tie]] = low[decided[by_tie]]
+        threshold[decided[~by_tie]] = low[decided[~by_tie]]
+        selected_rows[decided] = decided_above[decided] + undecided[decided]
         threshold[cluster[all_taken]] = TAKE_ALL
-        kept[cluster[all_taken]] = total[all_taken]
-        to_tie = cluster[equal & ~hopeless]
-        threshold[to_tie], on_tie[to_tie] = low[to_tie], True
-        low[to_tie], high[to_tie] = 0, HASH_RANGE - 1
+        selected_rows[cluster[all_taken]] = total[all_taken]
+        tie_clusters = cluster[single_value & ~undecidable]
+        threshold[tie_clusters], on_tie[tie_clusters] = low[tie_clusters], True
+        low[tie_clusters], high[tie_clusters] = 0, HASH_RANGE - 1
         active[:] = False  # clusters without rows keep TAKE_NONE
-        active[cluster[~(all_taken | whole | hopeless)]] = True
-        bins = int(np.clip(cells // max(1, int(active.sum())), 4, BINS))
-    excess = int(np.maximum(kept - need, 0).sum())
+        active[cluster[~(all_taken | bin_taken | undecidable)]] = True
+        bins = int(np.clip(max_entries // max(1, int(active.sum())), 4, BINS))
+    excess = int(np.maximum(selected_rows - required, 0).sum())
     if excess:
         log.warning("thresholds excess=%d rows share key and tie; ids are not unique?", excess)
-    log.debug("thresholds clusters=%d passes=%d kept=%d", k, passes, int(kept.sum()))
-    return Thresholds(threshold, tie, kept, passes)
+    log.debug(
+        "thresholds clusters=%d passes=%d kept=%d", cluster_count, passes, int(selected_rows.sum())
+    )
+    return Thresholds(threshold, tie, selected_rows, passes)
 
 
 def _width(low: IntArray, high: IntArray, bins: int) -> npt.NDArray[np.uint64]:
@@ -253,57 +283,65 @@ def _width(low: IntArray, high: IntArray, bins: int) -> npt.NDArray[np.uint64]:
     return np.asarray(span // np.uint64(bins) + np.uint64(1))
 
 
-def _bins_of_rank(
-    found: Histogram, rank: IntArray
+def _bins_at_rank(
+    histogram: Histogram, rank: IntArray
 ) -> tuple[IntArray, npt.NDArray[np.intp], IntArray, IntArray]:
-    """Find, in each cluster of a histogram, the bin that holds the rank-th largest value.
+    """Bin of the rank-th largest value in each cluster of a histogram.
 
     Args:
-        found: The histogram.
+        histogram: Histogram of a pass.
         rank: Wanted rank per cluster id, 1 or more, shape (K,).
 
     Returns:
-        Cluster ids (m,), position of the bin in `found` (the lowest one where a cluster has fewer
-        rows than its rank), rows in the bins above it, and rows of the cluster.
+        Cluster ids (m,), entry of the bin in `histogram` (the lowest bin where a cluster has
+        fewer rows than its rank), rows in the bins above it, and rows of the cluster.
     """
-    order = np.lexsort((-found.bin, found.cluster))
-    cluster, rows = found.cluster[order], found.rows[order]
+    order = np.lexsort((-histogram.bin, histogram.cluster))
+    cluster, rows = histogram.cluster[order], histogram.rows[order]
     starts = np.flatnonzero(np.diff(cluster, prepend=-1))
     ends = np.append(starts[1:], cluster.size)
-    until = np.cumsum(rows)
-    base = until[starts] - rows[starts]
-    from_top = until - np.repeat(base, ends - starts)
-    short = from_top < rank[cluster]
-    # Bins that lie wholly above the wanted rank come first in each cluster.
-    skipped = np.add.reduceat(short.astype(np.int64), starts) if starts.size else starts
-    at = np.minimum(starts + skipped, ends - 1)
-    return cluster[starts], order[at], from_top[at] - rows[at], from_top[ends - 1]
+    cumulative = np.cumsum(rows)
+    rows_before = cumulative[starts] - rows[starts]
+    from_top = cumulative - np.repeat(rows_before, ends - starts)
+    below_rank = from_top < rank[cluster]
+    # Bins that lie entirely above the requested rank come first in each cluster.
+    bins_above = np.add.reduceat(below_rank.astype(np.int64), starts) if starts.size else starts
+    entry = np.minimum(starts + bins_above, ends - 1)
+    return cluster[starts], order[entry], from_top[entry] - rows[entry], from_top[ends - 1]
 
 
-def _finish(
-    rows: tuple[IntArray, IntArray, IntArray],
-    need: IntArray,
-    above: IntArray,
+def _decide_by_sorting(
+    candidate_rows: tuple[IntArray, IntArray, IntArray],
+    required: IntArray,
+    decided_above: IntArray,
     active: npt.NDArray[np.bool_],
     on_tie: npt.NDArray[np.bool_],
     threshold: IntArray,
     tie: IntArray,
-    kept: IntArray,
+    selected_rows: IntArray,
 ) -> None:
-    """Decide the open clusters from their candidate rows, fetched and sorted (in place)."""
-    cluster, keys, ties = rows
+    """Decide the open clusters by sorting their candidate rows; the arrays change in place."""
+    cluster, keys, ties = candidate_rows
     order = np.lexsort((-ties, -keys, cluster))
     cluster, keys, ties = cluster[order], keys[order], ties[order]
-    start = np.searchsorted(cluster, np.arange(need.size), side="left")
-    for c in np.flatnonzero(active):
-        last = start[c] + need[c] - above[c] - 1  # the last row that is kept
-        threshold[c], tie[c] = keys[last], ties[last]
-        end = np.searchsorted(cluster, c, side="right")
-        tail = slice(last + 1, end)
-        same = int(((keys[tail] == keys[last]) & (ties[tail] == ties[last])).sum())
-        if not on_tie[c] and same == 0 and (last + 1 == end or keys[last + 1] != keys[last]):
-            tie[c] = TIE_ALL  # nothing left out shares the key: a plain threshold
-        kept[c] = need[c] + same
+    first_row = np.searchsorted(cluster, np.arange(required.size), side="left")
+    for open_cluster in np.flatnonzero(active):
+        last_selected = (
+            first_row[open_cluster] + required[open_cluster] - decided_above[open_cluster] - 1
+        )
+        threshold[open_cluster], tie[open_cluster] = keys[last_selected], ties[last_selected]
+        end = np.searchsorted(cluster, open_cluster, side="right")
+        tail = slice(last_selected + 1, end)
+        equal_rows = int(
+            ((keys[tail] == keys[last_selected]) & (ties[tail] == ties[last_selected])).sum()
+        )
+        if (
+            not on_tie[open_cluster]
+            and equal_rows == 0
+            and (last_selected + 1 == end or keys[last_selected + 1] != keys[last_selected])
+        ):
+            tie[open_cluster] = TIE_ALL  # no row that is left out shares the key: a plain threshold
+        selected_rows[open_cluster] = required[open_cluster] + equal_rows
 
 
 def thresholds_of_arrays(
@@ -315,17 +353,42 @@ def thresholds_of_arrays(
     chunk: int = 1 << 20,
     candidates: int = CANDIDATES,
 ) -> Thresholds:
-    """Find exact thresholds for rows held in arrays, each of shape (n,)."""
-    c = np.asarray(cluster, dtype=np.int64)
-    k = np.asarray(keys, dtype=np.int64)
-    t = np.asarray(ties, dtype=np.int64)
-    cuts = [slice(i, i + chunk) for i in range(0, max(1, c.size), chunk)]
+    """Exact thresholds of rows in arrays.
+
+    Args:
+        cluster: Cluster of each row, shape (n,).
+        keys: Rank key of each row, int64 (n,).
+        ties: Second hash of each row, int64 (n,).
+        take: Allocation, whole rows per cluster, shape (K,).
+        chunk: Rows that are counted at a time.
+        candidates: Most undecided rows that are sorted instead of refined further.
+
+    Raises:
+        InputError: If `take` has negative or fractional entries.
+
+    Example:
+        >>> thresholds = thresholds_of_arrays([0, 0, 0, 1], [7, 9, 8, 5], [0, 0, 0, 0], [2, 0])
+        >>> int(thresholds.threshold[0]), thresholds.selected_rows.tolist()
+        (8, [2, 0])
+    """
+    cluster_array = np.asarray(cluster, dtype=np.int64)
+    key_array = np.asarray(keys, dtype=np.int64)
+    tie_array = np.asarray(ties, dtype=np.int64)
+    slices = [slice(i, i + chunk) for i in range(0, max(1, cluster_array.size), chunk)]
 
     def count(state: Refinement) -> Histogram:
-        return merge(state.count(c[s], k[s], t[s]) for s in cuts)
+        return merge_histograms(
+            state.count(cluster_array[part], key_array[part], tie_array[part]) for part in slices
+        )
 
     def fetch(state: Refinement, limit: int) -> tuple[IntArray, IntArray, IntArray]:
-        at = np.concatenate([state.candidates(c[s], k[s], t[s])[0] + s.start for s in cuts])
-        return c[at], k[at], t[at]
+        positions = np.concatenate(
+            [
+                state.candidates(cluster_array[part], key_array[part], tie_array[part])[0]
+                + part.start
+                for part in slices
+            ]
+        )
+        return cluster_array[positions], key_array[positions], tie_array[positions]
 
     return find_thresholds(take, count, fetch, candidates=candidates)

@@ -1,4 +1,4 @@
-"""Fit the raw density-ratio scores, one model per fold, on bounded samples held in arrays."""
+"""Fits of the raw density ratio scores, one model per fold, on bounded samples in arrays."""
 
 from __future__ import annotations
 
@@ -38,43 +38,46 @@ def fit_text(
     *,
     folds: int,
     spec: NgramSpec,
-    regularisation: float | None = None,
+    regularization: float | None = None,
 ) -> TextScorer:
-    """Fit logistic regressions target against pool on hashed n-grams, one per fold left out.
+    """Logistic regressions of target against pool on hashed n-grams, one per fold left out.
 
     Args:
         target, pool: Arrow string arrays of n and m texts.
         target_fold, pool_fold: Fold of each row, (n,) and (m,).
         folds: Number of folds F.
-        spec: Which n-grams.
-        regularisation: C of the logistic regression.
+        spec: Lengths of the n-grams and number of features.
+        regularization: C of the logistic regression.
 
     Raises:
-        InputError: If no n-gram occurs twice, so that there is nothing to learn from.
+        InputError: If no n-gram occurs in two rows.
     """
-    texts = pa.concat_arrays([_one(target), _one(pool)])
+    texts = pa.concat_arrays([_as_large_string(target), _as_large_string(pool)])
     row, feature = text_ngrams(texts, spec)
     counts = np.bincount(row, minlength=len(texts))
     matrix = sparse.csr_matrix(
         (1.0 / np.sqrt(counts[row]), (row, feature)), shape=(len(texts), spec.features)
     )
-    # An n-gram seen in one row only says nothing about rows that are not in the sample.
-    used = np.flatnonzero(np.bincount(matrix.indices, minlength=spec.features) >= 2)
-    if used.size == 0:
+    # An n-gram that occurs in one row only tells nothing about rows outside the sample.
+    repeated = np.flatnonzero(np.bincount(matrix.indices, minlength=spec.features) >= 2)
+    if repeated.size == 0:
         raise InputError(
-            "The texts of target and pool share no n-gram, not even within one side: is the text "
-            "column right? Use within_cluster: exact_count to go without a density ratio."
+            "No two texts of target and pool share an n-gram: is the text column right? Use "
+            "within_cluster: exact_count to go without a density ratio."
         )
-    matrix = matrix[:, used]
-    label, fold = _sides(target_fold, pool_fold)
+    matrix = matrix[:, repeated]
+    label, fold = _labels_and_folds(target_fold, pool_fold)
     weights = np.zeros((folds, spec.features), dtype=np.int32)
     intercept = np.zeros(folds)
     for f in range(folds):
         model = _logistic(
-            matrix[fold != f], label[fold != f], c=regularisation or TEXT_C, solver="liblinear"
+            matrix[fold != f],
+            label[fold != f],
+            regularization=regularization or TEXT_C,
+            solver="liblinear",
         )
         coefficients = np.clip(model.coef_[0], -_MAX_WEIGHT, _MAX_WEIGHT)
-        weights[f, used] = np.rint(coefficients * WEIGHT_ONE).astype(np.int32)
+        weights[f, repeated] = np.rint(coefficients * WEIGHT_ONE).astype(np.int32)
         intercept[f] = model.intercept_[0]
     return TextScorer(spec, weights, intercept)
 
@@ -86,47 +89,50 @@ def fit_vector(
     pool_fold: IntArray,
     *,
     folds: int,
-    regularisation: float | None = None,
+    regularization: float | None = None,
 ) -> VectorScorer:
-    """Fit logistic regressions on vectors and their squares, one per fold left out.
+    """Logistic regressions on vectors and their squares, one per fold left out.
 
-    With squares the model holds the exact log ratio of two Gaussians with diagonal covariances.
+    With squares the model includes the exact log ratio of two Gaussians with diagonal covariances.
 
     Args:
         target, pool: float32 (n, d) and (m, d).
         target_fold, pool_fold: Fold of each row, (n,) and (m,).
         folds: Number of folds F.
-        regularisation: C of the logistic regression (features are standardised).
+        regularization: C of the logistic regression (features are standardized).
     """
-    x = np.concatenate([target, pool]).astype(np.float64)
-    label, fold = _sides(target_fold, pool_fold)
-    # Moments of the two sides weighted alike: a small target counts as much as a large pool.
+    vectors = np.concatenate([target, pool]).astype(np.float64)
+    label, fold = _labels_and_folds(target_fold, pool_fold)
+    # Target and pool weigh one half each: a small target counts as much as a large pool.
     weight = np.where(label == 1, 0.5 / len(target), 0.5 / len(pool))
-    centre = weight @ x
-    spread = _spread(np.sqrt(weight @ np.square(x - centre)))
-    z = (x - centre) / spread
-    squares = z * z
+    center = weight @ vectors
+    spread = _positive_spread(np.sqrt(weight @ np.square(vectors - center)))
+    standardized = (vectors - center) / spread
+    squares = standardized * standardized
     square_mean = weight @ squares
-    square_spread = _spread(np.sqrt(weight @ np.square(squares - square_mean)))
-    features = np.hstack([z, (squares - square_mean) / square_spread]).astype(np.float32)
-    d = x.shape[1]
-    linear = np.zeros((folds, d))
-    square = np.zeros((folds, d))
+    square_spread = _positive_spread(np.sqrt(weight @ np.square(squares - square_mean)))
+    features = np.hstack([standardized, (squares - square_mean) / square_spread]).astype(np.float32)
+    dimension = vectors.shape[1]
+    linear = np.zeros((folds, dimension))
+    square = np.zeros((folds, dimension))
     intercept = np.zeros(folds)
-    solver = "newton-cholesky" if 2 * d <= 1_024 else "lbfgs"
+    solver = "newton-cholesky" if 2 * dimension <= 1_024 else "lbfgs"
     for f in range(folds):
         model = _logistic(
-            features[fold != f], label[fold != f], c=regularisation or VECTOR_C, solver=solver
+            features[fold != f],
+            label[fold != f],
+            regularization=regularization or VECTOR_C,
+            solver=solver,
         )
-        a = model.coef_[0][:d].astype(np.float64) / spread
-        b = model.coef_[0][d:].astype(np.float64) / square_spread
-        # Undo the standardisation, so that scoring works on the vectors as they are.
-        square[f] = b / spread**2
-        linear[f] = a - 2.0 * centre * square[f]
+        linear_weight = model.coef_[0][:dimension].astype(np.float64) / spread
+        square_weight = model.coef_[0][dimension:].astype(np.float64) / square_spread
+        # Undo the standardization, so that scoring reads the vectors unchanged.
+        square[f] = square_weight / spread**2
+        linear[f] = linear_weight - 2.0 * center * square[f]
         intercept[f] = float(
             model.intercept_[0]
-            - (a * centre).sum()
-            + (b * (centre**2 / spread**2 - square_mean)).sum()
+            - (linear_weight * center).sum()
+            + (square_weight * (center**2 / spread**2 - square_mean)).sum()
         )
     return VectorScorer(linear, square, intercept)
 
@@ -137,54 +143,59 @@ def fit_knn(
     target_fold: IntArray,
     pool_fold: IntArray,
     *,
-    neighbours: int,
+    neighbors: int,
 ) -> KnnScorer:
-    """Keep the samples as references for k-NN log densities.
+    """k-NN scorer with the samples as reference vectors.
 
     Args:
         target, pool: float32 (n, d) and (m, d).
         target_fold, pool_fold: Fold of each row, (n,) and (m,).
-        neighbours: Which neighbour's distance is used; at most a third of the smaller sample.
+        neighbors: Rank of the neighbor whose distance is used; at most a third of the smaller
+            sample.
     """
-    k = max(1, min(neighbours, len(target) // 3, len(pool) // 3))
-    probe = squared_distances(pool[:256], target[:1024])
-    typical = float(np.median(probe)) if probe.size else 1.0
-    # Copies of a reference are at distance 0, whose log is not finite; float32 distances are not
-    # told apart below about 1e-6 of the typical one anyway.
-    floor = max(1e-6 * typical, float(np.finfo(np.float32).tiny))
+    neighbor = max(1, min(neighbors, len(target) // 3, len(pool) // 3))
+    distances = squared_distances(pool[:256], target[:1024])
+    typical_distance = float(np.median(distances)) if distances.size else 1.0
+    # Copies of a reference are at distance 0, whose log is not finite. Differences of float32
+    # distances below about 1e-6 of the median distance are rounding errors.
+    floor = max(1e-6 * typical_distance, float(np.finfo(np.float32).tiny))
     return KnnScorer(
         np.ascontiguousarray(target, dtype=np.float32),
         np.ascontiguousarray(pool, dtype=np.float32),
         target_fold,
         pool_fold,
-        k=k,
+        k=neighbor,
         floor=floor,
     )
 
 
-def _one(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _as_large_string(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     return joined(texts).cast(pa.large_string())
 
 
-def _sides(target_fold: IntArray, pool_fold: IntArray) -> tuple[IntArray, IntArray]:
+def _labels_and_folds(target_fold: IntArray, pool_fold: IntArray) -> tuple[IntArray, IntArray]:
     label = np.concatenate([np.ones(len(target_fold)), np.zeros(len(pool_fold))])
     return label.astype(np.int64), np.concatenate([target_fold, pool_fold])
 
 
-def _spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return standard deviations with those of constant features replaced by 1."""
+def _positive_spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Standard deviations with those of constant features replaced by 1."""
     return np.where(values > 1e-9 * max(1e-300, float(values.max(initial=0.0))), values, 1.0)
 
 
 def _logistic(
-    features: npt.NDArray | sparse.csr_matrix, label: IntArray, *, c: float, solver: str
+    features: npt.NDArray | sparse.csr_matrix,
+    label: IntArray,
+    *,
+    regularization: float,
+    solver: str,
 ) -> LogisticRegression:
     from sklearn.linear_model import LogisticRegression
 
     # Dual coordinate descent (liblinear) is the quickest on sparse text, and a little early stop
     # costs nothing there: 0.8 s for 28,000 texts where lbfgs to convergence is no better.
     model = LogisticRegression(
-        C=c,
+        C=regularization,
         solver=solver,
         dual=solver == "liblinear",
         class_weight="balanced",
@@ -192,8 +203,8 @@ def _logistic(
         random_state=0,
     )
     # One thread: the bits of a fit must not depend on the number of cores, and threads that
-    # wait for a busy machine cost more than they bring (measured: 0.2 s became 30 s).
-    # An early stop is meant.
+    # wait for a busy machine cost more than they save (measured: 0.2 s became 30 s).
+    # The warning about the early stop is expected.
     with no_warnings(), one_thread():
         model.fit(features, label)
     log.debug("ratio fit rows=%d iterations=%s", len(label), model.n_iter_)

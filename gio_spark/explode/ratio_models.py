@@ -1,7 +1,7 @@
-"""Raw scores of rows by the three kinds of ratio model; plain numpy, the same bits in any batch.
+"""Three kinds of ratio model that score rows, in plain numpy, with the same bits in any batch.
 
-A scorer is made of plain arrays (so that it can be stored and shipped without pickle) and holds
-one model per fold; a row is scored by the model of its own fold, which never saw that fold.
+A scorer consists of plain arrays (so that it can be stored and broadcast without pickle) and has
+one model per fold. A row is scored by the model of its fold, which was fitted without that fold.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ WEIGHT_ONE = 1 << 24
 """Text weights are stored as integers in units of 2^-24: integer sums are exact in any order."""
 _BLOCK = 2_048
 _TILE = 256
-_SPARE = 4
+_SPARE_CANDIDATES = 4
 
 
 class Scorer(Protocol):
-    """What a ratio model needs of its estimator."""
+    """Interface of the raw scores of a ratio model."""
 
     @property
     def kind(self) -> str:
         """Name under which the scorer is stored: text, vector or knn."""
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
-        """Return the raw scores (n,) of n rows, each by the model of its fold (n,)."""
+        """Raw scores (n,) of n rows, each by the model of its fold (n,)."""
 
     def arrays(self) -> Arrays:
-        """Return everything needed to make the scorer again."""
+        """Arrays from which the scorer can be restored."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TextScorer:
     """Linear model on hashed n-grams: sum of weights over sqrt(number of n-grams), plus a constant.
 
     Attributes:
-        spec: Which n-grams.
+        spec: Lengths of the n-grams and number of features.
         weights: int32 (F, 2^bits), in units of 2^-24.
         intercept: float64 (F,).
     """
@@ -61,24 +61,28 @@ class TextScorer:
     kind: str = "text"
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
-        """Return the raw scores of n texts."""
+        """Raw scores of n texts."""
         if not (pa.types.is_string(content.type) or pa.types.is_large_string(content.type)):
             content = content.cast(pa.large_string())
-        out = np.empty(len(content), dtype=np.float64)
+        scores = np.empty(len(content), dtype=np.float64)
         _, offsets = text_bytes(content)
-        flat = self.weights.reshape(-1)
+        flat_weights = self.weights.reshape(-1)
         for first, last in chunks(offsets):
             row, feature = text_ngrams(content.slice(first, last - first), self.spec)
-            own = fold[first:last]
-            at = (own[row] << self.spec.bits) | feature
+            fold_of_text = fold[first:last]
+            weight_index = (fold_of_text[row] << self.spec.bits) | feature
             # float64 sums of integers below 2^53 are exact, so their order does not matter.
-            total = np.bincount(row, flat[at], minlength=last - first) / WEIGHT_ONE
+            total = (
+                np.bincount(row, flat_weights[weight_index], minlength=last - first) / WEIGHT_ONE
+            )
             count = np.bincount(row, minlength=last - first)
-            out[first:last] = total / np.sqrt(np.maximum(count, 1)) + self.intercept[own]
-        return out
+            scores[first:last] = (
+                total / np.sqrt(np.maximum(count, 1)) + self.intercept[fold_of_text]
+            )
+        return scores
 
     def arrays(self) -> Arrays:
-        """Return the scorer as arrays."""
+        """Scorer as arrays."""
         spec = [self.spec.words, self.spec.bits, self.spec.limit, *self.spec.chars]
         return {
             "spec": np.array(spec, dtype=np.int64),
@@ -87,7 +91,7 @@ class TextScorer:
         }
 
     @classmethod
-    def of(cls, arrays: Arrays) -> TextScorer:
+    def from_arrays(cls, arrays: Arrays) -> TextScorer:
         """Make the scorer from its arrays."""
         words, bits, limit, *chars = (int(x) for x in arrays["spec"])
         spec = NgramSpec(words=words, chars=tuple(chars), bits=bits, limit=limit)
@@ -109,49 +113,49 @@ class VectorScorer:
     kind: str = "vector"
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
-        """Return the raw scores of n vectors."""
+        """Raw scores of n vectors."""
         return self.raw_matrix(
             decode_vectors(content, self.linear.shape[1], what="content of the rows to score"), fold
         )
 
     def raw_matrix(self, x: npt.NDArray[np.float32], fold: IntArray) -> FloatArray:
-        """Return the raw scores of the rows of a matrix (n, d)."""
-        out = np.empty(len(x), dtype=np.float64)
+        """Raw scores of the rows of a matrix (n, d)."""
+        scores = np.empty(len(x), dtype=np.float64)
         for start in range(0, len(x), _BLOCK):
-            own = fold[start : start + _BLOCK]
-            part = x[start : start + _BLOCK].astype(np.float64)
-            term = self.square[own]
-            term *= part
-            term += self.linear[own]
-            term *= part
-            # Sums along contiguous rows: unlike a matrix product, each row's result does not
-            # depend on how many rows stand beside it.
-            out[start : start + _BLOCK] = term.sum(axis=1) + self.intercept[own]
-        return out
+            fold_of_row = fold[start : start + _BLOCK]
+            block = x[start : start + _BLOCK].astype(np.float64)
+            term = self.square[fold_of_row]
+            term *= block
+            term += self.linear[fold_of_row]
+            term *= block
+            # Sums along contiguous rows: unlike those of a matrix product, the bits of a row do
+            # not depend on the number of rows in the block.
+            scores[start : start + _BLOCK] = term.sum(axis=1) + self.intercept[fold_of_row]
+        return scores
 
     def arrays(self) -> Arrays:
-        """Return the scorer as arrays."""
+        """Scorer as arrays."""
         return {"linear": self.linear, "square": self.square, "intercept": self.intercept}
 
     @classmethod
-    def of(cls, arrays: Arrays) -> VectorScorer:
+    def from_arrays(cls, arrays: Arrays) -> VectorScorer:
         """Make the scorer from its arrays."""
         return cls(arrays["linear"], arrays["square"], arrays["intercept"])
 
 
 @dataclass(frozen=True)
 class KnnScorer:
-    """Log of k-th neighbour distances, pool's over target's (Loftsgaarden, Quesenberry 1965).
+    """Log of k-th neighbor distances, pool over target (Loftsgaarden, Quesenberry 1965).
 
-    A k-NN density is proportional to distance^-dimension, so this times the dimension is the log
-    density ratio; calibration finds that factor. References of a row's own
-    fold are left out, so no row is its own neighbour.
+    A k-NN density is proportional to distance^-dimension, so the raw score times the dimension is
+    the log density ratio; the calibration estimates that factor. References of the fold of a row
+    are left out, so no row is its own neighbor.
 
     Attributes:
         target, pool: float32 (n, d), (m, d) reference vectors.
         target_fold, pool_fold: int64 (n,), (m,).
-        k: Which neighbour.
-        floor: Squared distance below which distances are not told apart.
+        k: Rank of the neighbor.
+        floor: Smallest squared distance; smaller ones are raised to it.
     """
 
     target: npt.NDArray[np.float32]
@@ -163,41 +167,41 @@ class KnnScorer:
     kind: str = "knn"
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
-        """Return the raw scores of n vectors."""
+        """Raw scores of n vectors."""
         return self.raw_matrix(
             decode_vectors(content, self.pool.shape[1], what="content of the rows to score"), fold
         )
 
     def raw_matrix(self, x: npt.NDArray[np.float32], fold: IntArray) -> FloatArray:
-        """Return the raw scores of the rows of a matrix (n, d)."""
-        out = np.empty(len(x), dtype=np.float64)
+        """Raw scores of the rows of a matrix (n, d)."""
+        scores = np.empty(len(x), dtype=np.float64)
         for f in np.unique(fold):
-            at = np.flatnonzero(fold == f)
-            near_pool = self._log_distance(x[at], self.pool[self.pool_fold != f])
-            near_target = self._log_distance(x[at], self.target[self.target_fold != f])
-            out[at] = near_pool - near_target
-        return out
+            positions = np.flatnonzero(fold == f)
+            near_pool = self._log_distance(x[positions], self.pool[self.pool_fold != f])
+            near_target = self._log_distance(x[positions], self.target[self.target_fold != f])
+            scores[positions] = near_pool - near_target
+        return scores
 
     def _log_distance(
         self, x: npt.NDArray[np.float32], references: npt.NDArray[np.float32]
     ) -> FloatArray:
         k = min(self.k, len(references)) - 1
-        near = min(k + 1 + _SPARE, len(references))
-        out = np.empty(len(x), dtype=np.float64)
+        candidate_count = min(k + 1 + _SPARE_CANDIDATES, len(references))
+        log_distances = np.empty(len(x), dtype=np.float64)
         for start in range(0, len(x), _TILE):
-            part = x[start : start + _TILE]
-            squared = squared_distances(part, references)
-            found = np.argpartition(squared, near - 1, axis=1)[:, :near]
-            # The bits of a float32 product depend on the rows beside it. So it only proposes
-            # candidates, a few more than needed, and their distances are taken again in float64.
-            gap = part[:, None, :].astype(np.float64) - references[found]
-            exact = np.square(gap).sum(axis=2)
-            nearest = np.partition(exact, k, axis=1)[:, k]
-            out[start : start + _TILE] = 0.5 * np.log(np.maximum(nearest, self.floor))
-        return out
+            tile = x[start : start + _TILE]
+            squared = squared_distances(tile, references)
+            candidates = np.argpartition(squared, candidate_count - 1, axis=1)[:, :candidate_count]
+            # The bits of a float32 product depend on the other rows of the block. It therefore only
+            # proposes candidates, a few more than needed, whose distances are computed in float64.
+            differences = tile[:, None, :].astype(np.float64) - references[candidates]
+            exact_distances = np.square(differences).sum(axis=2)
+            nearest = np.partition(exact_distances, k, axis=1)[:, k]
+            log_distances[start : start + _TILE] = 0.5 * np.log(np.maximum(nearest, self.floor))
+        return log_distances
 
     def arrays(self) -> Arrays:
-        """Return the scorer as arrays."""
+        """Scorer as arrays."""
         return {
             "target": self.target,
             "pool": self.pool,
@@ -207,7 +211,7 @@ class KnnScorer:
         }
 
     @classmethod
-    def of(cls, arrays: Arrays) -> KnnScorer:
+    def from_arrays(cls, arrays: Arrays) -> KnnScorer:
         """Make the scorer from its arrays."""
         return cls(
             arrays["target"],
@@ -219,16 +223,16 @@ class KnnScorer:
         )
 
 
-def scorer_of(kind: str, arrays: Arrays) -> Scorer:
-    """Make a scorer of the given kind from its arrays.
+def scorer_from_arrays(kind: str, arrays: Arrays) -> Scorer:
+    """Scorer of the given kind from its arrays.
 
     Raises:
         InputError: If the kind is unknown.
     """
     if kind == "text":
-        return TextScorer.of(arrays)
+        return TextScorer.from_arrays(arrays)
     if kind == "vector":
-        return VectorScorer.of(arrays)
+        return VectorScorer.from_arrays(arrays)
     if kind == "knn":
-        return KnnScorer.of(arrays)
+        return KnnScorer.from_arrays(arrays)
     raise InputError(f"Unknown kind of ratio model '{kind}': use text, vector or knn.")

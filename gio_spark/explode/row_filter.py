@@ -1,4 +1,4 @@
-"""From a plan over clusters to the kept ids: a map over the skinny assignments table."""
+"""Selected ids of a plan over clusters: thresholds per cluster and a map over the assignments."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ import pyarrow.compute as pc
 from gio_spark.engine import bounded, broadcast_arrays, hash53, map_arrow
 from gio_spark.errors import InputError
 from gio_spark.explode.exact_thresholds import (
-    CELLS,
+    MAX_HISTOGRAM_ENTRIES,
     Histogram,
     Refinement,
     Thresholds,
     find_thresholds,
-    merge,
+    merge_histograms,
 )
 from gio_spark.explode.rank_keys import (
-    PINNED,
+    REQUIRED_KEY,
     TAKE_ALL,
     TAKE_NONE,
     TIE_ALL,
     IntArray,
-    keep,
+    passes_threshold,
     rank_keys,
     share_thresholds,
 )
@@ -42,33 +42,40 @@ log = logging.getLogger(__name__)
 
 _BATCH_ROWS = 65_536
 _MERGE_EVERY = 64
-PINNED_REASON = "holds an extreme of the pool's times, always kept"
-_KEPT_SCHEMA = "id string, cluster int, reason string, log_ratio float"
+REQUIRED_REASON = "holds an extreme of the pool's times, always kept"
+_SELECTED_SCHEMA = "id string, cluster int, reason string, log_ratio float"
 _HISTOGRAM_SCHEMA = "cluster bigint, bin bigint, rows bigint, low bigint, high bigint"
 _CANDIDATE_SCHEMA = "cluster bigint, key bigint, tie bigint"
 
 
 def rank_salt(seed: int) -> str:
-    """Return the salt of the hash that orders rows inside a cluster."""
+    """Salt of the hash that orders rows inside a cluster."""
     return f"gio.explode.rank:{seed}"
 
 
 def tie_salt(seed: int) -> str:
-    """Return the salt of the hash that decides between rows of equal key."""
+    """Salt of the hash that decides between rows of equal key."""
     return f"gio.explode.tie:{seed}"
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """The part of the settings that a worker needs to compute keys."""
+    """Settings that a worker needs to compute rank keys.
+
+    Attributes:
+        name: Within-cluster rule.
+        temperature: Scale of the Gumbel noise.
+        biased: Whether rows have a score bias (column `pull`).
+        has_required: Whether some rows are required (column `pinned`).
+    """
 
     name: str
     temperature: float
-    pulled: bool = False
-    pinned: bool = False
+    biased: bool = False
+    has_required: bool = False
 
     def keys(self, batch: pa.RecordBatch) -> tuple[IntArray, IntArray, IntArray]:
-        """Return cluster, key and tie of a batch, each int64 (n,)."""
+        """Cluster, rank key and tie of the rows of a batch, each int64 (n,)."""
         cluster = batch.column("cluster").to_numpy(zero_copy_only=False).astype(np.int64)
         hashes = batch.column("gio_hash").to_numpy(zero_copy_only=False)
         ties = batch.column("gio_tie").to_numpy(zero_copy_only=False)
@@ -76,13 +83,15 @@ class _Rule:
         if self.name == "density_ratio":
             column = batch.column("log_ratio").cast(pa.float64())
             ratio = column.to_numpy(zero_copy_only=False)
-        pull = None
-        if self.pulled:
-            pull = batch.column("pull").cast(pa.float64()).to_numpy(zero_copy_only=False)
-        keys = rank_keys(self.name, hashes, ratio, temperature=self.temperature, pull=pull)
-        if self.pinned:
-            pinned = batch.column("pinned").to_numpy(zero_copy_only=False)
-            keys = np.where(pinned, PINNED, keys)
+        score_bias = None
+        if self.biased:
+            score_bias = batch.column("pull").cast(pa.float64()).to_numpy(zero_copy_only=False)
+        keys = rank_keys(
+            self.name, hashes, ratio, temperature=self.temperature, score_bias=score_bias
+        )
+        if self.has_required:
+            required = batch.column("pinned").to_numpy(zero_copy_only=False)
+            keys = np.where(required, REQUIRED_KEY, keys)
         return cluster, keys, ties
 
 
@@ -96,14 +105,16 @@ def _rule(assignments: DataFrame, settings: ExplodeSettings) -> _Rule:
     return _Rule(settings.within_cluster, settings.temperature, "pull" in names, "pinned" in names)
 
 
-def _hashed(assignments: DataFrame, seed: int, *more: str) -> DataFrame:
+def _hash_assignments(assignments: DataFrame, seed: int, *columns: str) -> DataFrame:
     from pyspark.sql import functions as F
 
-    extra = [c for c in (*more, "log_ratio", "pull", "pinned") if c in assignments.columns]
-    # Rows without a cluster were unusable; they are no candidates.
+    passed_columns = [
+        c for c in (*columns, "log_ratio", "pull", "pinned") if c in assignments.columns
+    ]
+    # Rows without a cluster are in quarantine and no candidates.
     return assignments.where(F.col("cluster").isNotNull()).select(
         "cluster",
-        *extra,
+        *passed_columns,
         hash53("id", rank_salt(seed)).alias("gio_hash"),
         hash53("id", tie_salt(seed)).alias("gio_tie"),
     )
@@ -112,113 +123,119 @@ def _hashed(assignments: DataFrame, seed: int, *more: str) -> DataFrame:
 def with_thresholds(
     assignments: DataFrame, plan: pd.DataFrame, *, settings: ExplodeSettings, seed: int = 0
 ) -> pd.DataFrame:
-    """Return the plan with columns `threshold` and `tie`, which settle every row's fate.
+    """Plan with columns `threshold` and `tie`, which decide for every row whether it is selected.
 
-    A row of cluster c is kept when its key is above `threshold`, or equal to it and its tie hash
-    at least `tie`. With `hash_share` and no pull the threshold follows from take / rows and the
-    count is met on average; otherwise a few passes over the assignments find the one that keeps
-    exactly `take` rows (all rows, where the cluster has fewer).
+    A row of cluster c is selected when its key is above `threshold`, or equal to it with a tie hash
+    of at least `tie`. With `hash_share` and no score bias the threshold follows from take / rows,
+    and the count is met on average. Otherwise a few passes over the assignments determine the
+    threshold that selects exactly `take` rows (all rows, if the cluster has fewer).
 
     Args:
-        assignments: id, cluster and, for `density_ratio`, log_ratio; only rows of the pool. A
-            column `pull` (double) is added to each row's score; rows where a column `pinned`
-            (boolean) is true come first in their cluster.
+        assignments: id, cluster and, for `density_ratio`, log_ratio; only rows of the pool. The
+            score bias in a column `pull` (double) is added to the score of each row; required
+            rows, where a column `pinned` (boolean) is true, come first in their cluster.
         plan: cluster, rows, take (whole numbers unless `hash_share`).
-        settings: Of the explode stage.
+        settings: Settings of the explode stage.
         seed: Seed of the run.
 
     Raises:
-        InputError: If the plan lacks a column, names a cluster twice or takes part rows.
+        InputError: If the plan lacks a column, has a cluster twice or takes fractions of rows.
     """
-    plan = _checked(plan)
+    plan = _checked_plan(plan)
     rule = _rule(assignments, settings)
     cluster = plan["cluster"].to_numpy(np.int64)
     take = plan["take"].to_numpy(np.float64)
-    if rule.name == "hash_share" and not rule.pulled:
-        found = share_thresholds(take, plan["rows"].to_numpy(np.float64))
-        return plan.assign(threshold=found, tie=np.full(len(plan), TIE_ALL, dtype=np.int64))
-    dense, there = np.zeros((2, int(cluster.max()) + 1 if cluster.size else 1))
-    dense[cluster] = take
-    there[cluster] = plan["rows"].to_numpy(np.float64)
-    result = _exact(_hashed(assignments, seed), rule, dense, there)
-    short = np.flatnonzero(result.kept[cluster] < take)
-    if short.size:
+    if rule.name == "hash_share" and not rule.biased:
+        thresholds = share_thresholds(take, plan["rows"].to_numpy(np.float64))
+        return plan.assign(threshold=thresholds, tie=np.full(len(plan), TIE_ALL, dtype=np.int64))
+    take_of_cluster, rows_of_cluster = np.zeros((2, int(cluster.max()) + 1 if cluster.size else 1))
+    take_of_cluster[cluster] = take
+    rows_of_cluster[cluster] = plan["rows"].to_numpy(np.float64)
+    result = _exact_thresholds(
+        _hash_assignments(assignments, seed), rule, take_of_cluster, rows_of_cluster
+    )
+    short_clusters = np.flatnonzero(result.selected_rows[cluster] < take)
+    if short_clusters.size:
         log.warning(
             "explode clusters=%d hold fewer rows than the plan takes: all of theirs are kept",
-            short.size,
+            short_clusters.size,
         )
     return plan.assign(threshold=result.threshold[cluster], tie=result.tie[cluster])
 
 
-def _exact(
-    hashed: DataFrame, rule: _Rule, take: npt.NDArray[np.float64], rows: npt.ArrayLike
+def _exact_thresholds(
+    assignments: DataFrame, rule: _Rule, take: npt.NDArray[np.float64], rows: npt.ArrayLike
 ) -> Thresholds:
     from pyspark.sql import functions as F
 
-    spark = hashed.sparkSession
+    spark = assignments.sparkSession
 
     def count(state: Refinement) -> Histogram:
-        parts = map_arrow(
-            hashed,
-            _counting(broadcast_arrays(spark, state.arrays()).load, rule),
+        histograms = map_arrow(
+            assignments,
+            _count_batches(broadcast_arrays(spark, state.arrays()).load, rule),
             _HISTOGRAM_SCHEMA,
             batch_rows=_BATCH_ROWS,
         )
-        merged = parts.groupBy("cluster", "bin").agg(
+        merged = histograms.groupBy("cluster", "bin").agg(
             F.sum("rows").alias("rows"), F.min("low").alias("low"), F.max("high").alias("high")
         )
-        table = bounded(merged, max(CELLS, 4 * take.size), "the histogram of rank keys")
-        return Histogram(*(table[n].to_numpy().astype(np.int64) for n in Histogram.__annotations__))
+        table = bounded(
+            merged, max(MAX_HISTOGRAM_ENTRIES, 4 * take.size), "the histogram of rank keys"
+        )
+        return Histogram(
+            *(table[name].to_numpy().astype(np.int64) for name in Histogram.__annotations__)
+        )
 
     def fetch(state: Refinement, limit: int) -> tuple[IntArray, IntArray, IntArray] | None:
-        near = map_arrow(
-            hashed,
-            _selecting(broadcast_arrays(spark, state.arrays()).load, rule),
+        candidates = map_arrow(
+            assignments,
+            _select_candidates(broadcast_arrays(spark, state.arrays()).load, rule),
             _CANDIDATE_SCHEMA,
             batch_rows=_BATCH_ROWS,
         )
-        table = bounded(near.limit(limit + 1), limit + 1, "the rows next to a threshold")
+        table = bounded(candidates.limit(limit + 1), limit + 1, "the rows next to a threshold")
         if table.num_rows > limit:
             return None
-        cluster, keys, ties = (table[n].to_numpy() for n in ("cluster", "key", "tie"))
+        cluster, keys, ties = (table[name].to_numpy() for name in ("cluster", "key", "tie"))
         return cluster, keys, ties
 
     return find_thresholds(take, count, fetch, rows=rows)
 
 
-def _counting(
+def _count_batches(
     load: Callable[[], dict[str, Any]], rule: _Rule
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[dict[str, Any]]]:
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    def count_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
         state = Refinement(**load())
-        held: list[Histogram] = []
+        histograms: list[Histogram] = []
         for batch in batches:
-            held.append(state.count(*_within(state.active.size, rule.keys(batch))))
-            if len(held) >= _MERGE_EVERY:
-                held = [merge(held)]
-        total = merge(held)
-        yield {n: getattr(total, n) for n in Histogram.__annotations__}
+            histograms.append(state.count(*_in_plan(state.active.size, rule.keys(batch))))
+            if len(histograms) >= _MERGE_EVERY:
+                histograms = [merge_histograms(histograms)]
+        histogram = merge_histograms(histograms)
+        yield {name: getattr(histogram, name) for name in Histogram.__annotations__}
 
-    return run
+    return count_batches
 
 
-def _selecting(
+def _select_candidates(
     load: Callable[[], dict[str, Any]], rule: _Rule
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[dict[str, Any]]]:
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    def select_candidates(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
         state = Refinement(**load())
         for batch in batches:
-            cluster, keys, ties = _within(state.active.size, rule.keys(batch))
-            at, _ = state.candidates(cluster, keys, ties)
-            yield {"cluster": cluster[at], "key": keys[at], "tie": ties[at]}
+            cluster, keys, ties = _in_plan(state.active.size, rule.keys(batch))
+            positions, _ = state.candidates(cluster, keys, ties)
+            yield {"cluster": cluster[positions], "key": keys[positions], "tie": ties[positions]}
 
-    return run
+    return select_candidates
 
 
-def _within(
+def _in_plan(
     clusters: int, rows: tuple[IntArray, IntArray, IntArray]
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Leave out rows of clusters that the plan does not know: nothing of them is taken."""
+    """Rows of clusters in the plan; other clusters have an allocation of 0."""
     cluster, keys, ties = rows
     known = (cluster >= 0) & (cluster < clusters)
     if known.all():
@@ -226,123 +243,129 @@ def _within(
     return cluster[known], keys[known], ties[known]
 
 
-def kept(
+def selected_ids(
     assignments: DataFrame, plan: pd.DataFrame, *, settings: ExplodeSettings, seed: int = 0
 ) -> DataFrame:
-    """Return the kept rows: id, cluster, reason, log_ratio.
+    """Ids of the selected rows, with columns id, cluster, reason and log_ratio.
 
-    One map pass without an exchange; the plan, a few numbers per cluster, is shipped. The same
-    call with a stored plan serves rows that came later (frozen thresholds).
+    One map without an exchange; the plan, a few numbers per cluster, is broadcast. The same call
+    with a stored plan applies its thresholds to rows that came later.
 
     Args:
         assignments: id, cluster and, for `density_ratio`, log_ratio; `pull` and `pinned`, if the
-            thresholds were made with them.
-        plan: With `threshold` and `tie` from `with_thresholds`; `target_mass` is used in the
-            reason when it is there.
-        settings: The settings that the thresholds were made with.
-        seed: The seed that the thresholds were made with.
+            thresholds were computed with them.
+        plan: Plan with `threshold` and `tie` from `with_thresholds`; the reason names the target
+            mass of the cluster if the plan has a column `target_mass`.
+        settings: Settings that the thresholds were computed with.
+        seed: Seed that the thresholds were computed with.
 
     Raises:
         InputError: If the plan has no thresholds.
     """
-    plan = _checked(plan)
+    plan = _checked_plan(plan)
     if "threshold" not in plan or "tie" not in plan:
         raise InputError(
             "The plan has no thresholds: call gio_spark.explode.with_thresholds first."
         )
     rule = _rule(assignments, settings)
-    size = int(plan["cluster"].max()) + 1 if len(plan) else 1
-    at = plan["cluster"].to_numpy(np.int64)
-    threshold = np.full(size, TAKE_NONE, dtype=np.int64)
-    tie = np.full(size, TIE_ALL, dtype=np.int64)
-    threshold[at] = plan["threshold"].to_numpy(np.int64)
-    tie[at] = plan["tie"].to_numpy(np.int64)
-    text = np.zeros(size, dtype=object)
-    text[:] = ""
-    text[at] = reasons(plan, settings, pulled=rule.pulled)
-    blob = np.frombuffer("\n".join(text).encode(), dtype=np.uint8).copy()
-    handle = broadcast_arrays(
-        assignments.sparkSession, {"threshold": threshold, "tie": tie, "reasons": blob}
+    cluster_count = int(plan["cluster"].max()) + 1 if len(plan) else 1
+    cluster = plan["cluster"].to_numpy(np.int64)
+    threshold = np.full(cluster_count, TAKE_NONE, dtype=np.int64)
+    tie = np.full(cluster_count, TIE_ALL, dtype=np.int64)
+    threshold[cluster] = plan["threshold"].to_numpy(np.int64)
+    tie[cluster] = plan["tie"].to_numpy(np.int64)
+    reason_of_cluster = np.zeros(cluster_count, dtype=object)
+    reason_of_cluster[:] = ""
+    reason_of_cluster[cluster] = reasons(plan, settings, biased=rule.biased)
+    reason_bytes = np.frombuffer("\n".join(reason_of_cluster).encode(), dtype=np.uint8).copy()
+    broadcast = broadcast_arrays(
+        assignments.sparkSession, {"threshold": threshold, "tie": tie, "reasons": reason_bytes}
     )
     return map_arrow(
-        _hashed(assignments, seed, "id"),
-        _keeping(handle.load, rule),
-        _KEPT_SCHEMA,
+        _hash_assignments(assignments, seed, "id"),
+        _select_batches(broadcast.load, rule),
+        _SELECTED_SCHEMA,
         batch_rows=_BATCH_ROWS,
     )
 
 
-def _keeping(
+def _select_batches(
     load: Callable[[], dict[str, Any]], rule: _Rule
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[dict[str, Any]]]:
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    def select_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
         arrays = load()
         threshold, tie = arrays["threshold"], arrays["tie"]
-        texts = pa.array(bytes(arrays["reasons"]).decode().split("\n"))
+        reason_texts = pa.array(bytes(arrays["reasons"]).decode().split("\n"))
         for batch in batches:
             cluster, keys, ties = rule.keys(batch)
             known = (cluster >= 0) & (cluster < threshold.size)
-            own = np.where(known, cluster, 0)
-            at = np.flatnonzero(known & keep(keys, ties, threshold[own], tie[own]))
-            if not at.size:
+            known_cluster = np.where(known, cluster, 0)
+            positions = np.flatnonzero(
+                known & passes_threshold(keys, ties, threshold[known_cluster], tie[known_cluster])
+            )
+            if not positions.size:
                 continue
-            rows = batch.take(pa.array(at))
+            rows = batch.take(pa.array(positions))
             ratio = (
                 rows.column("log_ratio").cast(pa.float32())
                 if "log_ratio" in rows.schema.names
-                else pa.nulls(at.size, pa.float32())
+                else pa.nulls(positions.size, pa.float32())
             )
-            reason = texts.take(pa.array(cluster[at]))
+            reason = reason_texts.take(pa.array(cluster[positions]))
             if rule.name == "density_ratio":
-                reason = _with_ratio(reason, ratio)
-            if rule.pinned:
-                pinned = pa.array(keys[at] == PINNED)
-                reason = pc.if_else(pinned, PINNED_REASON, reason)
+                reason = _append_ratio(reason, ratio)
+            if rule.has_required:
+                required = pa.array(keys[positions] == REQUIRED_KEY)
+                reason = pc.if_else(required, REQUIRED_REASON, reason)
             yield {
                 "id": rows.column("id"),
-                "cluster": cluster[at].astype(np.int32),
+                "cluster": cluster[positions].astype(np.int32),
                 "reason": reason,
                 "log_ratio": ratio,
             }
 
-    return run
+    return select_batches
 
 
-def _with_ratio(reason: pa.Array, ratio: pa.Array) -> pa.Array:
-    known = pc.fill_null(ratio.cast(pa.float64()), 0.0)
-    # One step of negative zero would print as -0.0.
-    shown = pc.cast(pc.add(pc.round(known, ndigits=2), 0.0), pa.string())
-    return pc.binary_join_element_wise(reason, pa.scalar("; log density ratio "), shown, "")
+def _append_ratio(reason: pa.Array, ratio: pa.Array) -> pa.Array:
+    filled = pc.fill_null(ratio.cast(pa.float64()), 0.0)
+    # Adding 0.0 turns -0.0, which would print as -0.0, into 0.0.
+    ratio_text = pc.cast(pc.add(pc.round(filled, ndigits=2), 0.0), pa.string())
+    return pc.binary_join_element_wise(reason, pa.scalar("; log density ratio "), ratio_text, "")
 
 
-def reasons(plan: pd.DataFrame, settings: ExplodeSettings, *, pulled: bool = False) -> list[str]:
-    """Return one sentence per cluster of the plan that says why its rows are taken."""
-    how = {
-        "hash_share": "drawn at random" if pulled else "drawn at random (about this many)",
+def reasons(plan: pd.DataFrame, settings: ExplodeSettings, *, biased: bool = False) -> list[str]:
+    """Reason of selection of each cluster of the plan, one sentence each."""
+    manner = {
+        "hash_share": "drawn at random" if biased else "drawn at random (about this many)",
         "exact_count": "drawn at random",
         "density_ratio": "those most like the target"
         if settings.temperature == 0
         else "mostly those most like the target",
     }[settings.within_cluster]
-    if pulled:
-        how += ", pulled towards the metrics that are held"
+    if biased:
+        manner += ", pulled towards the metrics that are held"
     has_mass = "target_mass" in plan and float(plan["target_mass"].sum()) > 0
     total = float(plan["target_mass"].sum()) if has_mass else 1.0
-    mass = plan["target_mass"].to_numpy(np.float64) / total if has_mass else np.zeros(len(plan))
-    out = []
+    target_share = (
+        plan["target_mass"].to_numpy(np.float64) / total if has_mass else np.zeros(len(plan))
+    )
+    sentences = []
     for cluster, rows, take, share in zip(
-        plan["cluster"], plan["rows"], plan["take"], mass, strict=True
+        plan["cluster"], plan["rows"], plan["take"], target_share, strict=True
     ):
-        what = f"cluster {int(cluster)}"
+        place = f"cluster {int(cluster)}"
         if has_mass:
-            what += f" holds {100 * share:.3g} % of the target"
+            place += f" holds {100 * share:.3g} % of the target"
         count = int(np.rint(take))
-        taken = f"all {int(rows):,} rows" if count >= rows else f"{count:,} of {int(rows):,} rows"
-        out.append(f"{what}: {taken} taken" + ("" if count >= rows else f", {how}"))
-    return out
+        taken_rows = (
+            f"all {int(rows):,} rows" if count >= rows else f"{count:,} of {int(rows):,} rows"
+        )
+        sentences.append(f"{place}: {taken_rows} taken" + ("" if count >= rows else f", {manner}"))
+    return sentences
 
 
-def _checked(plan: pd.DataFrame) -> pd.DataFrame:
+def _checked_plan(plan: pd.DataFrame) -> pd.DataFrame:
     missing = [c for c in ("cluster", "rows", "take") if c not in plan]
     if missing:
         raise InputError(f"The plan lacks the columns {', '.join(missing)}.")
@@ -353,4 +376,12 @@ def _checked(plan: pd.DataFrame) -> pd.DataFrame:
     return plan
 
 
-__all__ = ["TAKE_ALL", "TAKE_NONE", "kept", "rank_salt", "reasons", "tie_salt", "with_thresholds"]
+__all__ = [
+    "TAKE_ALL",
+    "TAKE_NONE",
+    "rank_salt",
+    "reasons",
+    "selected_ids",
+    "tie_salt",
+    "with_thresholds",
+]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine.progress import Progress
 from gio_spark.engine.progress import Stage as StageProgress
-from gio_spark.report.data import Caution, StageSummary
+from gio_spark.report.report_data import RunWarning, StageSummary
 from gio_spark.tables import Chunk, Record, StageClaims, Workspace, write_chunks
 from gio_spark.tracking import TrackedStage, Tracker
 
@@ -59,7 +59,7 @@ class RunContext:
     progress: Progress
     tracker: Tracker
     stages: list[StageSummary] = field(default_factory=list)
-    cautions: list[Caution] = field(default_factory=list)
+    cautions: list[RunWarning] = field(default_factory=list)
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     gather: bool = False
 
@@ -208,4 +208,4 @@ class RunContext:
     def caution(self, name: str, text: str, action: str) -> None:
         """Tell the user something once."""
         if all(c.name != name or c.text != text for c in self.cautions):
-            self.cautions.append(Caution(name=name, text=text, action=action))
+            self.cautions.append(RunWarning(name=name, text=text, action=action))

@@ -1,12 +1,11 @@
-"""The report of a run: what was chosen, how good it is, and how it was done.
+"""Reports: the data of a run's page, and the modules that write pages, plots and tables.
 
-Pages are written by `report.render`, `report.checks`, `report.evaluation` and their neighbours,
-which load the plots; whoever fills in figures needs this package alone.
+The page modules (`html_page`, `checks_page`, `evaluation_page` and others) import matplotlib; code
+that only fills in `ReportData` imports this package alone.
 """
 
-from gio_spark.report.data import (
+from gio_spark.report.report_data import (
     Calibration,
-    Caution,
     Certificate,
     Divergence,
     Example,
@@ -14,13 +13,13 @@ from gio_spark.report.data import (
     Points,
     ReportData,
     ReportRows,
+    RunWarning,
     StageSummary,
     project,
 )
 
 __all__ = [
     "Calibration",
-    "Caution",
     "Certificate",
     "Divergence",
     "Example",
@@ -28,6 +27,7 @@ __all__ = [
     "Points",
     "ReportData",
     "ReportRows",
+    "RunWarning",
     "StageSummary",
     "project",
 ]

@@ -1,4 +1,4 @@
-"""The figures of a bake-off: score against budget, mean ranks, costs."""
+"""Plots of a bake-off: score by budget, mean ranks and costs."""
 
 from __future__ import annotations
 
@@ -9,127 +9,141 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from gio_spark.report import scores
-from gio_spark.report.draw import INK, POOL, RANDOM, SERIES, Drawn, draw
-from gio_spark.report.text import clean, real
+from gio_spark.report import trial_statistics
+from gio_spark.report.plot_rendering import INK, POOL, RANDOM, SERIES, Plot, render_plot
+from gio_spark.report.text_format import clean_text, number_text
 
 _MARKS = "os^Dv*PX"
 
 
 def score_plot(
-    middle: pd.DataFrame,
-    cells: pd.DataFrame,
+    mean_scores: pd.DataFrame,
+    trials: pd.DataFrame,
     pair: tuple[str, str],
-    strong: list[str],
+    best_methods: list[str],
     baseline: str,
     oracle: str,
-    place: int,
-) -> Drawn | None:
-    """Draw score against budget with intervals; the strongest in colour, the others in grey."""
+    number: int,
+) -> Plot | None:
+    """Plot of score by budget with intervals; the best methods in color, the others in gray."""
     task, measure = pair
-    here = middle[(middle["task"] == task) & (middle["measure"] == measure)]
-    if here.empty:
+    task_scores = mean_scores[(mean_scores["task"] == task) & (mean_scores["measure"] == measure)]
+    if task_scores.empty:
         return None
-    better = bool(cells.loc[cells["measure"] == measure, "higher_is_better"].iloc[0])
-    methods = list(dict.fromkeys(here["method"]))
-    top = [m for m in (*strong, baseline, oracle) if m in methods]
-    rest = [m for m in methods if m not in top]
-    span = here["budget"].astype(float)
-    several = here.groupby("method")["budget"].nunique().max() > 1
+    higher_is_better = bool(trials.loc[trials["measure"] == measure, "higher_is_better"].iloc[0])
+    methods = list(dict.fromkeys(task_scores["method"]))
+    named_methods = [method for method in (*best_methods, baseline, oracle) if method in methods]
+    other_methods = [method for method in methods if method not in named_methods]
+    budgets = task_scores["budget"].astype(float)
+    has_several_budgets = task_scores.groupby("method")["budget"].nunique().max() > 1
 
-    # What is far worse than everything in colour would press the rest into one line.
-    coloured = here.loc[here["method"].isin(top), "mean"].to_numpy(dtype=float)
-    low, high = (coloured.min(), coloured.max()) if len(coloured) else (0.0, 0.0)
-    room = 0.5 * (high - low)
-    values = here["mean"].to_numpy(dtype=float)
-    cut = bool(room > 0 and (values.min() < low - room or values.max() > high + room))
+    # Scores far from all colored methods are clipped, since they would flatten the other lines.
+    named_scores = task_scores.loc[task_scores["method"].isin(named_methods), "mean"].to_numpy(
+        dtype=float
+    )
+    low, high = (named_scores.min(), named_scores.max()) if len(named_scores) else (0.0, 0.0)
+    margin = 0.5 * (high - low)
+    values = task_scores["mean"].to_numpy(dtype=float)
+    is_clipped = bool(margin > 0 and (values.min() < low - margin or values.max() > high + margin))
 
     def paint(axes: Axes) -> None:
-        for method in (*rest, *top[::-1]):
-            line = here[here["method"] == method].sort_values("budget")
+        for method in (*other_methods, *named_methods[::-1]):
+            line = task_scores[task_scores["method"] == method].sort_values("budget")
             x, y, half = (line[c].to_numpy(dtype=float) for c in ("budget", "mean", "half"))
-            look = _look(method, strong, baseline, oracle)
-            named = method in top or len(x) == 1
-            label = clean(method, 28) if named else None
-            if len(x) == 1 and several:
+            style = _line_style(method, best_methods, baseline, oracle)
+            is_named = method in named_methods or len(x) == 1
+            label = clean_text(method, 28) if is_named else None
+            if len(x) == 1 and has_several_budgets:
                 level = {"color": INK, "linestyle": "-.", "linewidth": 1}
-                axes.axhline(y[0], label=label, **(look if method in top else level))
+                axes.axhline(y[0], label=label, **(style if method in named_methods else level))
                 continue
-            axes.plot(x, y, label=label, **look, **_mark(method, strong))
-            if method in top and np.isfinite(half).any():
+            axes.plot(x, y, label=label, **style, **_marker(method, best_methods))
+            if method in named_methods and np.isfinite(half).any():
                 band = np.nan_to_num(half)
-                axes.fill_between(x, y - band, y + band, color=look["color"], alpha=0.15, lw=0)
-        if span.min() > 0 and span.max() > 4 * span.min():
+                axes.fill_between(x, y - band, y + band, color=style["color"], alpha=0.15, lw=0)
+        if budgets.min() > 0 and budgets.max() > 4 * budgets.min():
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
-            ticks = np.unique(span)
+            ticks = np.unique(budgets)
             axes.set_xticks(ticks[:: max(1, len(ticks) // 6)])
-        if cut:
-            now = axes.get_ylim()
-            axes.set_ylim(max(now[0], low - room), min(now[1], high + room))
+        if is_clipped:
+            limits = axes.get_ylim()
+            axes.set_ylim(max(limits[0], low - margin), min(limits[1], high + margin))
         axes.xaxis.set_major_formatter(FuncFormatter(budget_text))
         axes.set_xlabel("budget")
-        axes.set_ylabel(f"{clean(measure, 40)} ({'higher' if better else 'lower'} is better)")
-        axes.set_title(clean(task, 60))
+        axes.set_ylabel(
+            f"{clean_text(measure, 40)} ({'higher' if higher_is_better else 'lower'} is better)"
+        )
+        axes.set_title(clean_text(task, 60))
         lines, names = axes.get_legend_handles_labels()
         figure = axes.get_figure()
         if figure is not None:
             figure.legend(lines[::-1], names[::-1], loc="outside lower center", ncols=2, fontsize=8)
 
-    # A method with one budget is a level line of its own and named.
-    unnamed = [m for m in rest if not several or (here["method"] == m).sum() > 1]
-    many = f"{len(unnamed)} more methods are" if len(unnamed) > 1 else "One more method is"
-    grey = f" {many} grey; the table has them all." if unnamed else ""
-    caption = (
-        f"{clean(task, 60)}: {clean(measure, 40)} against budget, mean over seeds with its 95 % "
-        f"interval.{grey}{' Some of them leave the picture.' if cut else ''}"
+    # A method with one budget is a level line with its own label.
+    gray_methods = [
+        method
+        for method in other_methods
+        if not has_several_budgets or (task_scores["method"] == method).sum() > 1
+    ]
+    gray_count = (
+        f"{len(gray_methods)} more methods are" if len(gray_methods) > 1 else "One more method is"
     )
-    return draw(f"scores_{place + 1:02d}", caption, paint, height=4.6)
+    gray_note = f" {gray_count} grey; the table has them all." if gray_methods else ""
+    caption = (
+        f"{clean_text(task, 60)}: {clean_text(measure, 40)} against budget, mean over seeds with "
+        "its 95 % "
+        f"interval.{gray_note}{' Some of them leave the picture.' if is_clipped else ''}"
+    )
+    return render_plot(f"scores_{number + 1:02d}", caption, paint, height=4.6)
 
 
-def rank_plot(found: scores.Ranks, baseline: str) -> Drawn | None:
-    """Draw mean ranks with bars as wide as the critical difference (Nemenyi)."""
-    if len(found.methods) < 2 or not found.blocks:
+def rank_plot(ranks: trial_statistics.Ranks, baseline: str) -> Plot | None:
+    """Plot of mean ranks with bars as wide as the critical difference (Nemenyi)."""
+    if len(ranks.methods) < 2 or not ranks.blocks:
         return None
-    half = found.critical / 2 if np.isfinite(found.critical) else 0.0
+    half = ranks.critical / 2 if np.isfinite(ranks.critical) else 0.0
 
     def paint(axes: Axes) -> None:
-        at = np.arange(len(found.methods))[::-1]
+        positions = np.arange(len(ranks.methods))[::-1]
         if half:
-            axes.axvspan(found.mean[0] - half, found.mean[0] + half, color=SERIES[0], alpha=0.12)
-        for y, method, rank in zip(at, found.methods, found.mean, strict=True):
-            alike = rank - half <= found.mean[0] + half
-            colour = RANDOM if method == baseline else SERIES[0] if alike else POOL
-            axes.plot([rank - half, rank + half], [y, y], color=colour, linewidth=2)
-            axes.plot([rank], [y], "o", color=colour)
-        axes.set_yticks(at, [clean(m, 34) for m in found.methods])
+            axes.axvspan(ranks.mean[0] - half, ranks.mean[0] + half, color=SERIES[0], alpha=0.12)
+        for y, method, rank in zip(positions, ranks.methods, ranks.mean, strict=True):
+            is_alike = rank - half <= ranks.mean[0] + half
+            color = RANDOM if method == baseline else SERIES[0] if is_alike else POOL
+            axes.plot([rank - half, rank + half], [y, y], color=color, linewidth=2)
+            axes.plot([rank], [y], "o", color=color)
+        axes.set_yticks(positions, [clean_text(method, 34) for method in ranks.methods])
         axes.set_xlim(left=max(axes.get_xlim()[0], 0.5))
         axes.set_xlabel("mean rank (1: best)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", visible=False)
 
     caption = (
-        f"Mean rank over {found.blocks} comparisons. Methods whose bars overlap cannot be told "
-        f"apart (critical difference {real(found.critical)}, 5 %); the shaded ones cannot be told "
+        f"Mean rank over {ranks.blocks} comparisons. Methods whose bars overlap cannot be told "
+        f"apart (critical difference {number_text(ranks.critical)}, 5 %); the shaded ones cannot "
+        "be told "
         "from the best."
         if half
         else "Mean rank in one comparison, which is too few to tell methods apart."
     )
-    return draw("ranks", caption, paint, height=1.0 + 0.28 * len(found.methods))
+    return render_plot("ranks", caption, paint, height=1.0 + 0.28 * len(ranks.methods))
 
 
-def cost_plot(cost: pd.DataFrame, column: str, label: str, *, least: float = 0.0) -> Drawn | None:
-    """Draw one cost per method as bars; what is below `least` is drawn as that much."""
-    known = cost[np.isfinite(pd.to_numeric(cost[column], errors="coerce"))]
-    if known.empty:
+def cost_plot(
+    method_costs: pd.DataFrame, column: str, label: str, *, minimum: float = 0.0
+) -> Plot | None:
+    """Bar plot of a cost per method; values below `minimum` are raised to it."""
+    costs = method_costs[np.isfinite(pd.to_numeric(method_costs[column], errors="coerce"))]
+    if costs.empty:
         return None
-    known = known.sort_values([column, "method"], ascending=[False, True])
-    values = np.maximum(known[column].to_numpy(dtype=float), least)
+    costs = costs.sort_values([column, "method"], ascending=[False, True])
+    values = np.maximum(costs[column].to_numpy(dtype=float), minimum)
 
     def paint(axes: Axes) -> None:
-        at = np.arange(len(values))
-        axes.barh(at, values, color=SERIES[0], height=0.65)
-        axes.set_yticks(at, [clean(m, 34) for m in known["method"]])
+        positions = np.arange(len(values))
+        axes.barh(positions, values, color=SERIES[0], height=0.65)
+        axes.set_yticks(positions, [clean_text(method, 34) for method in costs["method"]])
         if values.min() > 0 and values.max() > 50 * values.min():
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -137,28 +151,37 @@ def cost_plot(cost: pd.DataFrame, column: str, label: str, *, least: float = 0.0
         axes.set_xlabel(label)
         axes.grid(axis="y", visible=False)
 
-    said = f"{clean(known['method'].iloc[-1], 34)} {real(values[-1])}"
-    most = f"{clean(known['method'].iloc[0], 34)} {real(values[0])}"
-    caption = f"Cost of each method, {label}: from {said} to {most}."
-    return draw(f"cost_{column}", caption, paint, height=1.0 + 0.25 * len(values))
+    cheapest = f"{clean_text(costs['method'].iloc[-1], 34)} {number_text(values[-1])}"
+    costliest = f"{clean_text(costs['method'].iloc[0], 34)} {number_text(values[0])}"
+    caption = f"Cost of each method, {label}: from {cheapest} to {costliest}."
+    return render_plot(f"cost_{column}", caption, paint, height=1.0 + 0.25 * len(values))
 
 
-def _look(method: str, strong: list[str], baseline: str, oracle: str) -> dict[str, Any]:
+def _line_style(method: str, best_methods: list[str], baseline: str, oracle: str) -> dict[str, Any]:
     if method == baseline:
         return {"color": RANDOM, "linestyle": "--", "linewidth": 1.8}
     if method == oracle:
         return {"color": INK, "linestyle": ":", "linewidth": 1.5}
-    if method in strong:
-        colours = [c for c in SERIES if c not in (RANDOM, POOL)]
-        return {"color": colours[strong.index(method) % len(colours)], "linewidth": 1.8}
+    if method in best_methods:
+        colors = [color for color in SERIES if color not in (RANDOM, POOL)]
+        return {"color": colors[best_methods.index(method) % len(colors)], "linewidth": 1.8}
     return {"color": POOL, "linewidth": 0.9, "alpha": 0.7}
 
 
-def _mark(method: str, strong: list[str]) -> dict[str, Any]:
-    known = method in strong
-    return {"marker": _MARKS[strong.index(method) % len(_MARKS)], "markersize": 4} if known else {}
+def _marker(method: str, best_methods: list[str]) -> dict[str, Any]:
+    is_best = method in best_methods
+    return (
+        {"marker": _MARKS[best_methods.index(method) % len(_MARKS)], "markersize": 4}
+        if is_best
+        else {}
+    )
 
 
 def budget_text(value: float, _: int | None = None) -> str:
-    """Return a budget as rows, or as per cent where it is a share."""
+    """Budget as a number of rows, or as per cent if it is a share.
+
+    Example:
+        >>> budget_text(0.025), budget_text(5000)
+        ('2.5 %', '5,000')
+    """
     return f"{100 * value:g} %" if value <= 1 else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""Small pictures of image rows, as data URIs."""
+"""Thumbnails of image rows, as data URIs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from PIL import Image
 
 log = logging.getLogger(__name__)
 
-SIDE = 72
-_MOST_PIXELS = 64_000_000
+SIZE = 72
+_MAX_PIXELS = 64_000_000
 
 
 def thumbnail(image: bytes | np.ndarray | None) -> str | None:
-    """Return a PNG of at most 72 x 72 pixels as a data URI, or None if it cannot be read.
+    """PNG of at most 72 x 72 pixels as a data URI, or None if it cannot be read.
 
     Args:
-        image: encoded PNG, JPEG, GIF or WebP bytes, or pixels (h, w), (h, w, 1), (h, w, 3), or flat
-            and square. Pixels that are not bytes are scaled from their own least to largest value.
+        image: Encoded PNG, JPEG, GIF or WebP bytes, or pixels (h, w), (h, w, 1), (h, w, 3), or flat
+            and square. Pixels that are not uint8 are scaled from their smallest to largest value.
+
+    Example:
+        >>> thumbnail(np.zeros((4, 4), dtype=np.uint8))[:22], thumbnail(b"no image")
+        ('data:image/png;base64,', None)
     """
     if image is None:
         return None
     try:
         picture = _decode(image) if isinstance(image, bytes) else _from_pixels(np.asarray(image))
-        picture.thumbnail((SIDE, SIDE))
+        picture.thumbnail((SIZE, SIZE))
         file = io.BytesIO()
         picture.save(file, "PNG", optimize=True)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -38,17 +42,17 @@ def thumbnail(image: bytes | np.ndarray | None) -> str | None:
 
 def _decode(image: bytes) -> Image.Image:
     picture = Image.open(io.BytesIO(image), formats=("PNG", "JPEG", "GIF", "WEBP"))
-    if picture.width * picture.height > _MOST_PIXELS:
+    if picture.width * picture.height > _MAX_PIXELS:
         raise ValueError(f"the image has {picture.width} x {picture.height} pixels")
     return picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
 
 
 def _from_pixels(pixels: Any) -> Image.Image:
     if pixels.ndim == 1:
-        side = round(len(pixels) ** 0.5)
-        if side * side != len(pixels):
+        width = round(len(pixels) ** 0.5)
+        if width * width != len(pixels):
             raise ValueError(f"{len(pixels)} pixels are no square")
-        pixels = pixels.reshape(side, side)
+        pixels = pixels.reshape(width, width)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.dtype != np.uint8:

@@ -1,13 +1,13 @@
-"""Record runs with MLflow: parameters, inputs with versions, metrics, artifacts."""
+"""Tracking of runs with MLflow: parameters, inputs with versions, metrics and artifacts."""
 
-from gio_spark.tracking.base import (
+from gio_spark.tracking.mlflow_tracker import MlflowTracker, tracker
+from gio_spark.tracking.tracker_interface import (
     NullTracker,
     TrackedInput,
     TrackedStage,
     Tracker,
     TrackingOutcome,
 )
-from gio_spark.tracking.mlflow import MlflowTracker, tracker
 
 __all__ = [
     "MlflowTracker",

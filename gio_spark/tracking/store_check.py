@@ -7,30 +7,33 @@ from pathlib import Path
 
 from gio_spark.errors import ConfigError, MissingExtraError
 from gio_spark.settings.redact import redact
-from gio_spark.tracking.client import connect, mlflow_defaults
-from gio_spark.tracking.store import SERVERS, SQL, Store, is_installed
+from gio_spark.tracking.mlflow_client import connect, mlflow_defaults
+from gio_spark.tracking.tracking_store import SERVERS, SQL, Store, is_installed
 
 
 def check(store: Store) -> None:
-    """Refuse a store that cannot work, without creating anything.
+    """Check that a store works, without creating anything.
 
-    A local store is looked at; a server is asked for one experiment.
+    For a local store, type and permissions of its path are checked; a server is asked for one
+    experiment.
 
     Raises:
-        ConfigError: unknown scheme, no permission, not a database, or no answer.
-        MissingExtraError: a database store without sqlalchemy.
+        ConfigError: Unknown scheme, no permission, not a database, or no answer.
+        MissingExtraError: A database store without sqlalchemy.
     """
     kind = store.kind
     if kind not in (*SERVERS, *SQL, "file", "databricks", "uc"):
         raise ConfigError(
-            f"tracking.uri '{store.shown}': MLflow knows no scheme '{kind}'. Use a folder, "
+            f"tracking.uri '{store.redacted_uri}': MLflow knows no scheme '{kind}'. Use a folder, "
             "sqlite:///path/mlflow.db, http(s)://server, or databricks; or set "
             "tracking.enabled to false."
         )
     if kind in SQL:
         for package in ("sqlalchemy", "alembic"):
             if not is_installed(package):
-                raise MissingExtraError(package, "local", f"The tracking store '{store.shown}'")
+                raise MissingExtraError(
+                    package, "local", f"The tracking store '{store.redacted_uri}'"
+                )
     if store.path is not None:
         _check_local(store, store.path)
     elif kind in (*SERVERS, "databricks"):
@@ -39,21 +42,28 @@ def check(store: Store) -> None:
 
 def _check_local(store: Store, path: Path) -> None:
     if path.is_dir() if store.kind == "sqlite" else path.is_file():
-        what = "a folder, not a database" if store.kind == "sqlite" else "a file, not a folder"
-        raise ConfigError(f"tracking.uri '{store.shown}' is {what}. Give another path.")
+        found_type = (
+            "a folder, not a database" if store.kind == "sqlite" else "a file, not a folder"
+        )
+        raise ConfigError(
+            f"tracking.uri '{store.redacted_uri}' is {found_type}. Give another path."
+        )
     if store.kind == "sqlite" and path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             if file.read(15) != b"SQLite format 3":
                 raise ConfigError(
-                    f"tracking.uri '{store.shown}': the file is not an SQLite database. "
+                    f"tracking.uri '{store.redacted_uri}': the file is not an SQLite database. "
                     "Give another path; the file was left as it is."
                 )
-    nearest = path
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not os.access(nearest, os.W_OK) or (nearest != path and not nearest.is_dir()):
+    existing_parent = path
+    while not existing_parent.exists() and existing_parent != existing_parent.parent:
+        existing_parent = existing_parent.parent
+    if not os.access(existing_parent, os.W_OK) or (
+        existing_parent != path and not existing_parent.is_dir()
+    ):
         raise ConfigError(
-            f"tracking.uri '{store.shown}': '{nearest}' cannot be written. Set tracking.uri to a "
+            f"tracking.uri '{store.redacted_uri}': '{existing_parent}' cannot be written. Set "
+            "tracking.uri to a "
             "place that can, or tracking.enabled to false."
         )
 
@@ -64,6 +74,6 @@ def _check_server(store: Store) -> None:
             connect(store).search_experiments(max_results=1)
     except Exception as error:
         raise ConfigError(
-            f"tracking.uri '{store.shown}' does not answer: {redact(str(error))[:300]} "
+            f"tracking.uri '{store.redacted_uri}' does not answer: {redact(str(error))[:300]} "
             "Check the address and the credentials, or set tracking.enabled to false."
         ) from error

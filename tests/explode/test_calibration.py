@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gio_spark.explode.calibration import Calibration, Curve, fit_curve, fold_offsets, measure
+from gio_spark.explode.calibration import (
+    Calibration,
+    CalibrationCurve,
+    fit_curve,
+    fold_offsets,
+    measure_calibration,
+)
 
 
 def test_offsets_bring_each_folds_mean_ratio_to_one():
@@ -16,12 +22,12 @@ def test_offsets_bring_each_folds_mean_ratio_to_one():
 
 
 def test_a_curve_interpolates_leans_and_ends_one_span_beyond_its_knots():
-    curve = Curve(np.array([1.0, 3.0, 5.0]), np.array([-1.0, 0.0, 4.0]), 0.1)
+    curve = CalibrationCurve(np.array([1.0, 3.0, 5.0]), np.array([-1.0, 0.0, 4.0]), 0.1)
     raw = np.array([1.0, 2.0, 4.0, 5.0, 8.0, 9.0, 100.0, -3.0, -100.0])
     expected = [-0.9, -0.3, 2.4, 4.5, 4.8, 4.9, 4.9, -1.3, -1.3]
     np.testing.assert_allclose(curve(raw), expected, rtol=1e-12)
     assert not curve.flat
-    assert Curve(np.array([1.0, 3.0]), np.zeros(2), 0.0).flat
+    assert CalibrationCurve(np.array([1.0, 3.0]), np.zeros(2), 0.0).flat
 
 
 def test_the_curve_of_two_scores_is_the_log_of_the_smoothed_shares():
@@ -31,7 +37,7 @@ def test_the_curve_of_two_scores_is_the_log_of_the_smoothed_shares():
     np.testing.assert_allclose(curve.raw, [0.0, 1.0])
     rise = np.log(30.5 / 10.5)
     np.testing.assert_allclose(curve.log_ratio, [-rise, rise])
-    assert curve.lean == pytest.approx(0.02 * 2 * rise)
+    assert curve.order_slope == pytest.approx(0.02 * 2 * rise)
 
 
 def test_the_curve_weighs_both_sides_alike_whatever_their_sizes():
@@ -52,35 +58,35 @@ def test_the_curve_has_a_knot_for_twenty_rows_and_thirty_at_most():
 
 def test_scores_that_fall_with_the_target_say_nothing():
     curve = fit_curve(np.zeros(50), np.ones(50))
-    assert curve.flat and curve.lean == 0.0
+    assert curve.flat and curve.order_slope == 0.0
     np.testing.assert_array_equal(curve(np.array([-1.0, 0.5, 3.0])), np.zeros(3))
 
 
 def test_measured_figures_equal_a_plain_loop():
     target = np.array([-1.0, 0.0, 0.5, 0.5, 2.0, 3.0])
     pool = np.array([-3.0, -2.0, -1.0, 0.0, 0.5, -40.0, -2.0, 1.0, 2.0])
-    measured = measure(target, pool, bins=2)
+    calibration = measure_calibration(target, pool, bins=2)
     pairs = [(t > p) + 0.5 * (t == p) for t in target for p in pool]
-    assert measured.auc == pytest.approx(np.mean(pairs))
+    assert calibration.auc == pytest.approx(np.mean(pairs))
     loss = [np.log1p(np.exp(-target)).mean(), np.log1p(np.exp(np.maximum(pool, -30))).mean()]
-    assert measured.log_loss == pytest.approx(np.mean(loss), rel=1e-12)
+    assert calibration.log_loss == pytest.approx(np.mean(loss), rel=1e-12)
     share_of = {"target": 1 / (1 + np.exp(-target)), "pool": 1 / (1 + np.exp(-pool))}
     for b in range(2):
-        low, high = measured.low[b], measured.high[b]
+        low, high = calibration.low[b], calibration.high[b]
         in_target = (target >= low) & (target <= high)
         in_pool = (pool >= low) & (pool <= high)
-        assert measured.target_rows[b] == in_target.sum()
-        assert measured.pool_rows[b] == in_pool.sum()
+        assert calibration.target_rows[b] == in_target.sum()
+        assert calibration.pool_rows[b] == in_pool.sum()
         weights = in_target.sum() / 6, in_pool.sum() / 9
-        assert measured.observed[b] == pytest.approx(weights[0] / sum(weights))
+        assert calibration.observed[b] == pytest.approx(weights[0] / sum(weights))
         both = share_of["target"][in_target].sum() / 6 + share_of["pool"][in_pool].sum() / 9
-        assert measured.predicted[b] == pytest.approx(both / sum(weights))
-    assert (measured.low.tolist(), measured.high.tolist()) == ([-40.0, 0.5], [0.0, 3.0])
+        assert calibration.predicted[b] == pytest.approx(both / sum(weights))
+    assert (calibration.low.tolist(), calibration.high.tolist()) == ([-40.0, 0.5], [0.0, 3.0])
 
 
 def test_bins_are_ten_unless_told_otherwise():
     scores = np.random.default_rng(0).standard_normal(500)
-    assert len(measure(scores, scores + 0.1).low) == 10
+    assert len(measure_calibration(scores, scores + 0.1).low) == 10
 
 
 def test_the_error_weighs_bins_by_their_rows():

@@ -11,7 +11,7 @@ import pytest
 from gio_spark import explode
 from gio_spark.engine.progress import Progress
 from gio_spark.explode import rank_keys, thresholds_of_arrays
-from gio_spark.explode.rank_keys import HASH_RANGE, keep
+from gio_spark.explode.rank_keys import HASH_RANGE, passes_threshold
 from gio_spark.gime import Constants, Threshold
 from gio_spark.gime.tilted_subsets import Sample
 from gio_spark.pipeline.constraints.required_rows import room_for
@@ -49,11 +49,15 @@ class World:
             np.zeros(ROWS),
         )
         keys = rank_keys(
-            "exact_count", self.hashes, None, temperature=0.25, pull=pull if score_biases else None
+            "exact_count",
+            self.hashes,
+            None,
+            temperature=0.25,
+            score_bias=pull if score_biases else None,
         )
         found = thresholds_of_arrays(self.cluster, keys, self.ties, np.full(CELLS, TAKEN))
         own = self.cluster
-        inside = keep(keys, self.ties, found.threshold[own], found.tie[own])
+        inside = passes_threshold(keys, self.ties, found.threshold[own], found.tie[own])
         assert np.bincount(own[inside]).tolist() == [TAKEN] * CELLS
         return {"selected": self.sample.metrics(np.flatnonzero(inside))}
 
@@ -216,9 +220,9 @@ def test_new_rows_are_pulled_by_the_means_and_weights_of_the_plan(held, spark):
     frame = spark.createDataFrame(
         pa.Table.from_pandas(mine[["id", "cluster", "log_ratio", "pull"]], preserve_index=False)
     )
-    wanted = explode.kept(frame, run.plan, settings=made.explode, seed=made.seed)
+    wanted = explode.selected_ids(frame, run.plan, settings=made.explode, seed=made.seed)
     assert sorted(wanted.toArrow()["id"].to_pylist()) == added
-    bare = explode.kept(frame.drop("pull"), run.plan, settings=made.explode, seed=made.seed)
+    bare = explode.selected_ids(frame.drop("pull"), run.plan, settings=made.explode, seed=made.seed)
     assert sorted(bare.toArrow()["id"].to_pylist()) != added
 
 

@@ -1,41 +1,49 @@
-"""Every selection method of a bake-off, by name; `method` registers another."""
+"""Selection methods of a bake-off by name; the decorator `method` registers another one."""
 
 # isort: off
 # In the order in which tables list the methods.
-from gio_spark.evaluate.methods import simple
-from gio_spark.evaluate.methods import nearest
+from gio_spark.evaluate.methods import baselines
+from gio_spark.evaluate.methods import distance_retrieval
 from gio_spark.evaluate.methods import bm25
 from gio_spark.evaluate.methods import language_models
 from gio_spark.evaluate.methods import dsir
-from gio_spark.evaluate.methods import ratios
+from gio_spark.evaluate.methods import density_ratios
 from gio_spark.evaluate.methods import herding
-from gio_spark.evaluate.methods import transport
-from gio_spark.evaluate.methods import facility
-from gio_spark.evaluate.methods import plans
-from gio_spark.evaluate.methods import information
+from gio_spark.evaluate.methods import optimal_transport
+from gio_spark.evaluate.methods import facility_location
+from gio_spark.evaluate.methods import cluster_plans
+from gio_spark.evaluate.methods import information_metrics
 
 # isort: on
-from gio_spark.evaluate.methods.base import Chosen, Method, Selection, choose, get, method, methods
-from gio_spark.evaluate.methods.shared import shared
+from gio_spark.evaluate.methods.method_registry import (
+    Method,
+    MethodResult,
+    Selection,
+    get,
+    method,
+    methods,
+    run_method,
+)
+from gio_spark.evaluate.methods.shared_work import compute_once
 
 __all__ = [
-    "Chosen",
     "Method",
+    "MethodResult",
     "Selection",
+    "baselines",
     "bm25",
-    "choose",
+    "cluster_plans",
+    "compute_once",
+    "density_ratios",
+    "distance_retrieval",
     "dsir",
-    "facility",
+    "facility_location",
     "get",
     "herding",
-    "information",
+    "information_metrics",
     "language_models",
     "method",
     "methods",
-    "nearest",
-    "plans",
-    "ratios",
-    "shared",
-    "simple",
-    "transport",
+    "optimal_transport",
+    "run_method",
 ]

@@ -1,4 +1,4 @@
-"""Kernel herding to the target's mean (Chen, Welling, Smola 2010) on random Fourier features."""
+"""Kernel herding to the mean of the target (Chen, Welling, Smola 2010), on Fourier features."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.evaluate.methods.base import method
-from gio_spark.evaluate.methods.draws import generator
-from gio_spark.evaluate.methods.neighbours import centred
-from gio_spark.evaluate.methods.shared import shared
+from gio_spark.evaluate.methods.hash_draws import generator
+from gio_spark.evaluate.methods.method_registry import method
+from gio_spark.evaluate.methods.neighbor_lists import centered
+from gio_spark.evaluate.methods.shared_work import compute_once
 from gio_spark.gio.distances import squared_distances
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from gio_spark.evaluate.dataset import EvaluationDataset
 
-#: Random features: their kernel is off by about 1 / sqrt(features).
+#: Number of random features; the error of their kernel is about 1 / sqrt(features).
 FEATURES = 512
-#: Rows are picked in this many groups, between which the selection's mean is brought up to date.
+#: Number of groups of picks; the mean of the selection is updated after each group.
 GROUPS = 128
 _BLOCK = 16_384
 
@@ -28,59 +28,59 @@ _BLOCK = 16_384
 def herding(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Pick rows greedily so that their mean in feature space follows the target's.
 
-    The i-th pick maximises <phi(x), i mu - sum of phi over the picks so far>, mu the target's
-    mean; here in groups of budget / 128 rows, each taken once.
+    The i-th pick maximizes <phi(x), i mu - sum of phi over the picks so far>, where mu is the mean
+    of the target. Rows are picked in groups of budget / 128 rows, each row once.
     """
-    features, mean = shared(
+    features, mean = compute_once(
         dataset, ("random features", seed), lambda: random_features(dataset, seed)
     )
     score_mean = features @ mean
-    picked = np.zeros(features.shape[1])
-    free = np.ones(dataset.rows, dtype=bool)
-    count = 0
+    feature_sum = np.zeros(features.shape[1])
+    is_free = np.ones(dataset.rows, dtype=bool)
+    pick_count = 0
     for end in np.unique(np.linspace(0, budget, min(budget, GROUPS) + 1).round().astype(np.int64))[
         1:
     ]:
-        group = int(end) - count
-        # The pull grows with the picks to come in this group: half of them on average.
-        pull = count + 0.5 * (group + 1)
-        score = pull * score_mean - features @ picked.astype(np.float32)
-        score[~free] = -np.inf
+        group = int(end) - pick_count
+        # The weight of the mean grows with the picks of this group, by half of them on average.
+        mean_weight = pick_count + 0.5 * (group + 1)
+        score = mean_weight * score_mean - features @ feature_sum.astype(np.float32)
+        score[~is_free] = -np.inf
         best = np.argpartition(-score, group - 1)[:group]
-        free[best] = False
-        picked += features[best].sum(axis=0, dtype=np.float64)
-        count = int(end)
-    return np.flatnonzero(~free).astype(np.int64)
+        is_free[best] = False
+        feature_sum += features[best].sum(axis=0, dtype=np.float64)
+        pick_count = int(end)
+    return np.flatnonzero(~is_free).astype(np.int64)
 
 
 def random_features(
     dataset: EvaluationDataset, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return features of the pool, (n, 512) float32, and the target's mean, (512,).
+    """Features of the pool, (n, 512) float32, and the target's mean, (512,).
 
     Random Fourier features (Rahimi and Recht 2007) of a Gaussian kernel whose width is the median
     distance between rows of the target and rows of the pool.
     """
 
-    target, pool = centred(dataset)
+    target, pool = centered(dataset)
     rng = generator(seed, "random features")
-    some = np.sort(rng.permutation(len(target))[:500])
-    # Rows stand in the order of their hashes, so that the first are a random sample.
-    width = np.median(np.sqrt(squared_distances(target[some], pool[:2_000])))
-    d = pool.shape[1]
-    direction = rng.standard_normal((d, FEATURES)).astype(np.float32)
+    sample = np.sort(rng.permutation(len(target))[:500])
+    # Rows are in the order of their hashes, so the first rows are a random sample.
+    width = np.median(np.sqrt(squared_distances(target[sample], pool[:2_000])))
+    dimension = pool.shape[1]
+    direction = rng.standard_normal((dimension, FEATURES)).astype(np.float32)
     direction /= max(float(width), 1e-12)
     phase = rng.uniform(0, 2 * np.pi, FEATURES).astype(np.float32)
     scale = np.float32(np.sqrt(2.0 / FEATURES))
 
-    def phi(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        out = rows @ direction
-        out += phase
-        np.cos(out, out=out)
-        out *= scale
-        return out
+    def features_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        phases = rows @ direction
+        phases += phase
+        np.cos(phases, out=phases)
+        phases *= scale
+        return phases
 
     features = np.empty((len(pool), FEATURES), dtype=np.float32)
     for start in range(0, len(pool), _BLOCK):
-        features[start : start + _BLOCK] = phi(pool[start : start + _BLOCK])
-    return features, phi(target).mean(axis=0, dtype=np.float64).astype(np.float32)
+        features[start : start + _BLOCK] = features_of(pool[start : start + _BLOCK])
+    return features, features_of(target).mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -24,7 +24,7 @@ from gio_spark.pipeline.run import run
 from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.pipeline.run_state import role_of
 from gio_spark.quantize import ClusterStats
-from gio_spark.report.checks import render_checks
+from gio_spark.report.checks_page import render_checks
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import Workspace
 from gio_spark.tables.local_files import report_folder

@@ -29,7 +29,7 @@ from gio_spark.pipeline.stages.metric_series import recorded_verdict
 from gio_spark.pipeline.stages.open_inputs import open_context, pin_inputs
 from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.pipeline.stages.publish_selection import find_candidate, refreshes_of
-from gio_spark.report.gate import render_gate
+from gio_spark.report.gate_page import render_gate
 from gio_spark.tables import Record, Workspace
 from gio_spark.tables.local_files import report_folder
 
@@ -210,7 +210,9 @@ def _measure_ways(
         by_hash = settings.explode.model_copy(update={"within_cluster": "hash_share"})
         table = pd.DataFrame({"cluster": np.arange(len(sizes)), "rows": sizes, "take": take})
         table = explode.with_thresholds(rows, table, settings=by_hash, seed=settings.seed)
-        others[name] = explode.kept(rows, table, settings=by_hash, seed=settings.seed).select("id")
+        others[name] = explode.selected_ids(
+            rows, table, settings=by_hash, seed=settings.seed
+        ).select("id")
     found = [_of_part(part, ids, others) for part in run_rows.parts()]
     scores, no_scores = None, ""
     try:

@@ -43,7 +43,7 @@ def thresholds_of(settings: RunSettings, learnt: SensitivityResult) -> pd.DataFr
 
 def page_of(workspace: Workspace, run: str) -> Path:
     """Return the path of a run's page of its sensitivity runs."""
-    from gio_spark.report.sensitivity import PAGE
+    from gio_spark.report.sensitivity_page import PAGE
 
     return report_folder(workspace, run) / _FOLDER / PAGE
 
@@ -54,7 +54,7 @@ def tell(ctx: RunContext, learnt: SensitivityResult) -> None:
     Done whenever a run rests on sensitivity runs, complete ones of an earlier run too: its record
     then shows by itself where its thresholds come from and what they cost.
     """
-    from gio_spark.report.sensitivity import render_sensitivity
+    from gio_spark.report.sensitivity_page import render_sensitivity
 
     facts, level = learnt.facts, shown_level(ctx.settings)
     render_sensitivity(

@@ -138,7 +138,7 @@ def metrics_of(settings: RunSettings, run: str) -> pd.DataFrame:
 
 def metrics_page(settings: RunSettings, run: str, figures: pd.DataFrame) -> Path:
     """Write the page of a run's metrics beside its report."""
-    from gio_spark.report.metrics import render_metrics
+    from gio_spark.report.metrics_page import render_metrics
 
     workspace = Workspace(session(settings.engine), settings.workspace)
     folder = report_folder(workspace, run) / "metrics"

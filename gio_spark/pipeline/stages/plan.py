@@ -139,7 +139,7 @@ def make_plan(step: Step, state: RunState) -> None:
                 rows = rows_to_choose_from(ctx, state, order)
                 if take.ndim > 1:
                     chosen_from, table = strata_of(rows, take)
-                    return explode.kept(
+                    return explode.selected_ids(
                         chosen_from, table, settings=settings.explode, seed=settings.seed
                     )
                 table = explode.with_thresholds(
@@ -148,7 +148,9 @@ def make_plan(step: Step, state: RunState) -> None:
                     settings=settings.explode,
                     seed=settings.seed,
                 )
-                return explode.kept(rows, table, settings=settings.explode, seed=settings.seed)
+                return explode.selected_ids(
+                    rows, table, settings=settings.explode, seed=settings.seed
+                )
 
             result, gate = enforce(state.enforcement, result, problem, keep)
         rows = rows_to_choose_from(ctx, state, Order.stored(gate))

@@ -122,7 +122,7 @@ def report_data(ctx: RunContext, state: RunState) -> ReportData:
         metrics=state.metrics,
         calibration=_calibration(state),
         error_curve=state.codebook.error_curve,
-        cautions=tuple(ctx.cautions),
+        warnings=tuple(ctx.cautions),
         stages=tuple(ctx.stages),
         settings=ctx.settings.model_dump(mode="json"),
         versions=versions(ctx, state.embedder.revision),

@@ -93,7 +93,7 @@ def selected_ids(ctx: RunContext, state: RunState) -> DataFrame:
         kept = kept_by_source(ctx, plan.key, rows, sources)
         if kept is not None:
             return kept
-    return explode.kept(rows, plan.table, settings=settings.explode, seed=settings.seed)
+    return explode.selected_ids(rows, plan.table, settings=settings.explode, seed=settings.seed)
 
 
 def write_candidate(
@@ -120,7 +120,7 @@ def write_candidate(
         WorkspaceError: It does not hold as many rows as were chosen.
     """
     settings = ctx.settings.explode
-    rows = explode.materialise(
+    rows = explode.materialize(
         pool.rows,
         ids,
         expected=expected,

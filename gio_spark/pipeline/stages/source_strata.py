@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark import explode
-from gio_spark.explode.row_filter import PINNED_REASON, reasons
+from gio_spark.explode.row_filter import REQUIRED_REASON, reasons
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.tables.model_arrays import array_text, load_arrays, save_arrays, text_array
 
@@ -83,7 +83,7 @@ def kept_by_source(
         return None
     names = array_text(arrays.pop("names"))
     plan = pd.DataFrame({"cluster": np.arange(len(arrays["take"])), **arrays})
-    kept = explode.kept(
+    kept = explode.selected_ids(
         _numbered(rows, sources, names),
         plan,
         settings=ctx.settings.explode,
@@ -92,7 +92,7 @@ def kept_by_source(
     told = reasons(
         plan.assign(cluster=plan["cluster"] // len(names)),
         ctx.settings.explode,
-        pulled="pull" in rows.columns,
+        biased="pull" in rows.columns,
     )
     text = [f"{reason} (source {names[i % len(names)]!r})" for i, reason in enumerate(told)]
     small = ctx.workspace.frame(
@@ -102,7 +102,7 @@ def kept_by_source(
     return joined.select(
         "id",
         F.floor(F.col("stratum") / F.lit(len(names))).cast("int").alias("cluster"),
-        F.when(F.col("reason") == F.lit(PINNED_REASON), F.col("reason"))
+        F.when(F.col("reason") == F.lit(REQUIRED_REASON), F.col("reason"))
         .otherwise(F.col("told"))
         .alias("reason"),
         "log_ratio",

@@ -28,7 +28,7 @@ def report_stage() -> Stage:
 
 def write_report(step: Step, state: RunState) -> None:
     """Set the report's path and the verdict."""
-    from gio_spark.report.render import render
+    from gio_spark.report.html_page import render
 
     ctx = step.ctx
     verdict = verdict_of(state.plan.facts.gate, state.metrics)
