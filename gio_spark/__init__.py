@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
+from gio_spark.registry import register
 from gio_spark.version import __version__
 
-__all__ = ["Curation", "__version__", "curate", "read_selection"]
-
 if TYPE_CHECKING:
+    from gio_spark.engine.session import session as session
     from gio_spark.pipeline import Curation, curate, read_selection
+    from gio_spark.pipeline.refresh import refresh as refresh
+    from gio_spark.settings.run import RunSettings
+
+__all__ = [
+    "Curation",
+    "RunSettings",
+    "__version__",
+    "curate",
+    "read_selection",
+    "refresh",
+    "register",
+    "session",
+]
+
+# Loaded on first use, so that workers and `import gio_spark.gio` need no Spark and no plots.
+_HOMES = {
+    "Curation": "gio_spark.pipeline",
+    "RunSettings": "gio_spark.settings.run",
+    "curate": "gio_spark.pipeline",
+    "read_selection": "gio_spark.pipeline",
+    "refresh": "gio_spark.pipeline.refresh",
+    "session": "gio_spark.engine",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that workers and `import gio_spark.gio` need no Spark and no plots.
-    if name in ("Curation", "curate", "read_selection"):
-        from gio_spark import pipeline
-
-        return getattr(pipeline, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'gio_spark' has no attribute {name!r}")

@@ -8,7 +8,7 @@ from gio_spark.embed.embed_dataframe import (
     embed_rows,
     fit_state,
 )
-from gio_spark.embed.embedder import Embedder
+from gio_spark.embed.embedder import Embedder, text_column
 from gio_spark.embed.registry import make_embedder, pick_embedder
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "fit_state",
     "make_embedder",
     "pick_embedder",
+    "text_column",
 ]

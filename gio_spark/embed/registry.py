@@ -11,21 +11,35 @@ from gio_spark.embed.tabular import TabularEmbedder
 from gio_spark.embed.vectors import VectorEmbedder
 from gio_spark.embed.wordllama import WordLlamaEmbedder, is_installed
 from gio_spark.errors import ConfigError
+from gio_spark.registry import Registry
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings
 
-_EMBEDDERS: dict[str, type[Embedder]] = {
-    embedder_class.name: embedder_class
-    for embedder_class in (
-        VectorEmbedder,
-        NgramEmbedder,
-        WordLlamaEmbedder,
-        Model2VecEmbedder,
-        SentenceTransformerEmbedder,
-        ImageEmbedder,
-        TabularEmbedder,
-    )
-}
+EMBEDDERS: Registry[type[Embedder]] = Registry("embedder")
+
+
+def register_entry(name: str, embedder_class: type[Embedder]) -> None:
+    """Register a class of embedders as `name`; users call `gio_spark.register`.
+
+    Raises:
+        ConfigError: The name is one of gio_spark's own, or this is no class of embedders.
+    """
+    if not (isinstance(embedder_class, type) and issubclass(embedder_class, Embedder)):
+        raise ConfigError(f"The embedder {name!r} must be a class derived from Embedder.")
+    EMBEDDERS.add(name, embedder_class, owner=embedder_class.__module__)
+    embedder_class.name = name
+
+
+for built_in in (
+    VectorEmbedder,
+    NgramEmbedder,
+    WordLlamaEmbedder,
+    Model2VecEmbedder,
+    SentenceTransformerEmbedder,
+    ImageEmbedder,
+    TabularEmbedder,
+):
+    register_entry(built_in.name, built_in)
 
 
 def pick_embedder(columns: Columns) -> str:
@@ -60,7 +74,7 @@ def make_embedder(settings: EmbedSettings, columns: Columns) -> Embedder:
         ConfigError, InputError: A setting, column or model is invalid.
     """
     name = pick_embedder(columns) if settings.name == "auto" else settings.name
-    embedder = _EMBEDDERS[name](settings=settings, columns=columns)
+    embedder = EMBEDDERS.get(name)(settings=settings, columns=columns)
     if not embedder.reads:
         raise ConfigError(f"Embedder '{name}' has no column to read.")
     return embedder.prepare()

@@ -24,8 +24,9 @@ from gio_spark.evaluate.prepare_dataset import (
     build_dataset,
     prepare_evaluation,
 )
-from gio_spark.evaluate.trials import TABLE, TrialPlan, TrialResults, load_modules, run_trials
+from gio_spark.evaluate.trials import TABLE, TrialPlan, TrialResults, run_trials
 from gio_spark.pipeline.stages.input_snapshots import as_location
+from gio_spark.registry import load_modules
 from gio_spark.report import trial_statistics
 from gio_spark.report.evaluation_page import render_evaluation
 from gio_spark.settings.load import build
@@ -93,7 +94,7 @@ def evaluate(
     Raises:
         GioSparkError: Inputs, budgets or settings cannot be used.
     """
-    load_modules(settings.evaluate.modules)
+    load_modules(settings.modules)
     check_methods(settings.evaluate.methods)
     _check_held_out(settings)
     _check_columns(settings)
@@ -212,7 +213,7 @@ def _compare(data: EvaluationInputs) -> Evaluation:
             texts=dataset.texts is not None and dataset.held_texts is not None,
             labels=dataset.labels is not None and dataset.held_labels is not None,
         ),
-        modules=evaluate_settings.modules,
+        modules=settings.modules,
     )
     started = time.monotonic()
     with ctx.progress.stage("cells", unit="cells") as stage:

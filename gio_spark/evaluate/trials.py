@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import logging
 import os
 import threading
@@ -19,7 +18,6 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark.engine import BroadcastArrays, bounded, broadcast_arrays, describe, map_arrow
-from gio_spark.errors import ConfigError
 from gio_spark.evaluate import methods as registry
 from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.dataset_arrays import (
@@ -33,6 +31,7 @@ from gio_spark.evaluate.measure_inputs import MeasureInputs, prepare_measure_inp
 from gio_spark.evaluate.measures import MEASURES, Measure
 from gio_spark.evaluate.methods.method_registry import FAILURES
 from gio_spark.process import no_warnings, one_thread
+from gio_spark.registry import load_modules
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -94,19 +93,6 @@ class TrialPlan:
     seeds: Sequence[int]
     measures: Sequence[Measure]
     modules: Sequence[str] = ()
-
-
-def load_modules(names: Sequence[str]) -> None:
-    """Import modules that register selection methods of the user.
-
-    Raises:
-        ConfigError: A module cannot be imported.
-    """
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"evaluate.modules: cannot import {name!r} ({error}).") from error
 
 
 @dataclass(frozen=True)

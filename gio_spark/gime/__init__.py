@@ -17,7 +17,6 @@ from gio_spark.gime.metric_profile import (
     Value,
     check_profiles,
     get_profile,
-    register,
 )
 from gio_spark.gime.metric_selection import (
     MeanLimit,
@@ -117,7 +116,6 @@ __all__ = [
     "pursued_metrics",
     "ranges_without_labels",
     "reallocate_quota",
-    "register",
     "replace_partitions",
     "rescaled_thresholds",
     "robust_values",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.metric_state import OPERATORS, Merge, State
+from gio_spark.registry import Registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -214,14 +214,31 @@ class Profile:
         )
 
 
-_REGISTRY: dict[str, Profile] = {}
+PROFILES: Registry[Profile] = Registry("metric profile")
 
 
-def register(profile: Profile) -> Profile:
-    """Register a profile by its name.
+def register_entry(name: str, profile: Profile | Callable[[], Profile]) -> Profile:
+    """Register a profile, or what a function gives, as `name`; users call `gio_spark.register`.
 
     Raises:
-        ConfigError: The name is taken by another profile, or a metric reads an unknown state.
+        ConfigError: The name is one of gio_spark's own, a metric reads an unknown state, or this is
+            no profile.
+    """
+    owner = __name__ if isinstance(profile, Profile) else profile.__module__
+    if not isinstance(profile, Profile):
+        profile = profile()
+        if not isinstance(profile, Profile):
+            raise ConfigError(f"The function of the profile {name!r} must return a gime.Profile.")
+        profile = replace(profile, name=name)
+    check_states(profile)
+    return PROFILES.add(name, profile, owner=owner)
+
+
+def check_states(profile: Profile) -> None:
+    """Check that a profile has the states that its metrics read, and knows how they merge.
+
+    Raises:
+        ConfigError: A metric reads an unknown state, or a state has an unknown operator.
     """
     known = {a.name for a in profile.accumulators}
     for metric in profile.metrics:
@@ -237,10 +254,6 @@ def register(profile: Profile) -> Profile:
                 f"State {accumulator.name!r}: unknown operators {sorted(wrong)}; "
                 f"known are {sorted(OPERATORS)}, or give a function."
             )
-    if _REGISTRY.get(profile.name, profile) is not profile:
-        raise ConfigError(f"A profile named {profile.name!r} is registered already.")
-    _REGISTRY[profile.name] = profile
-    return profile
 
 
 def get_profile(profile: str | Profile) -> Profile:
@@ -251,27 +264,20 @@ def get_profile(profile: str | Profile) -> Profile:
     """
     if isinstance(profile, Profile):
         return profile
-    if profile not in _REGISTRY:
-        raise ConfigError(f"No metric profile {profile!r}; known are {sorted(_REGISTRY)}.")
-    return _REGISTRY[profile]
+    return PROFILES.get(profile)
 
 
 def check_profiles(settings: GimeSettings, source: str | None) -> None:
-    """Load the modules that register profiles, and check profiles, roles and source column.
+    """Check profiles, roles and source column.
 
     Args:
         settings: Settings of the metrics.
         source: The column of sources, where there is one.
 
     Raises:
-        ConfigError: A module, profile or role is unknown, or profiles per source lack a source
+        ConfigError: A profile or role is unknown, or profiles per source lack a source
             column.
     """
-    for name in settings.modules:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"gime.modules: cannot import {name!r} ({error}).") from error
     used = (settings.profile, *settings.profiles.values())
     roles = {role for profile in used for role in get_profile(profile).roles}
     unknown = sorted(set(settings.columns) - {r for r in roles if not r.endswith("*")})

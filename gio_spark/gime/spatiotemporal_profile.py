@@ -39,7 +39,14 @@ from gio_spark.gime.feature_metrics import (
     season,
 )
 from gio_spark.gime.mergeable_sums import histogram, total
-from gio_spark.gime.metric_profile import Accumulator, Constants, Metric, Profile, Value, register
+from gio_spark.gime.metric_profile import (
+    Accumulator,
+    Constants,
+    Metric,
+    Profile,
+    Value,
+    register_entry,
+)
 from gio_spark.gime.row_batch import Column, Rows
 from gio_spark.gime.shared_values import States, absent, counted, delay, sampling_rate
 
@@ -272,7 +279,8 @@ def mismatch(states: States, target: States | None, constants: Constants) -> Ite
         yield absent("literal", "spreads of the target", "less", "no target, or nothing varies")
 
 
-SPATIOTEMPORAL = register(
+SPATIOTEMPORAL = register_entry(
+    "spatiotemporal",
     Profile(
         name="spatiotemporal",
         roles={
@@ -326,5 +334,5 @@ SPATIOTEMPORAL = register(
             "step_microseconds": _HOUR,
             "correlation_tau": 0.5,
         },
-    )
+    ),
 )

@@ -27,7 +27,7 @@ from gio_spark.gime.feature_metrics import (
     missing_share,
     mixed,
 )
-from gio_spark.gime.metric_profile import Constants, Metric, Profile, Value, register
+from gio_spark.gime.metric_profile import Constants, Metric, Profile, Value, register_entry
 from gio_spark.gime.row_batch import Column, Rows
 from gio_spark.gime.shared_values import (
     States,
@@ -157,7 +157,8 @@ def distortion(states: States, target: States | None, constants: Constants) -> I
     yield from disagreement(states)
 
 
-TABULAR = register(
+TABULAR = register_entry(
+    "tabular",
     Profile(
         name="tabular",
         roles={
@@ -203,5 +204,5 @@ TABULAR = register(
             Metric("mismatch", ("fields",), lambda states, t, c: field_mismatch(states, t)),
         ),
         prepare=prepare,
-    )
+    ),
 )

@@ -25,7 +25,7 @@ from gio_spark.gime.accumulators import (
 )
 from gio_spark.gime.distinct_sketch import count_distinct
 from gio_spark.gime.mergeable_sums import GRID, on_grid, total
-from gio_spark.gime.metric_profile import Constants, Metric, Profile, Value, register
+from gio_spark.gime.metric_profile import Constants, Metric, Profile, Value, register_entry
 from gio_spark.gime.row_batch import Column, Rows
 from gio_spark.gime.shared_values import (
     NO_CLUSTERS,
@@ -279,7 +279,8 @@ def mismatch(states: States, target: States | None, constants: Constants) -> Ite
     yield Value("frechet", value, "distance^2", "less", 0.0, nulls, note)
 
 
-TEXT = register(
+TEXT = register_entry(
+    "text",
     Profile(
         name="text",
         roles={
@@ -323,5 +324,5 @@ TEXT = register(
             Metric("mismatch", ("cells", "vectors"), mismatch),
         ),
         prepare=prepare,
-    )
+    ),
 )

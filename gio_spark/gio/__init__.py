@@ -28,7 +28,6 @@ from gio_spark.gio.selection_problem import (
     SelectionProblem,
     SelectionResult,
     objectives,
-    register,
     select,
 )
 from gio_spark.gio.smoothed_divergence import divergence_path, divergences, smoothed_kl
@@ -81,7 +80,6 @@ __all__ = [
     "published_scores",
     "reach_limit",
     "reallocation_bounds",
-    "register",
     "relative_reach",
     "select",
     "select_budgeted_kl",

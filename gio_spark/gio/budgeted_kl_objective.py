@@ -14,7 +14,7 @@ from gio_spark.gio.selection_problem import (
     Notice,
     SelectionProblem,
     SelectionResult,
-    register,
+    objective,
 )
 from gio_spark.gio.source_limits import select_with_sources
 
@@ -96,7 +96,7 @@ def mean_tokens(problem: SelectionProblem) -> NDArray | None:
     return problem.capacity / np.maximum(1, np.asarray(problem.sizes))
 
 
-@register("budgeted_kl")
+@objective("budgeted_kl")
 def select_budgeted_kl(problem: SelectionProblem) -> SelectionResult:
     """Solve the budgeted KL and round it to whole rows.
 

@@ -14,7 +14,7 @@ from gio_spark.gio.published_algorithm import published_run
 from gio_spark.gio.published_exact import exact_path
 from gio_spark.gio.published_options import PublishedOptions
 from gio_spark.gio.ranking import empty_if_out_of_reach, from_order, target_points, usable_clusters
-from gio_spark.gio.selection_problem import SelectionProblem, SelectionResult, register
+from gio_spark.gio.selection_problem import SelectionProblem, SelectionResult, objective
 
 
 def check_options(problem: SelectionProblem, name: str, known: tuple[str, ...]) -> None:
@@ -31,7 +31,7 @@ def check_options(problem: SelectionProblem, name: str, known: tuple[str, ...]) 
             )
 
 
-@register("published_exact")
+@objective("published_exact")
 def select_published_exact(problem: SelectionProblem) -> SelectionResult:
     """Solve the published objective exactly: entire clusters by score until the budget is met.
 
@@ -59,7 +59,7 @@ def select_published_exact(problem: SelectionProblem) -> SelectionResult:
     return from_order(name, problem, order, path.divergence[:length], stopped=stop == "increase")
 
 
-@register("published")
+@objective("published")
 def select_published(problem: SelectionProblem) -> SelectionResult:
     """Run the published algorithm on the centroids: entire clusters until the budget is met.
 
@@ -105,7 +105,7 @@ def select_published(problem: SelectionProblem) -> SelectionResult:
     return from_order(name, problem, order, run.divergence[first], stopped=stops_early)
 
 
-@register("knn_kl")
+@objective("knn_kl")
 def select_knn_kl(problem: SelectionProblem) -> SelectionResult:
     """Cover the target k-fold by greedy gains: entire clusters until the budget is met.
 
@@ -129,7 +129,7 @@ def select_knn_kl(problem: SelectionProblem) -> SelectionResult:
     return from_order(name, problem, clusters[path.order], path.divergence)
 
 
-@register("energy_distance")
+@objective("energy_distance")
 def select_energy_distance(problem: SelectionProblem) -> SelectionResult:
     """Greedy energy distance of entire clusters, each weighted by its rows. No options."""
     name = "energy_distance"

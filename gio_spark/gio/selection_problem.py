@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gio_spark.errors import BudgetError, ConfigError, InputError
+from gio_spark.registry import Registry
 
 Unit = Literal["rows", "tokens"]
 
@@ -224,21 +225,25 @@ class SelectionResult:
 
 
 Objective = Callable[[SelectionProblem], SelectionResult]
-_OBJECTIVES: dict[str, Objective] = {}
+OBJECTIVES: Registry[Objective] = Registry("objective")
 
 
-def register(name: str) -> Callable[[Objective], Objective]:
-    """Register a function as the objective `name`, for use as `@register("mine")`.
+def register_entry(name: str, function: Objective) -> None:
+    """Register a function as the objective `name`; users call `gio_spark.register`.
 
     Raises:
-        ConfigError: Another function has that name already.
+        ConfigError: The name is one of gio_spark's own, or this is no function.
     """
+    if not callable(function):
+        raise ConfigError(f"The objective {name!r} must be a function of a SelectionProblem.")
+    OBJECTIVES.add(name, function, owner=getattr(function, "__module__", None))
+
+
+def objective(name: str) -> Callable[[Objective], Objective]:
+    """Decorator of the objectives of this package."""
 
     def add(function: Objective) -> Objective:
-        registered = _OBJECTIVES.get(name)
-        if registered is not None and registered is not function:
-            raise ConfigError(f"An objective called {name!r} exists already; choose another name.")
-        _OBJECTIVES[name] = function
+        register_entry(name, function)
         return function
 
     return add
@@ -246,7 +251,7 @@ def register(name: str) -> Callable[[Objective], Objective]:
 
 def objectives() -> tuple[str, ...]:
     """Names of all registered objectives, sorted."""
-    return tuple(sorted(_OBJECTIVES))
+    return tuple(sorted(OBJECTIVES.names()))
 
 
 def select(name: str, problem: SelectionProblem) -> SelectionResult:
@@ -270,7 +275,4 @@ def select(name: str, problem: SelectionProblem) -> SelectionResult:
         >>> result.take, abs(result.certificate.gap) < 1e-9
         (array([67, 20, 13]), True)
     """
-    if name not in _OBJECTIVES:
-        known = ", ".join(objectives())
-        raise ConfigError(f"No objective is called {name!r}. Known: {known}.")
-    return _OBJECTIVES[name](problem)
+    return OBJECTIVES.get(name)(problem)

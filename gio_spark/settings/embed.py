@@ -8,17 +8,6 @@ from pydantic import Field
 
 from gio_spark.settings.base import StageSettings
 
-EmbedderName = Literal[
-    "auto",
-    "vectors",
-    "ngrams",
-    "wordllama",
-    "model2vec",
-    "sentence-transformers",
-    "images",
-    "tabular",
-]
-
 
 class EmbedSettings(StageSettings):
     """How rows become vectors.
@@ -26,11 +15,12 @@ class EmbedSettings(StageSettings):
     Unset fields take the embedder's own default, so that one model serves them all.
     """
 
-    name: EmbedderName = Field(
+    name: str = Field(
         "auto",
         description=(
             "Embedder: auto picks by the content column (vector: vectors, image: images, "
-            "text: wordllama if installed else ngrams, features: tabular)."
+            "text: wordllama if installed else ngrams, features: tabular), ngrams, wordllama, "
+            "model2vec, sentence-transformers, images, tabular, vectors, or one you registered."
         ),
     )
     dimension: int | None = Field(

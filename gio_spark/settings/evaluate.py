@@ -58,11 +58,6 @@ class EvaluateSettings(StageSettings):
         le=10_000,
         description="Tasks at a time; none: the cores of this machine, or 64 on a cluster.",
     )
-    modules: tuple[str, ...] = Field(
-        default=(),
-        description="Python modules to import first, here and on executors: those that register "
-        "your own methods.",
-    )
     oracle: str | None = Field(
         default=None,
         description="Numeric column of the pool that tells how good a row truly is (most is best), "

@@ -30,10 +30,6 @@ class GimeSettings(StageSettings):
         default=(),
         description="Columns to group by (cluster, source, month, ...); none: one group.",
     )
-    modules: tuple[str, ...] = Field(
-        default=(),
-        description="Python modules to import first: those that register your own profiles.",
-    )
     partitions: int = Field(
         default=16,
         ge=1,

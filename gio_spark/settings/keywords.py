@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
@@ -33,6 +33,7 @@ class RunKeywords(TypedDict, total=False):
     name: str | None
     held_out: Any
     inputs: InputsSettings | Values
+    modules: Sequence[str]
     engine: Literal["auto", "embedded", "spark", "cluster"]
     seed: int
     chunk_rows: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -27,6 +28,9 @@ SHORTHANDS: dict[str, tuple[str, str]] = {
     "objective": ("select", "objective"),
     "within_cluster": ("explode", "within_cluster"),
 }
+
+# Earlier names of settings -> where they live now.
+RENAMED: dict[str, str] = {"gime.modules": "modules", "evaluate.modules": "modules"}
 
 PUBLISHED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -165,6 +169,13 @@ class RunSettings(StageSettings):
     inputs: InputsSettings = Field(
         default_factory=lambda: InputsSettings(), description="What holds for every input."
     )
+    modules: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Python modules to import first, here and on workers: those that register your own "
+            "embedders, objectives, metric profiles and methods by gio_spark.register."
+        ),
+    )
     budget: int | float | str = Field(
         0.1,
         description=(
@@ -235,7 +246,7 @@ class RunSettings(StageSettings):
     def _expand(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        data = dict(data)
+        data = _with_present_names(dict(data))
         for short, (stage, field) in SHORTHANDS.items():
             if short not in data:
                 continue
@@ -300,6 +311,44 @@ class RunSettings(StageSettings):
     def target_columns(self, index: int) -> Columns:
         """Return the roles of a target's columns."""
         return self.target[index].columns or self.columns
+
+
+def _with_present_names(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings with earlier names replaced by the present ones, with a warning for each.
+
+    Raises:
+        ConfigError: A setting stands under both names with two values.
+    """
+    for earlier, present in RENAMED.items():
+        value, remaining = _take(data, earlier.split("."))
+        if value is None:
+            continue
+        warnings.warn(f"The setting {earlier} is called {present} now.", FutureWarning, 2)
+        there, remaining = _take(remaining, present.split("."))
+        if there is not None and there != value:
+            raise ConfigError(
+                f"{earlier!r} ({value!r}) and {present!r} ({there!r}) are the same setting with "
+                "two values; keep one of them."
+            )
+        data = _put(remaining, present.split("."), value)
+    return data
+
+
+def _take(data: dict[str, Any], path: list[str]) -> tuple[Any, dict[str, Any]]:
+    """Value at a path (None where there is none), and the data without it."""
+    block = data.get(path[0])
+    if len(path) == 1:
+        return block, {k: v for k, v in data.items() if k != path[0]}
+    if not isinstance(block, dict):
+        return None, data
+    value, remaining = _take(block, path[1:])
+    return value, {**data, path[0]: remaining}
+
+
+def _put(data: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    if len(path) == 1:
+        return {**data, path[0]: value}
+    return {**data, path[0]: _put(dict(data.get(path[0]) or {}), path[1:], value)}
 
 
 def _as_input(value: Any) -> Any:

@@ -156,7 +156,7 @@ def test_a_profile_of_tables_and_a_csv(spark, folder):
         (("--columns", "text=body,text=site"), "twice"),
         (("--profile", "texts"), "No metric profile 'texts'"),
         (("gime.tua=1",), "gime.tua"),
-        (("gime.modules=[no_such_module]",), "cannot import 'no_such_module'"),
+        (("modules=[no_such_module]",), "cannot import 'no_such_module'"),
         (("--target", "/no/such/place"), "Nothing found at /no/such/place"),
     ],
 )

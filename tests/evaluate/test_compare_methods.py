@@ -139,7 +139,7 @@ def test_a_method_of_ones_own_fails_as_a_row(spark, folder):
             spark, settings_of(folder, {**EVALUATE, "methods": ["mine_that_fails"], "seeds": 1})
         )
     finally:
-        method_registry._METHODS.pop("mine_that_fails")
+        method_registry.METHODS.entries.pop("mine_that_fails")
     failed = evaluation.trials[evaluation.trials["method"] == "mine_that_fails"]
     assert set(failed["error"]) == {"RuntimeError: not today"}
     assert "RuntimeError: not today" in evaluation.page.read_text(encoding="utf-8")

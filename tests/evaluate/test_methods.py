@@ -10,7 +10,7 @@ import pytest
 
 from gio_spark.errors import BudgetError, ConfigError, InputError, MissingExtraError
 from gio_spark.evaluate.methods import MethodResult, get, method, methods, run_method
-from gio_spark.evaluate.methods.method_registry import _METHODS, reordered
+from gio_spark.evaluate.methods.method_registry import METHODS, reordered
 
 from .planted_dataset import planted_dataset
 
@@ -108,7 +108,7 @@ def test_vectors_alone_serve_most_methods():
 
 
 def test_an_unknown_name_lists_the_known_ones(dataset):
-    with pytest.raises(InputError, match=r"'beste'.*Known: .*random.*Register"):
+    with pytest.raises(ConfigError, match=r"'beste'.*Known: .*random.*gio_spark\.register"):
         run_method("beste", dataset, BUDGET)
 
 
@@ -126,10 +126,10 @@ def test_a_budget_outside_the_pool_is_an_error(dataset, budget):
 
 @pytest.fixture
 def registry():
-    before = dict(_METHODS)
+    before = dict(METHODS.entries)
     yield
-    _METHODS.clear()
-    _METHODS.update(before)
+    METHODS.entries.clear()
+    METHODS.entries.update(before)
 
 
 def test_a_users_own_method_runs_like_the_others(dataset, registry):
@@ -171,7 +171,7 @@ def test_a_method_that_fails_is_a_row_that_says_so(dataset, registry):
 
 def test_a_need_that_no_dataset_has_is_refused():
     with pytest.raises(ConfigError, match="'colour', which no dataset has"):
-        method("painted", needs=("colour",))
+        method("painted", needs=("colour",))(lambda dataset, budget, seed: None)
 
 
 def test_rows_beyond_the_targets_clusters_are_taken_in_proportion(dataset):

@@ -26,7 +26,7 @@ from gio_spark.evaluate.methods import (
     run_method,
     text_corpus,
 )
-from gio_spark.evaluate.methods.method_registry import _METHODS
+from gio_spark.evaluate.methods.method_registry import METHODS
 from gio_spark.evaluate.methods.shared_work import Meter
 
 from .planted_dataset import planted_dataset
@@ -334,10 +334,10 @@ def test_herding_follows_the_shares_of_the_targets_modes():
 
 @pytest.fixture
 def registry():
-    before = dict(_METHODS)
+    before = dict(METHODS.entries)
     yield
-    _METHODS.clear()
-    _METHODS.update(before)
+    METHODS.entries.clear()
+    METHODS.entries.update(before)
 
 
 def test_shared_work_is_done_once_and_billed_to_everyone_who_uses_it(registry):

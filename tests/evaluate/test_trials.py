@@ -11,6 +11,7 @@ from gio_spark.evaluate.dataset_arrays import content_hash, dataset_from_arrays,
 from gio_spark.evaluate.measure_inputs import prepare_measure_inputs
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.evaluate.methods import method, method_registry
+from gio_spark.registry import load_modules
 from gio_spark.tables import Workspace
 
 from .small_datasets import small_dataset
@@ -38,7 +39,7 @@ def broken():
         return np.arange(budget)
 
     yield state
-    method_registry._METHODS.pop("broken_for_tests")
+    method_registry.METHODS.entries.pop("broken_for_tests")
 
 
 def test_a_dataset_survives_packing_to_the_bit():
@@ -148,12 +149,12 @@ def test_a_measure_that_fails_is_an_error_of_its_own(spark, tmp_path):
 
 def test_methods_of_ones_own_come_from_a_module_that_executors_import_too(spark, tmp_path):
     with pytest.raises(ConfigError, match=r"cannot import 'no\.such\.module'"):
-        trials.load_modules(("no.such.module",))
+        load_modules(("no.such.module",))
     plan = toy_plan(methods=["first_rows"], seeds=[0], modules=("tests.evaluate.user_method",))
-    trials.load_modules(plan.modules)
+    load_modules(plan.modules)
     results = trials.run_trials(spark, Workspace(spark, str(tmp_path)), small_dataset(), plan)
     assert (results.table["error"] == "").all()
-    method_registry._METHODS.pop("first_rows")
+    method_registry.METHODS.entries.pop("first_rows")
 
 
 def test_a_method_that_takes_its_worker_along_spares_the_others(spark, tmp_path):
@@ -166,7 +167,7 @@ def test_a_method_that_takes_its_worker_along_spares_the_others(spark, tmp_path)
     try:
         results = trials.run_trials(spark, Workspace(spark, str(tmp_path)), small_dataset(), plan)
     finally:
-        method_registry._METHODS.pop("deadly_for_tests")
+        method_registry.METHODS.entries.pop("deadly_for_tests")
     errors = results.table.groupby("method")["error"].first()
     assert errors["random"] == ""
     assert errors["deadly_for_tests"].startswith("The executor failed")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gio_spark.evaluate.methods import method
+from gio_spark import register
 
 
-@method("first_rows")
+@register("method", "first_rows")
 def first_rows(dataset, budget, seed):
     """Take the first rows."""
     return np.arange(budget)

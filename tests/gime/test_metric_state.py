@@ -12,7 +12,7 @@ from gio_spark.gime import Accumulator, Column, Constants, Metric, Profile, Rows
 from gio_spark.gime.accumulators import CLUSTER_COUNTS, DELAY, TIME, VECTORS, VOLUME, distinct_of
 from gio_spark.gime.distinct_sketch import count_distinct, distinct, merge_distinct
 from gio_spark.gime.mergeable_sums import on_grid
-from gio_spark.gime.metric_profile import register
+from gio_spark.gime.metric_profile import check_states
 
 ACCUMULATORS = (VOLUME, TIME, DELAY, CLUSTER_COUNTS, VECTORS, distinct_of("content", "content"))
 CONSTANTS = Constants({"clusters": 20, "sketch_log_size": 6, "dimension": 8})
@@ -105,10 +105,10 @@ def test_a_custom_operator_merges_and_its_absence_is_named():
 
 def test_a_profile_with_unknown_states_or_operators_is_refused():
     with pytest.raises(ConfigError, match="unknown states"):
-        register(Profile("p1", {}, (VOLUME,), (Metric("m", ("nope",), lambda s, t, c: []),)))
+        check_states(Profile("p1", {}, (VOLUME,), (Metric("m", ("nope",), lambda s, t, c: []),)))
     odd = Accumulator("odd", 1, lambda r, c: {}, {"f": "median"})
     with pytest.raises(ConfigError, match="unknown operators"):
-        register(Profile("p2", {}, (odd,), ()))
+        check_states(Profile("p2", {}, (odd,), ()))
 
 
 @settings(max_examples=20, deadline=None)

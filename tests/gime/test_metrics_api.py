@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gio_spark import gime
+from gio_spark import gime, register
 from gio_spark.engine import encode_vectors
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.settings.gime import GimeSettings
@@ -136,7 +136,7 @@ def test_a_user_metric_is_registered_by_name_and_computed(spark, rows):
     longest = gime.Accumulator("longest", 1, update, {"longest": "max"}, needs=("tokens",))
     metric = gime.Metric("longest", ("longest",), value)
     profile = gime.TEXT.extended("with-longest", [metric], [longest])
-    gime.register(profile)
+    register("profile", "with-longest")(lambda: profile)
     df = spark.createDataFrame(rows).drop("vector")
     results = table(gime.metrics(df, "with-longest", by="source"))
     expected = rows.groupby("source")["tokens"].max()

@@ -8,13 +8,14 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gio_spark.errors import BudgetError, ConfigError, GioSparkError, InputError
 from gio_spark.evaluate.methods.shared_work import Meter
 from gio_spark.process import one_blas_thread
+from gio_spark.registry import Registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,36 +92,34 @@ class Selection:
     note: str = ""
 
 
-_METHODS: dict[str, Method] = {}
+METHODS: Registry[Method] = Registry("selection method")
 
 
-def method(
-    name: str, *, needs: tuple[str, ...] = (), takes_all: bool = False, version: int = 1
-) -> Callable[[SelectionFunction], SelectionFunction]:
-    """Decorator that registers a function as the selection method `name`.
+def register_entry(
+    name: str,
+    function: SelectionFunction,
+    *,
+    needs: tuple[str, ...] = (),
+    takes_all: bool = False,
+    version: int = 1,
+) -> None:
+    """Register a function as the selection method `name`; users call `gio_spark.register`.
 
     The function gets (dataset, budget, seed) and returns int64 row indices, exactly `budget`
     different ones, or a `MethodResult`. Its dataset is sorted by hash, so a tie that goes to the
     lowest row is decided by hash.
 
     Args:
-        name: Name of the method; a second function under one name replaces the first.
+        name: Name of the method.
+        function: The function.
         needs: Fields of `EvaluationDataset` that must not be None.
         takes_all: Whether the method selects all rows and ignores the budget.
         version: Number to raise when the method's selections change, so that stored trials are
             computed again.
 
     Raises:
-        ConfigError: A need is not a field of `EvaluationDataset`.
-
-    Example:
-        >>> @method("first_rows_by_hash")
-        ... def first_rows(dataset, budget, seed):
-        ...     "Take the first rows by hash."
-        ...     return np.arange(budget)
-        >>> get("first_rows_by_hash").summary
-        'Take the first rows by hash.'
-        >>> del _METHODS["first_rows_by_hash"]
+        ConfigError: The name is one of gio_spark's own, or a need is not a field of
+            `EvaluationDataset`.
     """
     from gio_spark.evaluate.dataset import EvaluationDataset
 
@@ -131,21 +130,26 @@ def method(
                 f"The method {name!r} needs {field_name!r}, which no dataset has. "
                 f"A dataset has: {', '.join(sorted(field_names))}."
             )
+    summary = (function.__doc__ or "").strip().split("\n")[0]
+    entry = Method(name, function, tuple(needs), summary, takes_all, version)
+    METHODS.add(name, entry, owner=getattr(function, "__module__", None))
 
-    def register(function: SelectionFunction) -> SelectionFunction:
-        text = (function.__doc__ or "").strip()
-        summary = text.split("\n")[0]
-        _METHODS[name] = Method(name, function, tuple(needs), summary, takes_all, version)
+
+def method(name: str, **options: Any) -> Callable[[SelectionFunction], SelectionFunction]:
+    """Decorator of the methods of this package; for the options see `register_entry`."""
+
+    def add(function: SelectionFunction) -> SelectionFunction:
+        register_entry(name, function, **options)
         return function
 
-    return register
+    return add
 
 
 def methods(dataset: EvaluationDataset | None = None) -> list[str]:
     """Names of all methods in order of registration, or of those that a dataset allows."""
     return [
         name
-        for name, selection_method in _METHODS.items()
+        for name, selection_method in METHODS.entries.items()
         if dataset is None or not selection_method.missing(dataset)
     ]
 
@@ -154,14 +158,9 @@ def get(name: str) -> Method:
     """Method of a name.
 
     Raises:
-        InputError: No method has this name.
+        ConfigError: No method has this name.
     """
-    if name not in _METHODS:
-        raise InputError(
-            f"No selection method is called {name!r}. Known: {', '.join(methods())}. Register your "
-            "own with gio_spark.evaluate.methods.method."
-        )
-    return _METHODS[name]
+    return METHODS.get(name)
 
 
 def run_method(name: str, dataset: EvaluationDataset, budget: int, seed: int = 0) -> Selection:

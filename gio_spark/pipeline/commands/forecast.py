@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gio_spark.tables import Input
 
 # Rows that one core embeds in a second; measured on 2 slow cores, benchmarks/bench_embed.py.
+# Of embedders that users register, of which nothing is known.
+_OTHER_ROWS_PER_SECOND = 1_000
 _ROWS_PER_SECOND = {
     "vectors": 400_000.0,
     "ngrams": 20_000.0,
@@ -101,7 +103,7 @@ def forecast(
     unit, amount = parse_budget(settings.budget)
     share = {"rows": amount / pool, "share": amount, "tokens": 0.1, "auto": 0.5}[unit]
     seconds = {
-        "embed": rows / _ROWS_PER_SECOND[embedder],
+        "embed": rows / _ROWS_PER_SECOND.get(embedder, _OTHER_ROWS_PER_SECOND),
         "quantize": (passes + rows) * product / _FLOPS,
         "select": pool / _SCORED_PER_SECOND if density else pool / 1e6,
         "explode": pool / 200_000,

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from gio_spark import gime
 from gio_spark.engine import bounded, capabilities
 from gio_spark.errors import BudgetError, ConfigError, InputError, TooManyBadRowsError
-from gio_spark.gio import objectives
+from gio_spark.gio.selection_problem import OBJECTIVES
 from gio_spark.gio.source_limits import largest_budget, source_bounds
 from gio_spark.settings.budget import parse_budget
 from gio_spark.tables import quoted_column
@@ -39,11 +39,7 @@ def check_choices(settings: RunSettings) -> None:
     Raises:
         ConfigError: With what to set.
     """
-    if settings.select.objective not in objectives():
-        raise ConfigError(
-            f"No objective is called {settings.select.objective!r}. "
-            f"Known: {', '.join(objectives())}."
-        )
+    OBJECTIVES.get(settings.select.objective)
     columns = settings.pool_columns()
     # Texts without a column of tokens are counted in words.
     counted = columns.tokens is not None or columns.text is not None

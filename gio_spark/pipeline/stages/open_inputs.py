@@ -25,6 +25,7 @@ from gio_spark.pipeline.stages.input_checks import (
     check_sizes,
 )
 from gio_spark.pipeline.stages.input_snapshots import pin_view
+from gio_spark.registry import load_modules
 from gio_spark.tables import Input, Pin, Workspace, open_input, pin_input
 from gio_spark.tables.local_files import local_folder
 from gio_spark.tracking import NullTracker, TrackedInput, Tracker, tracker
@@ -42,7 +43,7 @@ ALL_ROLES: tuple[Role, ...] = ("pool", "target", "held-out")
 OUTSIDE = frozenset(
     {
         "tracking", "report", "engine", "workspace", "evaluate", "chunk_rows", "inputs", "name",
-        "publish", "retention", "concurrency",
+        "publish", "retention", "concurrency", "modules",
     }
 )  # fmt: skip
 # How inputs are pinned says nothing of what was read; their versions do.
@@ -73,6 +74,7 @@ def open_context(
     Raises:
         GioSparkError: The engine, the workspace or the tracker's address cannot be used.
     """
+    load_modules(settings.modules)
     spark = spark or session(settings.engine)
     progress = progress or Progress()
     progress.say(describe(spark).line())
