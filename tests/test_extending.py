@@ -87,7 +87,7 @@ def test_a_method_of_ones_own_is_compared(spark, place, example):
     evaluation = evaluate(jobs.settings(place, **shown))
     assert set(evaluation.trials["method"]) == {"random", "kl_ratio_t025", "longest"}
     own = evaluation.trials[evaluation.trials["method"] == "longest"]
-    assert (own["problem"].fillna("") == "").all()
+    assert (own["error"] == "").all()
 
 
 @pytest.mark.parametrize(
