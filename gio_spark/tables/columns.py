@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import types as T
 
 from gio_spark.errors import InputError
+from gio_spark.tables.content_paths import is_expression
 
 if TYPE_CHECKING:
     from gio_spark.settings.columns import Columns
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 def check_names(name: str, location: str, present: list[str], columns: Columns) -> None:
     """Raise one error that names every missing column and the nearest present one.
+
+    What an expression of `columns.text` reads is checked against the types (`content_expression`).
 
     Raises:
         InputError: A column is missing, or no column holds content.
@@ -24,7 +27,7 @@ def check_names(name: str, location: str, present: list[str], columns: Columns) 
     wanted |= {f"columns.categorical[{i}]": c for i, c in enumerate(columns.categorical)}
     problems = []
     for role, column in wanted.items():
-        if column in present:
+        if column in present or (role == "columns.text" and is_expression(column, present)):
             continue
         near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
