@@ -61,6 +61,17 @@ def _is_whole(kind: T.DataType) -> bool:
     return isinstance(kind, T.DecimalType) and kind.scale == 0
 
 
+def _paths_into(column: str | None, types: dict[str, T.DataType]) -> str:
+    """Hint with paths that begin at a nested column; of other types, nothing."""
+    kind = types.get(str(column))
+    element = kind.elementType if isinstance(kind, T.ArrayType) else kind
+    root = f"{column}[*]" if isinstance(kind, T.ArrayType) else f"{column}"
+    fields = element.names[:3] if isinstance(element, T.StructType) else []
+    if not fields and not isinstance(kind, T.ArrayType):
+        return ""
+    return ", messages or a path: " + " or ".join([f"{root}.{f}" for f in fields] or [root])
+
+
 def check_types(name: str, location: str, schema: T.StructType, columns: Columns) -> None:
     """Raise where a column's type cannot play its role.
 
@@ -85,7 +96,12 @@ def check_types(name: str, location: str, schema: T.StructType, columns: Columns
         of(columns.id, (T.StringType, *_WHOLE)) or _is_whole(types[str(columns.id)]),
         "a string or an integer (engines print floats and decimals differently)",
     )
-    need("text", columns.text, of(columns.text, (T.StringType,)), "a string")
+    need(
+        "text",
+        columns.text,
+        of(columns.text, (T.StringType,)),
+        f"a string{_paths_into(columns.text, types)}",
+    )
     for role in ("event_time", "ingest_time"):
         column = getattr(columns, role)
         need(

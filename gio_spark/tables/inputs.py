@@ -26,6 +26,7 @@ from gio_spark.tables.casts import BAD, LINE
 from gio_spark.tables.column_types import check_unique
 from gio_spark.tables.columns import check_names, check_types
 from gio_spark.tables.content_expressions import (
+    TEXT_COLUMN,
     TEXT_FORMAT,
     content_expression,
     sampled_unusual_roles,
@@ -331,7 +332,8 @@ def _finish(
         if text.has_messages:
             with _readable(name, location):
                 roles_of_messages = sampled_unusual_roles(raw, text)
-        raw, text_column = with_text_column(raw, text)
+        text_column = free_name(TEXT_COLUMN, raw.columns)
+        raw = with_text_column(raw, text_column, text)
         columns = columns.model_copy(update={"text": text_column})
     check_types(name, location, raw.schema, columns)
     own = tuple(schema.names)

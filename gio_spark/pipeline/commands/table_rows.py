@@ -17,7 +17,11 @@ from gio_spark.settings.columns import Columns
 from gio_spark.tables import Pin, pin_input, quoted, quoted_column
 from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.casts import BAD, LINE
-from gio_spark.tables.content_expressions import TEXT_COLUMN, content_expression
+from gio_spark.tables.content_expressions import (
+    TEXT_COLUMN,
+    content_expression,
+    with_text_column,
+)
 from gio_spark.tables.content_paths import is_expression
 from gio_spark.tables.delta import is_readable_otherwise, read
 from gio_spark.tables.doubled_rows import free_name
@@ -220,12 +224,14 @@ def with_text(
     if not any(expressions):
         return rows, named
     name = free_name(TEXT_COLUMN, [column for one in rows for column in one.columns])
-    texts = [
-        F.col(quoted_column(text)) if expression is None else expression.text()
-        for expression in expressions
-    ]
     named["text"] = name
-    return [one.withColumn(name, t) for one, t in zip(rows, texts, strict=True)], named
+    with_texts = [
+        one.withColumn(name, F.col(quoted_column(text)))
+        if expression is None
+        else with_text_column(one, name, expression)
+        for one, expression in zip(rows, expressions, strict=True)
+    ]
+    return with_texts, named
 
 
 def usable(df: DataFrame, roles: Mapping[str, Any], profile: Profile, where: str) -> DataFrame:
