@@ -11,7 +11,10 @@ from deltalake import write_deltalake
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError
 from gio_spark.pipeline import run
+from gio_spark.pipeline.commands.table_metrics import measure_table
 from gio_spark.pipeline.refresh import refresh
+from gio_spark.settings.gime import GimeSettings
+from gio_spark.settings.inputs import InputSettings
 from tests.pipeline import jobs
 
 SILENT = Progress("silent")
@@ -73,8 +76,9 @@ def written(folder, kind):
 def settings(folder, inputs, text, roles=("user", "assistant"), **more):
     return jobs.settings(
         folder, **inputs, columns={"id": "id", "text": text, "vector": None, "source": None,
-        "tokens": None, "chat_roles": roles}, budget=40, embedder="ngrams", workspace=str(folder / "ws"),
-        within_cluster="density_ratio", clusters=8, **more,
+        "tokens": None, "chat_roles": roles}, budget=40, embedder="ngrams",
+        workspace=str(folder / "ws"), within_cluster="density_ratio",
+        clusters=8, **more,
     )  # fmt: skip
 
 
@@ -153,3 +157,26 @@ def test_unusual_roles_are_warned_of_and_texts_without_any_role_are_told(folder)
     assert "critic (30)" in text
     with pytest.raises(InputError, match=r"columns.text 'messages'.*null content"):
         jobs.go(settings(folder, inputs, "messages", ("nobody",)))
+
+
+@pytest.mark.embedded
+def test_metrics_of_a_table_are_those_of_the_text(spark, folder):
+    inputs = written(folder, "jsonl")
+
+    def figures(text, target=None, **roles):
+        table, other = (
+            None if one is None else InputSettings(location=one) for one in (inputs["pool"], target)
+        )
+        done = measure_table(
+            spark, table, settings=GimeSettings(profile="text"), target=other,
+            columns={"id": "id", "text": text, **roles}, clusters=0, progress=SILENT,
+        )  # fmt: skip
+        return done.figures
+
+    expected = figures("plain")
+    assert figures("messages").equals(expected)
+    assert figures("{first}\n{second}").equals(expected)
+    assert not figures("messages", chat_roles=("user",)).equals(expected)
+    assert figures("messages", inputs["target"]).equals(figures("plain", inputs["target"]))
+    with pytest.raises(InputError, match=r"no field 'texts' .*did you mean 'text'"):
+        figures("doc.texts")

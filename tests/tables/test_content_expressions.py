@@ -194,6 +194,19 @@ def test_maps_and_messages_of_several_types_on_spark(local_spark, folder):
 
 
 @pytest.mark.embedded
+def test_the_fields_of_an_alpaca_array_are_joined_by_a_template(spark, folder):
+    rows = [
+        {"id": 1, "instruction": "Add.", "input": "1 2", "output": "3"},
+        {"id": 2, "instruction": "Greet.", "input": "", "output": "Hi."},
+        {"id": 3, "instruction": "Greet.", "output": "Hi."},
+    ]
+    (folder / "alpaca.json").write_text(json.dumps(rows))
+    text = "{instruction}\n{input}\n{output}"
+    expected = ["Add.\n1 2\n3", "Greet.\n\nHi.", "Greet.\n\nHi."]
+    assert texts(spark, folder / "alpaca.json", text) == expected
+
+
+@pytest.mark.embedded
 def test_csv_columns_are_joined_by_a_template(spark, folder):
     (folder / "a.csv").write_text('id,q,a,j\n1,Why?,So.,"[{""role"":""user"",""content"":""hm""}]"')
     assert texts(spark, folder / "a.csv", "{q}\n{a}") == ["Why?\nSo."]
