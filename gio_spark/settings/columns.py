@@ -25,7 +25,8 @@ class Columns(StageSettings):
         None,
         description=(
             "Text content: a column of texts or of chat messages, a path into a column "
-            "(messages[0].content) or a template over several ('{title} {body}'), as in docs/content.md."
+            "(messages[0].content) or a template over several ('{title} {body}'); see "
+            "docs/content.md."
         ),
     )
     chat_roles: tuple[str, ...] = Field(
