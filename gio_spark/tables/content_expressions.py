@@ -110,7 +110,7 @@ class _TextAt:
 
 @dataclass(frozen=True)
 class _RolesAt:
-    """Function that lists the roles of messages as JSON; a class for the same reason."""
+    """Function that gives the roles of messages in JSON; a class for the same reason."""
 
     path: ContentPath
 
@@ -173,4 +173,5 @@ def sampled_unusual_roles(rows: DataFrame, expression: ContentExpression) -> dic
     for text in bounded(sample, SAMPLED_ROWS, "roles of messages")["roles"].to_pylist():
         counts.update(text.split("\n") if text else [])
     known = expression.roles | USUAL_ROLES
-    return {role: n for role, n in counts.most_common(20) if normal_role(role) not in known}
+    unusual = Counter({role: n for role, n in counts.items() if normal_role(role) not in known})
+    return dict(unusual.most_common(20))

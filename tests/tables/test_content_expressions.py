@@ -12,6 +12,7 @@ from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.settings.columns import Columns
@@ -19,7 +20,7 @@ from gio_spark.settings.inputs import InputSettings
 from gio_spark.tables import open_input
 from gio_spark.tables.content_expressions import content_expression
 from gio_spark.tables.content_paths import template_parts
-from gio_spark.tables.message_text import is_chat, text_at
+from gio_spark.tables.message_text import is_chat, json_value, text_at
 
 CALL = {"function": {"name": "weather", "arguments": '{"city":"Oslo"}'}}
 OPENAI = [
@@ -155,6 +156,20 @@ def test_expressions_give_their_text_and_leave_the_columns_as_they_are_on_spark(
     local_spark, folder
 ):
     check_formats(local_spark, folder)
+
+
+def test_python_and_the_engines_agree_on_the_text_of_a_path():
+    schema = from_arrow_schema(pa.Table.from_pylist(ROWS).schema)
+    for text, roles, expected in [*CASES, *JSON_CASES]:
+        of_case = Columns(text=text, **({"chat_roles": roles} if roles else {}))
+        expression = content_expression("pool", schema, of_case)
+        if expression is None or len(expression.parts) > 1:
+            continue
+        (path,) = expression.parts
+        values = [row[path.column] for row in ROWS]
+        values = [json_value(value) for value in values] if path.is_json else values
+        by_python = [text_at(value, path.steps, expression.roles) for value in values]
+        assert by_python == expected, text
 
 
 def check_maps_and_mixed_messages(spark, folder):
