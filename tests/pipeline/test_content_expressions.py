@@ -109,6 +109,7 @@ def test_a_text_reached_by_an_expression_gives_the_selection_of_the_text(folder)
 
 
 @pytest.mark.spark
+@pytest.mark.timeout(900)
 def test_a_text_reached_by_an_expression_gives_the_selection_of_the_text_on_spark(
     local_spark, folder
 ):
