@@ -46,7 +46,7 @@ def parse_columns(words: list[str] | None) -> dict[str, Any]:
                 f"Cannot read {word!r} in --columns: write role=column, such as text=body,tokens=n."
             )
         found.setdefault(role, []).append(column.strip())
-    several = ("numeric", "categorical")
+    several = ("numeric", "categorical", "chat_roles")
     for name, columns in found.items():
         if len(columns) > 1 and name not in several:
             raise ConfigError(f"The role {name!r} takes one column, not {', '.join(columns)}.")

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gio_spark.engine.capabilities import describe
 from gio_spark.errors import InputError
 from gio_spark.process import one_blas_thread
 
@@ -235,13 +236,28 @@ def map_arrow(
         batch_bytes: Bytes per batch; see `rebatch`.
     """
     declared = _as_schema(schema)
+    names = _names_with_dots(df)
+    if names:
+        df = df.toDF(*[f"column_{i}" for i in range(len(names))])
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        if names:
+            batches = (batch.rename_columns(names) for batch in batches)
         with one_blas_thread():
             for produced in fn(rebatch(batches, batch_rows, batch_bytes)):
                 yield from conform(produced, declared)
 
     return df.mapInArrow(run, _spark_schema(declared))
+
+
+def _names_with_dots(df: DataFrame) -> list[str]:
+    """Names of all columns where a map would take one with a dot for a field of another column.
+
+    The embedded engine does: it reads the field `text` of `doc` for a column named `doc.text`.
+    """
+    if describe(df.sparkSession).kind != "embedded":
+        return []
+    return df.columns if any("." in name for name in df.columns) else []
 
 
 def group_arrow(

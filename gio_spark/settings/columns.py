@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gio_spark.settings.base import StageSettings
+
+CHAT_ROLES = ("user", "assistant")
 
 
 class Columns(StageSettings):
@@ -17,7 +21,22 @@ class Columns(StageSettings):
     id: str | None = Field(
         None, description="Unique key of a row (string or integer); none: a hash of the content."
     )
-    text: str | None = Field(None, description="Text content.")
+    text: str | None = Field(
+        None,
+        description=(
+            "Text content: a column of texts or of chat messages, a path into a column "
+            "(messages[0].content) or a template over several ('{title} {body}'); see "
+            "docs/content.md."
+        ),
+    )
+    chat_roles: tuple[str, ...] = Field(
+        CHAT_ROLES,
+        min_length=1,
+        description=(
+            "Roles of the chat messages that are part of the text (ShareGPT's human and gpt count "
+            "as user and assistant); tool_calls stands for the calls inside messages."
+        ),
+    )
     vector: str | None = Field(
         None, description="Ready-made vectors: array of floats, or float32 bytes (little endian)."
     )
@@ -48,6 +67,14 @@ class Columns(StageSettings):
                     data[kind] = tuple(features[kind])
         return data
 
+    @model_serializer(mode="wrap")
+    def _without_default_chat_roles(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """Leave the default of `chat_roles` out: settings from before it keep their identity."""
+        values = serialize(self)
+        if self.chat_roles == CHAT_ROLES:
+            values.pop("chat_roles", None)
+        return values
+
     def content(self) -> tuple[str, ...]:
         """Return the names of the content columns, in a fixed order."""
         single = [c for c in (self.text, self.vector, self.image) if c is not None]
@@ -55,5 +82,5 @@ class Columns(StageSettings):
 
     def named(self) -> dict[str, str]:
         """Return role -> column for the single-column roles that are set."""
-        roles = self.model_dump(exclude={"numeric", "categorical", "drop"})
+        roles = self.model_dump(exclude={"numeric", "categorical", "drop", "chat_roles"})
         return {role: name for role, name in roles.items() if name is not None}

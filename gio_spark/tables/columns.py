@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import types as T
 
 from gio_spark.errors import InputError
+from gio_spark.tables.content_paths import is_expression
 
 if TYPE_CHECKING:
     from gio_spark.settings.columns import Columns
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 def check_names(name: str, location: str, present: list[str], columns: Columns) -> None:
     """Raise one error that names every missing column and the nearest present one.
+
+    What an expression of `columns.text` reads is checked against the types (`content_expression`).
 
     Raises:
         InputError: A column is missing, or no column holds content.
@@ -24,7 +27,7 @@ def check_names(name: str, location: str, present: list[str], columns: Columns) 
     wanted |= {f"columns.categorical[{i}]": c for i, c in enumerate(columns.categorical)}
     problems = []
     for role, column in wanted.items():
-        if column in present:
+        if column in present or (role == "columns.text" and is_expression(column, present)):
             continue
         near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -58,6 +61,17 @@ def _is_whole(kind: T.DataType) -> bool:
     return isinstance(kind, T.DecimalType) and kind.scale == 0
 
 
+def _paths_into(column: str | None, types: dict[str, T.DataType]) -> str:
+    """Hint with paths that begin at a nested column; of other types, nothing."""
+    kind = types.get(str(column))
+    element = kind.elementType if isinstance(kind, T.ArrayType) else kind
+    root = f"{column}[*]" if isinstance(kind, T.ArrayType) else f"{column}"
+    fields = element.names[:3] if isinstance(element, T.StructType) else []
+    if not fields and not isinstance(kind, T.ArrayType):
+        return ""
+    return ", messages or a path: " + " or ".join([f"{root}.{f}" for f in fields] or [root])
+
+
 def check_types(name: str, location: str, schema: T.StructType, columns: Columns) -> None:
     """Raise where a column's type cannot play its role.
 
@@ -82,7 +96,12 @@ def check_types(name: str, location: str, schema: T.StructType, columns: Columns
         of(columns.id, (T.StringType, *_WHOLE)) or _is_whole(types[str(columns.id)]),
         "a string or an integer (engines print floats and decimals differently)",
     )
-    need("text", columns.text, of(columns.text, (T.StringType,)), "a string")
+    need(
+        "text",
+        columns.text,
+        of(columns.text, (T.StringType,)),
+        f"a string{_paths_into(columns.text, types)}",
+    )
     for role in ("event_time", "ingest_time"):
         column = getattr(columns, role)
         need(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -25,6 +25,13 @@ from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.casts import BAD, LINE
 from gio_spark.tables.column_types import check_unique
 from gio_spark.tables.columns import check_names, check_types
+from gio_spark.tables.content_expressions import (
+    TEXT_COLUMN,
+    TEXT_FORMAT,
+    content_expression,
+    sampled_unusual_roles,
+    with_text_column,
+)
 from gio_spark.tables.doubled_rows import free_name, split_doubles
 from gio_spark.tables.files import (
     FileList,
@@ -57,8 +64,10 @@ class Input:
         format: delta, parquet, jsonl, csv or dataframe.
         table_id: Identity of the table; for files, their root.
         version: Version read; for files, the hash of their list.
-        columns: Roles of its columns.
-        rows: `id` STRING and the input's own columns; one row per id.
+        columns: Roles of the columns of `rows`: `text` is the column with the rendered text where
+            the settings name an expression or messages.
+        settings_columns: Roles of its columns as the settings name them.
+        rows: `id` STRING, the input's own columns and a rendered text; one row per id.
         own_columns: The input's own column names, in order.
         schema: Their types, NOT NULL and comments.
         own_id: The input's column that became `id`, if it is a text called 'id' itself.
@@ -67,6 +76,8 @@ class Input:
         ids: Different ids that are not null: as many rows as `rows` must give.
         put_aside: Rows of `bad` for want of an id or for a doubled one; count less ids.
         bytes: Size in storage, where known.
+        unusual_roles: Messages of unknown roles that are not part of the text, by role, in the
+            first rows.
         recheck: Raises SnapshotExpiredError where files changed since they were pinned, or another
             table has the place of the pinned one.
     """
@@ -77,6 +88,7 @@ class Input:
     table_id: str
     version: str
     columns: Columns
+    settings_columns: Columns
     rows: DataFrame
     own_columns: tuple[str, ...]
     schema: T.StructType
@@ -86,11 +98,14 @@ class Input:
     ids: int
     put_aside: int
     bytes: int | None
+    unusual_roles: Mapping[str, int] = field(default_factory=dict)
     recheck: Callable[[], None] = field(repr=False, default=lambda: None)
 
     def fingerprint(self) -> str:
         """Hash of what was read and how its columns are understood."""
-        text = f"{self.table_id}\0{self.version}\0{self.columns.digest()}"
+        text = f"{self.table_id}\0{self.version}\0{self.settings_columns.digest()}"
+        if self.columns.text != self.settings_columns.text:
+            text += f"\0rendered text {TEXT_FORMAT}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def own(self, df: DataFrame) -> list[Column]:
@@ -211,10 +226,11 @@ def open_input(
         return opened
     # Columns of text formats are only known after reading, so roles are checked before the cast.
     try:
-        raw, own = read_lines(spark, files, kind, columns, settings.csv)
+        lines = read_lines(spark, files, kind, columns, settings.csv)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    check_names(name, location, own, columns)
+    check_names(name, location, lines.names, columns)
+    raw = lines.rows
     bad = raw.where(F.col(BAD).isNotNull()).select(
         F.col(BAD).alias("reason"), F.col(LINE).alias("detail")
     )
@@ -225,6 +241,7 @@ def open_input(
         raw.where(F.col(BAD).isNull()).drop(BAD, LINE),
         columns,
         _line_quarantine(bad),
+        json_messages=lines.json_messages,
     )
 
 
@@ -272,7 +289,8 @@ def _check_footers(opened: Input, raw: DataFrame, files: FileList) -> None:
 def _rows_by_file(raw: DataFrame, columns: Columns) -> dict[str, int]:
     """Return how many rows the engine reads of each file, or nothing where it cannot tell."""
     # A bare count would be answered from the footers, so the columns of the first pass are read.
-    read = [columns.id] if columns.id is not None else list(columns.content())
+    named = [columns.id] if columns.id is not None else columns.content()
+    read = [column for column in named if column in raw.columns] or raw.columns[:1]
     hashed = F.max(F.hash(*[F.col(quoted_column(c)) for c in read]))
     try:
         per_file = raw.groupBy(F.col("_metadata.file_path").alias("path"))
@@ -299,13 +317,25 @@ def _finish(
     raw: DataFrame,
     columns: Columns,
     bad: DataFrame | None,
+    *,
+    json_messages: bool = False,
 ) -> Input:
     dropped = [column for column in columns.drop if column in raw.columns]
     raw = raw.drop(*map(quoted_column, dropped)) if dropped else raw
     schema = raw.schema
     check_unique(name, location, schema.names)
     check_names(name, location, schema.names, columns)
-    check_types(name, location, schema, columns)
+    where, settings_columns = f"{name}: {location}", columns
+    text = content_expression(where, schema, columns, json_messages=json_messages)
+    roles_of_messages: dict[str, int] = {}
+    if text is not None:
+        if text.has_messages:
+            with _readable(name, location):
+                roles_of_messages = sampled_unusual_roles(raw, text)
+        text_column = free_name(TEXT_COLUMN, raw.columns)
+        raw = with_text_column(raw, text_column, text)
+        columns = columns.model_copy(update={"text": text_column})
+    check_types(name, location, raw.schema, columns)
     own = tuple(schema.names)
     own_id = None
     rows = raw
@@ -314,7 +344,7 @@ def _finish(
             # The embedded engine takes a column for NOT NULL here, unless it is cast.
             as_text = F.col(quoted_column(columns.id)).cast("string")
             own_id = columns.id
-            others = [c for c in own if c != columns.id]
+            others = [c for c in raw.columns if c != columns.id]
             rows = raw.select(as_text.alias("id"), *[F.col(quoted_column(c)) for c in others])
         else:
             # A key of another type than text stays beside its text, as the column that it was.
@@ -355,6 +385,7 @@ def _finish(
         table_id=base.table_id,
         version=base.version,
         columns=columns,
+        settings_columns=settings_columns,
         rows=rows,
         own_columns=own,
         schema=_own_schema(schema, base, location),
@@ -364,6 +395,7 @@ def _finish(
         ids=ids,
         put_aside=count - ids,
         bytes=base.bytes,
+        unusual_roles=roles_of_messages,
         recheck=base.recheck,
     )
     return made if sums["most"] == 1 else _without_doubles(made)

@@ -21,6 +21,7 @@ from gio_spark.engine import bounded, map_arrow
 from gio_spark.engine.content_hash import content_hashes
 from gio_spark.errors import InputError
 from gio_spark.tables.casts import BAD, LINE, type_of, typed
+from gio_spark.tables.content_paths import is_chat_json
 from gio_spark.tables.csv_files import (
     CsvDialect,
     csv_tables,
@@ -50,6 +51,22 @@ _MAX_COLUMNS = 2_000
 _MAX_TYPES = 200_000
 
 
+@dataclass(frozen=True)
+class LineRows:
+    """Rows of text files.
+
+    Attributes:
+        rows: The files' columns, `_malformed` and `_line`.
+        names: The files' own columns.
+        json_messages: Whether the column of the text is a string that holds messages as JSON, since
+            their values have no common type.
+    """
+
+    rows: DataFrame
+    names: list[str]
+    json_messages: bool
+
+
 def chunks(files: FileList, *, splittable: bool) -> list[tuple[str, int, int]]:
     """Cut files into (path, start, stop) pieces of about 32 MB; compressed ones stay whole."""
     pieces = []
@@ -62,12 +79,12 @@ def chunks(files: FileList, *, splittable: bool) -> list[tuple[str, int, int]]:
 
 def read_lines(
     spark: SparkSession, files: FileList, kind: str, columns: Columns, csv: CsvSettings
-) -> tuple[DataFrame, list[str]]:
+) -> LineRows:
     """Read JSONL or CSV files.
 
     Returns:
-        Rows with the files' columns (typed by role, otherwise of JSONL by the values of all lines
-        and of CSV as strings) and the columns `_malformed` and `_line`; and the files' own columns.
+        Rows with the files' columns, typed by role (a text that is a list of messages as what it
+        is), otherwise of JSONL by the values of all lines and of CSV as strings.
 
     Raises:
         InputError: A file cannot be read, or there are no columns, or too many.
@@ -87,9 +104,10 @@ def read_lines(
     found = _columns_of_files(work, root, kind, csv)
     names = sorted(set(found.types) - set(columns.drop))
     of_roles = {name: type_of(name, columns) for name in names}
+    has_messages = columns.text in names and is_chat_json(found.types[columns.text])
     types = {
         name: arrow_type(found.types[name])
-        if kept == pa.string() and name != columns.text
+        if kept == pa.string() and (name != columns.text or has_messages)
         else kept
         for name, kept in of_roles.items()
     }
@@ -101,7 +119,8 @@ def read_lines(
                 for part in _parse(root, kind, piece, schema, found.dialect, of_roles):
                     yield typed(part, schema)
 
-    return map_arrow(work, read, schema, batch_rows=1), names
+    rows = map_arrow(work, read, schema, batch_rows=1)
+    return LineRows(rows, names, has_messages and types[str(columns.text)] == pa.string())
 
 
 def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, int, int]]:

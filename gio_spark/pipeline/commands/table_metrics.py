@@ -23,6 +23,7 @@ from gio_spark.pipeline.commands.table_rows import (
     open_table,
     parts_of,
     pin_of,
+    with_text,
 )
 from gio_spark.pipeline.run_context import fingerprint
 from gio_spark.pipeline.stages.measure import profiles_line
@@ -81,8 +82,9 @@ def measure_table(
         table: What to measure.
         settings: Profile, grouping, sketch sizes.
         columns: Role -> column, or several for `numeric` and `categorical`; beside the profile's
-            roles `id`, and `text`, which gives content, bytes and (white space) tokens where no
-            column does. Roles left out are taken from columns of that name.
+            roles `id`, and `text` (a column, or an expression, see docs/content.md, with
+            `chat_roles`), which gives content, bytes and (white space) tokens where no column
+            does. Roles left out are taken from columns of that name.
         target: Rows that coverage and mismatch are measured against.
         clusters: Cells that vectors are put into where there is no column `cluster`; a codebook is
             then fitted on the table. None: from the number of rows; 0: no cells.
@@ -126,10 +128,12 @@ def measure_table(
     if workspace is not None and done is not None:
         found = _stored(workspace, key)
         return Measured(found, {**facts, **done.detail["facts"]}, _places(workspace), skipped=True)
-    df = open_table(spark, table, pin, roles, "table")
-    theirs = None if target is None else open_table(spark, target, other, roles, "target")
+    tables = [open_table(spark, table, pin, roles, "table")]
+    if target is not None:
+        tables.append(open_table(spark, target, other, roles, "target"))
+    (df, *others), named = with_text(tables, roles)
     where = (table.location, target.location if target else "")
-    parts = parts_of(df, theirs, roles, settings, where)
+    parts = parts_of(df, others[0] if others else None, named, settings, where)
     for part in parts:
         check_grouping(part.rows, part.profile, part.roles, settings)
     watch.start(f"metrics of {Path(table.location).name}", {"gio.command": "metrics"})
@@ -137,13 +141,13 @@ def measure_table(
     began = time.monotonic()
     try:
         with progress.stage("metrics", spark=spark) as shown:
-            tables: list[pa.Table] = []
+            metrics_of_parts: list[pa.Table] = []
             told: dict[str, str] = {}
             for part in parts:
                 made, about = _figures(part, settings, clusters, seed, workspace, key)
-                tables.append(made)
+                metrics_of_parts.append(made)
                 told |= {part.named(name): text for name, text in about.items()}
-            whole = pa.concat_tables(tables)
+            whole = pa.concat_tables(metrics_of_parts)
             if workspace is not None:
                 workspace.write_arrow(
                     "metrics", whole, fingerprint=key, run=key[:12], stage="metrics"

@@ -17,7 +17,14 @@ from gio_spark.settings.columns import Columns
 from gio_spark.tables import Pin, pin_input, quoted, quoted_column
 from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.casts import BAD, LINE
+from gio_spark.tables.content_expressions import (
+    TEXT_COLUMN,
+    content_expression,
+    with_text_column,
+)
+from gio_spark.tables.content_paths import is_expression
 from gio_spark.tables.delta import is_readable_otherwise, read
+from gio_spark.tables.doubled_rows import free_name
 from gio_spark.tables.lines import read_lines
 
 if TYPE_CHECKING:
@@ -46,7 +53,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "vector": ((T.BinaryType, T.ArrayType), "binary or an array of numbers"),
 }
 # Roles of raw content: they give other roles where a profile does not know them itself.
-EXTRA = ("id", "text")
+EXTRA = ("id", "text", "chat_roles")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,18 +148,33 @@ def pin_of(spark: SparkSession, one: InputSettings, name: str) -> Pin | None:
     return pin_input(spark, one, name)
 
 
+@dataclass(frozen=True)
+class OpenTable:
+    """A table that is measured.
+
+    Attributes:
+        rows: Its rows.
+        location: Where it was read from.
+        json_messages: As for `tables.lines.LineRows`.
+    """
+
+    rows: DataFrame
+    location: str
+    json_messages: bool = False
+
+
 def open_table(
     spark: SparkSession,
     one: InputSettings,
     pin: Pin | None,
     roles: Mapping[str, Any],
     name: str,
-) -> DataFrame:
+) -> OpenTable:
     """Open a table at its pin."""
     if pin is None:
-        return spark.read.table(quoted(one.location))
+        return OpenTable(spark.read.table(quoted(one.location)), one.location)
     if pin.format == "delta":
-        return read(spark, one.location, int(pin.version))
+        return OpenTable(read(spark, one.location, int(pin.version)), one.location)
     if pin.format == "parquet":
         try:
             df = spark.read.parquet(engine_path(spark, one.location))
@@ -162,12 +184,54 @@ def open_table(
             raise InputError(f"{name}: cannot read Parquet files at {one.location}: {first}") from (
                 error
             )
-        return df
+        return OpenTable(df, one.location)
     if pin.files is None:
         raise InputError(f"{name}: the pin of {one.location} has no list of files.")
-    typed = Columns.model_validate({k: v for k, v in roles.items() if k in Columns.model_fields})
-    df, _names = read_lines(spark, pin.files, pin.format, typed, one.csv)
-    return df.where(F.col(BAD).isNull()).drop(BAD, LINE)
+    lines = read_lines(spark, pin.files, pin.format, _columns(roles), one.csv)
+    rows = lines.rows.where(F.col(BAD).isNull()).drop(BAD, LINE)
+    return OpenTable(rows, one.location, lines.json_messages)
+
+
+def _columns(roles: Mapping[str, Any]) -> Columns:
+    return Columns.model_validate({k: v for k, v in roles.items() if k in Columns.model_fields})
+
+
+def with_text(
+    tables: Sequence[OpenTable], roles: Mapping[str, Any]
+) -> tuple[list[DataFrame], dict[str, Any]]:
+    """Rows of tables with the text that the role `text` stands for, and the roles then.
+
+    Args:
+        tables: A table, and one that it may be compared with.
+        roles: Role -> column; `text` may be an expression, or name chat messages.
+
+    Raises:
+        ConfigError: The expression cannot be read.
+        InputError: It does not fit the columns.
+    """
+    rows = [table.rows for table in tables]
+    named = {role: column for role, column in roles.items() if role != "chat_roles"}
+    text = named.get("text")
+    missing = [t for t in rows if text not in t.columns and not is_expression(str(text), t.columns)]
+    if text is None or missing:
+        return rows, named  # a missing column is refused where all roles are checked
+    expressions = [
+        content_expression(
+            one.location, one.rows.schema, _columns(roles), json_messages=one.json_messages
+        )
+        for one in tables
+    ]
+    if not any(expressions):
+        return rows, named
+    name = free_name(TEXT_COLUMN, [column for one in rows for column in one.columns])
+    named["text"] = name
+    with_texts = [
+        one.withColumn(name, F.col(quoted_column(text)))
+        if expression is None
+        else with_text_column(one, name, expression)
+        for one, expression in zip(rows, expressions, strict=True)
+    ]
+    return with_texts, named
 
 
 def usable(df: DataFrame, roles: Mapping[str, Any], profile: Profile, where: str) -> DataFrame:

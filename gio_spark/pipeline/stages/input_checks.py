@@ -14,10 +14,12 @@ from gio_spark.gio.selection_problem import OBJECTIVES
 from gio_spark.gio.source_limits import largest_budget, source_bounds
 from gio_spark.settings.budget import parse_budget
 from gio_spark.tables import quoted_column
+from gio_spark.tables.content_expressions import SAMPLED_ROWS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
 
+    from gio_spark.pipeline.run_context import RunContext
     from gio_spark.settings.budget import Budget
     from gio_spark.settings.columns import Columns
     from gio_spark.settings.run import RunSettings
@@ -119,6 +121,21 @@ def check_dimensions(opened: dict[str, Input]) -> None:
         raise InputError(
             f"Vectors have different dimensions ({told}): pool and target must come from the same "
             "embedder."
+        )
+
+
+def warn_of_unusual_roles(ctx: RunContext, opened: dict[str, Input]) -> None:
+    """Warn of messages of unknown roles, which are not part of the text of their rows."""
+    for name, one in opened.items():
+        if not one.unusual_roles:
+            continue
+        roles = ", ".join(f"{role} ({n:,})" for role, n in one.unusual_roles.items())
+        ctx.caution(
+            "messages left out",
+            f"{name}: messages of these roles are no part of the text; in the first "
+            f"{SAMPLED_ROWS:,} rows: {roles}.",
+            "Name the roles that are in columns.chat_roles, which is "
+            f"[{', '.join(one.columns.chat_roles)}].",
         )
 
 

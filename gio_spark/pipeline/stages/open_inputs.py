@@ -23,6 +23,7 @@ from gio_spark.pipeline.stages.input_checks import (
     check_ids,
     check_pool_columns,
     check_sizes,
+    warn_of_unusual_roles,
 )
 from gio_spark.pipeline.stages.input_snapshots import pin_view
 from gio_spark.registry import load_modules
@@ -140,11 +141,15 @@ class PinnedInputs:
                     f"{name}: {len(pin.files.left_out):,} files are no {pin.format}: {few}.",
                     "Move them elsewhere, or set the format to what should be read.",
                 )
+        warn_of_unusual_roles(ctx, inputs)
         keys = {f"inputs.{name}": one.fingerprint() for name, one in inputs.items()}
         keys["embedder"] = fingerprint("embedder", embedder_identity(self.embedder))
-        state = RunState(inputs, self.embedder, keys)
-        if not self.embedder.needs_fit:
-            set_fitted_embedder(state, FittedEmbedder(self.embedder, ""))
+        embedder = self.embedder
+        if "pool" in inputs:
+            embedder = embedder.with_columns(inputs["pool"].columns)
+        state = RunState(inputs, embedder, keys)
+        if not embedder.needs_fit:
+            set_fitted_embedder(state, FittedEmbedder(embedder, ""))
         return state
 
 

@@ -131,8 +131,9 @@ def _judge(ctx: RunContext, dataset: Dataset, rows: int) -> None:
 
 def content_columns(source: Input) -> str:
     """Return an input's content columns with their roles, for messages."""
-    roles = {c: f"columns.{r}" for r, c in source.columns.named().items() if r in _CONTENT}
-    return ", ".join(f"{roles.get(c, 'feature')} {c!r}" for c in source.columns.content())
+    columns = source.settings_columns
+    roles = {c: f"columns.{r}" for r, c in columns.named().items() if r in _CONTENT}
+    return ", ".join(f"{roles.get(c, 'feature')} {c!r}" for c in columns.content())
 
 
 def _dimension(ctx: RunContext, state: RunState) -> int:

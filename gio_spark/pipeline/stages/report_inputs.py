@@ -133,7 +133,7 @@ def report_data(ctx: RunContext, state: RunState) -> ReportData:
 
 def _input(dataset: Dataset, reasons: dict[str, int]) -> InputSummary:
     source = dataset.source
-    roles = {**source.columns.named()}
+    roles = {**source.settings_columns.named()}
     if source.columns.numeric:
         roles["numeric"] = ", ".join(source.columns.numeric)
     if source.columns.categorical:
