@@ -4,7 +4,7 @@ ENGINE ?= embedded
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults mutate lint docs lock env env-demo java clean
+.PHONY: help demo test test-faults mutate lint docs notebooks lock env env-demo java clean
 
 help: ## Show this list
 	@echo "make TARGET [PYTHON=python3.12] ..."
@@ -52,6 +52,9 @@ lint: env ## Check style (ruff), types (mypy) and the direction of imports (impo
 
 docs: env ## Write docs/configuration.md from the settings models
 	@.venv/bin/python tools/configuration_page.py
+
+notebooks: env ## Run notebooks/ and keep their outputs (ARGS=notebooks/quickstart.ipynb narrows)
+	@.venv/bin/python tools/notebooks.py $(ARGS)
 
 bench-%: env java ## Run benchmarks/bench_NAME.py: make bench-pipeline ARGS="..."
 	@echo "==> Running benchmarks/bench_$*.py"
