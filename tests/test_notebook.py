@@ -60,3 +60,15 @@ def test_the_quickstart_finds_the_wanted_rows_and_follows_the_pool(fresh):
     refreshed = names["refreshed"]
     assert refreshed.new_rows > 0 and refreshed.added > 0 and refreshed.dropped == 0
     assert {row["digit"] for row in names["change"].select("digit").collect()} == {5}
+
+
+@pytest.mark.embedded
+def test_in_two_dimensions_quotas_and_ratio_copy_the_target(fresh):
+    names = fresh("gio_in_two_dimensions.ipynb")
+    distance, held = names["distance"], names["held"]
+    assert names["stop"] < names["BUDGET"] / 4
+    assert distance["Quotas, k-NN ratio"] < distance["Quotas, random rows"] / 2
+    assert distance["Quotas, random rows"] < distance["Published, 300 picks"] / 5
+    assert distance["Nearest, no objective"] < 2 * distance["Published, start jump"]
+    assert held.loc["Published, 300 picks", ["blob", "small blob"]].sum() < 0.02
+    assert (held.loc["Quotas, k-NN ratio"] - held.loc["Target"]).abs().max() < 0.06
