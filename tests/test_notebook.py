@@ -45,7 +45,7 @@ def test_kept_outputs_are_small_and_name_no_folder_of_the_machine(name: str):
     cells = code_cells(json.loads(text))
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     shown = json.dumps([o for c in cells for o in c["outputs"] if "image/png" not in str(kinds(c))])
-    for place in ("/tmp", "/home", "/root", "/Users", "/work", str(ROOT)):  # noqa: S108
+    for place in ("/tmp/", "/home/", "/root/", "/Users/", str(ROOT)):  # noqa: S108
         assert place not in shown
 
 
@@ -72,3 +72,19 @@ def test_in_two_dimensions_quotas_and_ratio_copy_the_target(fresh):
     assert distance["Nearest, no objective"] < 2 * distance["Published, start jump"]
     assert held.loc["Published, 300 picks", ["blob", "small blob"]].sum() < 0.02
     assert (held.loc["Quotas, k-NN ratio"] - held.loc["Target"]).abs().max() < 0.06
+
+
+@pytest.mark.embedded
+def test_the_gate_stops_a_plan_that_is_only_judged_and_lets_the_held_one_pass(fresh):
+    names = fresh("gime_sensitivity_and_gate.ipynb")
+    assert len(names["wide"]) == 11
+    classes = set(names["learnt"].table["class"])
+    assert "low" in classes and classes & {"high", "moderate"}
+    assert "distortion" in {one.metric for one in names["thresholds"]}
+    judged, held = names["judged"], names["held_run"]
+    assert not judged.summary["gate"]["passed"] and judged.publication.number is None
+    assert held.summary["gate"]["passed"] and held.publication.number == 1
+    verdict = names["verdict"]
+    assert verdict.passes["both"] and not verdict.passes["random"]
+    scores = verdict.scores.set_index("way")["score"]
+    assert scores["both"] > scores["random"]
