@@ -5,7 +5,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-faults test-spark40 test-oldest test-no-extras coverage mutate lint \
-	docs lock env env-demo java clean
+	docs notebooks lock env env-demo java clean
 
 # A Python that is named has environments of its own (.venv-3.10), beside those of plain `make`.
 STARTER := $(shell command -v python3 || echo "$(PYTHON)")
@@ -91,6 +91,9 @@ lint: env ## Check style (ruff), types (mypy) and the direction of imports (impo
 
 docs: env ## Write docs/configuration.md from the settings models
 	@$(VENV)/bin/python tools/configuration_page.py
+
+notebooks: env ## Run notebooks/ and keep their outputs (ARGS=notebooks/quickstart.ipynb narrows)
+	@$(VENV)/bin/python tools/notebooks.py $(ARGS)
 
 bench-%: env java ## Run benchmarks/bench_NAME.py: make bench-pipeline ARGS="..."
 	@echo "==> Running benchmarks/bench_$*.py"
