@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
-from gio_spark.engine.capabilities import describe
-from gio_spark.engine.embedded import start_embedded
+from gio_spark.engine.capabilities import check_process, describe
+from gio_spark.engine.embedded import close_lost_session, start_embedded
 from gio_spark.engine.library_upload import ensure_package
 from gio_spark.engine.local_spark import start_local
 from gio_spark.errors import ConfigError, EngineError, MissingExtraError
@@ -34,7 +34,8 @@ def session(engine: Engine = "auto", **conf: str) -> SparkSession:
         conf: Extra Spark settings for a session that is started here.
 
     Raises:
-        EngineError: The active session runs on another engine than requested.
+        EngineError: The active session runs on another engine than requested, or in the process
+            that this one was forked from.
         MissingExtraError: The requested engine is not installed.
     """
     if engine not in ("auto", "embedded", "spark", "cluster"):
@@ -45,6 +46,12 @@ def session(engine: Engine = "auto", **conf: str) -> SparkSession:
     active = _active()
     if active is not None:
         return _check_engine(active, engine)
+    spark = _start(engine, conf)
+    check_process(spark)
+    return spark
+
+
+def _start(engine: Engine, conf: dict[str, str]) -> SparkSession:
     if engine == "cluster" or (engine == "auto" and _is_submitted()):
         from pyspark.sql import SparkSession
 
@@ -80,7 +87,8 @@ def _active() -> SparkSession | None:
             return active
     # An unloaded client has no session; importing it here would take half a second.
     connect = sys.modules.get("pyspark.sql.connect.session")
-    return None if connect is None else connect.SparkSession.getActiveSession()
+    active = None if connect is None else connect.SparkSession.getActiveSession()
+    return None if active is None or close_lost_session(active) else active
 
 
 def _check_engine(spark: SparkSession, engine: Engine) -> SparkSession:
