@@ -56,6 +56,7 @@ def prepared(
     pinned = pin_inputs(ctx)
     asked = settings.evaluate.model_dump(mode="json")
     ctx.run = "eval-" + fingerprint("evaluate", pinned.run_id, asked)[:12]
+    ctx.gather = True
     with opened_run(ctx, pinned, {"gio.kind": "evaluation"}) as state:
         budgets_of(settings, state.inputs["pool"].count)
         assignments = [f"assignments.{name}" for name in state.inputs]

@@ -181,6 +181,7 @@ def run(
     if finished is not None:
         ctx.progress.say(f"{ctx.run}: nothing to do, all stages are complete.")
         return _curation(ctx, finished, _publish(ctx, finished), did_work=False)
+    ctx.gather = True
     with opened_run(ctx, pinned, {"gio.engine": describe(ctx.spark).line()}) as state:
         run_stages(ctx, run_graph(settings), state, [goal])
         curation = _record_run(ctx, state) if goal == PARTS["report"] else _partial(ctx, state)

@@ -7,7 +7,7 @@ from gio_spark.tracking.base import (
     Tracker,
     TrackingOutcome,
 )
-from gio_spark.tracking.mlflow import MlflowTracker, tracker
+from gio_spark.tracking.mlflow import MlflowTracker, end_open_records, tracker
 
 __all__ = [
     "MlflowTracker",
@@ -16,5 +16,6 @@ __all__ = [
     "TrackedStage",
     "Tracker",
     "TrackingOutcome",
+    "end_open_records",
     "tracker",
 ]

@@ -35,13 +35,13 @@ def connect(store: Store) -> MlflowClient:
 
 
 def mlflow_defaults(
-    store: Store, *, retries: int = 3, timeout: int = 15
+    store: Store, *, retries: int = 2, timeout: int = 10
 ) -> AbstractContextManager[None]:
     """Variables of the environment that MLflow reads, for the block in which it is called.
 
     Unless the user says otherwise in the environment: nothing is reported to MLflow's makers, the
     file store is allowed where it was asked for, and a server that has gone silent is given up
-    after about a minute (MLflow's own limit is beyond ten).
+    after about half a minute (MLflow's own limit is beyond ten).
 
     Args:
         store: The store that is called.

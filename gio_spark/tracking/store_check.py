@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gio_spark.errors import ConfigError, MissingExtraError
+from gio_spark.errors import ConfigError, MissingExtraError, TrackingError
 from gio_spark.settings.redact import redact
 from gio_spark.tracking.client import connect, mlflow_defaults
 from gio_spark.tracking.store import SERVERS, SQL, Store, is_installed
@@ -17,7 +17,8 @@ def check(store: Store) -> None:
     A local store is looked at; a server is asked for one experiment.
 
     Raises:
-        ConfigError: unknown scheme, no permission, not a database, or no answer.
+        ConfigError: unknown scheme, or not a database.
+        TrackingError: no answer, or no permission.
         MissingExtraError: a database store without sqlalchemy.
     """
     kind = store.kind
@@ -51,19 +52,23 @@ def _check_local(store: Store, path: Path) -> None:
     nearest = path
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
-    if not os.access(nearest, os.W_OK) or (nearest != path and not nearest.is_dir()):
-        raise ConfigError(
-            f"tracking.uri '{store.shown}': '{nearest}' cannot be written. Set tracking.uri to a "
-            "place that can, or tracking.enabled to false."
-        )
+    message = (
+        f"tracking.uri '{store.shown}': '{nearest}' cannot be written. Set tracking.uri to a "
+        "place that can, or tracking.enabled to false."
+    )
+    if nearest != path and not nearest.is_dir():
+        raise ConfigError(message)
+    if not os.access(nearest, os.W_OK):
+        raise TrackingError(message)
 
 
 def _check_server(store: Store) -> None:
     try:
-        with mlflow_defaults(store, retries=1, timeout=10):
+        with mlflow_defaults(store, retries=1, timeout=5):
             connect(store).search_experiments(max_results=1)
     except Exception as error:
-        raise ConfigError(
-            f"tracking.uri '{store.shown}' does not answer: {redact(str(error))[:300]} "
+        reason = redact(str(error)).strip().splitlines() or [type(error).__name__]
+        raise TrackingError(
+            f"tracking.uri '{store.shown}' does not answer as it should: {reason[0][:300]} "
             "Check the address and the credentials, or set tracking.enabled to false."
         ) from error

@@ -132,10 +132,9 @@ def measure_table(
     parts = parts_of(df, theirs, roles, settings, where)
     for part in parts:
         check_grouping(part.rows, part.profile, part.roles, settings)
-    watch.start(f"metrics of {Path(table.location).name}", {"gio.command": "metrics"})
-    status = "FAILED"
     began = time.monotonic()
-    try:
+    with watch:
+        watch.start(f"metrics of {Path(table.location).name}", {"gio.command": "metrics"})
         with progress.stage("metrics", spark=spark) as shown:
             tables: list[pa.Table] = []
             told: dict[str, str] = {}
@@ -171,9 +170,7 @@ def measure_table(
                 seconds=seconds,
                 detail={"facts": kept},
             )
-        status = "FINISHED"
-    finally:
-        outcome = watch.end(status)
+    outcome = watch.end()  # closed already: how it went
     places = {} if workspace is None else _places(workspace)
     return Measured(figures, facts, places, problem=outcome.problem or "")
 

@@ -169,21 +169,19 @@ def identity(settings: RunSettings) -> dict[str, Any]:
 
 
 @contextmanager
-def opened_run(ctx: RunContext, pinned: PinnedInputs, tags: dict[str, str]) -> Iterator[RunState]:
+def opened_run(
+    ctx: RunContext, pinned: PinnedInputs, tags: dict[str, str], *, name: str = ""
+) -> Iterator[RunState]:
     """Open the inputs of a run, and record what is done with them as a tracked run.
-
-    Records of short stages are written together, at the end at the latest.
 
     Args:
         ctx: The run.
         pinned: Its inputs.
         tags: Of the tracked run.
+        name: Name of the tracked run; "": the run's id. `tracking.run_name` goes before it.
     """
     state = pinned.open()
-    ctx.gather = True
-    ctx.tracker.start(ctx.settings.tracking.run_name or ctx.run, {"gio.run": ctx.run, **tags})
-    status = "FAILED"
-    try:
+    with tracked(ctx, name, tags):
         ctx.tracker.params(ctx.settings.model_dump(mode="json"))
         ctx.tracker.inputs(
             TrackedInput(
@@ -197,10 +195,31 @@ def opened_run(ctx: RunContext, pinned: PinnedInputs, tags: dict[str, str]) -> I
         )
         try:
             yield state
-        finally:
+        except Exception:
             ctx.workspace.flush()
-        status = "FINISHED"
+            raise
+        # Not on Ctrl-C: the records that are missing are those of a few short stages.
+        ctx.workspace.flush()
+
+
+@contextmanager
+def tracked(ctx: RunContext, name: str, tags: dict[str, str]) -> Iterator[None]:
+    """Record a block as a tracked run, and say at its end what could not be recorded.
+
+    Args:
+        ctx: The run.
+        name: Name of the tracked run; see `opened_run`.
+        tags: Its tags.
+
+    Raises:
+        TrackingError: It could not be recorded, and `tracking.on_error` is stop.
+    """
+    tracked_name = ctx.settings.tracking.run_name or name or ctx.run
+    try:
+        with ctx.tracker:
+            ctx.tracker.start(tracked_name, {"gio.run": ctx.run, **tags})
+            yield
     finally:
-        outcome = ctx.tracker.end(status)
+        outcome = ctx.tracker.end()  # closed already: how it went
         if outcome.problem:
             ctx.progress.say(f"tracking: {outcome.problem}")
