@@ -28,11 +28,16 @@ def start_embedded(conf: dict[str, str]) -> SparkSession:
     """Start the server, once per process, and open a session on it."""
     if importlib.util.find_spec("pysail") is None:
         raise MissingExtraError("pysail", "embedded", "The embedded engine")
+    from pyspark.errors import PySparkImportError
+
     try:
         from pyspark.sql.connect.client import DefaultChannelBuilder
         from pyspark.sql.connect.client.retries import DefaultPolicy
         from pyspark.sql.connect.session import SparkSession as ConnectSession
-    except ImportError as error:  # pyspark without the packages that its Connect client needs
+    except (
+        ModuleNotFoundError,
+        PySparkImportError,
+    ) as error:  # pyspark without the packages that its Connect client needs
         first_line = str(error).strip().splitlines()[0]
         raise EngineError(
             f"The embedded engine needs pyspark's Connect client: {first_line} "
@@ -96,6 +101,6 @@ def _return_ctrl_c() -> None:
 
 def _stop() -> None:
     global _server
-    if _server is not None and _server_process == os.getpid():
+    if _server is not None and _server_process == os.getpid() and _server.running:
         _server.stop()
-        _server = None
+    _server = None

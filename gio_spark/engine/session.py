@@ -44,7 +44,7 @@ def session(engine: Engine = "auto", **conf: str) -> SparkSession:
         )
     require_pyspark()
     active = _active()
-    if active is not None:
+    if active is not None and not close_lost_session(active):
         return _check_engine(active, engine)
     spark = _start(engine, conf)
     check_process(spark)
@@ -87,8 +87,7 @@ def _active() -> SparkSession | None:
             return active
     # An unloaded client has no session; importing it here would take half a second.
     connect = sys.modules.get("pyspark.sql.connect.session")
-    active = None if connect is None else connect.SparkSession.getActiveSession()
-    return None if active is None or close_lost_session(active) else active
+    return None if connect is None else connect.SparkSession.getActiveSession()
 
 
 def _check_engine(spark: SparkSession, engine: Engine) -> SparkSession:

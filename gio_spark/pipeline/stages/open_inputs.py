@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine import describe, run_concurrently, session
+from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.engine.progress import Progress
 from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_state import FittedEmbedder, Role, RunState, role_of
@@ -181,7 +182,7 @@ def opened_run(
         name: Name of the tracked run; "": the run's id. `tracking.run_name` goes before it.
     """
     state = pinned.open()
-    with tracked(ctx, name, tags):
+    with engine_errors(), tracked(ctx, name, tags):
         ctx.tracker.params(ctx.settings.model_dump(mode="json"))
         ctx.tracker.inputs(
             TrackedInput(
