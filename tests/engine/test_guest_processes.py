@@ -72,9 +72,7 @@ def test_another_user_than_root_needs_nothing_but_a_folder(tmp_path):
     folder.mkdir()
     os.chown(folder, 65534, 65534)
     become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    readable = subprocess.run(
-        [*become, sys.executable, "-c", "import pysail"], cwd="/", check=False
-    )
-    if readable.returncode:
+    import_it = [*become, sys.executable, "-c", "import pysail"]
+    if subprocess.run(import_it, cwd="/", check=False).returncode:
         pytest.skip("the environment can be read by root alone")
     assert guest("plain", ROOT, before=become, TMPDIR=str(folder))[0] == "5"
