@@ -193,7 +193,7 @@ def plan_run(
     settings: RunSettings, *, spark: SparkSession | None = None, progress: Progress | None = None
 ) -> list[PlannedStage]:
     """Stages that a run would go through, and which of them are complete; nothing is run."""
-    ctx = open_context(settings, spark=spark, progress=progress, tracked=False)
+    ctx = open_context(settings, spark=spark, progress=progress, dry=True)
     pinned = pin_inputs(ctx)
     ctx.run = pinned.run_id
     return planned_stages(ctx, run_graph(settings), pinned.open(), [PARTS["report"]])

@@ -147,3 +147,20 @@ def test_more_clusters_than_usable_rows_are_refused_before_the_fit(make):
     assert done.exit_code == 2
     assert "270 clusters are more than the 250 rows of the pool that can be used" in done.stderr
     assert not (made.folder / "ws" / "assignments").exists()
+
+
+def test_validate_and_a_dry_run_write_nothing(make):
+    made = make(tracking={})
+    before = sorted(made.folder.rglob("*"))
+    for words in (("validate",), ("run", "--dry-run")):
+        done = made(*words)
+        assert done.exit_code == 0, done.stderr
+        assert sorted(made.folder.rglob("*")) == before
+
+
+def test_paths_of_the_file_are_found_from_any_folder(make, tmp_path_factory, monkeypatch):
+    made = make(pool="pool.parquet", target="./target.parquet", workspace="ws")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    done = made("validate")
+    assert done.exit_code == 0, done.stderr
+    assert made("validate", "pool=./pool.parquet").exit_code == 2

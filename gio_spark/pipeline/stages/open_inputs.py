@@ -28,7 +28,7 @@ from gio_spark.pipeline.stages.input_checks import (
 from gio_spark.pipeline.stages.input_snapshots import pin_view
 from gio_spark.tables import Input, Pin, Workspace, open_input, pin_input
 from gio_spark.tables.local_files import local_folder
-from gio_spark.tracking import NullTracker, TrackedInput, Tracker, tracker
+from gio_spark.tracking import NullTracker, TrackedInput, tracker
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -59,7 +59,7 @@ def open_context(
     *,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
-    tracked: bool = True,
+    dry: bool = False,
     run: str = "",
 ) -> RunContext:
     """Find or start a session, and open workspace and tracker.
@@ -68,7 +68,7 @@ def open_context(
         settings: Of the run.
         spark: Session; none: as `engine` says.
         progress: Where people see what is going on.
-        tracked: Whether what is done is recorded by the tracker.
+        dry: Whether nothing is to be written: no workspace is made and nothing is recorded.
         run: Id of the run, where it is known.
 
     Raises:
@@ -77,12 +77,12 @@ def open_context(
     spark = spark or session(settings.engine)
     progress = progress or Progress()
     progress.say(describe(spark).line())
-    workspace = Workspace(spark, settings.workspace)
-    watch: Tracker = NullTracker()
-    if tracked:
-        watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
-        watch.check()
-    return RunContext(spark, settings, workspace, run, progress, watch)
+    workspace = Workspace(spark, settings.workspace, writable=not dry)
+    if dry:
+        workspace.store.check_place()
+    watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
+    watch.check()
+    return RunContext(spark, settings, workspace, run, progress, NullTracker() if dry else watch)
 
 
 @dataclass(frozen=True)
