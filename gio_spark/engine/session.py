@@ -53,14 +53,25 @@ def session(engine: Engine = "auto", **conf: str) -> SparkSession:
 
 def _start(engine: Engine, conf: dict[str, str]) -> SparkSession:
     if engine == "cluster" or (engine == "auto" and _is_submitted()):
-        from pyspark.sql import SparkSession
-
-        spark = SparkSession.builder.getOrCreate()
-        ensure_package(spark)
-        return spark
+        return _start_on_cluster()
     if engine == "embedded" or (engine == "auto" and _is_installed("pysail")):
         return start_embedded(conf)
     return start_local(conf)
+
+
+def _start_on_cluster() -> SparkSession:
+    from pyspark.sql import SparkSession
+    from pyspark.util import is_remote_only
+
+    if is_remote_only() and not os.environ.get("SPARK_REMOTE"):
+        raise MissingExtraError(
+            "pyspark",
+            "spark",
+            "A cluster without SPARK_REMOTE (this environment has only the Connect client)",
+        )
+    spark = SparkSession.builder.getOrCreate()
+    ensure_package(spark)
+    return spark
 
 
 def _is_submitted() -> bool:
