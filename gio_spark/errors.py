@@ -73,6 +73,10 @@ class MissingExtraError(GioSparkError, ImportError):
         )
 
 
+class TrackingError(GioSparkError):
+    """The tracking store does not answer or refuses, and the settings say that nothing goes on."""
+
+
 class WorkspaceError(GioSparkError):
     """The workspace cannot be written, or what was read back is not what was written."""
 

@@ -7,12 +7,16 @@ leaves takes it back.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -24,6 +28,7 @@ _quiet = 0
 _filters: Any = None
 _variables: dict[str, int] = {}
 _libraries: tuple[int, Any] = (0, None)
+_folders: dict[Path, int] = {}  # temporary folder -> process that it belongs to
 
 
 @contextmanager
@@ -126,3 +131,20 @@ def environment(**variables: str) -> Iterator[None]:
                 if not _variables[name]:
                     del _variables[name]
                     os.environ.pop(name, None)
+
+
+def temporary_folder(prefix: str) -> Path:
+    """New folder, removed when this process ends."""
+    with _lock:
+        if not _folders:
+            atexit.register(remove_temporary_folders)
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        _folders[folder] = os.getpid()
+    return folder
+
+
+def remove_temporary_folders() -> None:
+    """Remove this process's temporary folders, not those of the process that it was forked from."""
+    for folder, process in list(_folders.items()):
+        if process == os.getpid():
+            shutil.rmtree(folder, ignore_errors=True)

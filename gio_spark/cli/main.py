@@ -24,6 +24,7 @@ from gio_spark.cli.options import (
     out,
 )
 from gio_spark.errors import ConfigError
+from gio_spark.interruption import end_on_signals
 
 if TYPE_CHECKING:
     from gio_spark.tables import Workspace
@@ -394,4 +395,15 @@ def main() -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    app()
+    with end_on_signals(_close):
+        app()
+
+
+def _close() -> None:
+    """Close what an interrupted run has open; what was not imported is not open."""
+    tracking = sys.modules.get("gio_spark.tracking")
+    if tracking is not None:
+        tracking.end_open_records()
+    local_spark = sys.modules.get("gio_spark.engine.local_spark")
+    if local_spark is not None:
+        local_spark.silence_jvm()

@@ -59,6 +59,20 @@ def clear_errors() -> Iterator[None]:
     except GioSparkError as error:
         err.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(FAILED) from error
+    except Exception as error:
+        mapped = _engine_error(error)
+        if mapped is None:
+            raise
+        err.print(f"error: {mapped}", style="red", markup=False)
+        code = BAD_INPUT if isinstance(mapped, (ConfigError, InputError)) else FAILED
+        raise typer.Exit(code) from error
+
+
+def _engine_error(error: Exception) -> GioSparkError | None:
+    """gio_spark error for an engine's error, None where its cause is unknown."""
+    from gio_spark.engine.engine_errors import translated_error
+
+    return translated_error(error)
 
 
 def load_settings(config: Path, overrides: list[str] | None, engine: str | None) -> RunSettings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from gio_spark.engine.capabilities import describe
 from gio_spark.errors import EngineError
+from gio_spark.process import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _loaded: dict[str, dict[str, NDArray[Any]]] = {}
 _lock = threading.Lock()
-_folder: tempfile.TemporaryDirectory[str] | None = None
+_folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def _store(name: str, content: bytes) -> Path:
     global _folder
     with _lock:
         if _folder is None:
-            _folder = tempfile.TemporaryDirectory(prefix="gio-spark-")
-        path = Path(_folder.name) / name
+            _folder = temporary_folder("gio-spark-")
+        path = _folder / name
         if not path.exists():
             path.write_bytes(content)
         return path

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from gio_spark.errors import EngineError
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -52,11 +54,17 @@ _SAIL = Capabilities(history=False, persistent_catalog=False, any_column_names=T
 
 _embedded_sessions: set[str] = set()
 _infos: dict[int, EngineInfo] = {}
+_processes: dict[str, int] = {}  # session -> process that used it first
 
 
 def mark_embedded(spark: SparkSession) -> None:
     """Register a session as started on the embedded engine."""
     _embedded_sessions.add(_session_id(spark))
+
+
+def is_marked_embedded(spark: SparkSession) -> bool:
+    """Whether a session was registered as started on the embedded engine."""
+    return _session_id(spark) in _embedded_sessions
 
 
 def _session_id(spark: SparkSession) -> str:
@@ -68,8 +76,23 @@ def is_connect(spark: SparkSession) -> bool:
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
+def check_process(spark: SparkSession) -> None:
+    """Refuse a session that came into this process by a fork: it would wait for ever.
+
+    Raises:
+        EngineError: Another process has used the session first.
+    """
+    if _processes.setdefault(_session_id(spark), os.getpid()) != os.getpid():
+        raise EngineError(
+            "This process was forked from one that has a session, whose engine cannot be reached "
+            "from here. Start it by spawn (multiprocessing.get_context('spawn')), or fork before "
+            "the first session."
+        )
+
+
 def describe(spark: SparkSession) -> EngineInfo:
     """Engine of a session, cached per session."""
+    check_process(spark)
     key = id(spark)
     if key not in _infos:
         _infos[key] = _describe(spark)
@@ -78,7 +101,7 @@ def describe(spark: SparkSession) -> EngineInfo:
 
 def _describe(spark: SparkSession) -> EngineInfo:
     version = str(spark.version)
-    if _session_id(spark) in _embedded_sessions or _is_sail(spark):
+    if is_marked_embedded(spark) or _is_sail(spark):
         return EngineInfo("embedded", version, f"Sail {_sail_version()}, in this process")
     if os.environ.get("DATABRICKS_RUNTIME_VERSION"):
         runtime = os.environ["DATABRICKS_RUNTIME_VERSION"]

@@ -4,43 +4,103 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
+import os
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
-from gio_spark.engine.capabilities import mark_embedded
-from gio_spark.errors import MissingExtraError
+from gio_spark.engine.capabilities import is_marked_embedded, mark_embedded
+from gio_spark.errors import EngineError, MissingExtraError
 from gio_spark.process import environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _server: Any = None
+_server_process = 0  # process that the server's threads are in: a fork has none of them
+
+# The client's default waits more than ten minutes for a server that does not answer. This one is
+# in the same process: it answers at once, or it is gone.
+_RETRIES: dict[str, Any] = {"max_retries": 4, "max_backoff": 1000}
 
 
 def start_embedded(conf: dict[str, str]) -> SparkSession:
     """Start the server, once per process, and open a session on it."""
-    global _server
     if importlib.util.find_spec("pysail") is None:
         raise MissingExtraError("pysail", "embedded", "The embedded engine")
-    from pyspark.sql import SparkSession
+    from pyspark.errors import PySparkImportError
 
-    if _server is None:
+    try:
+        from pyspark.sql.connect.client import DefaultChannelBuilder
+        from pyspark.sql.connect.client.retries import DefaultPolicy
+        from pyspark.sql.connect.session import SparkSession as ConnectSession
+    except (
+        ModuleNotFoundError,
+        PySparkImportError,
+    ) as error:  # pyspark without the packages that its Connect client needs
+        first_line = str(error).strip().splitlines()[0]
+        raise EngineError(
+            f"The embedded engine needs pyspark's Connect client: {first_line} "
+            "Install it with: pip install 'gio-spark[embedded]'"
+        ) from error
+
+    # Without the option the client would send what is meant for this machine to the proxy that
+    # http_proxy and similar variables name.
+    channel = DefaultChannelBuilder(
+        f"sc://{_server_address()}", channelOptions=[("grpc.enable_http_proxy", 0)]
+    )
+    # As SparkSession.builder.remote does, which takes no channel options: pyspark's functions look
+    # here for which API is meant.
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
+    spark: Any = ConnectSession.builder.channelBuilder(channel).getOrCreate()
+    spark.client.set_retry_policies([DefaultPolicy(**_RETRIES)])
+    for key, value in {"spark.sql.session.timeZone": "UTC", **conf}.items():
+        spark.conf.set(key, value)
+    _return_ctrl_c()
+    mark_embedded(spark)
+    return spark
+
+
+def close_lost_session(spark: Any) -> bool:
+    """Close a session of a server that has ended since, and tell whether it is one."""
+    lost = (
+        is_marked_embedded(spark)
+        and _server_process == os.getpid()
+        and (_server is None or not _server.running)
+    )
+    if lost:
+        spark.release_session_on_close = False  # nobody is there to release it
+        spark.stop()
+    return lost
+
+
+def _server_address() -> str:
+    global _server, _server_process
+    if _server is None or not _server.running:
         with environment(RUST_LOG="error"):  # read once, when the server starts
             from pysail.spark import SparkConnectServer
 
             server = SparkConnectServer(ip="127.0.0.1", port=0)
             server.start(background=True)
-        _server = server
+        _server, _server_process = server, os.getpid()
         atexit.register(_stop)
-    _, port = _server.listening_address
-    spark = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
-    for key, value in {"spark.sql.session.timeZone": "UTC", **conf}.items():
-        spark.conf.set(key, value)
-    mark_embedded(spark)
-    return spark
+    ip, port = _server.listening_address
+    return f"{ip}:{port}"
+
+
+def _return_ctrl_c() -> None:
+    """Set the process's own handler of SIGINT again.
+
+    The server has replaced it by one that stops the server on Ctrl-C: the interrupted query would
+    then try to reach it, and so would all later ones. Only the main thread may set handlers.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)
 
 
 def _stop() -> None:
     global _server
-    if _server is not None:
+    if _server is not None and _server_process == os.getpid() and _server.running:
         _server.stop()
-        _server = None
+    _server = None

@@ -20,6 +20,7 @@ from gio_spark.engine import data_files
 from gio_spark.errors import (
     ConcurrentRunError,
     DataFileError,
+    EngineError,
     GioSparkError,
     InputError,
     SnapshotExpiredError,
@@ -52,6 +53,7 @@ def engine_errors(*, location: str | None = None, version: int | None = None) ->
         DataFileError: A file is corrupt, truncated or missing.
         SnapshotExpiredError: A version of a Delta table or its files no longer exist.
         InputError: A column, value or permission is invalid.
+        EngineError: Memory is used up, or the engine or a worker has died.
         GioSparkError: A Python worker raised it.
     """
     try:
@@ -86,7 +88,7 @@ def translated_error(
         return mapped
     failure = _Failure(error, location, version)
     if failure.in_python:
-        return _full_disk_on_worker(failure)
+        return _full_disk_on_worker(failure) or _memory_error(failure)
     for classify in _CLASSIFIERS:
         mapped = classify(failure)
         if mapped is not None:
@@ -269,6 +271,47 @@ def _no_space(failure: _Failure, path: str | None) -> GioSparkError:
         "engine's folder for temporary files (spark.local.dir, TMPDIR). Then run again: what is "
         "complete is not computed twice."
     ).about(**failure.details(path=path))
+
+
+# A class of Python or Java, the words of DataFusion, or those of an allocator.
+_MEMORY_PATTERN = (
+    r"(?:^|[\s.'\":])_?(?:Array|Arrow)?MemoryError\b|OutOfMemoryError|^Resources exhausted: "
+    r"|Cannot allocate memory|failed to map segment from shared object"
+    r"|(?:malloc|realloc) of size \d+ failed"
+)
+_MEMORY_CLASSES = frozenset(
+    {"MemoryError", "ArrowMemoryError", "_ArrayMemoryError", "OutOfMemoryError",
+     "SparkOutOfMemoryError"}
+)  # fmt: skip
+
+
+def _memory_error(failure: _Failure) -> GioSparkError | None:
+    if not failure.with_class(_MEMORY_CLASSES) and not failure.match_message(_MEMORY_PATTERN):
+        return None
+    return EngineError(
+        "Memory is used up. Raise the limit of this process or container (for local Spark also "
+        "GIO_SPARK_DRIVER_MEMORY, such as 8g), or let less run beside it. Then run again: what is "
+        "complete is not computed twice."
+    ).about(**failure.details())
+
+
+_GONE_CLASSES = frozenset({"Py4JNetworkError", "ConnectionRefusedError", "ConnectionResetError"})
+_GONE_PATTERN = (
+    r"Python worker exited unexpectedly|Python worker failed to connect back|ExecutorLostFailure"
+    r"|Answer from Java side is empty|SparkContext (?:was|has been) shut ?down"
+    r"|Cannot call methods on a stopped SparkContext"
+    r"|(?:failed to connect to all addresses|Connection refused|Socket closed)"
+)
+
+
+def _gone_error(failure: _Failure) -> GioSparkError | None:
+    if not failure.with_class(_GONE_CLASSES) and not failure.match_message(_GONE_PATTERN):
+        return None
+    return EngineError(
+        "The engine or one of its workers has ended or does not answer, most often because it was "
+        "killed for its memory: look at the limits of this process, container or cluster. Then run "
+        "again: what is complete is not computed twice."
+    ).about(**failure.details())
 
 
 _CONFLICT_CLASSES = frozenset(
@@ -496,9 +539,11 @@ def _capitalized(text: str) -> str:
 # Ordered: a full disk or a denied file also appears as a failed commit, write or read.
 _CLASSIFIERS: tuple[Callable[[_Failure], GioSparkError | None], ...] = (
     _full_disk_error,
+    _memory_error,
     _permission_error,
     _conflict_error,
     _version_error,
     _file_error,
     _column_error,
+    _gone_error,
 )

@@ -57,6 +57,14 @@ def start_local(conf: dict[str, str]) -> SparkSession:
         return builder.getOrCreate()
 
 
+def silence_jvm() -> None:
+    """Let the JVM of this process log nothing more: that its end cuts queries short is no news."""
+    core = sys.modules.get("pyspark.core.context")
+    context = None if core is None else core.SparkContext._active_spark_context
+    if context is not None:
+        context.setLogLevel("OFF")
+
+
 def local_conf() -> dict[str, str]:
     """Settings of a local session: Delta, Arrow, UTC, one BLAS thread per worker."""
     cores = os.cpu_count() or 2

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
-from gio_spark.engine.capabilities import describe
-from gio_spark.engine.embedded import start_embedded
+from gio_spark.engine.capabilities import check_process, describe
+from gio_spark.engine.embedded import close_lost_session, start_embedded
 from gio_spark.engine.library_upload import ensure_package
 from gio_spark.engine.local_spark import start_local
 from gio_spark.errors import ConfigError, EngineError, MissingExtraError
@@ -34,7 +34,8 @@ def session(engine: Engine = "auto", **conf: str) -> SparkSession:
         conf: Extra Spark settings for a session that is started here.
 
     Raises:
-        EngineError: The active session runs on another engine than requested.
+        EngineError: The active session runs on another engine than requested, or in the process
+            that this one was forked from.
         MissingExtraError: The requested engine is not installed.
     """
     if engine not in ("auto", "embedded", "spark", "cluster"):
@@ -43,17 +44,34 @@ def session(engine: Engine = "auto", **conf: str) -> SparkSession:
         )
     require_pyspark()
     active = _active()
-    if active is not None:
+    if active is not None and not close_lost_session(active):
         return _check_engine(active, engine)
-    if engine == "cluster" or (engine == "auto" and _is_submitted()):
-        from pyspark.sql import SparkSession
+    spark = _start(engine, conf)
+    check_process(spark)
+    return spark
 
-        spark = SparkSession.builder.getOrCreate()
-        ensure_package(spark)
-        return spark
+
+def _start(engine: Engine, conf: dict[str, str]) -> SparkSession:
+    if engine == "cluster" or (engine == "auto" and _is_submitted()):
+        return _start_on_cluster()
     if engine == "embedded" or (engine == "auto" and _is_installed("pysail")):
         return start_embedded(conf)
     return start_local(conf)
+
+
+def _start_on_cluster() -> SparkSession:
+    from pyspark.sql import SparkSession
+    from pyspark.util import is_remote_only
+
+    if is_remote_only() and not os.environ.get("SPARK_REMOTE"):
+        raise MissingExtraError(
+            "pyspark",
+            "spark",
+            "A cluster without SPARK_REMOTE (this environment has only the Connect client)",
+        )
+    spark = SparkSession.builder.getOrCreate()
+    ensure_package(spark)
+    return spark
 
 
 def _is_submitted() -> bool:

@@ -57,6 +57,7 @@ def prepare_evaluation(
     pinned = pin_inputs(ctx)
     evaluate_settings = settings.evaluate.model_dump(mode="json")
     ctx.run = "eval-" + fingerprint("evaluate", pinned.run_id, evaluate_settings)[:12]
+    ctx.gather = True
     with opened_run(ctx, pinned, {"gio.kind": "evaluation"}) as state:
         budgets_of(settings, state.inputs["pool"].count)
         assignments = [f"assignments.{name}" for name in state.inputs]

@@ -7,12 +7,15 @@ stand on what they wrote before. The selection alone is written anew.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from gio_spark.engine import describe
 from gio_spark.errors import InputError
 from gio_spark.pipeline.kmeans_checkpoints import fitted_state
 from gio_spark.pipeline.run_context import RunContext, fingerprint
@@ -33,6 +36,7 @@ from gio_spark.pipeline.stages.open_inputs import (
     PinnedInputs,
     identity,
     open_context,
+    opened_run,
     pin_inputs,
 )
 from gio_spark.pipeline.stages.plan import load_plan
@@ -98,7 +102,7 @@ def refresh(
     Raises:
         InputError: No finished run of these settings is in the workspace.
     """
-    ctx = open_context(settings, spark=spark, progress=progress, tracked=False)
+    ctx = open_context(settings, spark=spark, progress=progress)
     base = RunSummary.of(newest_run(ctx.workspace, settings))
     ctx.run = base.run
     pinned = pin_inputs(ctx, ROLES)
@@ -141,9 +145,34 @@ def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refresh
             before, number = earlier.before, earlier.number
     # The refresh before is part of the key: a pool may go back to files it had once.
     key = fingerprint("refresh", base.run, pin.table_id, pin.version, before)
-    state = pinned.open()
-    pool = state.inputs["pool"]
-    check_schema(pool, base.pool_schema if earlier is None else earlier.pool_schema)
+    tags = {"gio.engine": describe(ctx.spark).line(), "gio.command": "refresh"}
+    with opened_run(ctx, pinned, tags, name=f"refresh {number} of {base.run}") as state:
+        earlier_schema = base.pool_schema if earlier is None else earlier.pool_schema
+        check_schema(state.inputs["pool"], earlier_schema)
+        link = ChainLink(key, before, number, candidate)
+        return _select_anew(ctx, base, state, link)
+
+
+@dataclass(frozen=True)
+class ChainLink:
+    """Place of a refresh among those of its run.
+
+    Attributes:
+        key: Its fingerprint.
+        before: Fingerprint of the refresh before, "" for the first.
+        number: From 1.
+        candidate: Selection that it replaces.
+    """
+
+    key: str
+    before: str
+    number: int
+    candidate: Candidate
+
+
+def _select_anew(ctx: RunContext, base: RunSummary, state: RunState, link: ChainLink) -> Refreshed:
+    """Select of the pool as it is now, judge what came of it, and publish it where it passes."""
+    workspace, settings, pool = ctx.workspace, ctx.settings, state.inputs["pool"]
     _set_frozen_models(ctx, base, state)
     goals = ["assignments.pool", *(["scores"] if base.keys.scores else [])]
     run_stages(ctx, run_graph(settings, ROLES), state, goals)
@@ -155,8 +184,8 @@ def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refresh
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         embeddings_before = base.keys.embeddings["pool"]
-        if number > 1:
-            record_before = workspace.recorded(REFRESH, before)[-1]
+        if link.number > 1:
+            record_before = workspace.recorded(REFRESH, link.before)[-1]
             embeddings_before = RefreshSummary.of(record_before).keys.embeddings
         ids = selected_ids(ctx, state)
         table, rows = write_candidate(ctx, pool, ids, expected=int(state.plan.table["take"].sum()))
@@ -165,23 +194,23 @@ def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refresh
             counts=RefreshCounts(
                 **_changes_of_pool(workspace, embeddings_before, keys.embeddings),
                 bad_rows=sum(state.quarantined["pool"].values()),
-                **_changes_of_selection(workspace, candidate.table, table),
+                **_changes_of_selection(workspace, link.candidate.table, table),
             ),
-            version=pin.version,
-            table_id=pin.table_id,
+            version=pool.version,
+            table_id=pool.table_id,
             pool_schema=pool.schema.jsonValue(),
-            before=before,
-            number=number,
+            before=link.before,
+            number=link.number,
             keys=keys,
             table=table,
         )
         return rows, summary.plain()
 
-    record = ctx.stage(REFRESH, key, "", make, rows=pool.count)
+    record = ctx.stage(REFRESH, link.key, "", make, rows=pool.count)
     problems: list[str] = []
     judged = None
     if settings.gime.on_refresh:
-        judged = measure_refresh(ctx, base, pool, keys, key)
+        judged = measure_refresh(ctx, base, pool, keys, link.key)
         if judged.gate is not None and not judged.gate.passed:
             problems.append("the gate fails: " + judged.gate.why.replace("\n", " "))
         if judged.drifted and settings.publish.on_drift == "hold":
@@ -196,7 +225,7 @@ def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refresh
     problem = try_to_prune(workspace, settings.retention)
     if problem:
         ctx.progress.say(f"retention: {problem}")
-    return Refreshed(
+    refreshed = Refreshed(
         run_id=base.run,
         did_work=True,
         gate=judged.gate if judged else None,
@@ -204,6 +233,23 @@ def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refresh
         publication=publication,
         **RefreshSummary.of(record).counts.plain(),
     )
+    _track(ctx, refreshed, RefreshSummary.of(record), Path(base.report).parent)
+    return refreshed
+
+
+def _track(ctx: RunContext, refreshed: Refreshed, summary: RefreshSummary, folder: Path) -> None:
+    """Record counts and outcome of a refresh; its stages, inputs and metrics are recorded."""
+    counts = {name: float(count) for name, count in summary.counts.plain().items()}
+    ctx.tracker.metrics(counts, step=summary.number)
+    publication = refreshed.publication
+    number = None if publication is None else publication.number
+    ctx.tracker.tags(
+        {"gio.published": f"{publication.name} {number}" if publication and number else "no"}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / f"refresh-{summary.number}.json"
+    page.write_text(json.dumps(asdict(refreshed), indent=2, default=lambda facts: facts.plain()))
+    ctx.tracker.artifact(page, "refresh")
 
 
 def _unchanged(base: RunSummary, candidate: Candidate, publication: Publication) -> Refreshed:

@@ -183,6 +183,7 @@ def run(
     if finished is not None:
         ctx.progress.say(f"{ctx.run}: nothing to do, all stages are complete.")
         return _curation(ctx, finished, _publish(ctx, finished), did_work=False)
+    ctx.gather = True
     with opened_run(ctx, pinned, {"gio.engine": describe(ctx.spark).line()}) as state:
         run_stages(ctx, run_graph(settings), state, [goal])
         curation = _record_run(ctx, state) if goal == PARTS["report"] else _partial(ctx, state)
@@ -194,7 +195,7 @@ def plan_run(
     settings: RunSettings, *, spark: SparkSession | None = None, progress: Progress | None = None
 ) -> list[PlannedStage]:
     """Stages that a run would go through, and which of them are complete; nothing is run."""
-    ctx = open_context(settings, spark=spark, progress=progress, tracked=False)
+    ctx = open_context(settings, spark=spark, progress=progress, dry=True)
     pinned = pin_inputs(ctx)
     ctx.run = pinned.run_id
     return planned_stages(ctx, run_graph(settings), pinned.open(), [PARTS["report"]])

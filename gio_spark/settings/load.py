@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gio_spark.errors import ConfigError
+from gio_spark.settings.relative_paths import with_absolute_paths
 from gio_spark.settings.run import SHORTHANDS, RunSettings
 
 
@@ -33,6 +34,8 @@ class _Once(yaml.SafeLoader):
 def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSettings:
     """Read a YAML file and apply `key=value` overrides (`quantize.k=500`).
 
+    Relative paths in the file follow its folder, those of overrides the current folder.
+
     Raises:
         ConfigError: The file cannot be read or a setting is wrong; the message names where.
     """
@@ -48,7 +51,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunSettings:
         raise ConfigError(f"{file} is not valid YAML: {error}.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{file} must hold keys and values (pool: ..., target: ..., ...).")
-    merged = merge(data, overrides)
+    merged = merge(with_absolute_paths(data, file.parent), overrides)
     if merged.get("name") is None:
         # "curate.yml" -> curate; characters that a name cannot have are replaced.
         merged["name"] = re.sub(r"[^A-Za-z0-9_.-]", "-", file.stem).lstrip("_.-")[:100] or None

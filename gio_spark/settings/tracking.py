@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from gio_spark.settings.base import StageSettings
@@ -29,6 +31,13 @@ class TrackingSettings(StageSettings):
         description="Folder or URI for artifacts of a new experiment; none: the store's default.",
     )
     tags: dict[str, str] = Field({}, description="More tags to put on the MLflow run.")
+    on_error: Literal["continue", "stop"] = Field(
+        "continue",
+        description=(
+            "What a run does that cannot be recorded (no answer, an error, no permission): "
+            "continue, which is said when it happens and at the end, or stop (exit code 1)."
+        ),
+    )
     wait_seconds: float = Field(
         60.0, gt=0, description="Seconds to wait for the tracking server at the end of a run."
     )

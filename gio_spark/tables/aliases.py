@@ -8,16 +8,14 @@ leads it right.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import re
-import shutil
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gio_spark.engine import describe
+from gio_spark.process import temporary_folder
 from gio_spark.tables.names import absolute, is_remote_path
 
 if TYPE_CHECKING:
@@ -49,6 +47,4 @@ def plain_path(location: str) -> str:
 @lru_cache(maxsize=1)
 def _links() -> Path:
     """Return this process's folder of links."""
-    folder = tempfile.mkdtemp(prefix="gio-spark-paths-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    return temporary_folder("gio-spark-paths-")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine import capabilities
 from gio_spark.engine.engine_errors import engine_errors, translated_error
-from gio_spark.errors import EngineError, GioSparkError, InputError, SnapshotExpiredError
+from gio_spark.errors import GioSparkError, InputError, SnapshotExpiredError
 from gio_spark.tables.aliases import engine_path, plain_path
 from gio_spark.tables.names import kind_of, quoted, quoted_column, quoted_path
 
@@ -73,14 +73,14 @@ def open_log(location: str) -> Any:
     """Open a Delta table's log with delta-rs (for engines without DESCRIBE).
 
     Raises:
-        EngineError: A name was given where only paths can be read.
-        InputError: There is no Delta table, or it may not be read.
+        InputError: There is no Delta table, it may not be read, or a name was given where only
+            paths can be read.
     """
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
     if kind_of(location) == "table":
-        raise EngineError(
+        raise InputError(
             f"{location!r} is a table's name, and names end with the session on the embedded "
             "engine. Give the table's path, or run with engine: spark."
         )

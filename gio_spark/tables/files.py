@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -328,17 +329,24 @@ def format_of(files: FileList) -> str:
     )
 
 
-def check_writable(folder: Path) -> None:
-    """Make a folder where there is none, and write to it.
+def check_writable(folder: Path, *, create: bool) -> None:
+    """Make a folder where there is none, and write to it; or only look whether that can be done.
 
     Raises:
         WorkspaceError: It cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A name of its own: several processes may open one workspace at once.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+            # A name of its own: several processes may open one workspace at once.
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+            return
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise WorkspaceError(
             f"Cannot write to the workspace {folder}: {error.strerror}. Give another folder with "

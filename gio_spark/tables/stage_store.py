@@ -73,12 +73,24 @@ class StageStore:
                 f"The workspace {location!r} must be catalog.schema or a folder (with a slash)."
             )
         self.location = location if self.in_catalog else absolute(location)
-        if writable and not self.in_catalog and not is_remote_path(self.location):
-            check_writable(Path(self.location))
+        if writable:
+            self.check_place(create=True)
         self._embedded = describe(spark).kind == "embedded"
         self._schema_folder: str | None = None
         self._known: set[str] = set()
         self._columns: dict[str, dict[str, str]] = {}
+
+    def check_place(self, *, create: bool = False) -> None:
+        """Refuse a folder that cannot be written.
+
+        Args:
+            create: Whether it is made where it is missing; else nothing is written.
+
+        Raises:
+            WorkspaceError: It cannot be written.
+        """
+        if not self.in_catalog and not is_remote_path(self.location):
+            check_writable(Path(self.location), create=create)
 
     def place(self, table: str) -> str:
         """Path or name of a table."""

@@ -1,6 +1,6 @@
 """Tracking of runs with MLflow: parameters, inputs with versions, metrics and artifacts."""
 
-from gio_spark.tracking.mlflow_tracker import MlflowTracker, tracker
+from gio_spark.tracking.mlflow_tracker import MlflowTracker, end_open_records, tracker
 from gio_spark.tracking.tracker_interface import (
     NullTracker,
     TrackedInput,
@@ -16,5 +16,6 @@ __all__ = [
     "TrackedStage",
     "Tracker",
     "TrackingOutcome",
+    "end_open_records",
     "tracker",
 ]

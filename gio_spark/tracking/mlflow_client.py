@@ -35,13 +35,13 @@ def connect(store: Store) -> MlflowClient:
 
 
 def mlflow_defaults(
-    store: Store, *, retries: int = 3, timeout: int = 15
+    store: Store, *, retries: int = 2, timeout: int = 10
 ) -> AbstractContextManager[None]:
     """Environment variables of MLflow for a `with` block, unless the user has set them.
 
     MLflow sends no telemetry, a file store is allowed if it is the store of the run, and requests
-    to a server that does not answer end after about a minute (with MLflow's own limits, after more
-    than ten).
+    to a server that does not answer end after about half a minute (with MLflow's own limits, after
+    more than ten).
 
     Args:
         store: Tracking store.

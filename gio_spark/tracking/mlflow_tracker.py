@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitTimeout
@@ -18,6 +19,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from gio_spark.errors import TrackingError
 from gio_spark.settings.redact import redact
 from gio_spark.settings.tracking import TrackingSettings
 from gio_spark.tracking import mlflow_client
@@ -35,7 +37,17 @@ log = logging.getLogger(__name__)
 
 _PARAMS_PER_CALL = 100  # MLflow's own limits
 _METRICS_PER_CALL = 1000
-_SQLITE_START_SECONDS = 300.0  # timeout for the tables of a new SQLite store
+_LAST_CALL = {"retries": 0, "timeout": 5}  # for a store that has failed before
+_KILL_SECONDS = 2.0  # that a run which is interrupted waits for its record to be closed
+_SQLITE_START_SECONDS = 300.0  # that MLflow may take for the tables of a new SQLite store
+
+_open_trackers: weakref.WeakSet[MlflowTracker] = weakref.WeakSet()
+
+
+def end_open_records() -> None:
+    """Close the records of all runs that this process has under way, as killed."""
+    for open_tracker in list(_open_trackers):
+        open_tracker.end("KILLED")
 
 
 def tracker(settings: TrackingSettings, folder: Path) -> Tracker:
@@ -66,6 +78,7 @@ class MlflowTracker:
         self._client: Any = None
         self._run_id: str | None = None
         self._problem: str | None = None
+        self._killed = False
         self._outcome: TrackingOutcome | None = None
 
     @property
@@ -87,10 +100,16 @@ class MlflowTracker:
         """Check that the store works, before any expensive work.
 
         Raises:
-            ConfigError: Unknown scheme, no permission, not a database, or no answer.
-            MissingExtraError: A database store without sqlalchemy.
+            ConfigError: unknown scheme, or not a database.
+            MissingExtraError: a database store without sqlalchemy.
+            TrackingError: no answer or no permission, where `on_error` is stop.
         """
-        check(self.store)
+        try:
+            check(self.store)
+        except TrackingError as error:
+            if self._stops:
+                raise
+            self._fail(str(error))
 
     def start(self, run_name: str, tags: Mapping[str, str] | None = None) -> None:
         """Start the record of the run in the background."""
@@ -102,12 +121,15 @@ class MlflowTracker:
             experiment = mlflow_client.experiment_id(
                 self._client, self._settings.experiment, self.store
             )
+            if self._killed:  # nobody would close it
+                return None
             run = self._client.create_run(experiment, run_name=name, tags=flat_tags)
             self._run_id = run.info.run_id
             return self._run_id
 
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gio-spark-tracking")
         self._start_call = self._submit("begin the run", begin)
+        _open_trackers.add(self)
 
     def params(self, settings: Mapping[str, Any]) -> None:
         """Record nested settings as flat parameters without secrets."""
@@ -192,27 +214,38 @@ class MlflowTracker:
         """Close the record and wait for it for at most `wait_seconds` of the settings.
 
         The wait for a new SQLite store is longer, since its creation on this machine can take
-        longer than a short run.
+        longer than a short run. A run that was killed waits two seconds, and calls still queued for
+        its record are dropped.
         """
         if self._outcome is not None:
             return self._outcome
         if self._executor is None:
             return TrackingOutcome(enabled=True, location=self.location, problem="not started")
-        self._submit("close the run", lambda: self._client.set_terminated(self._run_id, status))
+        # What comes later, such as an error of an engine that was ended, changes nothing of it.
+        self._killed = self._killed or status == "KILLED"
+        seconds = _KILL_SECONDS if self._killed else self._settings.wait_seconds
+        self._submit("close the run", lambda: self._close(status), closes=True)
         try:
-            if self._start_call is not None and self.store.kind == "sqlite":
+            if self._start_call is not None and self.store.kind == "sqlite" and not self._killed:
                 self._start_call.result(timeout=_SQLITE_START_SECONDS)
             if self._last_call is not None:
-                self._last_call.result(timeout=self._settings.wait_seconds)
+                self._last_call.result(timeout=seconds)
         except WaitTimeout:
-            self._fail(
-                "close the run", f"no answer within {self._settings.wait_seconds:.0f} s", None
-            )
+            self._fail(f"{self._cannot('close the run')}: no answer within {seconds:.0f} s")
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._outcome = TrackingOutcome(
             enabled=True, run_id=self._run_id, location=self.location, problem=self._problem
         )
+        _open_trackers.discard(self)
         return self._outcome
+
+    def _close(self, status: str) -> None:
+        if self._run_id is not None:
+            self._client.set_terminated(self._run_id, "KILLED" if self._killed else status)
+
+    @property
+    def _stops(self) -> bool:
+        return self._settings.on_error == "stop"
 
     def __enter__(self) -> Self:
         """Tracker."""
@@ -224,13 +257,18 @@ class MlflowTracker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the record, as failed (or killed by the user) when an error passes through."""
+        """Close the record: as failed when an error passes through, as killed on Ctrl-C or exit."""
         if self._executor is None:
             return
         if error_type is None:
             self.end()
+            self._stop_on_problem()
         else:
-            self.end("KILLED" if issubclass(error_type, KeyboardInterrupt) else "FAILED")
+            self.end("FAILED" if issubclass(error_type, Exception) else "KILLED")
+
+    def _stop_on_problem(self) -> None:
+        if self._stops and self._problem is not None:
+            raise TrackingError(f"{self._problem}. tracking.on_error is stop.")
 
     def _send_metrics(self, points: list[tuple[str, int, float]]) -> None:
         now = int(time.time() * 1000)
@@ -248,30 +286,44 @@ class MlflowTracker:
 
         self._submit("record the metrics", send)
 
-    def _submit(self, action: str, call: Callable[[], Any]) -> Future[Any] | None:
-        """Queue a call; its first failure is logged and ends tracking, not the run."""
+    def _submit(
+        self, action: str, call: Callable[[], Any], *, closes: bool = False
+    ) -> Future[Any] | None:
+        """Queue a call; its first failure is logged and ends tracking, not the run.
+
+        Raises:
+            TrackingError: An earlier call has failed, and `on_error` is stop.
+        """
         if self._executor is None or self._outcome is not None:
             log.debug("tracking is not open, so it cannot %s", action)
             return None
+        if not closes:
+            self._stop_on_problem()
 
         def guarded_call() -> Any:
-            if self._problem is not None:
+            failed = self._problem is not None
+            # A run that was begun is closed all the same.
+            if (failed or self._killed) and not (closes and self._run_id):
                 return None
             try:
-                with mlflow_client.mlflow_defaults(self.store):
+                with mlflow_client.mlflow_defaults(self.store, **(_LAST_CALL if failed else {})):
                     return call()
             except Exception as error:  # noqa: BLE001 - whatever a store raises, the run goes on
-                self._fail(action, redact(str(error)), error)
+                reason = redact(str(error)).strip().splitlines() or [type(error).__name__]
+                self._fail(f"{self._cannot(action)}: {reason[0][:300]}", error)
                 return None
 
         self._last_call = self._executor.submit(guarded_call)
         return self._last_call
 
-    def _fail(self, action: str, reason: str, error: Exception | None) -> None:
-        first_line = (
-            reason.strip().splitlines()[0][:300] if reason.strip() else type(error).__name__
-        )
-        self._problem = f"Tracking could not {action} at {self.location}: {first_line}"
-        log.warning("%s. The run goes on without its MLflow record.", self._problem)
+    def _cannot(self, action: str) -> str:
+        return f"Tracking could not {action} at {self.location}"
+
+    def _fail(self, problem: str, error: Exception | None = None) -> None:
+        if self._problem is not None:
+            return
+        self._problem = problem.rstrip(".")
+        if not self._stops:
+            log.warning("%s. The run goes on without its MLflow record.", self._problem)
         if error is not None:
             log.debug("tracking failure", exc_info=error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gio_spark.errors import ConfigError, MissingExtraError
+from gio_spark.errors import ConfigError, MissingExtraError, TrackingError
 from gio_spark.settings.redact import redact
 from gio_spark.tracking.mlflow_client import connect, mlflow_defaults
 from gio_spark.tracking.tracking_store import SERVERS, SQL, Store, is_installed
@@ -18,7 +18,8 @@ def check(store: Store) -> None:
     experiment.
 
     Raises:
-        ConfigError: Unknown scheme, no permission, not a database, or no answer.
+        ConfigError: Unknown scheme, or not a database.
+        TrackingError: No answer, or no permission.
         MissingExtraError: A database store without sqlalchemy.
     """
     kind = store.kind
@@ -58,22 +59,23 @@ def _check_local(store: Store, path: Path) -> None:
     existing_parent = path
     while not existing_parent.exists() and existing_parent != existing_parent.parent:
         existing_parent = existing_parent.parent
-    if not os.access(existing_parent, os.W_OK) or (
-        existing_parent != path and not existing_parent.is_dir()
-    ):
-        raise ConfigError(
-            f"tracking.uri '{store.redacted_uri}': '{existing_parent}' cannot be written. Set "
-            "tracking.uri to a "
-            "place that can, or tracking.enabled to false."
-        )
+    message = (
+        f"tracking.uri '{store.redacted_uri}': '{existing_parent}' cannot be written. Set it to a "
+        "place that can, or tracking.enabled to false."
+    )
+    if existing_parent != path and not existing_parent.is_dir():
+        raise ConfigError(message)
+    if not os.access(existing_parent, os.W_OK):
+        raise TrackingError(message)
 
 
 def _check_server(store: Store) -> None:
     try:
-        with mlflow_defaults(store, retries=1, timeout=10):
+        with mlflow_defaults(store, retries=1, timeout=5):
             connect(store).search_experiments(max_results=1)
     except Exception as error:
-        raise ConfigError(
-            f"tracking.uri '{store.redacted_uri}' does not answer: {redact(str(error))[:300]} "
+        reason = redact(str(error)).strip().splitlines() or [type(error).__name__]
+        raise TrackingError(
+            f"tracking.uri '{store.redacted_uri}' does not answer as it should: {reason[0][:300]} "
             "Check the address and the credentials, or set tracking.enabled to false."
         ) from error

@@ -43,7 +43,10 @@ class TrackingOutcome:
 
 
 class Tracker(Protocol):
-    """Tracker of a run; only `check` raises, so that a selection is never lost to tracking."""
+    """Tracker of a run; a selection is never lost to tracking.
+
+    No method raises for what a store does, unless `tracking.on_error` is stop.
+    """
 
     @property
     def run_id(self) -> str | None:
@@ -92,7 +95,7 @@ class Tracker(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the record, as failed if an error passes through."""
+        """Close the record: as failed if an error passes through, as killed on Ctrl-C or exit."""
 
 
 class NullTracker:

@@ -69,7 +69,7 @@ def test_a_target_of_another_dimension_is_refused_before_the_pool_is_embedded(ma
 
 
 def test_a_name_without_a_catalog_behind_it_is_refused(make):
-    said = refused(make(), "pool=no_such_table", code=1)
+    said = refused(make(), "pool=no_such_table")
     assert "names end with the session on the embedded engine. Give the table's path" in said
 
 
@@ -147,3 +147,20 @@ def test_more_clusters_than_usable_rows_are_refused_before_the_fit(make):
     assert done.exit_code == 2
     assert "270 clusters are more than the 250 rows of the pool that can be used" in done.stderr
     assert not (made.folder / "ws" / "assignments").exists()
+
+
+def test_validate_and_a_dry_run_write_nothing(make):
+    made = make(tracking={})
+    before = sorted(made.folder.rglob("*"))
+    for words in (("validate",), ("run", "--dry-run")):
+        done = made(*words)
+        assert done.exit_code == 0, done.stderr
+        assert sorted(made.folder.rglob("*")) == before
+
+
+def test_paths_of_the_file_are_found_from_any_folder(make, tmp_path_factory, monkeypatch):
+    made = make(pool="pool.parquet", target="./target.parquet", workspace="ws")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    done = made("validate")
+    assert done.exit_code == 0, done.stderr
+    assert made("validate", "pool=./pool.parquet").exit_code == 2

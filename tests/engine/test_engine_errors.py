@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gio_spark.engine import bounded, map_arrow
-from gio_spark.engine.engine_errors import engine_errors
+from gio_spark.engine.engine_errors import engine_errors, translated_error
 from gio_spark.errors import (
     ConcurrentRunError,
     DataFileError,
@@ -347,3 +347,36 @@ def test_causes_on_spark(local_spark, small_disk, folder):
     ):
         rows.write.format("delta").save(full)
     assert raised.value.path == full
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 2.0 GiB for an array"),
+        pa.ArrowMemoryError("malloc of size 1048576 failed"),
+        RuntimeError("[PYTHON_EXCEPTION] Traceback ...\nMemoryError: no room\n"),
+        RuntimeError("java.lang.OutOfMemoryError: Java heap space"),
+        RuntimeError("Resources exhausted: Failed to allocate additional 1.2 GB for HashJoin"),
+    ],
+)
+def test_used_up_memory_is_one_line_with_what_to_do(error):
+    mapped = translated_error(error)
+    assert isinstance(mapped, EngineError)
+    assert str(mapped).startswith("Memory is used up.") and "\n" not in str(mapped)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionRefusedError(111, "Connection refused"),
+        RuntimeError(
+            "org.apache.spark.SparkException: Python worker exited unexpectedly (crashed)"
+        ),
+        RuntimeError("Answer from Java side is empty"),
+    ],
+)
+def test_a_dead_engine_or_worker_is_one_line_with_what_to_do(error):
+    mapped = translated_error(error)
+    assert isinstance(mapped, EngineError)
+    assert "has ended or does not answer" in str(mapped) and "\n" not in str(mapped)

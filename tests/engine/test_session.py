@@ -1,11 +1,13 @@
+import importlib.util
 import os
 import subprocess
 import sys
 
 import pytest
 
-from gio_spark.engine import capabilities, describe, session
-from gio_spark.errors import ConfigError, EngineError
+from gio_spark.engine import capabilities, describe, embedded, session
+from gio_spark.engine.session import _start
+from gio_spark.errors import ConfigError, EngineError, MissingExtraError
 
 
 @pytest.mark.embedded
@@ -63,3 +65,24 @@ def test_looking_for_an_active_session_loads_no_client_that_nobody_uses():
     # An embedded session marks its process as a client.
     outside = {k: v for k, v in os.environ.items() if not k.startswith("SPARK_")}
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=outside)
+
+
+def test_an_engine_that_is_not_installed_names_its_extra(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "pysail" else find(n))
+    with pytest.raises(MissingExtraError, match=r"'pysail'.*pip install 'gio-spark\[embedded\]'"):
+        embedded.start_embedded({})
+
+
+@pytest.mark.parametrize("engine", ["spark", "cluster"])
+def test_the_connect_client_alone_is_no_spark(monkeypatch, engine):
+    monkeypatch.delenv("SPARK_REMOTE", raising=False)
+    monkeypatch.setattr("pyspark.util.is_remote_only", lambda: True)
+    with pytest.raises(MissingExtraError, match=r"only the Connect client.*gio-spark\[spark\]"):
+        _start(engine, {})
+
+
+def test_a_connect_client_without_its_packages_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark.sql.connect.session", None)
+    with pytest.raises(EngineError, match=r"Connect client: .*pip install 'gio-spark\[embedded\]'"):
+        embedded.start_embedded({})

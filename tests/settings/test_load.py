@@ -24,8 +24,9 @@ def written(folder, text):
 
 
 def test_a_yaml_file_gives_the_same_settings_as_python(folder):
-    file = written(folder, yaml.safe_dump(SMALL))
-    assert load(file) == build({**SMALL, "name": file.stem})
+    whole = {**SMALL, "pool": "/a/pool", "target": "/a/target", "workspace": "/ws"}
+    file = written(folder, yaml.safe_dump(whole))
+    assert load(file) == build({**whole, "name": file.stem})
 
 
 def test_a_selection_is_published_under_the_name_of_its_file_or_a_given_one(folder):
@@ -291,7 +292,7 @@ def test_a_key_that_stands_twice_in_a_block_is_refused(tmp_path):
     file.write_text(
         "pool: &p\n  location: a/b\ntarget:\n  <<: *p\n  share: 2\nembed: {seed: 1}\nselect: {}\n"
     )
-    assert load(file).target[0].location == "a/b"
+    assert load(file).target[0].location == str(tmp_path / "a/b")
 
 
 def test_files_that_cannot_be_read_are_clear(folder):
@@ -316,9 +317,10 @@ def test_the_example_holds_every_setting_with_a_comment_and_loads_back(folder):
     assert load(file) == build(
         {
             "name": file.stem,
-            "pool": "path/to/pool",
-            "target": "path/to/target",
+            "pool": str(folder / "path/to/pool"),
+            "target": str(folder / "path/to/target"),
             "columns": {"id": "id", "text": "text"},
+            "workspace": str(folder / "gio-workspace"),
         }
     )
     known = yaml.safe_load(text)

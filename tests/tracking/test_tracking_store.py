@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from gio_spark.errors import ConfigError, MissingExtraError
+from gio_spark.errors import ConfigError, MissingExtraError, TrackingError
 from gio_spark.tracking import store_check, tracking_store
+from tests.tracking.failing_server import failing_server
 
 
 @pytest.fixture(autouse=True)
@@ -85,28 +84,16 @@ def test_a_place_below_a_file_is_refused(tmp_path):
 
 def test_a_silent_server_is_found_before_any_work_and_its_password_is_not_said(tmp_path):
     address = tracking_store.resolve("http://me:hunter2@127.0.0.1:9/", None, tmp_path)
-    with pytest.raises(ConfigError, match="does not answer") as caught:
+    with pytest.raises(TrackingError, match="does not answer") as caught:
         store_check.check(address)
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in address.redacted_uri
 
 
-def test_a_server_that_is_not_mlflow_is_refused(tmp_path):
-    class NotFound(BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.send_error(404)
-
-        do_GET = do_POST
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), NotFound)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        uri = f"http://127.0.0.1:{server.server_port}"
-        with pytest.raises(ConfigError, match="does not answer"):
-            store_check.check(tracking_store.resolve(uri, None, tmp_path))
-    finally:
-        server.shutdown()
-        server.server_close()
+@pytest.mark.parametrize("code", [403, 404, 500])
+def test_a_server_that_refuses_is_found_before_any_work(tmp_path, code):
+    with failing_server(code) as server:
+        with pytest.raises(TrackingError, match="does not answer as it should") as caught:
+            store_check.check(tracking_store.resolve(server.uri, None, tmp_path))
+        assert "\n" not in str(caught.value)
+        assert len(server.requests) <= 2

@@ -137,7 +137,7 @@ def validate(settings: RunSettings, spark: SparkSession) -> tuple[Forecast, dict
     Raises:
         GioSparkError: With what is wrong, where, and what to do.
     """
-    ctx = open_context(settings, spark=spark, progress=Progress("silent"), tracked=False)
+    ctx = open_context(settings, spark=spark, progress=Progress("silent"), dry=True)
     pinned = pin_inputs(ctx)
     inputs, embedder = pinned.open().inputs, pinned.embedder
     pool = inputs["pool"].count

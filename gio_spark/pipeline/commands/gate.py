@@ -26,7 +26,7 @@ from gio_spark.pipeline.run_records import GateFacts, RefreshSummary, RunSummary
 from gio_spark.pipeline.run_rows import RunRows
 from gio_spark.pipeline.stages.metric_series import STAGE as REFRESH_METRICS
 from gio_spark.pipeline.stages.metric_series import recorded_verdict
-from gio_spark.pipeline.stages.open_inputs import open_context, pin_inputs
+from gio_spark.pipeline.stages.open_inputs import open_context, pin_inputs, tracked
 from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.pipeline.stages.publish_selection import find_candidate, refreshes_of
 from gio_spark.report.gate_page import render_gate
@@ -305,8 +305,6 @@ def _track(
     page: Path,
     scores: Mapping[str, float],
 ) -> None:
-    watch = ctx.tracker
-    watch.start(f"gate of {ctx.run}", {"gio.run": ctx.run, "gio.command": "gate"})
     numbers = {"gate/passed": float(verdict.passed)}
     for row in ways.to_dict("records"):
         for way in WAYS:
@@ -314,8 +312,8 @@ def _track(
             if value is not None and np.isfinite(value):
                 numbers[f"gime/{way}/{row['metric']}"] = float(value)
     numbers |= {f"gate/score/{way}": score for way, score in scores.items() if np.isfinite(score)}
-    watch.metrics(numbers)
-    watch.tags({"gio.gate": "passed" if verdict.passed else "failed",
-                "gio.gate.why": verdict.why})  # fmt: skip
-    watch.artifact(page.parent, "gate")
-    watch.end("FINISHED")
+    with tracked(ctx, f"gate of {ctx.run}", {"gio.command": "gate"}):
+        ctx.tracker.metrics(numbers)
+        ctx.tracker.tags({"gio.gate": "passed" if verdict.passed else "failed",
+                          "gio.gate.why": verdict.why})  # fmt: skip
+        ctx.tracker.artifact(page.parent, "gate")

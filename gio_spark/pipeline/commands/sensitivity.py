@@ -64,6 +64,7 @@ def sensitivity(
     ctx = open_context(settings, spark=spark, progress=progress)
     pinned = pin_inputs(ctx)
     ctx.run = pinned.run_id
+    ctx.gather = True
     with opened_run(ctx, pinned, {"gio.command": "sensitivity"}) as state:
         run_stages(ctx, run_graph(settings), state, ["sensitivity"])
     ctx.progress.summary()

@@ -136,10 +136,9 @@ def measure_table(
     parts = parts_of(df, others[0] if others else None, named, settings, where)
     for part in parts:
         check_grouping(part.rows, part.profile, part.roles, settings)
-    watch.start(f"metrics of {Path(table.location).name}", {"gio.command": "metrics"})
-    status = "FAILED"
     began = time.monotonic()
-    try:
+    with watch:
+        watch.start(f"metrics of {Path(table.location).name}", {"gio.command": "metrics"})
         with progress.stage("metrics", spark=spark) as shown:
             metrics_of_parts: list[pa.Table] = []
             told: dict[str, str] = {}
@@ -175,9 +174,7 @@ def measure_table(
                 seconds=seconds,
                 detail={"facts": kept},
             )
-        status = "FINISHED"
-    finally:
-        outcome = watch.end(status)
+    outcome = watch.end()  # closed already: how it went
     places = {} if workspace is None else _places(workspace)
     return Measured(figures, facts, places, problem=outcome.problem or "")
 

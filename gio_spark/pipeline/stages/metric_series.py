@@ -19,8 +19,6 @@ from gio_spark.pipeline.stages.embedding_changes import changed_rows
 from gio_spark.pipeline.stages.measure import named_values, stored
 from gio_spark.pipeline.stages.open_inputs import pin_inputs
 from gio_spark.pipeline.stages.publish_selection import find_candidate, refreshes_of
-from gio_spark.tables.local_files import local_folder
-from gio_spark.tracking import tracker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -254,12 +252,9 @@ def _track(
     number: int,
     drifted: Sequence[str],
 ) -> None:
-    watch = tracker(ctx.settings.tracking, local_folder(ctx.workspace) / "tracking")
-    watch.start(f"refresh {number} of {ctx.run}", {"gio.run": ctx.run, "gio.command": "refresh"})
-    watch.metrics(named_values(figures), step=number)
+    ctx.tracker.metrics(named_values(figures), step=number)
     if gate is not None:
-        watch.metrics({"gate/passed": float(gate.passed)}, step=number)
-        watch.tags({"gio.gate": "passed" if gate.passed else "failed"})
+        ctx.tracker.metrics({"gate/passed": float(gate.passed)}, step=number)
+        ctx.tracker.tags({"gio.gate": "passed" if gate.passed else "failed"})
     if drifted:
-        watch.tags({"gio.drifted": ", ".join(drifted)})
-    watch.end("FINISHED")
+        ctx.tracker.tags({"gio.drifted": ", ".join(drifted)})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine import describe, run_concurrently, session
+from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.engine.progress import Progress
 from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_state import FittedEmbedder, Role, RunState, role_of
@@ -29,7 +30,7 @@ from gio_spark.pipeline.stages.input_snapshots import pin_view
 from gio_spark.registry import load_modules
 from gio_spark.tables import Input, Pin, Workspace, open_input, pin_input
 from gio_spark.tables.local_files import local_folder
-from gio_spark.tracking import NullTracker, TrackedInput, Tracker, tracker
+from gio_spark.tracking import NullTracker, TrackedInput, tracker
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,7 +61,7 @@ def open_context(
     *,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
-    tracked: bool = True,
+    dry: bool = False,
     run: str = "",
 ) -> RunContext:
     """Find or start a session, and open workspace and tracker.
@@ -69,7 +70,7 @@ def open_context(
         settings: Of the run.
         spark: Session; none: as `engine` says.
         progress: Where people see what is going on.
-        tracked: Whether what is done is recorded by the tracker.
+        dry: Whether nothing is to be written: no workspace is made and nothing is recorded.
         run: Id of the run, where it is known.
 
     Raises:
@@ -79,12 +80,12 @@ def open_context(
     spark = spark or session(settings.engine)
     progress = progress or Progress()
     progress.say(describe(spark).line())
-    workspace = Workspace(spark, settings.workspace)
-    watch: Tracker = NullTracker()
-    if tracked:
-        watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
-        watch.check()
-    return RunContext(spark, settings, workspace, run, progress, watch)
+    workspace = Workspace(spark, settings.workspace, writable=not dry)
+    if dry:
+        workspace.store.check_place()
+    watch = tracker(settings.tracking, local_folder(workspace) / "tracking")
+    watch.check()
+    return RunContext(spark, settings, workspace, run, progress, NullTracker() if dry else watch)
 
 
 @dataclass(frozen=True)
@@ -176,21 +177,19 @@ def identity(settings: RunSettings) -> dict[str, Any]:
 
 
 @contextmanager
-def opened_run(ctx: RunContext, pinned: PinnedInputs, tags: dict[str, str]) -> Iterator[RunState]:
+def opened_run(
+    ctx: RunContext, pinned: PinnedInputs, tags: dict[str, str], *, name: str = ""
+) -> Iterator[RunState]:
     """Open the inputs of a run, and record what is done with them as a tracked run.
-
-    Records of short stages are written together, at the end at the latest.
 
     Args:
         ctx: The run.
         pinned: Its inputs.
         tags: Of the tracked run.
+        name: Name of the tracked run; "": the run's id. `tracking.run_name` goes before it.
     """
     state = pinned.open()
-    ctx.gather = True
-    ctx.tracker.start(ctx.settings.tracking.run_name or ctx.run, {"gio.run": ctx.run, **tags})
-    status = "FAILED"
-    try:
+    with engine_errors(), tracked(ctx, name, tags):
         ctx.tracker.params(ctx.settings.model_dump(mode="json"))
         ctx.tracker.inputs(
             TrackedInput(
@@ -204,10 +203,31 @@ def opened_run(ctx: RunContext, pinned: PinnedInputs, tags: dict[str, str]) -> I
         )
         try:
             yield state
-        finally:
+        except Exception:
             ctx.workspace.flush()
-        status = "FINISHED"
+            raise
+        # Not on Ctrl-C: the records that are missing are those of a few short stages.
+        ctx.workspace.flush()
+
+
+@contextmanager
+def tracked(ctx: RunContext, name: str, tags: dict[str, str]) -> Iterator[None]:
+    """Record a block as a tracked run, and say at its end what could not be recorded.
+
+    Args:
+        ctx: The run.
+        name: Name of the tracked run; see `opened_run`.
+        tags: Its tags.
+
+    Raises:
+        TrackingError: It could not be recorded, and `tracking.on_error` is stop.
+    """
+    tracked_name = ctx.settings.tracking.run_name or name or ctx.run
+    try:
+        with ctx.tracker:
+            ctx.tracker.start(tracked_name, {"gio.run": ctx.run, **tags})
+            yield
     finally:
-        outcome = ctx.tracker.end(status)
+        outcome = ctx.tracker.end()  # closed already: how it went
         if outcome.problem:
             ctx.progress.say(f"tracking: {outcome.problem}")
