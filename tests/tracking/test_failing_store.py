@@ -118,7 +118,7 @@ def test_a_run_that_is_interrupted_is_not_begun_any_more(tmp_path):
     begin = threading.Timer(3.0, gate.set)
     begin.start()
     watch.start("run")
-    watch._pool.submit(gate.wait)
+    watch._executor.submit(gate.wait)
     began = time.monotonic()
     watch.end("KILLED")
     assert time.monotonic() - began < 2.9
