@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gio_spark.errors import missing_spark
 from gio_spark.registry import register
 from gio_spark.version import __version__
 
@@ -38,5 +39,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        try:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            raise missing_spark(error) or error from None
     raise AttributeError(f"module 'gio_spark' has no attribute {name!r}")

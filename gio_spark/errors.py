@@ -77,6 +77,14 @@ class TrackingError(GioSparkError):
     """The tracking store does not answer or refuses, and the settings say that nothing goes on."""
 
 
+def missing_spark(error: ModuleNotFoundError) -> MissingExtraError | None:
+    """Error that names the extra, where the module that is missing is pyspark; else None."""
+    if (error.name or "").split(".")[0] != "pyspark":
+        return None
+    purpose = "An engine (embedded without Java, or spark)"
+    return MissingExtraError("pyspark", "embedded]' or 'gio-spark[spark", purpose)
+
+
 class WorkspaceError(GioSparkError):
     """The workspace cannot be written, or what was read back is not what was written."""
 

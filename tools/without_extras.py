@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 COMMAND = str(Path(sys.executable).parent / "gio-spark")
@@ -28,6 +29,13 @@ CHECKS: dict[str, tuple[list[str], int, str]] = {
     "gio-spark --help": ([COMMAND, "--help"], 0, "refresh"),
     "gio-spark run --help": ([COMMAND, "run", "--help"], 0, "Usage"),
 }
+SPARK = "pip install 'gio-spark[embedded]'"
+IMPORT = "from gio_spark import curate"
+CHECKS |= {
+    "gio-spark run names the extra": ([COMMAND, "run", "{config}"], 1, SPARK),
+    "gio-spark show names the extra": ([COMMAND, "show", "some-folder"], 1, SPARK),
+    "curate names the extra": ([sys.executable, "-c", IMPORT], 1, SPARK),
+}
 ABSENT = ("pyspark", "pysail", "deltalake", "sqlalchemy", "wordllama", "pytest")
 
 
@@ -36,9 +44,15 @@ def main() -> None:
     if there:
         sys.exit(f"error: this environment has {', '.join(there)}, so it is not one without extras")
     failed = 0
+    folder = Path(tempfile.mkdtemp())
+    config = folder / "curate.yml"
+    config.write_text("pool: pool.parquet\ntarget: target.parquet\ncolumns: {text: text}\n")
     for name, (command, code, words) in CHECKS.items():
-        done = subprocess.run(command, capture_output=True, text=True)
-        passed = done.returncode == code and words in done.stdout
+        words_of_command = [word.replace("{config}", str(config)) for word in command]
+        done = subprocess.run(words_of_command, capture_output=True, text=True, cwd=folder)
+        output = done.stdout + done.stderr
+        passed = done.returncode == code and words in output
+        passed = passed and ("Traceback" not in output or "-c" in command)
         failed += not passed
         print(f"{'passed' if passed else 'FAILED'}  {name}")
         if not passed:

@@ -16,6 +16,7 @@ from gio_spark.errors import (
     GioSparkError,
     InputError,
     NoVerdictError,
+    missing_spark,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ def clear_errors() -> Iterator[None]:
     except (ConfigError, InputError) as error:
         err.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(BAD_INPUT) from error
+    except ModuleNotFoundError as error:
+        missing = missing_spark(error)
+        if missing is None:
+            raise
+        err.print(f"error: {missing}", style="red", markup=False)
+        raise typer.Exit(FAILED) from error
     except GioSparkError as error:
         err.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(FAILED) from error
