@@ -159,7 +159,7 @@ def test_any_table_is_measured_by_several_profiles(made, folder):
     [
         (["gime.profiles={nobody: spatiotemporal, orders: tabular}", "gime.thresholds={}"],
          "no row of it"),
-        (["gime.profiles={texts: txt}", "gime.thresholds={}"], "No metric profile 'txt'"),
+        (["gime.profiles={texts: txt}", "gime.thresholds={}"], "No metric profile is called 'txt'"),
         (['gime.thresholds={"people/scope": 0.5}'], "needs 'people' in gime.profiles"),
         (["columns.source=null", "gime.thresholds={}"], "needs columns.source"),
         (["gime.columns={statoin: station}", "gime.thresholds={}"], "no profile of this run has"),
