@@ -32,7 +32,7 @@ from gio_spark.explode.ratio_fit import fit_knn, fit_text, fit_vector
 from gio_spark.explode.ratio_models import Arrays, Scorer, scorer_from_arrays
 from gio_spark.kernels.ngrams import NgramSpec
 from gio_spark.settings.explode import ExplodeSettings
-from gio_spark.tables.names import quoted_column
+from gio_spark.tables.identifiers import quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -1,4 +1,4 @@
-"""Columns of an input against their roles: missing ones and wrong types, told before any work."""
+"""Checks of an input's columns against their roles: missing columns and unfit types."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from pyspark.sql import types as T
 
 from gio_spark.engine import bounded, describe
 from gio_spark.tables.content_paths import ContentPath, PathReader, is_chat_type, template_parts
+from gio_spark.tables.identifiers import quoted_column
 from gio_spark.tables.message_text import (
     TOOL_CALLS,
     USUAL_ROLES,
@@ -28,7 +29,6 @@ from gio_spark.tables.message_text import (
     text_at,
     values_at,
 )
-from gio_spark.tables.names import quoted_column
 from gio_spark.tables.text_columns import chat_roles_at, text_column_at
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from gio_spark.errors import InputError
-from gio_spark.tables.casts import BAD, LINE
+from gio_spark.tables.text_casts import BAD, LINE
 
 if TYPE_CHECKING:
     from gio_spark.settings.inputs import CsvSettings

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from gio_spark.engine import capabilities
 from gio_spark.engine.engine_errors import engine_errors, translated_error
 from gio_spark.errors import GioSparkError, InputError, SnapshotExpiredError
-from gio_spark.tables.aliases import engine_path, plain_path
-from gio_spark.tables.names import kind_of, quoted, quoted_column, quoted_path
+from gio_spark.tables.engine_paths import engine_path, plain_path
+from gio_spark.tables.identifiers import kind_of, quoted, quoted_column, quoted_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -195,7 +195,7 @@ def _newest_stats(
     """Return the statistics of the files that the newest commit of a partition added."""
     import pyarrow.fs as pafs
 
-    from gio_spark.tables.files import filesystem
+    from gio_spark.tables.file_list import filesystem
 
     store, path = filesystem(location)
     newest = newest_version(location)
@@ -222,7 +222,7 @@ def newest_version(location: str) -> int:
     """Return the newest version of a Delta table at a path, from the names in its log."""
     import pyarrow.fs as pafs
 
-    from gio_spark.tables.files import filesystem
+    from gio_spark.tables.file_list import filesystem
 
     store, path = filesystem(location)
     infos = store.get_file_info(pafs.FileSelector(path + "/_delta_log"))
@@ -240,7 +240,7 @@ def is_delta(location: str) -> bool:
     """
     import pyarrow.fs as pafs
 
-    from gio_spark.tables.files import filesystem
+    from gio_spark.tables.file_list import filesystem
 
     store, path = filesystem(location)
     log = path + "/_delta_log"
@@ -270,7 +270,7 @@ def has_log(location: str) -> bool:
     """Tell whether a path holds the folder of a Delta log, with or without a commit in it."""
     import pyarrow.fs as pafs
 
-    from gio_spark.tables.files import filesystem
+    from gio_spark.tables.file_list import filesystem
 
     store, path = filesystem(location)
     return bool(store.get_file_info(path + "/_delta_log").type == pafs.FileType.Directory)

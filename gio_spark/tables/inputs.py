@@ -21,8 +21,6 @@ from gio_spark.engine.content_hash import content_hashes
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import delta
-from gio_spark.tables.aliases import engine_path
-from gio_spark.tables.casts import BAD, LINE
 from gio_spark.tables.column_types import check_unique
 from gio_spark.tables.columns import check_names, check_types
 from gio_spark.tables.content_expressions import (
@@ -32,8 +30,9 @@ from gio_spark.tables.content_expressions import (
     sampled_unusual_roles,
     with_text_column,
 )
-from gio_spark.tables.doubled_rows import free_name, split_doubles
-from gio_spark.tables.files import (
+from gio_spark.tables.duplicate_ids import free_name, split_doubles
+from gio_spark.tables.engine_paths import engine_path
+from gio_spark.tables.file_list import (
     FileList,
     check_unchanged,
     filesystem,
@@ -42,10 +41,11 @@ from gio_spark.tables.files import (
     is_encrypted,
     list_files,
 )
-from gio_spark.tables.lines import line_ids, read_lines
-from gio_spark.tables.names import absolute, is_remote_path, kind_of, quoted_column
+from gio_spark.tables.identifiers import absolute, is_remote_path, kind_of, quoted_column
 from gio_spark.tables.parquet_files import rows_read_by_arrow
 from gio_spark.tables.table_schema import kept_schema
+from gio_spark.tables.text_casts import BAD, LINE
+from gio_spark.tables.text_files import line_ids, read_lines
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

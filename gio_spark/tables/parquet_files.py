@@ -21,7 +21,7 @@ from gio_spark.tables.column_types import (
     check_unique,
     is_read_by_engines,
 )
-from gio_spark.tables.files import FileList, filesystem, partition_values
+from gio_spark.tables.file_list import FileList, filesystem, partition_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

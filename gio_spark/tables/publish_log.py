@@ -20,7 +20,7 @@ from gio_spark.engine import bounded
 from gio_spark.errors import ConcurrentRunError, ConfigError, InputError
 from gio_spark.settings.run import PUBLISHED_NAME
 from gio_spark.tables import delta
-from gio_spark.tables.records import new_token
+from gio_spark.tables.stage_records import new_token
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

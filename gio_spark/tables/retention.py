@@ -11,12 +11,12 @@ from gio_spark.engine import bounded, capabilities
 from gio_spark.errors import InputError, WorkspaceError
 from gio_spark.tables import delta
 from gio_spark.tables.publish_log import PublishLog
-from gio_spark.tables.records import is_token, token_time
+from gio_spark.tables.stage_records import is_token, token_time
 from gio_spark.tables.workspace import ATTEMPT, SELECTION, SNAPSHOT
 
 if TYPE_CHECKING:
     from gio_spark.settings.run import RetentionSettings
-    from gio_spark.tables.records import Record
+    from gio_spark.tables.stage_records import Record
     from gio_spark.tables.workspace import Workspace
 
 # Tables of one row per row of the pool; all others are small, and stay for the record.

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded
 from gio_spark.errors import ConcurrentRunError
-from gio_spark.tables.records import new_token
+from gio_spark.tables.stage_records import new_token
 
 if TYPE_CHECKING:
     from gio_spark.settings.run import ConcurrencySettings

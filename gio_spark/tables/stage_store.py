@@ -14,10 +14,17 @@ from gio_spark.engine import capabilities, describe
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError, WorkspaceError
 from gio_spark.tables import delta
-from gio_spark.tables.aliases import engine_path, plain_path
-from gio_spark.tables.files import check_writable, filesystem
-from gio_spark.tables.names import absolute, is_remote_path, is_schema, parts, quoted, quoted_column
-from gio_spark.tables.records import new_token
+from gio_spark.tables.engine_paths import engine_path, plain_path
+from gio_spark.tables.file_list import check_writable, filesystem
+from gio_spark.tables.identifiers import (
+    absolute,
+    is_remote_path,
+    is_schema,
+    parts,
+    quoted,
+    quoted_column,
+)
+from gio_spark.tables.stage_records import new_token
 from gio_spark.tables.table_schema import column_ddl, delta_schema_json
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import types as T
 
-from gio_spark.tables.names import quoted_column
+from gio_spark.tables.identifiers import quoted_column
 
 
 def kept_schema(schema: T.StructType, comments: dict[str, str] | None = None) -> T.StructType:

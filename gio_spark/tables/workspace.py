@@ -14,8 +14,8 @@ from gio_spark.engine import bounded
 from gio_spark.errors import ConcurrentRunError, WorkspaceError
 from gio_spark.tables import delta
 from gio_spark.tables.hash_chunks import WHOLE, Chunk, check_rows
-from gio_spark.tables.names import quoted_column
-from gio_spark.tables.records import SCHEMA, Base, Record, from_table, new_token, to_table
+from gio_spark.tables.identifiers import quoted_column
+from gio_spark.tables.stage_records import SCHEMA, Base, Record, from_table, new_token, to_table
 from gio_spark.tables.stage_store import TRIES, StageStore, earlier_layout
 
 if TYPE_CHECKING:

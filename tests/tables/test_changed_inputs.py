@@ -17,7 +17,7 @@ from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.load import build
 from gio_spark.tables import open_input, pin_input
 from gio_spark.tables.delta import is_delta
-from gio_spark.tables.files import _marks, check_unchanged, list_files
+from gio_spark.tables.file_list import _marks, check_unchanged, list_files
 
 TEXT = Columns(id="id", text="text")
 embedded = pytest.mark.embedded

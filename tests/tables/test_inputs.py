@@ -100,7 +100,7 @@ def test_a_value_that_does_not_fit_its_role_is_put_aside(spark, folder):
 
 
 def test_every_line_of_a_large_file_is_read_once(spark, folder, monkeypatch):
-    monkeypatch.setattr("gio_spark.tables.lines._CHUNK", 1000)
+    monkeypatch.setattr("gio_spark.tables.text_files._CHUNK", 1000)
     lines = [json.dumps({"id": i, "text": "x" * (i % 97)}) for i in range(2000)]
     (folder / "a.jsonl").write_text("\n".join(lines))
     assert ids(opened(spark, folder)) == sorted(str(i) for i in range(2000))

@@ -27,7 +27,7 @@ from gio_spark.quantize import ClusterStats
 from gio_spark.report.checks_page import render_checks
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import Workspace
-from gio_spark.tables.local_files import report_folder
+from gio_spark.tables.output_folders import report_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -31,7 +31,7 @@ from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.pipeline.stages.publish_selection import find_candidate, refreshes_of
 from gio_spark.report.gate_page import render_gate
 from gio_spark.tables import Record, Workspace
-from gio_spark.tables.local_files import report_folder
+from gio_spark.tables.output_folders import report_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

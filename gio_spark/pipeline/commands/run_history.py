@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gio_spark.errors import InputError
 from gio_spark.tables import Record, Workspace
-from gio_spark.tables.names import absolute, is_remote_path, kind_of
+from gio_spark.tables.identifiers import absolute, is_remote_path, kind_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -15,8 +15,6 @@ from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime import get_profile
 from gio_spark.settings.columns import Columns
 from gio_spark.tables import Pin, pin_input, quoted, quoted_column
-from gio_spark.tables.aliases import engine_path
-from gio_spark.tables.casts import BAD, LINE
 from gio_spark.tables.content_expressions import (
     TEXT_COLUMN,
     content_expression,
@@ -24,8 +22,10 @@ from gio_spark.tables.content_expressions import (
 )
 from gio_spark.tables.content_paths import is_expression
 from gio_spark.tables.delta import is_readable_otherwise, read
-from gio_spark.tables.doubled_rows import free_name
-from gio_spark.tables.lines import read_lines
+from gio_spark.tables.duplicate_ids import free_name
+from gio_spark.tables.engine_paths import engine_path
+from gio_spark.tables.text_casts import BAD, LINE
+from gio_spark.tables.text_files import read_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gio_spark import gime
-from gio_spark.tables.local_files import report_folder
+from gio_spark.tables.output_folders import report_folder
 
 if TYPE_CHECKING:
     from gio_spark.pipeline.constraints.sensitivity_runs import SensitivityResult

@@ -14,7 +14,7 @@ from gio_spark.errors import InputError
 from gio_spark.pipeline.run_rows import MAX_FIGURES, RunRows
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.tables import Workspace
-from gio_spark.tables.local_files import report_folder
+from gio_spark.tables.output_folders import report_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

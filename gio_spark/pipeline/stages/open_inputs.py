@@ -29,7 +29,7 @@ from gio_spark.pipeline.stages.input_checks import (
 from gio_spark.pipeline.stages.input_snapshots import pin_view
 from gio_spark.registry import load_modules
 from gio_spark.tables import Input, Pin, Workspace, open_input, pin_input
-from gio_spark.tables.local_files import local_folder
+from gio_spark.tables.output_folders import local_folder
 from gio_spark.tracking import NullTracker, TrackedInput, tracker
 
 if TYPE_CHECKING:

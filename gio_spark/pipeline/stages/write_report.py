@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gio_spark.pipeline.constraints.gate_verdict import as_facts, checks_table, tell, verdict_of
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.report_inputs import report_data
-from gio_spark.tables.local_files import report_folder
+from gio_spark.tables.output_folders import report_folder
 
 if TYPE_CHECKING:
     from gio_spark.pipeline.run_state import RunState

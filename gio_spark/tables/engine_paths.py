@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gio_spark.engine import describe
 from gio_spark.process import temporary_folder
-from gio_spark.tables.names import absolute, is_remote_path
+from gio_spark.tables.identifiers import absolute, is_remote_path
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from gio_spark.engine import bounded, row_hash
-from gio_spark.tables.names import quoted_column
+from gio_spark.tables.identifiers import quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

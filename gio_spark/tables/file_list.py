@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from gio_spark.errors import InputError, SnapshotExpiredError, WorkspaceError
-from gio_spark.tables.names import absolute, is_remote_path
+from gio_spark.tables.identifiers import absolute, is_remote_path
 
 if TYPE_CHECKING:
     from gio_spark.settings.inputs import Verify

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gio_spark.tables import Workspace
-from gio_spark.tables.names import is_remote_path
+from gio_spark.tables.identifiers import is_remote_path
 
 
 def local_folder(workspace: Workspace) -> Path:

@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 from gio_spark.engine import bounded, map_arrow
 from gio_spark.engine.content_hash import content_hashes
 from gio_spark.errors import InputError
-from gio_spark.tables.casts import BAD, LINE, type_of, typed
 from gio_spark.tables.content_paths import is_chat_json
 from gio_spark.tables.csv_files import (
     CsvDialect,
@@ -28,7 +27,7 @@ from gio_spark.tables.csv_files import (
     has_backslash_escapes,
     header_of,
 )
-from gio_spark.tables.files import FileList, compression_of, filesystem, partition_values
+from gio_spark.tables.file_list import FileList, compression_of, filesystem, partition_values
 from gio_spark.tables.json_types import (
     JsonType,
     array_rows,
@@ -38,6 +37,7 @@ from gio_spark.tables.json_types import (
     json_array,
     type_of_value,
 )
+from gio_spark.tables.text_casts import BAD, LINE, type_of, typed
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
