@@ -285,7 +285,7 @@ def _fit_scorer(
         spec = NgramSpec(
             settings.word_ngrams, settings.char_ngrams, settings.hash_bits, settings.text_bytes
         )
-        regularization = settings.regularisation
+        regularization = settings.regularization
         return fit_text(
             target.content,
             pool.content,
@@ -311,10 +311,10 @@ def _fit_scorer(
             pool_vectors[:reference_rows],
             folds_of[0][:reference_rows],
             folds_of[1][:reference_rows],
-            neighbors=settings.neighbours,
+            neighbors=settings.neighbors,
         )
     return fit_vector(
-        target_vectors, pool_vectors, *folds_of, folds=folds, regularization=settings.regularisation
+        target_vectors, pool_vectors, *folds_of, folds=folds, regularization=settings.regularization
     )
 
 

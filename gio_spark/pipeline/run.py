@@ -80,8 +80,12 @@ class Curation:
             return [("run", self.run_id), ("state", "stopped before the report")]
         summary = RunSummary.model_validate(self.summary)
         selection, random, pool = (summary.divergences[n] for n in ("selection", "random", "pool"))
-        shown = self.publication
-        published = "no" if shown is None or not shown.number else f"{shown.name} {shown.number}"
+        publication = self.publication
+        published = (
+            "no"
+            if publication is None or not publication.number
+            else f"{publication.name} {publication.number}"
+        )
         distance = f"{selection:.4g} nats (random rows {random:.4g}, pool {pool:.4g})"
         return [
             ("run", self.run_id),
@@ -204,8 +208,8 @@ def plan_run(
 def _finished(ctx: RunContext) -> Record | None:
     """Record of this very run, where it is finished and its selection still there."""
     finished = ctx.workspace.complete("run", ctx.run)
-    still_there = finished is not None and ctx.workspace.complete(SELECT, ctx.run) is not None
-    return finished if still_there else None
+    selection_exists = finished is not None and ctx.workspace.complete(SELECT, ctx.run) is not None
+    return finished if selection_exists else None
 
 
 def _record_run(ctx: RunContext, state: RunState) -> Curation:
@@ -265,7 +269,7 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
         table_id=pool.table_id,
         pool_schema=pool.schema.jsonValue(),
         inputs={name: one.location for name, one in state.inputs.items()},
-        cautions=tuple((c.name, c.text, c.action) for c in ctx.cautions),
+        cautions=tuple((c.name, c.text, c.action) for c in ctx.warnings),
         stages=ctx.stage_lines(),
         report=str(state.report),
         plan_key=state.plan.key,

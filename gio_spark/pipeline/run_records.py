@@ -31,7 +31,7 @@ class RatioFacts(Facts):
         table: Columns of the calibration table.
         target_rows: Rows of the targets that it was fitted on.
         pool_rows: Rows of the pool.
-        warnings: What people are told.
+        warnings: Warnings for the user.
         kind: text or vector: what is scored.
     """
 
@@ -82,7 +82,7 @@ class GateFacts(Facts):
         rows_moved: Rows that changed their cluster by it.
         score_biases: Metrics that rows are ranked towards.
         required_rows: Rows that are always selected.
-        notes: What people are told.
+        notes: Notes for the user.
     """
 
     thresholds: tuple[Threshold, ...]

@@ -44,7 +44,7 @@ class ExplodeSettings(StageSettings):
         le=500_000,
         description="Rows of the target and of the pool, each, that the ratio is fitted on.",
     )
-    regularisation: float | None = Field(
+    regularization: float | None = Field(
         None,
         gt=0.0,
         description="Weight of the data against the penalty in the logistic regression (its C); "
@@ -63,7 +63,7 @@ class ExplodeSettings(StageSettings):
     text_bytes: int = Field(
         8_192, ge=64, description="Bytes at the start of a text that the classifier reads."
     )
-    neighbours: int = Field(
+    neighbors: int = Field(
         5, ge=1, le=100, description="Which neighbour's distance the knn estimator uses."
     )
     knn_rows: int = Field(

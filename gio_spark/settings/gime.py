@@ -139,16 +139,16 @@ class GimeSettings(StageSettings):
         return self
 
     @property
-    def wanted_level(self) -> float | None:
+    def performance_level(self) -> float | None:
         """The fraction of full performance to hold, where automatic thresholds are asked for."""
         return self.level if self.accepted_loss is None else 1.0 - self.accepted_loss
 
-    def held(self, source: str | None = None) -> dict[str, float]:
+    def manual_shares(self, source: str | None = None) -> dict[str, float]:
         """Return metric -> share set by hand for all rows, or for those of a source."""
         split = {name: name.rpartition("/") for name in self.thresholds}
         return {m: self.thresholds[n] for n, (s, _, m) in split.items() if s == (source or "")}
 
     @property
-    def steers(self) -> bool:
+    def enforces_thresholds(self) -> bool:
         """Whether thresholds hold the plan."""
-        return bool(self.thresholds) or self.wanted_level is not None
+        return bool(self.thresholds) or self.performance_level is not None

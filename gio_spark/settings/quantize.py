@@ -59,7 +59,7 @@ class QuantizeSettings(StageSettings):
         description="Cells searched per row where search goes through two levels: more find the "
         "nearest cluster more often and take longer.",
     )
-    neighbours: int = Field(
+    neighbors: int = Field(
         8, ge=1, description="Clusters over which the mass of one target row is spread."
     )
     reach_quantile: float = Field(

@@ -30,7 +30,15 @@ SHORTHANDS: dict[str, tuple[str, str]] = {
 }
 
 # Earlier names of settings -> where they live now.
-RENAMED: dict[str, str] = {"gime.modules": "modules", "evaluate.modules": "modules"}
+RENAMED: dict[str, str] = {
+    "gime.modules": "modules",
+    "evaluate.modules": "modules",
+    "quantize.neighbours": "quantize.neighbors",
+    "explode.neighbours": "explode.neighbors",
+    "explode.regularisation": "explode.regularization",
+}
+# Setting -> its earlier values -> what they are called now.
+RENAMED_VALUES: dict[str, dict[str, str]] = {"publish.on_drift": {"tell": "warn"}}
 
 PUBLISHED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -89,7 +97,7 @@ class PublishSettings(StageSettings):
             "Publish a selection that passed its audit; false: only `gio-spark publish RUN` does."
         ),
     )
-    on_drift: Literal["tell", "hold"] = Field(
+    on_drift: Literal["warn", "hold"] = Field(
         "hold",
         description=(
             "What a refresh does whose metrics left the range of the refreshes before: tell, or "
@@ -265,11 +273,11 @@ class RunSettings(StageSettings):
                 data[key] = [_as_input(item) for item in data[key]]
         if _verify_of(data.get("inputs")) == "content":
             for key in ("pool", "target", "held_out"):
-                given = data.get(key)
-                if isinstance(given, list):
-                    data[key] = [_by_content(item) for item in given]
-                elif given is not None:
-                    data[key] = _by_content(given)
+                dataset = data.get(key)
+                if isinstance(dataset, list):
+                    data[key] = [_by_content(item) for item in dataset]
+                elif dataset is not None:
+                    data[key] = _by_content(dataset)
         return data
 
     @field_validator("name")
@@ -314,7 +322,7 @@ class RunSettings(StageSettings):
 
 
 def _with_present_names(data: dict[str, Any]) -> dict[str, Any]:
-    """Settings with earlier names replaced by the present ones, with a warning for each.
+    """Settings with earlier names and values replaced by the present ones, a warning for each.
 
     Raises:
         ConfigError: A setting stands under both names with two values.
@@ -324,13 +332,21 @@ def _with_present_names(data: dict[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         warnings.warn(f"The setting {earlier} is called {present} now.", FutureWarning, 2)
-        there, remaining = _take(remaining, present.split("."))
-        if there is not None and there != value:
+        present_value, remaining = _take(remaining, present.split("."))
+        if present_value is not None and present_value != value:
             raise ConfigError(
-                f"{earlier!r} ({value!r}) and {present!r} ({there!r}) are the same setting with "
-                "two values; keep one of them."
+                f"{earlier!r} ({value!r}) and {present!r} ({present_value!r}) are the same setting "
+                "with two values; keep one of them."
             )
         data = _put(remaining, present.split("."), value)
+    for name, values in RENAMED_VALUES.items():
+        value, remaining = _take(data, name.split("."))
+        present_value = values.get(value) if isinstance(value, str) else None
+        if present_value is not None:
+            warnings.warn(
+                f"The value {value!r} of {name} is called {present_value!r} now.", FutureWarning, 2
+            )
+            data = _put(remaining, name.split("."), present_value)
     return data
 
 

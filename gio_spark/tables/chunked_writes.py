@@ -39,7 +39,7 @@ def write_chunks(
         run: Run that writes.
         stage: Stage that writes.
         expected: Rows that must be there afterwards, where known.
-        on_chunk: Told of each chunk and the rows there so far, once its record is written.
+        on_chunk: Called with each chunk and the rows written so far, once its record is written.
 
     Returns:
         Rows there afterwards.
@@ -97,7 +97,7 @@ def _complete(
         for r in workspace.records()
         if r.table == table and r.is_chunk and r.detail["chunk_of"] == fingerprint
     }
-    recorded = {label: there for label, there in recorded.items() if label in labels}
+    recorded = {label: written for label, written in recorded.items() if label in labels}
     if not recorded or not workspace.exists(table):
         return {}
     counted = workspace.attempt_rows(table, [token for _, token in recorded.values()])

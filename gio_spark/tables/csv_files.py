@@ -48,7 +48,7 @@ class CsvDialect:
 
     @property
     def is_open(self) -> bool:
-        """Whether the files tell how quotes are escaped."""
+        """Whether the escape of quotes is determined from the files."""
         return self._settings.escape == "auto"
 
     @property
@@ -248,22 +248,22 @@ def _row_blocks(stream: Any, path: str, dialect: CsvDialect) -> Iterator[bytes]:
     """
     pattern = dialect.quoted_field(path)
     rest = b""
-    wanted = _BLOCK
+    min_bytes = _BLOCK
     for block in _decoded_blocks(stream, path, dialect):
         rest += block
-        if len(rest) < wanted and block:
+        if len(rest) < min_bytes and block:
             continue
         end = len(rest) if not block else _end_of_rows(rest, pattern)
         if end == 0 and block:
             # No row ends here: look again when there is twice as much.
-            wanted = 2 * len(rest)
-            if wanted > _MOST_BYTES:
+            min_bytes = 2 * len(rest)
+            if min_bytes > _MOST_BYTES:
                 raise InputError(
                     f"{path}: no row ends within {len(rest):,} bytes. A quote may be open: set "
                     "csv.quote and csv.escape to what the file has."
                 )
             continue
-        rows, rest, wanted = rest[:end], rest[end:], _BLOCK
+        rows, rest, min_bytes = rest[:end], rest[end:], _BLOCK
         if rows.strip(b"\r\n"):
             yield dialect.doubled(rows, pattern) if dialect.backslashes and pattern else rows
 

@@ -25,26 +25,26 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./+,=@:-]*")
 
 
 def engine_path(spark: SparkSession, location: str) -> str:
-    """Return the absolute path under which the session's engine finds what is at a location."""
+    """The absolute path under which the session's engine finds what is at a location."""
     return plain_path(location) if describe(spark).kind == "embedded" else absolute(location)
 
 
 def plain_path(location: str) -> str:
-    """Return an absolute path without odd characters that leads to a location."""
+    """An absolute path without odd characters that leads to a location."""
     path = absolute(location)
     if is_remote_path(path) or _PLAIN.fullmatch(path):
         return path
-    whole = Path(path)
+    absolute_path = Path(path)
     # The link stands for the deepest folder with an odd name; what lies below is reached by it.
-    odd = max(i for i, part in enumerate(whole.parts) if not _PLAIN.fullmatch(part))
-    target = Path(*whole.parts[: odd + 1])
+    odd = max(i for i, part in enumerate(absolute_path.parts) if not _PLAIN.fullmatch(part))
+    target = Path(*absolute_path.parts[: odd + 1])
     link = _links() / hashlib.sha256(str(target).encode()).hexdigest()[:16]
     if not link.is_symlink():
         link.symlink_to(target)
-    return str(link.joinpath(*whole.parts[odd + 1 :]))
+    return str(link.joinpath(*absolute_path.parts[odd + 1 :]))
 
 
 @lru_cache(maxsize=1)
 def _links() -> Path:
-    """Return this process's folder of links."""
+    """This process's folder of links."""
     return temporary_folder("gio-spark-paths-")

@@ -145,13 +145,13 @@ class PublishLog:
 
     def pinned(self) -> set[tuple[str, int]]:
         """(name, number) of publishes that retention leaves alone."""
-        pins: set[tuple[str, int]] = set()
+        pinned: set[tuple[str, int]] = set()
         for event in self.events():
             if event.event == "pin":
-                pins.add((event.name, event.number))
+                pinned.add((event.name, event.number))
             elif event.event == "unpin":
-                pins.discard((event.name, event.number))
-        return pins
+                pinned.discard((event.name, event.number))
+        return pinned
 
     def find(self, name: str, number: int | None = None) -> PublishEvent:
         """A publish by its number, or the current one.

@@ -60,7 +60,7 @@ def prune(workspace: Workspace, settings: RetentionSettings) -> Pruned:
     workspace.reload()
     records = workspace.records()
     log = PublishLog(workspace)
-    kept_tables, published_runs = _kept_publishes(log, settings)
+    retained_tables, published_runs = _retained_publishes(log, settings)
     old = datetime.now(timezone.utc) - timedelta(hours=settings.hours)
     finished = finished_runs(records)
     keep = _newest_runs(finished, settings.runs) | published_runs
@@ -72,21 +72,21 @@ def prune(workspace: Workspace, settings: RetentionSettings) -> Pruned:
         # Looking what is stored is a query; there is none where no record can be done without.
         if set(recorded.get(table, ())) <= set(read_tokens.get(table, ())):
             continue
-        gone = [
+        removed_tokens = [
             token
             for token in _stored_attempts(workspace, table)
             if token not in read_tokens.get(table, ())
             and (token in recorded.get(table, ()) or token_time(token) < old)
         ]
-        deleted[table] = _delete(workspace, table, ATTEMPT, gone)
-        if gone:
+        deleted[table] = _delete(workspace, table, ATTEMPT, removed_tokens)
+        if removed_tokens:
             vacuum(workspace, table, settings.hours)
     owners = {r.table: r.run for r in records if r.table.startswith(SELECTION)}
     read = {place for run in keep & set(finished) for place in _inputs(finished[run])}
     dropped = []
     for table in [*workspace.store.names(SELECTION), *workspace.store.names(SNAPSHOT)]:
         if table.startswith(SELECTION):
-            stays = table in kept_tables or owners.get(table) in keep
+            stays = table in retained_tables or owners.get(table) in keep
             known = table in owners
         else:
             stays, known = workspace.place(table) in read, False
@@ -101,7 +101,7 @@ def try_to_prune(workspace: Workspace, settings: RetentionSettings) -> str:
     """Prune after a run whose outcome does not hang on it; returns what went wrong, or ""."""
     try:
         prune(workspace, settings)
-    except Exception as error:  # noqa: BLE001 - another writer, a lock, a permission: told, not fatal
+    except Exception as error:  # noqa: BLE001 - another writer, a lock, a permission: reported, not fatal
         return str(error).splitlines()[0][:300]
     return ""
 
@@ -114,24 +114,24 @@ def forget(workspace: Workspace, run: str, settings: RetentionSettings) -> Prune
     """
     workspace.reload()
     records = workspace.records()
-    own = [r for r in records if r.run == run]
-    if not own:
+    run_records = [r for r in records if r.run == run]
+    if not run_records:
         known = ", ".join(list(finished_runs(records))[-10:]) or "none"
         raise InputError(f"No run {run!r} is recorded in {workspace.location}. Known: {known}.")
     _refuse_published(workspace, run)
     read_tokens = _tokens_read(workspace, {r.run for r in records} - {run})
-    gone = [r for r in own if not _names_any(r, read_tokens)]
-    dropped = tuple(dict.fromkeys(r.table for r in gone if r.table.startswith(SELECTION)))
+    removed_tokens = [r for r in run_records if not _names_any(r, read_tokens)]
+    dropped = tuple(dict.fromkeys(r.table for r in removed_tokens if r.table.startswith(SELECTION)))
     for table in dropped:
         workspace.store.drop(table)
-    recorded = _tokens_recorded(gone)
+    recorded = _tokens_recorded(removed_tokens)
     deleted = {}
     for table in ROW_TABLES:
         tokens = set(recorded.get(table, ())) - set(read_tokens.get(table, ()))
         deleted[table] = _delete(workspace, table, ATTEMPT, sorted(tokens))
         if deleted[table]:
             vacuum(workspace, table, settings.hours)
-    _delete(workspace, "runs", "record", [r.record for r in gone])
+    _delete(workspace, "runs", "record", [r.record for r in removed_tokens])
     workspace.reload()
     return Pruned({t: n for t, n in deleted.items() if n}, dropped)
 
@@ -164,7 +164,7 @@ def vacuum(workspace: Workspace, table: str, hours: float) -> None:
 # ---- what stays --------------------------------------------------------------------------------
 
 
-def _kept_publishes(log: PublishLog, settings: RetentionSettings) -> tuple[set[str], set[str]]:
+def _retained_publishes(log: PublishLog, settings: RetentionSettings) -> tuple[set[str], set[str]]:
     """Tables of the publishes that stay, and the runs of those that are current or pinned."""
     pinned = log.pinned()
     tables: set[str] = set()

@@ -47,7 +47,7 @@ _CHECKSUM = re.compile(r"\.\d{20}\.json\.crc")
 # Files and folders of a Delta table in the making, as partitions of ours are named.
 _LEFT_BY_A_WRITE = re.compile(r"_delta_log$|_temporary$|(fingerprint|attempt|name)=|\.?part-")
 
-# Two writers that make or widen a table at once: one of them is told to try again.
+# Two writers that make or widen a table at once: one of them must try again.
 TRIES = 6
 
 
@@ -111,12 +111,12 @@ class StageStore:
         if table in self._known and not look:
             return True
         if self.in_catalog:
-            there = self.spark.catalog.tableExists(delta.sql_name(self.spark, self.place(table)))
+            exists = self.spark.catalog.tableExists(delta.sql_name(self.spark, self.place(table)))
         else:
-            there = delta.is_delta(self.place(table))
-        if there:
+            exists = delta.is_delta(self.place(table))
+        if exists:
             self._known.add(table)
-        return there
+        return exists
 
     def version(self, table: str) -> int:
         """Newest version of a table, -1 where it was never made."""
@@ -181,14 +181,14 @@ class StageStore:
     def _append(
         self, table: str, rows: DataFrame, partition_by: tuple[str, ...], note: Mapping[str, Any]
     ) -> None:
-        there = self.exists(table) or self._clear_half_made(table)
-        if there:
+        exists = self.exists(table) or self._clear_unfinished_write(table)
+        if exists:
             self._check_layout(table, partition_by)
             rows = self._with_all_columns(table, rows)
         writer = rows.write.format("delta").mode("append")
         if table in _INCOMPRESSIBLE and not self._embedded:
             writer = writer.option("compression", "uncompressed")
-        if not there:
+        if not exists:
             writer = writer.options(**self._properties(table))
         if partition_by:
             writer = writer.partitionBy(*partition_by)
@@ -197,7 +197,7 @@ class StageStore:
     def overwrite(self, table: str, rows: DataFrame, note: Mapping[str, Any]) -> None:
         """Put rows, of whatever columns, in place of all that a table holds, in one commit."""
         if self.in_catalog and not self.exists(table):
-            self._clear_half_made(table)
+            self._clear_unfinished_write(table)
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
         self._save(writer.option("userMetadata", json.dumps(note)), table)
 
@@ -260,7 +260,7 @@ class StageStore:
             df = df.where(F.col(column) == value)
         return int(df.count())
 
-    def _clear_half_made(self, table: str) -> bool:
+    def _clear_unfinished_write(self, table: str) -> bool:
         """Take what is in the way of a first write, left by one that was cut short, out of a log.
 
         Returns:
@@ -408,14 +408,14 @@ def clear_log(log: Path) -> None:
             (log / name).unlink(missing_ok=True)
         elif _COMMIT.fullmatch(name) and _is_empty(log / name):
             # Moved first, and put back where another writer has committed in this moment.
-            aside = log / f".{name}.{new_token()}.tmp"
+            moved_file = log / f".{name}.{new_token()}.tmp"
             try:
-                (log / name).rename(aside)
+                (log / name).rename(moved_file)
             except FileNotFoundError:  # another writer has cleared it
                 continue
-            if aside.stat().st_size:
-                (log / name).hardlink_to(aside)
-            aside.unlink()
+            if moved_file.stat().st_size:
+                (log / name).hardlink_to(moved_file)
+            moved_file.unlink()
 
 
 def _is_empty(file: Path) -> bool:

@@ -2,7 +2,7 @@
 
 Engines infer types and treat malformed lines differently (one of them fails the whole read on one
 bad line). Here values are read as text, cast by their column's role, and a line that cannot be read
-becomes a row of its own with the reason, to be put aside.
+becomes a row of its own with the reason, for the quarantine.
 """
 
 from __future__ import annotations
@@ -101,22 +101,22 @@ def read_lines(
     )
     work = spark.createDataFrame(table).repartition(max(1, min(len(pieces), 1024)))
     root = files.root
-    found = _columns_of_files(work, root, kind, csv)
-    names = sorted(set(found.types) - set(columns.drop))
+    file_columns = _columns_of_files(work, root, kind, csv)
+    names = sorted(set(file_columns.types) - set(columns.drop))
     of_roles = {name: type_of(name, columns) for name in names}
-    has_messages = columns.text in names and is_chat_json(found.types[columns.text])
+    has_messages = columns.text in names and is_chat_json(file_columns.types[columns.text])
     types = {
-        name: arrow_type(found.types[name])
-        if kept == pa.string() and (name != columns.text or has_messages)
-        else kept
-        for name, kept in of_roles.items()
+        name: arrow_type(file_columns.types[name])
+        if role_type == pa.string() and (name != columns.text or has_messages)
+        else role_type
+        for name, role_type in of_roles.items()
     }
     schema = pa.schema([*types.items(), pa.field(BAD, pa.string()), pa.field(LINE, pa.string())])
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         for piece in _pieces(batches):
             with _readable(piece[0]):
-                for part in _parse(root, kind, piece, schema, found.dialect, of_roles):
+                for part in _parse(root, kind, piece, schema, file_columns.dialect, of_roles):
                     yield typed(part, schema)
 
     rows = map_arrow(work, read, schema, batch_rows=1)
@@ -334,5 +334,5 @@ def _json_tables(
 
 
 def line_ids(lines: pa.Array) -> pa.Array:
-    """Return ids of malformed lines for the quarantine table: a hash of what was read."""
+    """Ids of malformed lines for the quarantine table: a hash of what was read."""
     return pc.binary_join_element_wise("line-", content_hashes([lines]), "")

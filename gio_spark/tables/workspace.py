@@ -113,16 +113,16 @@ class Workspace:
         Raises:
             WorkspaceError: The table was never made.
         """
-        own = self._own_rows(table, key, chunk)
+        own_rows = self._own_rows(table, key, chunk)
         base = self.base_of(table, key)
         if base is None:
-            return own
+            return own_rows
         hidden = self._own_rows("replaced", base.hidden, WHOLE).select(F.col("id").alias("_hidden"))
         rows = self.read(table, base.key, chunk=chunk)
-        # An anti join whose small side is held and whose large side streams, on every engine.
+        # An anti join that broadcasts the small table and streams the large one, on every engine.
         beside = F.broadcast(hidden).join(rows, hidden["_hidden"] == rows["id"], "right_outer")
         counting = beside.where(F.col("_hidden").isNull()).drop("_hidden")
-        return counting.withColumn(KEY, F.lit(key)).unionByName(own)
+        return counting.withColumn(KEY, F.lit(key)).unionByName(own_rows)
 
     def own_rows(self, table: str, key: str, *, chunk: Chunk = WHOLE) -> DataFrame:
         """Rows that a stage wrote itself, without those of its base."""
@@ -140,7 +140,7 @@ class Workspace:
         return chunk.rows(rows.where(_is_one_of(ATTEMPT, tokens)).drop(ATTEMPT))
 
     def read_keys(self, table: str, keys: Iterable[str]) -> DataFrame:
-        """Rows that several stages wrote themselves; the column `fingerprint` tells whose."""
+        """Rows that several stages wrote themselves; the column `fingerprint` names the stage."""
         tokens = [token for key in dict.fromkeys(keys) for token in self._tokens(table, key)]
         return self.store.read(table).where(_is_one_of(ATTEMPT, tokens)).drop(ATTEMPT)
 
@@ -488,11 +488,11 @@ def _is_one_of(column: str, values: list[str]) -> Any:
 def count_values(workspace: Workspace, table: str, key: str, column: str) -> int | None:
     """Number of a stage's rows in which a column has a value, from the log, without a scan.
 
-    None where the log does not tell: in a catalog, of rows in chunks, or of rows on a base.
+    None where the log does not give it: in a catalog, of rows in chunks, or of rows on a base.
     """
     tokens = workspace.attempts(table, key)
-    whole = len(tokens) == 1 and workspace.base_of(table, key) is None
-    if workspace.in_catalog or not whole:
+    is_single_attempt = len(tokens) == 1 and workspace.base_of(table, key) is None
+    if workspace.in_catalog or not is_single_attempt:
         return None
     partition: Mapping[str, str] = {KEY: key, ATTEMPT: tokens[0]}
     return delta.committed_values(workspace.place(table), partition, column)

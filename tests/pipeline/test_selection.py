@@ -74,7 +74,7 @@ def test_a_budget_that_the_pool_cannot_fill_is_refused_before_any_work(place, ch
 
 
 def test_a_budget_above_what_the_target_reaches_says_what_can_be_had(place):
-    near = {"quantize": {"max_passes": 3, "target_clusters": 4, "neighbours": 1}}
+    near = {"quantize": {"max_passes": 3, "target_clusters": 4, "neighbors": 1}}
     with pytest.raises(BudgetError, match="Ask for at most") as caught:
         jobs.select(jobs.settings(place, budget=590, **near))
     largest = int(caught.value.largest)

@@ -155,16 +155,16 @@ def test_rows_and_rows_put_aside_are_counted_before_they_are_made(spark, folder)
     ids = pa.array(["a", None, "b", "a", "a", None, "c"], pa.string())
     pq.write_table(pa.table({"id": ids, "text": list("tuvwxyz")}), folder / "a.parquet")
     made = opened(spark, folder)
-    assert (made.count, made.ids, made.put_aside) == (7, 3, 4)
+    assert (made.count, made.ids, made.quarantined) == (7, 3, 4)
     assert made.rows.toArrow().num_rows == made.ids
-    assert made.bad.toArrow().num_rows == made.put_aside
+    assert made.bad.toArrow().num_rows == made.quarantined
     (folder / "a.parquet").unlink()
     (folder / "a.jsonl").write_text('{"id": 1, "text": "x"}\n{"id": \n{"id": 1, "text": "y"}\n')
     lines = opened(spark, folder)
-    assert (lines.count, lines.ids, lines.put_aside) == (2, 1, 1)
-    assert lines.bad.toArrow().num_rows == lines.put_aside + 1
+    assert (lines.count, lines.ids, lines.quarantined) == (2, 1, 1)
+    assert lines.bad.toArrow().num_rows == lines.quarantined + 1
     copies = opened(spark, folder, Columns(text="text"))
-    assert (copies.count, copies.ids, copies.put_aside) == (2, 2, 0)
+    assert (copies.count, copies.ids, copies.quarantined) == (2, 2, 0)
 
 
 @embedded

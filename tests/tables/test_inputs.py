@@ -296,7 +296,7 @@ def check_doubles_of_internal_names(spark, folder):
     assert rows.schema.names == table.schema.names
     whole = {tuple(map(str, row.values())) for row in table.to_pylist()}
     assert {tuple(map(str, row.values())) for row in rows.to_pylist()} < whole
-    assert (rows.num_rows, opened_input.put_aside) == (2, 1)
+    assert (rows.num_rows, opened_input.quarantined) == (2, 1)
 
 
 def test_own_columns_of_internal_names_and_maps_keep_their_values_beside_doubles(spark, folder):

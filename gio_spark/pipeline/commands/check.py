@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _SAMPLE = 4_000
-# Rows of the sample per cluster that the quantisation check needs to say anything.
+# Rows of the sample per cluster that the quantization check needs to say anything.
 _ROWS_PER_CLUSTER = 10
 # Rows taken per mode of the target, on average, and those expected of a mode that is judged.
 _ROWS_PER_MODE, _ROWS_TO_JUDGE = 40, 20
 
 
 @dataclass(frozen=True)
-class _Done:
+class _FinishedRun:
     """What a finished run left in its workspace."""
 
     workspace: Workspace
@@ -51,29 +51,29 @@ class _Done:
     centroids: NDArray[np.float32]
     stats: ClusterStats
 
-    def vectors(self, side: str) -> DataFrame:
-        rows = self.workspace.read("embeddings", self.run.keys.embeddings[side])
+    def vectors(self, dataset: str) -> DataFrame:
+        rows = self.workspace.read("embeddings", self.run.keys.embeddings[dataset])
         return rows.where(F.col("reason").isNull()).select("id", "vector")
 
-    def assigned(self, side: str) -> DataFrame:
-        return self.workspace.read("assignments", self.run.keys.assignments[side])
+    def assigned(self, dataset: str) -> DataFrame:
+        return self.workspace.read("assignments", self.run.keys.assignments[dataset])
 
-    def sample(self, side: str, rows: int) -> NDArray[np.float32]:
+    def sample(self, dataset: str, rows: int) -> NDArray[np.float32]:
         salt = f"check-{self.settings.seed}"
-        table = hash_sample(self.vectors(side), rows, salt, total=self.run.sides[side])
+        table = hash_sample(self.vectors(dataset), rows, salt, total=self.run.sides[dataset])
         return np.array(decode_vectors(table["vector"], self.centroids.shape[1]))
 
     def taken(self, rows: int) -> NDArray[np.float32]:
-        """Return vectors of a hash sample of the selected rows."""
+        """Vectors of a hash sample of the selected rows."""
         ids = hash_sample(
             self.selected.select(F.col("gio_id").alias("id")),
             rows,
             f"check-taken-{self.settings.seed}",
             total=self.run.selected_rows,
         )
-        wanted = F.broadcast(self.workspace.frame(ids.select(["id"])))
-        found = self.vectors("pool").join(wanted, "id", "left_semi")
-        table = bounded(found, rows, "selected vectors").sort_by("id")
+        sampled_ids = F.broadcast(self.workspace.frame(ids.select(["id"])))
+        sampled_vectors = self.vectors("pool").join(sampled_ids, "id", "left_semi")
+        table = bounded(sampled_vectors, rows, "selected vectors").sort_by("id")
         return np.array(decode_vectors(table["vector"], self.centroids.shape[1]))
 
     def targets(self) -> list[str]:
@@ -96,7 +96,7 @@ def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checke
         spark: Session.
 
     Returns:
-        One verdict per check: self-, negative- and quantisation-consistency (Everaert and Potts,
+        One verdict per check: self-, negative- and quantization-consistency (Everaert and Potts,
         arXiv 2306.11670, section 4), and coverage of the modes of each target; and the page with
         their pictures.
     """
@@ -110,14 +110,14 @@ def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checke
         len(centroids),
         quantile=settings.quantize.reach_quantile,
     )
-    done = _Done(workspace, curation.selected, summary, settings, centroids, stats)
+    done = _FinishedRun(workspace, curation.selected, summary, settings, centroids, stats)
     rows = done.sample("pool", _SAMPLE)
     checks = [
         _self(done),
         negative_consistency(
             centroids, stats.radius, stats.limit, done.sample(done.targets()[0], _SAMPLE)
         ),
-        _quantisation(done, rows),
+        _quantization(done, rows),
         *(_coverage(done, name) for name in done.targets()),
     ]
     page = render_checks(
@@ -131,11 +131,11 @@ def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checke
 
 
 def _codebook(
-    workspace: Workspace, run: RunSummary, side: str
+    workspace: Workspace, run: RunSummary, dataset: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
-    """Return centroids, rows and radii of a side's own clusters."""
+    """Centroids, rows and radii of a dataset's own clusters."""
     rows = workspace.read("centroids", run.keys.centroids)
-    rows = rows.where(F.col("side") == side).select("cluster", "vector", "rows", "radius")
+    rows = rows.where(F.col("side") == dataset).select("cluster", "vector", "rows", "radius")
     table = bounded(rows, 1 << 20, "centroids").sort_by("cluster")
     return (
         np.array(decode_vectors(table["vector"])),
@@ -144,7 +144,7 @@ def _codebook(
     )
 
 
-def _self(done: _Done) -> DataCheck:
+def _self(done: _FinishedRun) -> DataCheck:
     """One half of a sample of the pool is the target, the other half judges."""
     salt = f"check-halves-{done.settings.seed}"
     part = hash53("id", salt) % 10
@@ -154,18 +154,18 @@ def _self(done: _Done) -> DataCheck:
         done.centroids,
         radius=done.stats.radius,
         limit=float("inf"),
-        neighbours=done.settings.quantize.neighbours,
+        neighbors=done.settings.quantize.neighbors,
         spherical=done.settings.quantize.spherical,
         seed=done.settings.seed,
     )
     other = done.assigned("pool").where(part == 1).groupBy("cluster").count()
-    found = bounded(other, len(done.centroids), "rows per cluster")
+    row_counts = bounded(other, len(done.centroids), "rows per cluster")
     counts = np.zeros(len(done.centroids))
-    counts[found["cluster"].to_numpy()] = found["count"].to_numpy()
+    counts[row_counts["cluster"].to_numpy()] = row_counts["count"].to_numpy()
     return self_consistency(mass.mass, counts, done.stats.rows)
 
 
-def _quantisation(done: _Done, rows: NDArray[np.float32]) -> DataCheck:
+def _quantization(done: _FinishedRun, rows: NDArray[np.float32]) -> DataCheck:
     """Check on a codebook of a tenth of the sample's rows at most: more would prove nothing."""
     try:
         return quantization_consistency(rows, done.centroids, seed=done.settings.seed)
@@ -181,20 +181,20 @@ def _quantisation(done: _Done, rows: NDArray[np.float32]) -> DataCheck:
         )
 
 
-def _coverage(done: _Done, target: str) -> DataCheck:
+def _coverage(done: _FinishedRun, target: str) -> DataCheck:
     """Judge whether every mode of a target is covered by the rows that were taken."""
-    own, rows, radii = _codebook(done.workspace, done.run, target)
+    centroids, rows, radii = _codebook(done.workspace, done.run, target)
     taken = done.taken(_SAMPLE)
     # A mode reaches as far as the pool's clusters near it are wide.
     wide = np.maximum(radii, float(np.median(done.stats.radius)))
-    modes = _modes(own, rows, wide, len(taken) // _ROWS_PER_MODE, done.settings.seed)
+    modes = _modes(centroids, rows, wide, len(taken) // _ROWS_PER_MODE, done.settings.seed)
     return mode_coverage(
         *modes[:2], taken, modes[2], smallest=max(0.01, _ROWS_TO_JUDGE / len(taken))
     )
 
 
 def _modes(
-    own: NDArray[np.float32],
+    centroids: NDArray[np.float32],
     rows: NDArray[np.int64],
     radii: NDArray[np.float64],
     most: int,
@@ -203,15 +203,15 @@ def _modes(
     """Join a target's clusters to so few modes that the rows taken can tell whether each is there.
 
     Returns:
-        (M, d) centres, (M,) rows and (M,) root mean squared radius of each mode.
+        (M, d) centers, (M,) rows and (M,) root mean squared radius of each mode.
     """
     filled = rows > 0
-    points, rows, radii = own[filled].astype(np.float64), rows[filled], radii[filled]
+    points, rows, radii = centroids[filled].astype(np.float64), rows[filled], radii[filled]
     if len(points) <= max(1, most):
         return points, rows, radii
-    found = KMeans(max(1, most), n_init=4, random_state=seed).fit(points, sample_weight=rows)
-    centres, mode = found.cluster_centers_, found.labels_
-    squared = np.square(points - centres[mode]).sum(axis=1) + np.square(radii)
-    total = np.bincount(mode, rows, minlength=len(centres))
-    spread = np.bincount(mode, rows * squared, minlength=len(centres))
-    return centres, total.astype(np.int64), np.sqrt(spread / np.maximum(total, 1))
+    kmeans = KMeans(max(1, most), n_init=4, random_state=seed).fit(points, sample_weight=rows)
+    centers, mode = kmeans.cluster_centers_, kmeans.labels_
+    squared = np.square(points - centers[mode]).sum(axis=1) + np.square(radii)
+    total = np.bincount(mode, rows, minlength=len(centers))
+    spread = np.bincount(mode, rows * squared, minlength=len(centers))
+    return centers, total.astype(np.int64), np.sqrt(spread / np.maximum(total, 1))

@@ -142,7 +142,7 @@ def validate(settings: RunSettings, spark: SparkSession) -> tuple[Forecast, dict
     inputs, embedder = pinned.open().inputs, pinned.embedder
     pool = inputs["pool"].count
     dimension = _dimension(settings, embedder, inputs["pool"])
-    made = forecast(
+    outlook = forecast(
         pool=pool,
         targets={n: i.count for n, i in inputs.items() if n != "pool"},
         clusters=clusters_for(settings, pool, dimension),
@@ -152,11 +152,11 @@ def validate(settings: RunSettings, spark: SparkSession) -> tuple[Forecast, dict
         engine=describe(spark).kind,
         content_bytes=inputs["pool"].bytes,
     )
-    return made, inputs, embedder.name
+    return outlook, inputs, embedder.name
 
 
 def _dimension(settings: RunSettings, embedder: Embedder, pool: Input) -> int:
-    """Return the length of the vectors; one that a fit decides is guessed from the settings."""
+    """The length of the vectors; one that a fit decides is guessed from the settings."""
     from gio_spark.errors import InputError
 
     column = settings.pool_columns().vector

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def history(spark: SparkSession, location: str) -> list[Record]:
-    """Return all records of a workspace, oldest first.
+    """All records of a workspace, oldest first.
 
     Raises:
         InputError: No run has been recorded there.

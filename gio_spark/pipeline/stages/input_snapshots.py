@@ -23,7 +23,7 @@ _SNAPSHOT = "snapshot"
 def as_location(
     spark: SparkSession, workspace: Workspace, value: Any, name: str
 ) -> str | dict[str, Any] | list[Any]:
-    """Return what settings accept for an input; a frame is written once as a snapshot.
+    """Value for the settings of an input; a frame is written once as a snapshot.
 
     Args:
         spark: Session.

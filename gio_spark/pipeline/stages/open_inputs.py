@@ -28,7 +28,7 @@ from gio_spark.pipeline.stages.input_checks import (
 )
 from gio_spark.pipeline.stages.input_snapshots import pin_view
 from gio_spark.registry import load_modules
-from gio_spark.tables import Input, Pin, Workspace, open_input, pin_input
+from gio_spark.tables import Input, PinnedInput, Workspace, open_input, pin_input
 from gio_spark.tables.output_folders import local_folder
 from gio_spark.tracking import NullTracker, TrackedInput, tracker
 
@@ -101,7 +101,7 @@ class PinnedInputs:
 
     ctx: RunContext
     inputs: dict[str, InputSettings]
-    pins: dict[str, Pin]
+    pins: dict[str, PinnedInput]
     embedder: Embedder
 
     @property
@@ -137,7 +137,7 @@ class PinnedInputs:
         for name, pin in self.pins.items():
             if pin.files is not None and pin.files.left_out:
                 few = ", ".join(pin.files.left_out[:3])
-                ctx.caution(
+                ctx.warn(
                     "files left out",
                     f"{name}: {len(pin.files.left_out):,} files are no {pin.format}: {few}.",
                     "Move them elsewhere, or set the format to what should be read.",
