@@ -281,7 +281,8 @@ def _check_footers(opened_input: Input, raw: DataFrame, files: FileList) -> None
     raise InputError(
         f"{opened_input.name}: {opened_input.location}: the engine read "
         f"{opened_input.count:,} rows, and the footers of the files say {rows:,}. "
-        f"Files that differ or cannot be read: {which or 'not known'}. Renew or leave out broken files; Spark also passes over files "
+        f"Files that differ or cannot be read: {which or 'not known'}. Renew or leave "
+        "out broken files; Spark also passes over files "
         "beside partition folders (name=value): move those."
     )
 

@@ -120,18 +120,20 @@ def forget(workspace: Workspace, run: str, settings: RetentionSettings) -> Prune
         raise InputError(f"No run {run!r} is recorded in {workspace.location}. Known: {known}.")
     _refuse_published(workspace, run)
     read_tokens = _tokens_read(workspace, {r.run for r in records} - {run})
-    removed_tokens = [r for r in run_records if not _names_any(r, read_tokens)]
-    dropped = tuple(dict.fromkeys(r.table for r in removed_tokens if r.table.startswith(SELECTION)))
+    removed_records = [r for r in run_records if not _names_any(r, read_tokens)]
+    dropped = tuple(
+        dict.fromkeys(r.table for r in removed_records if r.table.startswith(SELECTION))
+    )
     for table in dropped:
         workspace.store.drop(table)
-    recorded = _tokens_recorded(removed_tokens)
+    recorded = _tokens_recorded(removed_records)
     deleted = {}
     for table in ROW_TABLES:
         tokens = set(recorded.get(table, ())) - set(read_tokens.get(table, ()))
         deleted[table] = _delete(workspace, table, ATTEMPT, sorted(tokens))
         if deleted[table]:
             vacuum(workspace, table, settings.hours)
-    _delete(workspace, "runs", "record", [r.record for r in removed_tokens])
+    _delete(workspace, "runs", "record", [r.record for r in removed_records])
     workspace.reload()
     return Pruned({t: n for t, n in deleted.items() if n}, dropped)
 

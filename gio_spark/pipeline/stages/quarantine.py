@@ -127,7 +127,8 @@ def _judge(ctx: RunContext, dataset: Dataset, rows: int) -> None:
         raise TooManyBadRowsError(
             f"{dataset.name}: {bad:,} of {total:,} rows of {source} cannot be used: "
             f"{reasons_text}. That is above quarantine.max_share = "
-            f"{ctx.settings.quarantine.max_share:g}. Look at {where}, mend the input, or allow a larger share."
+            f"{ctx.settings.quarantine.max_share:g}. Look at {where}, mend the "
+            "input, or allow a larger share."
         )
 
 
