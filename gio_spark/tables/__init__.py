@@ -4,7 +4,8 @@ from gio_spark.tables.chunked_writes import write_chunks
 from gio_spark.tables.duplicate_ids import frame_digest
 from gio_spark.tables.hash_chunks import WHOLE, Chunk, chunks_for
 from gio_spark.tables.identifiers import quoted, quoted_column
-from gio_spark.tables.inputs import Input, PinnedInput, open_input, pin_input
+from gio_spark.tables.inputs import Input, open_input
+from gio_spark.tables.pinned_inputs import PinnedInput, pin_input
 from gio_spark.tables.publish_log import PublishEvent, PublishLog
 from gio_spark.tables.retention import Pruned, forget, prune, try_to_prune
 from gio_spark.tables.stage_claims import StageClaims

@@ -11,8 +11,8 @@ from gio_spark.engine import bounded, capabilities
 from gio_spark.errors import InputError, WorkspaceError
 from gio_spark.tables import delta
 from gio_spark.tables.publish_log import PublishLog
-from gio_spark.tables.stage_records import is_token, token_time
-from gio_spark.tables.workspace import ATTEMPT, SELECTION, SNAPSHOT
+from gio_spark.tables.stage_records import ATTEMPT, is_token, token_time
+from gio_spark.tables.workspace import SELECTION, SNAPSHOT
 
 if TYPE_CHECKING:
     from gio_spark.settings.run import RetentionSettings

@@ -18,6 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
+KEY = "fingerprint"
+"""Column of stage tables with the key of the stage."""
+ATTEMPT = "attempt"
+"""Column of stage tables with the token of the attempt."""
+
 SCHEMA = pa.schema(
     [
         pa.field("record", pa.string()),

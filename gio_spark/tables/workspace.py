@@ -15,8 +15,9 @@ from gio_spark.errors import ConcurrentRunError, WorkspaceError
 from gio_spark.tables import delta
 from gio_spark.tables.hash_chunks import WHOLE, Chunk, check_rows
 from gio_spark.tables.identifiers import quoted_column
-from gio_spark.tables.stage_records import SCHEMA, Base, Record, from_table, new_token, to_table
-from gio_spark.tables.stage_store import TRIES, StageStore, earlier_layout
+from gio_spark.tables.record_log import RecordLog
+from gio_spark.tables.stage_records import ATTEMPT, KEY, Base, Record, new_token
+from gio_spark.tables.stage_store import TRIES, StageStore
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -42,20 +43,10 @@ STAGE_TABLES = (
     "runs",
 )
 
-KEY = "fingerprint"
-ATTEMPT = "attempt"
 SELECTION = "selection_"
 """How names of tables begin that hold the selected rows of one run or refresh."""
 SNAPSHOT = "snapshot_"
 """How names of tables begin that hold a frame or a view as it was read once."""
-
-# Seconds of finished work that may wait for its records: a commit for each of many small stages
-# costs more than the stages.
-UNRECORDED_SECONDS = 20.0
-
-# A local folder has no atomic commit that Spark's and other writers share: an append may be lost
-# to another one of the same moment, which is noticed when it is read back, and done again.
-_LOST_APPENDS = 3
 
 
 class Workspace:
@@ -79,11 +70,7 @@ class Workspace:
         self.spark = spark
         self.store = StageStore(spark, location, writable=writable)
         self.in_catalog, self.location = self.store.in_catalog, self.store.location
-        # Read once: what this process adds is kept beside it.
-        self._records: list[Record] | None = None
-        self._unwritten: list[Record] = []
-        # (table, key) -> newest record that names its rows.
-        self._naming: dict[tuple[str, str], Record] = {}
+        self._log = RecordLog(self.store, self.frame)
         # (table, key) -> tokens of what this process wrote or found complete.
         self._attempts: dict[tuple[str, str], list[str]] = {}
         # Those of them that no record names yet.
@@ -159,8 +146,7 @@ class Workspace:
 
     def base_of(self, table: str, key: str) -> Base | None:
         """Earlier rows that a stage's rows are added to, or None."""
-        self.records()
-        record = self._naming.get((table, key))
+        record = self._log.of_rows(table, key)
         return None if record is None else record.base(table)
 
     def stages_below(self, table: str, key: str) -> list[str]:
@@ -170,9 +156,9 @@ class Workspace:
 
     def _tokens(self, table: str, key: str) -> list[str]:
         if (table, key) not in self._attempts:
-            self.records()
-            if (table, key) in self._naming:
-                self._adopt(self._naming[table, key])
+            record = self._log.of_rows(table, key)
+            if record is not None:
+                self._adopt(record)
         return self._attempts.get((table, key), [])
 
     def _adopt(self, record: Record) -> None:
@@ -391,7 +377,7 @@ class Workspace:
             attempts=attempts,
         )
         self._unnamed -= named
-        self._add(record, later=later)
+        self._log.add(record, later=later)
         return record
 
     def record_reuse(self, record: Record, run: str) -> None:
@@ -402,62 +388,23 @@ class Workspace:
         if all(r.run != run for r in self.recorded(record.stage, record.fingerprint)):
             now = datetime.now(timezone.utc)
             again = replace(record, run=run, seconds=0.0, finished=now, record=new_token())
-            self._add(again, later=True)
-
-    def _add(self, record: Record, *, later: bool) -> None:
-        self.records().append(record)
-        self._note_names(record)
-        self._unwritten.append(record)
-        if not later or sum(r.seconds for r in self._unwritten) >= UNRECORDED_SECONDS:
-            self.flush()
+            self._log.add(again, later=True)
 
     def flush(self) -> None:
-        """Write the records that are still to be written, in one commit."""
-        unwritten, self._unwritten = self._unwritten, []
-        if not unwritten:
-            return
-        note = {"run": unwritten[-1].run, "stage": unwritten[-1].stage, ATTEMPT: new_token()}
-        for _ in range(_LOST_APPENDS):
-            self.store.append_again("runs", self.frame(to_table(unwritten)), note=note)
-            # A record that is written twice is read once.
-            if self.in_catalog or delta.has_commit(self.place("runs"), note[ATTEMPT]):
-                return
+        """Write the unwritten records in one commit."""
+        self._log.flush()
 
     def reload(self) -> None:
-        """Look, from now on, at what other processes have recorded in the meantime."""
-        self._records = None
+        """Read the records again at the next use, with those of other processes."""
+        self._log.reload()
 
     def records(self, run: str | None = None) -> list[Record]:
         """Records of finished stages, oldest first."""
-        if self._records is None:
-            stored = self._stored_records() if self.exists("runs") else []
-            known = {r.record for r in stored}
-            both = [*stored, *(r for r in self._unwritten if r.record not in known)]
-            self._records = sorted(both, key=lambda r: (r.finished, r.stage))
-            self._naming = {}
-            for record in self._records:
-                self._note_names(record)
-        return self._records if run is None else [r for r in self._records if r.run == run]
-
-    def _note_names(self, record: Record) -> None:
-        if not record.is_chunk:
-            for table, keys in record.attempts.items():
-                self._naming |= {(table, key): record for key in keys}
-
-    def _stored_records(self) -> list[Record]:
-        """Records in the table.
-
-        Raises:
-            WorkspaceError: An earlier version of gio_spark wrote them, in another layout.
-        """
-        rows = self.store.read("runs")
-        if not set(SCHEMA.names) <= set(rows.columns):
-            raise WorkspaceError(earlier_layout(self.location))
-        return from_table(bounded(rows.select(*SCHEMA.names), 200_000, "records of runs"))
+        return self._log.records(run)
 
     def recorded(self, stage: str, fingerprint: str) -> list[Record]:
-        """Records that say that a stage is complete, oldest first; rows are not looked at."""
-        return [r for r in self.records() if r.stage == stage and r.fingerprint == fingerprint]
+        """Records of a complete stage, oldest first; its rows are not checked."""
+        return self._log.recorded(stage, fingerprint)
 
     def complete(self, stage: str, fingerprint: str) -> Record | None:
         """Record of a complete stage whose rows are still there, if there is one.

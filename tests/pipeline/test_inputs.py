@@ -47,7 +47,7 @@ def test_other_rules_do_not_depend_on_partitions_either(place, rule):
         )
         for name, where in (("a", str(place / "pool.parquet")), ("b", seven))
     ]
-    assert selections[0] == distances[1]
+    assert selections[0] == selections[1]
 
 
 def test_a_delta_table_is_read_at_the_version_that_was_asked_for(spark, place, expected):

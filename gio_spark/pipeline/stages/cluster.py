@@ -203,7 +203,7 @@ def fit(step: Step, state: RunState) -> None:
 
 def _pass_note(state: KMeansState, most: int) -> str:
     if not state.history:
-        return f"{len(state.centroids):,} first centres"
+        return f"{len(state.centroids):,} first centers"
     return f"pass {state.passes} of at most {most}, inertia {state.history[-1]['inertia']:.5g}"
 
 
