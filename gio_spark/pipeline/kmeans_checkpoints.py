@@ -1,4 +1,4 @@
-"""Passes of a fit in the centroids table.
+"""Checkpoints of a k-means fit in the centroids table, one per pass.
 
 A state is the rows of side `fit` under the fit's own fingerprint, each pass an attempt of its own.
 The record of the fit names the last one; until it is written, a record of each pass does, so that
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gio_spark.tables import Workspace
 
 FIT_STATE = "fit"
-"""What stands in `side` where a row belongs to a state and to neither pool nor target."""
+"""Value of `side` in rows of a state, which belong to neither pool nor target."""
 
 _MOST = 1 << 20
 _COLUMNS = {

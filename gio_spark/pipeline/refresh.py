@@ -1,4 +1,4 @@
-"""`gio-spark refresh`: the stages of a run on the pool as it is now, by the run's own models.
+"""`gio-spark refresh`: the stages of a run on the present pool, with the models of the run.
 
 A refresh has no stages of its own. What it makes of a pool is what the run would have made of it
 with the same embedder, codebook, density ratio, plan and thresholds; stages write what changed and
@@ -69,7 +69,7 @@ ROLES: tuple[Role, ...] = ("pool", "held-out")
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh changed: counts of rows, the gate's verdict, drift, what is published."""
+    """Result of a refresh: counts of rows, verdict of the gate, drift, publication."""
 
     run_id: str
     new_rows: int
@@ -119,7 +119,7 @@ def refresh(
 
 
 def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refreshed:
-    """Follow the pool, judge what came of it, and publish it where it passes."""
+    """Update the selection, judge it, and publish it where it passes."""
     workspace, settings, pool_pin = ctx.workspace, ctx.settings, pinned.pins["pool"]
     chain = refreshes_of(workspace, base.run)
     newest = chain[-1] if chain else None
@@ -171,7 +171,7 @@ class ChainLink:
 
 
 def _select_anew(ctx: RunContext, base: RunSummary, state: RunState, link: ChainLink) -> Refreshed:
-    """Select of the pool as it is now, judge what came of it, and publish it where it passes."""
+    """Select from the present pool, judge the selection, and publish it where it passes."""
     workspace, settings, pool = ctx.workspace, ctx.settings, state.inputs["pool"]
     _set_frozen_models(ctx, base, state)
     goals = ["assignments.pool", *(["scores"] if base.keys.scores else [])]
@@ -260,7 +260,7 @@ def _unchanged(base: RunSummary, candidate: Candidate, publication: Publication)
 
 
 def _set_frozen_models(ctx: RunContext, base: RunSummary, state: RunState) -> None:
-    """Put the models that a run has fitted into the state, and its plan: no stage makes others.
+    """Set the fitted models and the plan of a run in the state, so that no stage fits others.
 
     Each stage stands on the rows that it made of the input's earlier version, so that only what
     changed is embedded, assigned and scored.

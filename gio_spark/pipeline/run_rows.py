@@ -99,7 +99,7 @@ class RunRows:
         return bool(used.columns) or any(role.endswith("*") for role in roles)
 
     def parts(self) -> list[RunRows]:
-        """This and, for each source that has a profile of its own, its rows alone."""
+        """These rows and, for each source with a profile, the rows of the source."""
         return [self, *(replace(self, source=name) for name in self.settings.gime.profiles)]
 
     def named(self, metric: str) -> str:
@@ -254,7 +254,7 @@ class RunRows:
         return values.set_column(at, values.schema.field(at), pa.array(names, pa.string()))
 
     def with_inputs(self, inputs: Mapping[str, Input]) -> RunRows:
-        """The same with opened inputs."""
+        """Copy with opened inputs."""
         return replace(self, inputs=dict(inputs))
 
 

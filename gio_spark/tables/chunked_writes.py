@@ -26,7 +26,7 @@ def write_chunks(
     expected: int | None = None,
     on_chunk: Callable[[Chunk, int], None] | None = None,
 ) -> int:
-    """Write the rows of a stage in chunks, those that are complete already left alone.
+    """Write the rows of a stage in chunks; complete chunks are not written again.
 
     A single chunk is one `Workspace.write` and nothing else.
 
@@ -90,7 +90,7 @@ def write_chunks(
 def _complete(
     workspace: Workspace, table: str, fingerprint: str, count: int
 ) -> dict[str, tuple[int, str]]:
-    """Label -> rows and token of the chunks that are recorded and still there as recorded."""
+    """Label -> rows and token of the recorded chunks whose rows are complete."""
     labels = {Chunk(n + 1, count).label for n in range(count)}
     recorded = {
         r.detail["chunk"]: (r.rows, r.detail["token"])

@@ -1,4 +1,4 @@
-"""CSV files read in blocks of whole rows, in the dialect that settings or the files themselves say.
+"""CSV files in blocks of complete rows, in the dialect of the settings or of the files.
 
 Arrow parses each block. It is given whole rows, found by where quoted fields begin and end, so that
 no field and no line ending inside one meets the border of a block. Quotes inside quoted fields are
@@ -31,16 +31,16 @@ _SEPARATORS = {"tab": "\t"}
 
 
 class CsvDialect:
-    """How the fields of CSV files are separated, quoted and escaped.
+    """Dialect of CSV files: separator, quotes and escapes.
 
     Args:
-        settings: What the user says; what is left open follows from each file.
+        settings: Of the user; open ones are determined from each file.
         backslashes: Whether quotes inside quoted fields are escaped by backslashes, where settings
             leave it open; see `has_backslash_escapes`.
     """
 
     def __init__(self, settings: CsvSettings, *, backslashes: bool = False) -> None:
-        """Keep the settings; a dialect is plain values, fit for workers."""
+        """Store the settings; a dialect has plain values, so that it can be sent to workers."""
         self._settings = settings
         self.backslashes = settings.escape == "backslash" or (
             settings.escape == "auto" and backslashes
@@ -269,7 +269,7 @@ def _row_blocks(stream: Any, path: str, dialect: CsvDialect) -> Iterator[bytes]:
 
 
 def _end_of_rows(text: bytes, pattern: re.Pattern[bytes] | None) -> int:
-    """Where the last whole row of a text ends; 0 where none does."""
+    """End of the last complete row of a text; 0 where there is none."""
     # A carriage return at the very end may be half of a line ending.
     stop = len(text) - 1 if text.endswith(b"\r") else len(text)
     if pattern is None:

@@ -157,7 +157,7 @@ _LOG_BYTES = 64 << 20
 
 
 def committed_rows(location: str, place: Mapping[str, str]) -> int | None:
-    """The rows that the newest commit of a partition put there, from the table's log.
+    """Number of rows that the newest commit of a partition added, from the table's log.
 
     The log is the commit itself, so nothing is scanned.
 
@@ -327,7 +327,7 @@ def check_same(spark: SparkSession, location: str, pinned: DeltaPin) -> None:
     Raises:
         SnapshotExpiredError: With both ids or versions.
     """
-    way_out = "Run again: what stands there now is another input."
+    way_out = "Run again: the present table is another input."
     try:
         now = pin(spark, location, None)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Rows of one id: which of them stays, by a hash of all its columns, whatever their types."""
+"""Rows with a duplicate id: one of them is selected by a hash of all its columns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def free_name(name: str, taken: Iterable[str]) -> str:
 
 
 def split_doubles(rows: DataFrame) -> tuple[DataFrame, DataFrame]:
-    """Rows with one of each id, and the others.
+    """Split rows into one row per id and the others.
 
     Only rows with a doubled id are shuffled. Which one stays depends on content alone: the one with
     the smallest hash of all its columns; rows with equal hashes are equal.
@@ -48,7 +48,7 @@ def split_doubles(rows: DataFrame) -> tuple[DataFrame, DataFrame]:
 
 
 def frame_digest(df: DataFrame) -> str:
-    """A hash of a frame's rows, whatever their order, to name its snapshot."""
+    """Hash of a frame's rows, independent of their order, as the name of its snapshot."""
     key = _row_hash(df, df.columns)
     parts = df.select(
         F.count(F.lit(1)).alias("n"),

@@ -1,4 +1,4 @@
-"""Paths that the embedded engine misreads, given to it by another name.
+"""Paths that the embedded engine misreads, replaced by symbolic links with plain names.
 
 Sail 0.7 (and in part delta-rs) percent-encodes a blank, `#`, `%` or `ü` in the path of a Delta
 table (`my data` becomes the folder `my%20data`) and takes `*`, `?` and `[` for patterns: it writes
@@ -25,12 +25,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./+,=@:-]*")
 
 
 def engine_path(spark: SparkSession, location: str) -> str:
-    """The absolute path under which the session's engine finds what is at a location."""
+    """Absolute path of a location for the session's engine."""
     return plain_path(location) if describe(spark).kind == "embedded" else absolute(location)
 
 
 def plain_path(location: str) -> str:
-    """An absolute path without odd characters that leads to a location."""
+    """Absolute path without special characters that leads to a location."""
     path = absolute(location)
     if is_remote_path(path) or _PLAIN.fullmatch(path):
         return path
@@ -46,5 +46,5 @@ def plain_path(location: str) -> str:
 
 @lru_cache(maxsize=1)
 def _links() -> Path:
-    """This process's folder of links."""
+    """Folder of the links of this process."""
     return temporary_folder("gio-spark-paths-")

@@ -38,8 +38,8 @@ _FOOTERS = 64
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
-# What stores say of an object's content, the best first: S3 and Azure the ETag; Google an MD5,
-# which composed objects lack. Content-MD5 is what a writer said, and later writes may leave it.
+# Checksums of an object in stores, the best first: S3 and Azure the ETag; Google an MD5,
+# which composed objects lack. Content-MD5 is set by a writer, and later writes may leave it.
 _CHECKS = ("ETag", "md5Hash", "etag", "crc32c")
 _PARALLEL_REQUESTS = 16
 _PARALLEL_HASHES = 8
@@ -54,7 +54,7 @@ class DataFile(NamedTuple):
     Attributes:
         path: Where its file system finds it.
         length: In bytes.
-        marks: (what, value) of what tells its content: modified, changed, ETag, content, ...
+        marks: (name, value) of marks of its content: modified, changed, ETag, content, ...
     """
 
     path: str
@@ -68,7 +68,7 @@ class FileList:
 
     Attributes:
         root: Location that was listed.
-        files: What is there.
+        files: The files.
         verify: How they are pinned.
         kind: Format that settings name; "auto" where they name none.
         left_out: Paths of files of another kind, which are not read.
@@ -258,7 +258,7 @@ def check_unchanged(before: FileList) -> None:
 
     Raises:
         SnapshotExpiredError: With how many files came, went or were written again, the first of
-            them by name, and what of them differs.
+            them by name, and the marks that differ.
     """
     way_out = "Run again when nothing writes there, or read from a Delta table, which is pinned."
     try:

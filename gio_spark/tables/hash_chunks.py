@@ -56,7 +56,7 @@ def chunks_for(rows: int, chunk_rows: int) -> int:
 
 
 def check_rows(place: str, stage: str, rows: int, expected: int | None) -> None:
-    """Refuse what a stage has written where it is not the number of rows that was expected.
+    """Raise where a stage has written another number of rows than expected.
 
     Raises:
         WorkspaceError: It is another one.

@@ -57,7 +57,7 @@ class Input:
     """One pinned input.
 
     Attributes:
-        name: What it is called in messages and reports (pool, target, ...).
+        name: Its name in messages and reports (pool, target, ...).
         location: Where it was read from.
         format: delta, parquet, jsonl, csv or dataframe.
         table_id: Identity of the table; for files, their root.
@@ -100,7 +100,7 @@ class Input:
     recheck: Callable[[], None] = field(repr=False, default=lambda: None)
 
     def fingerprint(self) -> str:
-        """Hash of what was read and how its columns are understood."""
+        """Hash of the input's version and of the roles of its columns."""
         text = f"{self.table_id}\0{self.version}\0{self.settings_columns.digest()}"
         if self.columns.text != self.settings_columns.text:
             text += f"\0rendered text {TEXT_FORMAT}"
@@ -278,7 +278,7 @@ def _finish(
             rows = _with_inner_names(raw).withColumn("id", key.cast("string"))
     else:
         rows = _with_content_id(_with_inner_names(raw), columns)
-    # One pass over the ids tells how many rows there are, without an id, and with a doubled one.
+    # One pass over the ids counts all rows, those without an id, and those with a duplicate one.
     per_id = rows.groupBy("id").agg(F.count(F.lit(1)).alias("n"))
     known = F.col("id").isNotNull()
     counted = per_id.agg(

@@ -111,7 +111,7 @@ def _schema_of_all(
     for one in schemas:
         for field in carried_schema(one.read, dropped):
             if field.name in known and pa.types.is_null(one.read.field(field.name).type):
-                continue  # a file without a value tells no type
+                continue  # a file without a value has no type
             before = kinds.setdefault(field.name, field.type)
             if before == field.type:
                 continue

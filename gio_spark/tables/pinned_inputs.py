@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PinnedInput:
-    """Which version of which input is read; finding it reads no row.
+    """Version of an input; it is determined without reading rows.
 
     Attributes:
         format: delta, parquet, jsonl or csv.
@@ -39,7 +39,7 @@ class PinnedInput:
     check_table: Callable[[], None] = field(repr=False, compare=False, default=lambda: None)
 
     def recheck(self) -> None:
-        """Raise SnapshotExpiredError where what was pinned is not what stands there now."""
+        """Raise SnapshotExpiredError where the input is no longer the pinned one."""
         self.check_table()
         if self.files is not None:
             check_unchanged(self.files)

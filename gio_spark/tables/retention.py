@@ -1,4 +1,4 @@
-"""What leaves a workspace: rows that can be computed again, replaced selections, forgotten runs."""
+"""Removal of rows that can be computed again, of replaced selections, and of forgotten runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Tokens = Mapping[str, Collection[str]]
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was taken away.
+    """Removed rows and tables.
 
     Attributes:
         attempts: Table -> number of attempts whose rows were deleted.
@@ -48,14 +48,15 @@ def finished_runs(records: Iterable[Record]) -> dict[str, Record]:
 
 
 def prune(workspace: Workspace, settings: RetentionSettings) -> Pruned:
-    """Take away rows, selections and snapshots that retention no longer holds.
+    """Remove rows, selections and snapshots that are no longer retained.
 
-    What a run reads stays where the run is kept, has not finished, or has a selection that is
-    current or pinned. What no record names stays while it is young: someone may be writing it.
+    Rows that a run reads are retained where the run is retained, has not finished, or has a
+    selection that is current or pinned. Rows that no record names are retained while they are
+    young: another process may be writing them.
 
     Args:
         workspace: Where.
-        settings: What stays.
+        settings: What is retained.
     """
     workspace.reload()
     records = workspace.records()
@@ -69,7 +70,7 @@ def prune(workspace: Workspace, settings: RetentionSettings) -> Pruned:
     recorded = _tokens_recorded(records)
     deleted = {}
     for table in ROW_TABLES:
-        # Looking what is stored is a query; there is none where no record can be done without.
+        # Listing the stored attempts is a query; it is skipped where all records are needed.
         if set(recorded.get(table, ())) <= set(read_tokens.get(table, ())):
             continue
         removed_tokens = [
@@ -98,7 +99,7 @@ def prune(workspace: Workspace, settings: RetentionSettings) -> Pruned:
 
 
 def try_to_prune(workspace: Workspace, settings: RetentionSettings) -> str:
-    """Prune after a run whose outcome does not hang on it; returns what went wrong, or ""."""
+    """Prune after a run without failing it; returns the text of an error, or ""."""
     try:
         prune(workspace, settings)
     except Exception as error:  # noqa: BLE001 - another writer, a lock, a permission: reported, not fatal
@@ -107,7 +108,7 @@ def try_to_prune(workspace: Workspace, settings: RetentionSettings) -> str:
 
 
 def forget(workspace: Workspace, run: str, settings: RetentionSettings) -> Pruned:
-    """Take away all that one run has left, but for what other runs read as well.
+    """Remove all rows and tables of one run that no other run reads.
 
     Raises:
         InputError: There is no such run, or its selection is current or pinned under a name.
@@ -139,7 +140,7 @@ def forget(workspace: Workspace, run: str, settings: RetentionSettings) -> Prune
 
 
 def vacuum(workspace: Workspace, table: str, hours: float) -> None:
-    """Delete files that a table holds no more and that are older than a number of hours."""
+    """Delete files that a table no longer refers to and that are older than a number of hours."""
     place = workspace.place(table)
     if not capabilities(workspace.spark).history:
         delta.open_log(place).vacuum(
@@ -163,7 +164,7 @@ def vacuum(workspace: Workspace, table: str, hours: float) -> None:
             spark.conf.set(check, str(before))
 
 
-# ---- what stays --------------------------------------------------------------------------------
+# ---- what is retained --------------------------------------------------------------------------------
 
 
 def _retained_publishes(log: PublishLog, settings: RetentionSettings) -> tuple[set[str], set[str]]:

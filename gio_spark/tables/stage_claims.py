@@ -1,4 +1,4 @@
-"""Claims on stages: who is computing what, so that a second writer waits instead of repeating it.
+"""Claims on stages: a second writer waits for the one that computes a stage.
 
 A claim spares work and nothing depends on it: two writers that hold the same one, after a clock
 that is wrong or a host that is gone, write the same rows under tokens of their own.
@@ -68,7 +68,7 @@ class Claim:
     released: bool
 
     def line(self, place: str) -> str:
-        """Who computes the stage, since when and where, for people."""
+        """Line for display: run, start time, host and process that compute the stage."""
         return (
             f"{self.stage}: {self.run} has been computing it in {place} since "
             f"{self.claimed:%Y-%m-%d %H:%M:%S} UTC (host {self.host.split('/')[0]}, process "
@@ -82,7 +82,7 @@ class StageClaims:
     Args:
         workspace: Whose.
         settings: How long to wait, and from what age a claim of another host counts no more.
-        say: Shows a line to people.
+        show_line: Displays a line.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class StageClaims:
         finished: Callable[[], T | None],
         release: bool = False,
     ) -> Iterator[T | None]:
-        """Hold the claim on a stage, after whoever holds it now.
+        """Hold the claim on a stage, once the present holder has released it.
 
         A claim ends with the record of its stage, with an error, or with its process.
 
@@ -181,7 +181,7 @@ class StageClaims:
                 return record
 
     def _first(self, claim: Claim) -> Claim | None:
-        """Claim on the key that counts and comes first, the same for all who look."""
+        """First valid claim on the key, the same for all readers."""
         rows = self._workspace.store.read(TABLE).where(F.col("key") == claim.key)
         table = bounded(rows.select(*SCHEMA.names), _MOST, "claims on a stage")
         claims = [Claim(**row) for row in table.to_pylist()]
@@ -222,7 +222,7 @@ def _host() -> str:
 
 
 def _started(process: int) -> str:
-    """When a process began, so that a number that is used again is not taken for it; "" if gone."""
+    """Start time of a process, which distinguishes reused numbers; "" where it has ended."""
     try:
         # The name of the program, in brackets, may hold blanks.
         facts = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()

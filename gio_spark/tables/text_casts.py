@@ -18,7 +18,7 @@ _MAX_LINE_TEXT = 200
 
 
 def type_of(name: str, columns: Columns) -> pa.DataType:
-    """The type that a text column is cast to."""
+    """Type that a text column is cast to."""
     if name in columns.numeric or name == columns.quality:
         return pa.float64()
     if name == columns.tokens:

@@ -1,4 +1,4 @@
-"""JSONL and CSV read by this package's own map, so that every engine reads the same rows.
+"""JSONL and CSV files, parsed on workers, so that every engine reads the same rows.
 
 Engines infer types and treat malformed lines differently (one of them fails the whole read on one
 bad line). Here values are read as text, cast by their column's role, and a line that cannot be read
@@ -131,7 +131,7 @@ def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, int, int]]
 
 @contextmanager
 def _readable(path: str) -> Iterator[None]:
-    """Turn what a broken file raises (half an archive, another format) into one clear error."""
+    """Re-raise the errors of a broken file (cut archive, another format) as one clear error."""
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:
@@ -302,7 +302,7 @@ def _json_rows(
             if not isinstance(value, dict):
                 raise ValueError("not an object")
         except (ValueError, RecursionError) as error:
-            # Without the position, so that lines are counted by what is wrong with them.
+            # Without the position, so that lines are counted by the kind of error.
             reason = f"malformed line: {getattr(error, 'msg', error)!s:.80}"
             yield {}, reason, line.decode("utf-8", "replace")
             continue
@@ -334,5 +334,5 @@ def _json_tables(
 
 
 def line_ids(lines: pa.Array) -> pa.Array:
-    """Ids of malformed lines for the quarantine table: a hash of what was read."""
+    """Ids of malformed lines for the quarantine table: a hash of the line."""
     return pc.binary_join_element_wise("line-", content_hashes([lines]), "")

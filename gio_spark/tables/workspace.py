@@ -1,4 +1,4 @@
-"""The stage tables of a workspace: rows added under a key and a token, found by their record."""
+"""Stage tables of a workspace: rows with the key of a stage and the token of an attempt."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Workspace:
     """All tables that runs write, in a folder or in a schema of a catalog.
 
     Rows are only added, under the key of their stage and the token of the attempt; which attempts
-    count is said by records. So correctness needs no lock: what another writer adds at the same
-    time is never taken for one's own.
+    are valid is decided by records. So correctness needs no lock: rows that another writer adds at
+    the same time are never read as those of this one.
 
     Args:
         spark: The session.
@@ -71,7 +71,7 @@ class Workspace:
         self.store = StageStore(spark, location, writable=writable)
         self.in_catalog, self.location = self.store.in_catalog, self.store.location
         self._log = RecordLog(self.store, self.frame)
-        # (table, key) -> tokens of what this process wrote or found complete.
+        # (table, key) -> tokens of attempts that this process wrote or found complete.
         self._attempts: dict[tuple[str, str], list[str]] = {}
         # Those of them that no record names yet.
         self._unnamed: set[tuple[str, str]] = set()
@@ -95,7 +95,7 @@ class Workspace:
     # -- reading ---------------------------------------------------------------------------------
 
     def read(self, table: str, key: str, *, chunk: Chunk = WHOLE) -> DataFrame:
-        """Rows of a stage, or one chunk of them: its own, and those of its base that still count.
+        """Rows of a stage, or one chunk of them: those it wrote, and the valid ones of its base.
 
         Raises:
             WorkspaceError: The table was never made.
@@ -137,7 +137,7 @@ class Workspace:
         return list(dict.fromkeys([*named, *(k for t, k in self._attempts if t == table)]))
 
     def holds(self, table: str, key: str) -> bool:
-        """Whether a record names rows of a stage in a table; their number is not looked at."""
+        """Whether a record names rows of a stage in a table; they are not counted."""
         return bool(self._tokens(table, key))
 
     def attempts(self, table: str, key: str) -> list[str]:
@@ -183,7 +183,7 @@ class Workspace:
     ) -> int:
         """Add the rows of a stage in one commit and count them.
 
-        From then on they are what this process reads under the key; for others they count once a
+        From then on this process reads them under the key; other processes do once a
         record names them.
 
         Args:
@@ -219,7 +219,7 @@ class Workspace:
     ) -> tuple[int, str]:
         """Add rows in one commit; returns their number and the token that they carry."""
         for attempt in range(TRIES):
-            # A token of its own for each try: what came of one that failed is never read.
+            # Each try has its own token: rows of a failed one are never read.
             token = new_token()
             partition = {KEY: fingerprint, ATTEMPT: token}
             note = {**partition, "run": run, "stage": stage, "chunk": chunk.label}
@@ -246,13 +246,13 @@ class Workspace:
         return {row[ATTEMPT]: int(row["count"]) for row in counted}
 
     def name_attempts(self, table: str, key: str, tokens: list[str]) -> None:
-        """Take the rows of these attempts for a stage's, and have its record name them."""
+        """Set the attempts whose rows are those of a stage, to be named by its record."""
         self._small.pop((table, key), None)
         self._attempts[table, key] = tokens
         self._unnamed.add((table, key))
 
     def abandon(self) -> None:
-        """Forget what was written since the last record: the stage that wrote it has failed."""
+        """Discard the attempts since the last record: the stage that wrote them has failed."""
         for place in self._unnamed:
             self._attempts.pop(place, None)
             self._small.pop(place, None)
@@ -288,7 +288,7 @@ class Workspace:
     def write_selection(
         self, rows: DataFrame, schema: T.StructType, *, run: str, expected: int
     ) -> tuple[str, int]:
-        """Write the rows of a selection as a table of its own, and count them.
+        """Write the rows of a selection as a new table, and count them.
 
         Args:
             rows: With the columns of the schema.
@@ -311,7 +311,7 @@ class Workspace:
         return table, count
 
     def write_snapshot(self, df: DataFrame) -> str:
-        """Write a frame as it is as a table of its own; returns the table's name."""
+        """Write a frame as a new table; returns the table's name."""
         table = f"{SNAPSHOT}{new_token()}"
         self.store.append(table, df, note={"table": table})
         return table
@@ -343,7 +343,7 @@ class Workspace:
         later: bool = False,
         only: Iterable[tuple[str, str]] | None = None,
     ) -> Record:
-        """Write that a stage is complete, after its rows were committed.
+        """Record that a stage is complete, after its rows were committed.
 
         With `later`, records are gathered and written together: by the next one without it, by
         `flush`, or once they stand for twenty seconds of work. A run killed in between repeats
@@ -355,7 +355,7 @@ class Workspace:
             fingerprint: Key of its rows.
             table: Table that holds them, or "".
             rows: Rows of the stage.
-            seconds: What it took.
+            seconds: Its duration.
             detail: Facts, plain values; `base` names earlier rows that count as well.
             later: Whether the record may wait.
             only: (table, key) of rows that it names; None: all that no record names yet.
@@ -381,7 +381,7 @@ class Workspace:
         return record
 
     def record_reuse(self, record: Record, run: str) -> None:
-        """Record that a run reads what another one has made, so that retention keeps it for both.
+        """Record that a run reads rows of another one, so that they are retained for both.
 
         The record is written with the next one.
         """
@@ -407,7 +407,7 @@ class Workspace:
         return self._log.recorded(stage, fingerprint)
 
     def complete(self, stage: str, fingerprint: str) -> Record | None:
-        """Record of a complete stage whose rows are still there, if there is one.
+        """Record of a complete stage whose rows still exist, or None.
 
         Of several attempts that were recorded, any one whose rows are there will do: the same key
         stands for the same rows.

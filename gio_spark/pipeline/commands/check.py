@@ -42,7 +42,7 @@ _ROWS_PER_MODE, _ROWS_TO_JUDGE = 40, 20
 
 @dataclass(frozen=True)
 class _FinishedRun:
-    """What a finished run left in its workspace."""
+    """Tables and models of a finished run."""
 
     workspace: Workspace
     selected: DataFrame
@@ -89,7 +89,7 @@ class Checked:
 
 
 def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checked:
-    """Run what is missing of the job, then judge its codebook, its reach and its coverage.
+    """Complete the run, then check its codebook, its reach and its coverage.
 
     Args:
         settings: Of the run.
@@ -200,7 +200,7 @@ def _modes(
     most: int,
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Join a target's clusters to so few modes that the rows taken can tell whether each is there.
+    """Merge a target's clusters to so few modes that the selected rows suffice to judge each.
 
     Returns:
         (M, d) centers, (M,) rows and (M,) root mean squared radius of each mode.

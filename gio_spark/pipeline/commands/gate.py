@@ -1,4 +1,4 @@
-"""`gio-spark gate`: the verdict on a run's selection, beside other ways of selecting as much."""
+"""`gio-spark gate`: verdict on a run's selection, compared with other ways of selecting."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WAYS = ("pool", "random", "stratified", "gime", "gio", "both")
 
 @dataclass(frozen=True, eq=False)
 class Gated:
-    """What the gate says.
+    """Verdict of the gate.
 
     Attributes:
         run_id: The run judged.

@@ -1,4 +1,4 @@
-"""What models learn from each way of selecting, where pool and target have labels."""
+"""Scores of models trained on each way of selecting, where pool and target have labels."""
 
 from __future__ import annotations
 

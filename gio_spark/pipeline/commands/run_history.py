@@ -1,4 +1,4 @@
-"""What runs did, from the records in the workspace."""
+"""History of runs, from the records in the workspace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gio-spark sensitivity`: the runs, what they found, and where their page is."""
+"""`gio-spark sensitivity`: the sensitivity runs, their outcome, and their page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SensitivityOutput:
-    """What a sensitivity command gives.
+    """Result of the sensitivity command.
 
     Attributes:
         result: The runs' outcome.

@@ -222,7 +222,7 @@ def _figures(
     workspace: Workspace | None,
     key: str,
 ) -> tuple[pa.Table, dict[str, str]]:
-    """Measure a part of a table; its states are kept where there is a workspace."""
+    """Measure a part of a table; its states are stored where there is a workspace."""
     df, profile, target = part.rows, part.profile, part.target
     codebook, codebook_facts = fit_codebook(df, profile, part.roles, clusters, seed)
     named = {k: v for k, v in part.roles.items() if k not in EXTRA}

@@ -97,7 +97,7 @@ def parts_of(
     settings: GimeSettings,
     where: tuple[str, str],
 ) -> list[Part]:
-    """Cut a table into what each profile measures: all rows first, then sources of their own.
+    """Split a table by profile: all rows first, then the sources with a profile.
 
     Args:
         df: The table.
@@ -235,7 +235,7 @@ def with_text(
 
 
 def usable(df: DataFrame, roles: Mapping[str, Any], profile: Profile, where: str) -> DataFrame:
-    """Check columns and types, and add what the profile reads but no column gives."""
+    """Check columns and types, and add the roles of the profile that have no column."""
     present = {f.name: f.dataType for f in df.schema.fields}
     for role, named in roles.items():
         for column in [named] if isinstance(named, str) else named:

@@ -40,7 +40,7 @@ _MARGIN = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Enforcement:
-    """Thresholds in force, and what is needed to hold them.
+    """Thresholds in force, and the context of their enforcement.
 
     Attributes:
         ctx: The run.
@@ -62,7 +62,7 @@ class Enforcement:
         return {part.source: ProfileSample(part) for part in parts}
 
     def same_size(self, rows: int) -> bool:
-        """Whether thresholds were found on subsets as large as a plan of so many rows."""
+        """Whether the thresholds are for subsets as large as a plan of so many rows."""
         if len(self.views) > 1:
             return False
         if self.sensitivity is not None:
@@ -97,7 +97,7 @@ class Enforcement:
     def _reached(
         self, view: ProfileSample, shares: Mapping[str, float]
     ) -> tuple[list[gime.Threshold], dict[str, float]]:
-        """Thresholds by hand of one view, from what random tilts reach there."""
+        """Manual thresholds of one view, from the range of random tilts."""
         settings, named = self.ctx.settings, view.run_rows.named
         directions = view.sample.directions()
         size = sensitivity_runs.subset_size(settings, view.sample.rows.count, self.pool_rows)
@@ -132,7 +132,7 @@ def enforce(
     problem: gio.SelectionProblem,
     keep: Callable[[NDArray[np.int64], Order], DataFrame],
 ) -> tuple[gio.SelectionResult, GateFacts]:
-    """Hold a plan to the thresholds.
+    """Enforce the thresholds on a plan.
 
     Args:
         enforcement: Thresholds in force.
@@ -287,7 +287,7 @@ def _within(
 
 
 class _Pair:
-    """Measures selected and random rows, and forecasts on a sample what a plan would give.
+    """Metrics of selected and random rows, measured, and forecast on a sample.
 
     Attributes:
         order: Of the rows inside clusters, once it is determined.
@@ -308,7 +308,7 @@ class _Pair:
     def measure(
         self, take: NDArray[np.int64], order: Order | None = None
     ) -> dict[str, dict[str, float]]:
-        """Measure the rows that a plan keeps, and (once) a random draw as large."""
+        """Measure the rows that a plan selects, and (once) a random draw of the same size."""
         ids = self._keep(take, order or self.order).select("id")
         first = not self._random
         selected: dict[str, float] = {}
@@ -321,7 +321,7 @@ class _Pair:
     def forecast(
         self, take: NDArray[np.int64], figures: Mapping[str, Mapping[str, float]]
     ) -> Callable[[NDArray[np.int64]], dict[str, float]]:
-        """Rows per cluster -> metrics: the sample's, corrected by what one plan really gave."""
+        """Forecast of metrics from rows per cluster: by the sample, corrected by measured rows."""
         measured, sampled = figures["selected"], self._sampled(take)
 
         def forecast(quota: NDArray[np.int64]) -> dict[str, float]:

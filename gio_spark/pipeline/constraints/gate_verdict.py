@@ -1,4 +1,4 @@
-"""The gate: a verdict on measured rows, kept with the run and given by `gio-spark gate`."""
+"""Verdict of the gate on measured rows, stored with the run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def checks_table(verdict: VerdictFacts) -> pd.DataFrame:
 
 
 def report_verdict(ctx: RunContext, verdict: gime.Verdict | None) -> None:
-    """Put a verdict into the run's warnings and its tracked record."""
+    """Add a verdict to the run's warnings and its tracked record."""
     if verdict is None:
         return
     numbers = {"gate/passed": float(verdict.passed), "gate/moved": float(verdict.tries)}

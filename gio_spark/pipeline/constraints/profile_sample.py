@@ -1,4 +1,4 @@
-"""Rows of a run seen by one profile: the whole pool, or one source of it, with a bounded sample."""
+"""Bounded sample of a run for one profile: of the pool, or of one of its sources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ProfileSample:
-    """One profile's view of a run.
+    """Sample, constants and target states of one profile.
 
     Attributes:
         run_rows: Its tables, of all rows or of one source.
@@ -77,7 +77,7 @@ class ProfileSample:
         return {name: gime.robust_values(table, name) if name in groups else {} for name in frames}
 
     def what_if(self, take: NDArray[np.int64], sizes: NDArray[np.int64]) -> dict[str, float]:
-        """The metrics of the sample's rows, as many of each cluster as a plan would take.
+        """Metrics of the sample with each cluster's share of rows in a plan.
 
         Args:
             take: Rows per cluster of the whole pool, (K,).

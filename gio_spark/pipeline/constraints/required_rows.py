@@ -1,4 +1,4 @@
-"""Rows that hold the extremes of the pool's times, kept whatever their key.
+"""Required rows: those with the extreme times of the pool, selected whatever their key.
 
 OIT's literal duration and delay are differences of extremes, which one row each decides: no order
 and no quota holds them, but a handful of rows does.
@@ -31,7 +31,7 @@ _ENDS = {
 def extremes(
     bounds: Sequence[Threshold], rows_of_source: Mapping[str | None, RunRows]
 ) -> tuple[RequiredRow, ...]:
-    """The rows that hold the extremes which thresholds in force are about.
+    """Rows with the extremes that thresholds in force depend on.
 
     Of rows with the same time it is the one of the smallest id. One job for each extreme.
 

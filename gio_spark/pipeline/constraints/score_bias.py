@@ -43,7 +43,7 @@ READS = {
 
 
 def bias_column(bias: ScoreBias) -> Column:
-    """What a row's key gets, from columns of the assignments; 0 where the value is unknown."""
+    """Bias of a row's key, from columns of the assignments; 0 where the value is unknown."""
     source, _, metric = bias.metric.rpartition("/")
     value = _value(metric, {role: _number(role) for role in READS[metric]})
     weighted = (value - F.lit(bias.mean)) / F.lit(bias.scale) * F.lit(bias.sign * bias.weight)
@@ -54,7 +54,7 @@ def bias_column(bias: ScoreBias) -> Column:
 
 @dataclass(frozen=True)
 class Order:
-    """What decides between the rows of a cluster beside the rule of the settings.
+    """Order of the rows of a cluster beside the rule of the settings.
 
     Attributes:
         score_biases: Metrics that rows are pulled towards.
@@ -109,7 +109,7 @@ def pulled(
     *,
     fixed: Collection[str] = (),
 ) -> tuple[tuple[ScoreBias, ...], Figures]:
-    """Raise the weights of metrics that are missed until all are met, or weights are at their end.
+    """Raise the weights of missed metrics until all are met, or the weights reach their limit.
 
     Args:
         bounds: Thresholds for selections of this size.
@@ -151,7 +151,7 @@ def pulled(
 
 @dataclass(frozen=True)
 class _Search:
-    """The weight of one bias: doubled while it is too small, halved into where it was too large."""
+    """Search for the weight of one bias: doubling, then bisection."""
 
     bias: ScoreBias
     low: float = 0.0

@@ -1,4 +1,4 @@
-"""The page and the tracked record of the sensitivity runs, wherever a run rests on them."""
+"""Page and tracked record of the sensitivity runs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _FOLDER = "sensitivity"
 
 
 def display_level(settings: RunSettings) -> float:
-    """The fraction of full performance that thresholds are shown for."""
+    """Fraction of full performance of the displayed thresholds."""
     return settings.gime.performance_level or DEFAULT_LEVEL
 
 
 def thresholds_of(settings: RunSettings, result: SensitivityResult) -> pd.DataFrame:
-    """One row per threshold at the level shown."""
+    """Table with one row per threshold at the displayed level."""
     thresholds, _ = gime.automatic_thresholds(
         result.analysis,
         result.directions,

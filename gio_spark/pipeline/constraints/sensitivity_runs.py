@@ -1,4 +1,4 @@
-"""`gio-spark sensitivity`: which metrics a model follows on this data, and what to hold them to."""
+"""Sensitivity runs: effect of each metric on a model, and thresholds from it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _RUNS = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class SensitivityResult:
-    """What the sensitivity runs found, as it is stored.
+    """Result of the sensitivity runs, as stored.
 
     Attributes:
         analysis: Table of factors, screen, sweeps.
@@ -318,7 +318,7 @@ def _write_runs(ctx: RunContext, key: str, analysis: gime.Sensitivity, curve: pd
 
 
 def load(workspace: Workspace, record: Record) -> SensitivityResult:
-    """Read what the runs of a record found."""
+    """Read the result of the runs of a record."""
     key, facts = record.fingerprint, record.detail
     table = bounded(workspace.read("sensitivity", key), 1000, "metrics").to_pandas()
     table = table.drop(columns="fingerprint")
@@ -366,7 +366,7 @@ def _by_strength(factors: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_key(workspace: Workspace, key: str) -> SensitivityResult:
-    """Read what complete runs of a fingerprint found.
+    """Read the result of complete runs of a fingerprint.
 
     Raises:
         InputError: They are gone.

@@ -1,4 +1,4 @@
-"""Stages fit ratio and score pool: how much more likely a row is under the target than the pool."""
+"""Stages fit ratio and score pool: density ratio of target over pool, per row."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def is_scored(settings: RunSettings) -> bool:
 
 
 def content_kind(settings: RunSettings) -> str:
-    """What rows are scored by: `text`, where all have some and it serves, or `vector`."""
+    """Content for scoring: `text`, where all inputs have it and it is usable, or `vector`."""
     on_text = (
         settings.pool_columns().text is not None
         and all(settings.target_columns(i).text for i in range(len(settings.target)))

@@ -42,7 +42,7 @@ def make_embedder(ctx: RunContext) -> embed.Embedder:
 
 
 def embedder_identity(embedder: embed.Embedder) -> list[Any]:
-    """What the vectors depend on beside the rows and what is fitted."""
+    """Identity of the embedder: everything beside rows and fitted state that vectors depend on."""
     settings = embedder.settings.model_dump(mode="json", exclude=_SPEED)
     return [embedder.name, embedder.revision, settings]
 

@@ -1,4 +1,4 @@
-"""Checks of settings and inputs that are made before any expensive work."""
+"""Checks of settings and inputs before any expensive work."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def check_ids(settings: RunSettings, opened: dict[str, Input]) -> None:
 
 
 def tokens_in_words(settings: RunSettings) -> str:
-    """What tokens are, to follow a budget of tokens; "" for other budgets."""
+    """Definition of tokens, for display after a budget of tokens; "" for other budgets."""
     columns = settings.pool_columns()
     if parse_budget(settings.budget).unit != "tokens":
         return ""

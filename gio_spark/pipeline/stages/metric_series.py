@@ -1,4 +1,4 @@
-"""Metrics per refresh: states of what changed are merged, the gate is judged, drift is reported."""
+"""Metrics per refresh: merged states, verdict of the gate, drift."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _SERIES = pa.schema(
 
 @dataclass(frozen=True)
 class Judged:
-    """What a refresh's metrics say.
+    """Verdict and drift of a refresh.
 
     Attributes:
         gate: The verdict; None where no thresholds are in force.

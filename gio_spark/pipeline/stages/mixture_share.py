@@ -1,4 +1,4 @@
-"""Stage mixture share: how much of the pool can have the target's own distribution."""
+"""Stage mixture share: share of the pool that can have the target's distribution."""
 
 from __future__ import annotations
 

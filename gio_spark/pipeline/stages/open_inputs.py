@@ -90,7 +90,7 @@ def open_context(
 
 @dataclass(frozen=True)
 class PinnedInputs:
-    """Versions that a run reads; finding them reads no row.
+    """Versions that a run reads; they are determined without reading rows.
 
     Attributes:
         ctx: The run.
@@ -171,7 +171,7 @@ def pin_inputs(ctx: RunContext, roles: Sequence[Role] = ALL_ROLES) -> PinnedInpu
 
 
 def identity(settings: RunSettings) -> dict[str, Any]:
-    """Settings that decide what a run selects, as plain values."""
+    """Settings that determine the selection of a run, as plain values."""
     outside = {**dict.fromkeys(OUTSIDE, True), **_PINNING}
     return settings.model_dump(mode="json", exclude=outside)
 
@@ -212,7 +212,7 @@ def opened_run(
 
 @contextmanager
 def tracked(ctx: RunContext, name: str, tags: dict[str, str]) -> Iterator[None]:
-    """Record a block as a tracked run, and say at its end what could not be recorded.
+    """Record a block as a tracked run, and report at its end what could not be recorded.
 
     Args:
         ctx: The run.

@@ -1,4 +1,4 @@
-"""Stage plan: how much to take of each cluster, and the threshold that rows must pass."""
+"""Stage plan: rows to take from each cluster, and the threshold that rows must pass."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MAX_SOURCES = 10_000
 
 
 def enforcement_stages(settings: RunSettings, names: Sequence[str]) -> list[Stage]:
-    """Find the thresholds of metrics that the plan is held to, where there are any.
+    """Determine the thresholds of metrics that are enforced on the plan, where there are any.
 
     Automatic thresholds come from the sensitivity runs.
 
@@ -88,7 +88,7 @@ def _set_enforcement(step: Step, state: RunState) -> None:
 
 
 def plan_stage(settings: RunSettings, names: Sequence[str], *, scored: bool) -> Stage:
-    """Choose how much to take of each cluster, and hold that to thresholds that are in force.
+    """Choose the rows to take from each cluster, and enforce thresholds on the plan.
 
     Args:
         settings: Of the run.
@@ -192,7 +192,7 @@ def load_plan(workspace: Workspace, key: str) -> Plan:
 
 
 def rows_to_choose_from(ctx: RunContext, state: RunState, order: Order) -> DataFrame:
-    """Rows of the pool with what decides between them; see `score_bias.to_choose_from`."""
+    """Rows of the pool with the columns that order them; see `score_bias.to_choose_from`."""
     scores = None
     if ctx.settings.explode.within_cluster == "density_ratio":
         scores = ctx.workspace.read("scores", state.scores)
@@ -268,11 +268,11 @@ def _quality(ctx: RunContext, state: RunState) -> np.ndarray:
     """Mean quality of each cluster; rows without one count as the pool's mean."""
     rows = ctx.workspace.read("assignments", state.assignments["pool"])
     # Whole numbers add up to the same in any order, floats do not.
-    whole = F.round(F.col("quality") * F.lit(1_000_000)).cast("bigint")
+    millionths = F.round(F.col("quality") * F.lit(1_000_000)).cast("bigint")
     summed = (
         rows.where(F.col("quality").isNotNull())
         .groupBy("cluster")
-        .agg(F.sum(whole).alias("total"), F.count(F.lit(1)).alias("rows"))
+        .agg(F.sum(millionths).alias("total"), F.count(F.lit(1)).alias("rows"))
     )
     table = bounded(summed, len(state.codebook.centroids), "quality per cluster").to_pandas()
     if table.empty:

@@ -1,4 +1,4 @@
-"""Stage quarantine: unusable rows of all inputs, with the reason; and how many are left."""
+"""Stage quarantine: unusable rows of all inputs with their reason, and counts of usable rows."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _quarantine(step: Step, state: RunState) -> None:
     record = step.record(make, table="quarantine")
     datasets = {}
     for name, (source, embeddings) in embedded.items():
-        bad = {reason: n for side, reason, n in record.detail["counts"] if side == name}
+        bad = {reason: n for dataset, reason, n in record.detail["counts"] if dataset == name}
         unusable = sum(n for reason, n in bad.items() if _in_embeddings(reason))
         rows = state.embeddings[name]
         datasets[name] = Dataset(

@@ -1,4 +1,4 @@
-"""From the tables of a finished run to what its report shows; everything here is bounded."""
+"""Data of the report, read from the tables of a finished run; all of it is bounded."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _report_rows(ctx: RunContext, state: RunState) -> ReportRows:
 
 
 def report_data(ctx: RunContext, state: RunState) -> ReportData:
-    """Gather what the report shows."""
+    """Collect the data of the report."""
     plan, facts, selection = state.plan, state.plan.facts, state.selection
     order = plan.table[plan.table["order"] >= 0].sort_values("order")
     certificate = facts.certificate
@@ -233,7 +233,7 @@ def _calibration(state: RunState) -> Calibration | None:
 
 
 def _examples(ctx: RunContext, state: RunState) -> tuple[Example, ...]:
-    """Pick a few rows taken and left of the clusters where both are to be seen."""
+    """Sample a few selected and unselected rows of the clusters that have both."""
     each = ctx.settings.report.examples
     columns = state.inputs["pool"].columns
     content = columns.text or columns.image

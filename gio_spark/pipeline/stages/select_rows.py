@@ -1,4 +1,4 @@
-"""Stage select rows: which rows of the pool pass the plan, written as a table of their own."""
+"""Stage select rows: the rows of the pool that pass the plan, written as a new table."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def write_candidate(
     expected: int,
     exact: bool = False,
 ) -> tuple[str, int]:
-    """Write selected rows as a table of its own, which nobody reads before it is published.
+    """Write selected rows as a new table, which has no readers before it is published.
 
     Args:
         ctx: The run.

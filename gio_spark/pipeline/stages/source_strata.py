@@ -1,4 +1,4 @@
-"""Caps and floors per source: rows are chosen inside strata, a stratum being a source of a cluster.
+"""Caps and floors per source: selection inside strata (the sources of each cluster).
 
 The plan says how much to take of each cluster; where sources are bounded it also says of which
 source. Strata are numbered cluster * sources + source, so that the rules of explode serve them as
@@ -35,7 +35,7 @@ def in_strata(
     take: NDArray,
     names: Sequence[str],
 ) -> tuple[DataFrame, pd.DataFrame]:
-    """Number rows by stratum and find the threshold of each.
+    """Number rows by stratum and compute the threshold of each.
 
     Args:
         ctx: The run.
@@ -62,7 +62,7 @@ def in_strata(
 
 
 def save_strata(ctx: RunContext, key: str, strata: pd.DataFrame, names: Sequence[str]) -> None:
-    """Store the strata of a plan, as `in_strata` found them, under its fingerprint."""
+    """Store the strata of a plan, as `in_strata` returns them, under its fingerprint."""
     arrays = {
         name: strata[name].to_numpy(np.int64) for name in ("rows", "take", "threshold", "tie")
     }
