@@ -350,7 +350,8 @@ def _common_length(
         expected = f"{dimension}" if dimension is not None else "one common number"
         raise InputError(
             f"{what}: {n:,} vectors have {low / unit:g} to {high / unit:g} numbers where "
-            f"{expected} is expected. Leave rows of another length out, or embed them with the same embedder."
+            f"{expected} is expected. Leave rows of another length out, or embed "
+            "them with the same embedder."
         )
     return low // unit
 

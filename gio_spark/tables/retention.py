@@ -164,7 +164,7 @@ def vacuum(workspace: Workspace, table: str, hours: float) -> None:
             spark.conf.set(check, str(before))
 
 
-# ---- what is retained --------------------------------------------------------------------------------
+# ---- retained rows -----------------------------------------------------------------------------
 
 
 def _retained_publishes(log: PublishLog, settings: RetentionSettings) -> tuple[set[str], set[str]]:
