@@ -54,13 +54,16 @@ def parse_columns(words: list[str] | None) -> dict[str, Any]:
 
 
 def gime_settings(by: list[str] | None, profile: str | None, words: list[str] | None) -> Any:
-    """Return the metric settings from options and `gime.key=value` (or `key=value`) words.
+    """Settings of metrics from options and `gime.key=value` (or `key=value`) words.
+
+    Modules that `modules=[...]` names are imported first.
 
     Raises:
         ConfigError: A word is no setting of the metrics.
     """
     from pydantic import ValidationError
 
+    from gio_spark.registry import load_modules
     from gio_spark.settings.gime import GimeSettings
 
     given: dict[str, Any] = {}
@@ -69,6 +72,8 @@ def gime_settings(by: list[str] | None, profile: str | None, words: list[str] | 
         if not equals:
             raise ConfigError(f"Cannot read {word!r}: write key=value, such as gime.tau=0.7.")
         given[key.strip().removeprefix("gime.")] = yaml.safe_load(value)
+    modules = given.pop("modules", ())
+    load_modules([modules] if isinstance(modules, str) else modules)
     groups = [g.strip() for text in by or () for g in text.split(",") if g.strip()]
     if groups:
         given["by"] = tuple(groups)

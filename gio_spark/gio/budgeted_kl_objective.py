@@ -24,6 +24,10 @@ WARN_LOST = 0.05
 REFUSE_LOST = 0.95
 
 
+# Mean rows of a cluster below which the distances of its rows say little of its width.
+FEW_ROWS_PER_CLUSTER = 5
+
+
 def target_distribution(problem: SelectionProblem) -> tuple[NDArray, float]:
     """Target distribution of a selection and the share of the target that is lost.
 
@@ -55,6 +59,18 @@ def lost_mass_notices(problem: SelectionProblem, lost: float) -> tuple[Notice, .
     if lost <= WARN_LOST:
         return ()
     is_refused = lost > REFUSE_LOST
+    sizes = np.asarray(problem.sizes)
+    rows, clusters = int(sizes.sum()), int((sizes > 0).sum())
+    remedy = (
+        "Check that pool and target went through the same embedder and columns; add pool "
+        "data of the missing kind; or accept that this part of the target is not covered."
+    )
+    if rows < FEW_ROWS_PER_CLUSTER * clusters:
+        remedy = (
+            f"The pool's {rows:,} rows lie in {clusters:,} clusters, {rows / clusters:.1f} rows "
+            "each: too few to tell how far a cluster reaches. Use at most "
+            f"{max(1, rows // 10):,} clusters (quantize.clusters), or auto."
+        )
     return (
         Notice(
             "target_out_of_reach" if is_refused else "target_partly_out_of_reach",
@@ -62,8 +78,7 @@ def lost_mass_notices(problem: SelectionProblem, lost: float) -> tuple[Notice, .
             f"({problem.unreachable:.1%} lies too far from every pool cluster, the rest falls on "
             f"clusters without rows)."
             + (" Nothing is selected." if is_refused else " The plan follows the remaining part."),
-            "Check that pool and target went through the same embedder and columns; add pool "
-            "data of the missing kind; or accept that this part of the target is not covered.",
+            remedy,
         ),
     )
 

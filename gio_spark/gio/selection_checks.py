@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gio_spark.errors import InputError
 from gio_spark.gio.auto_budget import heldout_curve
 from gio_spark.gio.divergence_estimators import energy_distance, jsd_histogram
 from gio_spark.gio.selection_problem import Notice, SelectionResult
@@ -22,6 +21,10 @@ from gio_spark.gio.target_mass import kernel_mass, nearest_clusters, relative_re
 FEW_ROWS = 50
 #: Fewer clusters than this cannot tell one kind of row from another.
 FEW_CLUSTERS = 20
+
+
+#: Pool rows per cluster below which any codebook is close to its rows.
+LEAST_ROWS_PER_CLUSTER = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,48 +120,67 @@ def negative_consistency(
 
 
 def quantization_consistency(
-    rows: ArrayLike, centroids: ArrayLike, *, seed: int = 0, tolerance: float = 0.1
+    rows: ArrayLike,
+    centroids: ArrayLike,
+    *,
+    pool_rows: int | None = None,
+    seed: int = 0,
+    tolerance: float = 0.1,
 ) -> DataCheck:
     """Check that the codebook represents its rows.
 
-    The energy distance of rows to their centroids (weighted by rows) is compared with that of
-    the rows to a single point, their mean: the share that the codebook leaves unexplained. With K
-    near the number of rows the check would prove nothing, so it is refused above a tenth.
+    It does where the energy distance of rows to their centroids (weighted by rows) is a small part
+    of that to a single point, their mean. Vectors of many dimensions never get there with few
+    clusters; for them the rows must be no farther from their centroids (mean squared distance) than
+    from a tenth as many rows drawn at random. k-means with so many clusters does better than that,
+    so the advice of more clusters works.
 
     Args:
         rows: (n, d) sample of the rows, at most a few thousand.
-        centroids: (K, d), K at most n / 10.
-        seed: Seed of the split into two halves, whose distance is the noise of the measure.
+        centroids: (K, d).
+        pool_rows: Rows that the centroids stand for; None: not known. With fewer than ten rows per
+            cluster the check fails, since with so few any codebook is close to its rows.
+        seed: Seed of the rows drawn and of the halves whose distance is the noise of the measure.
         tolerance: Largest share that may be unexplained, over the noise.
-
-    Raises:
-        InputError: There is more than one cluster per ten rows.
     """
     sample = np.asarray(rows, dtype=np.float64)
     points = np.asarray(centroids, dtype=np.float64)
-    nearest, _ = nearest_clusters(sample, points, 1)
-    used_clusters, counts = np.unique(nearest[:, 0], return_counts=True)
-    if len(used_clusters) > len(sample) / 10:
-        raise InputError(
-            f"{len(used_clusters)} clusters for {len(sample)} rows: with so many the check passes "
-            f"with any codebook. Use at least {10 * len(used_clusters)} rows or fewer clusters."
+    if pool_rows is not None and pool_rows < LEAST_ROWS_PER_CLUSTER * len(points):
+        return DataCheck(
+            "quantisation_consistency",
+            False,
+            f"The pool's {pool_rows:,} rows lie in {len(points):,} clusters, "
+            f"{pool_rows / len(points):.1f} rows each: with so few, any codebook is close to them.",
+            f"Use at most {max(1, pool_rows // LEAST_ROWS_PER_CLUSTER):,} clusters, or auto.",
+            {"clusters": float(len(points))},
         )
-    total_spread = energy_distance(sample, sample.mean(axis=0, keepdims=True))
-    unexplained = energy_distance(sample, points[used_clusters], y_weights=counts)
     permutation = np.random.default_rng(seed).permutation(len(sample))
-    half = len(sample) // 2
-    noise = energy_distance(sample[permutation[:half]], sample[permutation[half:]])
+    drawn, others = np.split(sample[permutation], [max(1, len(sample) // 10)])
+    nearest, squared = nearest_clusters(others, points, 1)
+    _, to_drawn = nearest_clusters(others, drawn, 1)
+    used_clusters, counts = np.unique(nearest[:, 0], return_counts=True)
+    total_spread = energy_distance(others, others.mean(axis=0, keepdims=True))
+    unexplained = energy_distance(others, points[used_clusters], y_weights=counts)
+    half = len(others) // 2
+    noise = energy_distance(others[:half], others[half:])
     unexplained_share = unexplained / total_spread if total_spread > 0 else 0.0
+    noise_share = noise / total_spread if total_spread > 0 else 0.0
+    distance, distance_to_drawn = float(squared.mean()), float(to_drawn.mean())
+    ratio = distance / distance_to_drawn if distance_to_drawn > 0 else float(distance > 0)
     return DataCheck(
         "quantisation_consistency",
-        unexplained_share <= tolerance + (noise / total_spread if total_spread > 0 else 0.0),
-        f"The codebook of {len(used_clusters)} clusters leaves {unexplained_share:.1%} of the "
-        f"rows' spread unexplained (energy distance; up to {tolerance:.0%} is fine).",
-        "Use more clusters, or vectors of fewer dimensions.",
+        unexplained_share <= tolerance + noise_share or ratio <= 1.0,
+        f"The codebook of {len(points):,} clusters leaves {unexplained_share:.1%} of the rows' "
+        f"spread unexplained (energy distance), and rows are {ratio:.2f} times as far from their "
+        f"centroids (squared) as from {len(drawn):,} rows drawn at random (up to {tolerance:.0%}, "
+        "or up to 1, is fine).",
+        f"Use more clusters, at least {len(drawn):,}; if there are as many, fit them again on this "
+        "pool with more passes (quantize.max_passes).",
         {
             "unexplained": unexplained_share,
-            "noise": noise / total_spread if total_spread > 0 else 0.0,
-            "clusters": float(len(used_clusters)),
+            "noise": noise_share,
+            "distance_ratio": ratio,
+            "clusters": float(len(points)),
         },
     )
 

@@ -154,7 +154,7 @@ def test_a_profile_of_tables_and_a_csv(spark, folder):
         (("--columns", "tokens=body"), "must be a number"),
         (("--columns", "body"), "write role=column"),
         (("--columns", "text=body,text=site"), "twice"),
-        (("--profile", "texts"), "No metric profile 'texts'"),
+        (("--profile", "texts"), "No metric profile is called 'texts'"),
         (("gime.tua=1",), "gime.tua"),
         (("modules=[no_such_module]",), "cannot import 'no_such_module'"),
         (("--target", "/no/such/place"), "Nothing found at /no/such/place"),

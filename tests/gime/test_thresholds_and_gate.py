@@ -80,6 +80,18 @@ def test_shares_are_set_by_hand_and_wrong_ones_are_refused():
         automatic_thresholds(found_by_hand(), SIGNS, manual_shares={"aggregation": 0.5})
 
 
+@pytest.mark.parametrize("digits", [1, 8])
+def test_the_response_is_that_of_isotonic_regression(digits):
+    from sklearn.isotonic import IsotonicRegression
+
+    rng = np.random.default_rng(4)
+    share = rng.random(120).round(digits)
+    score = share + rng.normal(0, 0.3, 120)
+    grid, fitted, _ = response(share, score, repeats=1)
+    model = IsotonicRegression(out_of_bounds="clip").fit(share, score)
+    np.testing.assert_allclose(fitted, model.predict(grid), rtol=1e-12)
+
+
 def test_the_lower_bound_lies_below_a_rising_response():
     rng = np.random.default_rng(1)
     share = rng.random(80)

@@ -62,6 +62,15 @@ def test_a_target_out_of_reach_selects_nothing():
     assert result.take.sum() == 0 and names(result) == ["target_out_of_reach"]
 
 
+def test_more_clusters_than_rows_can_carry_is_told_as_that():
+    few = problem(sizes=np.array([2, 1, 0, 1, 1, 0]), unreachable=0.96, budget=2)
+    (notice,) = select("budgeted_kl", few).notices
+    assert "5 rows lie in 4 clusters, 1.2 rows each" in notice.remedy
+    assert "embedder" not in notice.remedy
+    (usual,) = select("budgeted_kl", problem(unreachable=0.96)).notices
+    assert "same embedder" in usual.remedy
+
+
 def test_a_target_half_out_of_reach_warns_and_follows_the_rest():
     result = select("budgeted_kl", problem(unreachable=0.4))
     assert names(result) == ["target_partly_out_of_reach"] and result.lost_mass == 0.4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gio_spark.errors import InputError
 from gio_spark.gio import SelectionProblem, cluster_radii, nearest_clusters, reach_limit, select
 from gio_spark.gio.selection_checks import (
     failure_signs,
@@ -58,8 +57,23 @@ def test_quantisation_consistency_tells_good_from_bad_codebooks(pool):
     rows, middles = pool
     assert quantization_consistency(rows[:2000], middles).passed
     assert not quantization_consistency(rows[:2000], middles[:3]).passed
-    with pytest.raises(InputError, match="fewer clusters"):
-        quantization_consistency(rows[:100], middles)
+    crowded = quantization_consistency(rows[:2000], middles, pool_rows=9 * len(middles))
+    assert not crowded.passed and "Use at most" in crowded.remedy
+
+
+def test_a_codebook_of_ordinary_vectors_in_many_dimensions_passes_and_another_one_fails():
+    from sklearn.cluster import KMeans
+
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((3000, 64)) * np.linspace(1, 0.1, 64)
+    few = KMeans(40, n_init=1, random_state=0).fit(rows[:2000]).cluster_centers_
+    verdict = quantization_consistency(rows[2000:], few)
+    assert verdict.passed and verdict.figures["unexplained"] > 0.1
+    other = quantization_consistency(rows[2000:], few + 1.0)
+    assert not other.passed
+    # What a failed check advises works: at least as many clusters as rows were drawn.
+    again = KMeans(100, n_init=1, random_state=0).fit(rows[:2000]).cluster_centers_
+    assert quantization_consistency(rows[2000:], again).passed
 
 
 def test_mode_coverage_sees_a_missed_mode(pool):

@@ -14,7 +14,7 @@ def test_each_check_gives_a_verdict_and_the_page_shows_it(job):
     done = check(job.settings)
     names = [one.name for one in done.checks]
     assert names[:3] == ["self_consistency", "negative_consistency", "quantisation_consistency"]
-    assert set(names[3:]) == {"mode_coverage"}
+    assert names[3] == "target_reach" and set(names[4:]) == {"mode_coverage"}
     assert all(one.text and one.remedy and one.figures for one in done.checks)
     negative = done.checks[1]
     assert negative.passed and negative.figures["unreachable"] > 0.95
@@ -44,6 +44,18 @@ def test_many_small_clusters_of_the_target_are_joined_to_modes_that_rows_can_fil
     target = jobs.write(jobs.vector_target(300, blob=blobs), place / "two.parquet")
     result = coverage(place, target=target, budget=150)
     assert result.passed and result.figures["modes"] >= 2, result.text
+
+
+def test_a_target_out_of_reach_is_checked_though_nothing_is_selected(place):
+    far = jobs.vector_target(80).to_pandas()
+    far["vector"] = [np.asarray(v) + 100 for v in far["vector"]]
+    table = jobs.pa.Table.from_pandas(far, preserve_index=False)
+    target = jobs.write(table.cast(jobs.vector_target().schema), place / "far.parquet")
+    checked = check(jobs.settings(place, target=target, budget="auto"))
+    reach = next(one for one in checked.checks if one.name == "target_reach")
+    assert not reach.passed and reach.figures["unreachable"] > 0.95
+    assert "Nothing is selected" in reach.text
+    assert "mode_coverage" not in [one.name for one in checked.checks]
 
 
 def test_a_mode_that_the_pool_lacks_is_missed(place):
