@@ -18,7 +18,7 @@ def sensitivity_of_run(out: Console, settings: RunSettings) -> None:
     from gio_spark.report import sensitivity_page as page
 
     found = sensitivity(settings)
-    learnt = found.learnt
+    learnt = found.result
     print_text_table(out, page.sensitivity_table(learnt.table), ("metric", "class", "effect",
                      "95 % interval", "Spearman", "band", "pursued"))  # fmt: skip
     print_text_table(out, page.threshold_table(found.thresholds, found.level))
@@ -35,7 +35,7 @@ def sensitivity_of_run(out: Console, settings: RunSettings) -> None:
         out.print("Nothing was left to do: the runs were complete.")
     out.print(f"table: {found.place}", markup=False)
     out.print(f"page: {found.page}", markup=False)
-    if not settings.gime.steers:
+    if not settings.gime.enforces_thresholds:
         out.print(
             "Thresholds hold a run once you pick a point: gime.level=0.95, "
             "gime.accepted_loss=0.05, or gime.thresholds by hand.",

@@ -138,7 +138,7 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
             table.add_row(f"quarantine, {side}", f"{rows:,} {reason}")
     out.print(table)
     for name, text, action in summary["cautions"]:
-        out.print(f"caution, {name}: {text} {action}", style="yellow", markup=False)
+        out.print(f"warning, {name}: {text} {action}", style="yellow", markup=False)
 
 
 def print_runs(out: Console, records: Sequence[Record]) -> None:
@@ -211,7 +211,7 @@ def print_refresh(out: Console, done: Refreshed) -> None:
     table.add_row("new rows in the pool", f"{done.new_rows:,}")
     table.add_row("changed rows", f"{done.changed_rows:,}")
     table.add_row("rows gone from the pool", f"{done.gone_rows:,}")
-    table.add_row("put aside", f"{done.bad_rows:,}")
+    table.add_row("quarantined", f"{done.bad_rows:,}")
     table.add_row("selected before", f"{done.before:,}")
     table.add_row("added", f"{done.added:,}")
     table.add_row("dropped", f"{done.dropped:,}")

@@ -72,24 +72,24 @@ def rebatch(
         rows: Most rows of a batch; all but the last have as many, where bytes allow.
         max_bytes: Most bytes of a batch. A row that has more is a batch of its own.
     """
-    held: list[pa.RecordBatch] = []
+    buffered: list[pa.RecordBatch] = []
     count = size = 0
     for batch in batches:
         start = 0
         while start < batch.num_rows:
             fitting, taken = _fitting(batch, start, rows - count, max_bytes - size)
-            if not fitting and held:
-                yield from _join(held)
-                held, count, size = [], 0, 0
+            if not fitting and buffered:
+                yield from _join(buffered)
+                buffered, count, size = [], 0, 0
                 continue
             step = max(fitting, 1)
-            held.append(batch.slice(start, step))
+            buffered.append(batch.slice(start, step))
             start, count, size = start + step, count + step, size + taken
             if count >= rows or size >= max_bytes or not fitting:
-                yield from _join(held)
-                held, count, size = [], 0, 0
-    if held:
-        yield from _join(held)
+                yield from _join(buffered)
+                buffered, count, size = [], 0, 0
+    if buffered:
+        yield from _join(buffered)
 
 
 def _fitting(batch: pa.RecordBatch, start: int, rows: int, max_bytes: int) -> tuple[int, int]:
@@ -347,10 +347,11 @@ def _common_length(
         return dimension or 0
     low, high = int(lengths.min()), int(lengths.max())
     if low != high or low % unit or (dimension is not None and low // unit != dimension):
-        wanted = f"{dimension}" if dimension is not None else "one common number"
+        expected = f"{dimension}" if dimension is not None else "one common number"
         raise InputError(
-            f"{what}: {n:,} vectors have {low / unit:g} to {high / unit:g} numbers where {wanted} "
-            "is expected. Leave rows of another length out, or embed them with the same embedder."
+            f"{what}: {n:,} vectors have {low / unit:g} to {high / unit:g} numbers where "
+            f"{expected} is expected. Leave rows of another length out, or embed "
+            "them with the same embedder."
         )
     return low // unit
 

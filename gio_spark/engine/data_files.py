@@ -61,13 +61,13 @@ def first_broken(location: str) -> str | None:
         files = [root] if root.is_file() else sorted(root.rglob("*.parquet"))[:_MOST_FILES]
     except OSError:
         return None
-    for whole in (False, True):
+    for read_rows in (False, True):
         left = _MOST_BYTES
         for file in files:
             try:
                 opened = pq.ParquetFile(file)
                 left -= file.stat().st_size
-                if whole and left > 0:
+                if read_rows and left > 0:
                     for _ in opened.iter_batches():
                         pass
             except (pa.ArrowException, OSError):

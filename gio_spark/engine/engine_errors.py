@@ -11,12 +11,10 @@ import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 from gio_spark import errors
 from gio_spark.engine import data_files
+from gio_spark.engine.engine_failure import EngineFailure
 from gio_spark.errors import (
     ConcurrentRunError,
     DataFileError,
@@ -32,10 +30,6 @@ from gio_spark.errors import (
 _WORKER_ERROR = re.compile(
     r"gio_spark\.errors\.(\w+): (.+?)\s*(?:\n\s*\n|\n\s+at |\n\s*SQLSTATE: |\Z)", re.DOTALL
 )
-_CONDITION = re.compile(r"\s*\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]")
-_CAUSED_BY = re.compile(r"^(?:Caused by: )?((?:\w+\.)+\w*(?:Exception|Error))(?:: (.*))?$", re.M)
-_ANSI_COLOR = re.compile(r"\x1b\[[0-9;]*m")
-_MAX_CAUSES = 20
 
 
 @contextmanager
@@ -86,7 +80,7 @@ def translated_error(
     mapped = _worker_error(error)
     if mapped is not None:
         return mapped
-    failure = _Failure(error, location, version)
+    failure = EngineFailure(error, location, version)
     if failure.in_python:
         return _full_disk_on_worker(failure) or _memory_error(failure)
     for classify in _CLASSIFIERS:
@@ -110,160 +104,27 @@ def _worker_error(error: BaseException) -> GioSparkError | None:
     return error_class(" ".join(message.split()))
 
 
-@dataclass(frozen=True)
-class _Cause:
-    """Error in a chain of causes: class, error condition and message."""
-
-    class_name: str
-    condition: str
-    message: str
-
-    @property
-    def name(self) -> str:
-        """Name of the class without its package."""
-        return self.class_name.rpartition(".")[2]
-
-
-class _Failure:
-    """Engine error with the location and version in use."""
-
-    def __init__(self, error: BaseException, location: str | None, version: int | None) -> None:
-        self.error = error
-        self.location = location
-        self.version = version
-
-    @cached_property
-    def causes(self) -> list[_Cause]:
-        """The error and its causes, outermost first."""
-        causes = [_cause(_qualified_name(self.error), _message(self.error), _condition(self.error))]
-        java = getattr(self.error, "java_exception", None) or getattr(self.error, "_origin", None)
-        try:
-            for _ in range(_MAX_CAUSES):
-                if java is None:
-                    break
-                causes.append(_cause(java.getClass().getName(), java.getMessage() or "", None))
-                java = java.getCause()
-        except Exception:  # noqa: BLE001 - the JVM may have exited; the text suffices
-            java = None
-        # A Spark Connect server sends its stack trace as text, if at all.
-        trace = getattr(self.error, "_stacktrace", None) or getattr(self.error, "_stackTrace", None)
-        if len(causes) == 1 and isinstance(trace, str):
-            causes += [
-                _cause(class_name, text, None) for class_name, text in _CAUSED_BY.findall(trace)
-            ]
-        return causes
-
-    @cached_property
-    def in_python(self) -> bool:
-        """Whether Python code on a worker failed, whose message does not concern the engine."""
-        return any(
-            cause.name == "PythonException" or cause.condition == "PYTHON_EXCEPTION"
-            for cause in self.causes
-        )
-
-    @property
-    def target(self) -> str:
-        """Location for a message."""
-        return self.location or "the table"
-
-    def condition(self, *starts: str) -> _Cause | None:
-        """First cause whose condition starts with one of the texts."""
-        return next((x for x in self.causes if x.condition.startswith(starts)), None)
-
-    def with_class(self, names: frozenset[str]) -> _Cause | None:
-        """First cause of one of the classes."""
-        return next((x for x in self.causes if x.name in names), None)
-
-    def match_message(self, pattern: str) -> re.Match[str] | None:
-        """First match of a pattern in the messages, from the innermost cause outwards."""
-        for cause in reversed(self.causes):
-            match = re.search(pattern, cause.message)
-            if match:
-                return match
-        return None
-
-    def path(self) -> str | None:
-        """File or folder named in the messages."""
-        for pattern in _PATH_PATTERNS:
-            match = self.match_message(pattern)
-            if match:
-                return data_files.plain(match.group(1), self.location)
-        return None
-
-    def details(self, **fields: Any) -> dict[str, Any]:
-        """Fields for `GioSparkError.about`: location, version, cause and more."""
-        cause = next((x.condition for x in self.causes if x.condition), None)
-        cause = cause or next(
-            (x.class_name for x in reversed(self.causes) if "." in x.class_name), None
-        )
-        if cause is None or cause.startswith(("pyspark.", "py4j.", "builtins.", "_internal.")):
-            lines = self.causes[0].message.strip().splitlines() or [type(self.error).__name__]
-            cause = lines[0][:200]
-        return {"location": self.location, "version": self.version, "cause": cause, **fields}
-
-
-def _qualified_name(error: BaseException) -> str:
-    return f"{type(error).__module__}.{type(error).__qualname__}"
-
-
-def _message(error: BaseException) -> str:
-    message = str(error).partition("\n\nJVM stacktrace:")[0]
-    if hasattr(error, "java_exception"):  # its text includes the whole stack trace
-        message = ""
-    return _ANSI_COLOR.sub("", message)
-
-
-def _condition(error: BaseException) -> str | None:
-    get_condition = getattr(error, "getCondition", None)
-    try:
-        return get_condition() if get_condition is not None else None
-    except Exception:  # noqa: BLE001 - the JVM may have exited
-        return None
-
-
-def _cause(class_name: str, message: str, condition: str | None) -> _Cause:
-    match = _CONDITION.match(message)
-    return _Cause(class_name, condition or (match.group(1) if match else ""), message)
-
-
-# Patterns of messages that name a file or folder, the most reliable first.
-_PATH_PATTERNS = (
-    r"Object at location (.+?) not found",
-    r"(?:while reading|Unable to (?:open|create|read|copy)) file (.+?)(?:\.\s|:\s|\.?$|\n)",
-    r"Failed to fetch metadata for file (.+?): ",
-    r"(?:Unable to create dir|IO error for operation on) (.+?)(?::\s|\n|$)",
-    r"Could not create local directory: (.+?)(?:\n|$)",
-    r"((?:[a-z0-9]+:)?/.+?) is not a Parquet file",
-    r"Cannot create (.+?)(?:/_delta_log)?$",
-    r"Mkdirs failed to create (.+?)(?:/_temporary.*)? \(",
-    r"[Ff]ile (\S+) does not exist",
-    r"writing rows to (.+?)\.\s",
-    r"^(/.+?)(?:: Permission denied|\s\(Permission denied\))",
-    r"\[PATH_NOT_FOUND\] Path does not exist: (.+?)\.\s",
-    r"Permission denied: .*inode=\"(.+?)\"",
-)
-
 _FULL_PATTERN = (
     r"(?:^|: |\] )(?:No space left on device|Disk quota exceeded|There is not enough space on the"
     r" disk)|\(os error (?:28|122)\)"
 )
 
 
-def _full_disk_error(failure: _Failure) -> GioSparkError | None:
+def _full_disk_error(failure: EngineFailure) -> GioSparkError | None:
     number = getattr(failure.error, "errno", None)
     if number not in (errno.ENOSPC, errno.EDQUOT) and not failure.match_message(_FULL_PATTERN):
         return None
     return _no_space(failure, failure.path() or getattr(failure.error, "filename", None))
 
 
-def _full_disk_on_worker(failure: _Failure) -> GioSparkError | None:
+def _full_disk_on_worker(failure: EngineFailure) -> GioSparkError | None:
     # The last error of the traceback; Spark Connect appends a line of its own.
     pattern = r"^(?:OSError: \[Errno (?:28|122)\] [^\n']+(?:'([^\n]+)')?)\s*(?:\[|SQLSTATE|JVM|\Z)"
     match = re.search(pattern, failure.causes[0].message, re.MULTILINE)
     return _no_space(failure, match.group(1)) if match else None
 
 
-def _no_space(failure: _Failure, path: str | None) -> GioSparkError:
+def _no_space(failure: EngineFailure, path: str | None) -> GioSparkError:
     place = path or failure.location
     at = f"at {place}" if place else "where the engine writes"
     return WorkspaceError(
@@ -285,7 +146,7 @@ _MEMORY_CLASSES = frozenset(
 )  # fmt: skip
 
 
-def _memory_error(failure: _Failure) -> GioSparkError | None:
+def _memory_error(failure: EngineFailure) -> GioSparkError | None:
     if not failure.with_class(_MEMORY_CLASSES) and not failure.match_message(_MEMORY_PATTERN):
         return None
     return EngineError(
@@ -304,7 +165,7 @@ _GONE_PATTERN = (
 )
 
 
-def _gone_error(failure: _Failure) -> GioSparkError | None:
+def _gone_error(failure: EngineFailure) -> GioSparkError | None:
     if not failure.with_class(_GONE_CLASSES) and not failure.match_message(_GONE_PATTERN):
         return None
     return EngineError(
@@ -329,7 +190,7 @@ _CONFLICT_CLASSES = frozenset(
 )
 
 
-def _conflict_error(failure: _Failure) -> GioSparkError | None:
+def _conflict_error(failure: EngineFailure) -> GioSparkError | None:
     is_conflict = (
         failure.condition("DELTA_CONCURRENT_", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
         or failure.with_class(_CONFLICT_CLASSES)
@@ -354,7 +215,7 @@ _DENIED_PATTERN = (
 _NO_FOLDER_PATTERN = r"^Mkdirs failed to create |^Not a directory \(os error 20\)"
 
 
-def _permission_error(failure: _Failure) -> GioSparkError | None:
+def _permission_error(failure: EngineFailure) -> GioSparkError | None:
     is_denied = (
         failure.with_class(_DENIED_CLASSES)
         or failure.match_message(_DENIED_PATTERN)
@@ -394,7 +255,7 @@ _NO_VERSION_PATTERN = (
 )
 
 
-def _version_error(failure: _Failure) -> GioSparkError | None:
+def _version_error(failure: EngineFailure) -> GioSparkError | None:
     match = failure.match_message(_NO_VERSION_PATTERN)
     if not match and failure.version is not None:  # without a version: there is no table
         match = failure.match_message(r"^Generic delta kernel error: No files in log segment")
@@ -423,7 +284,7 @@ def _version_error(failure: _Failure) -> GioSparkError | None:
 
 
 def _snapshot_expired(
-    failure: _Failure, reason: str, version: int | None, path: str | None = None
+    failure: EngineFailure, reason: str, version: int | None, path: str | None = None
 ) -> GioSparkError:
     return SnapshotExpiredError(
         f"{reason} VACUUM and the log's clean-up take old versions away: pin a newer version, or "
@@ -445,7 +306,7 @@ _CORRUPT_FILE_PATTERN = (
 )
 
 
-def _file_error(failure: _Failure) -> GioSparkError | None:
+def _file_error(failure: EngineFailure) -> GioSparkError | None:
     is_missing = (
         failure.with_class(_MISSING_FILE_CLASSES)
         or failure.match_message(_MISSING_FILE_PATTERN)
@@ -494,7 +355,7 @@ _COLUMN_PATTERNS = (
 )
 
 
-def _column_error(failure: _Failure) -> GioSparkError | None:
+def _column_error(failure: EngineFailure) -> GioSparkError | None:
     match = next((m for m in map(failure.match_message, _COLUMN_PATTERNS) if m), None)
     column = match.group(1) if match else None
     if column and column.startswith("["):  # the embedded engine formats its parts as a Rust list
@@ -537,7 +398,7 @@ def _capitalized(text: str) -> str:
 
 
 # Ordered: a full disk or a denied file also appears as a failed commit, write or read.
-_CLASSIFIERS: tuple[Callable[[_Failure], GioSparkError | None], ...] = (
+_CLASSIFIERS: tuple[Callable[[EngineFailure], GioSparkError | None], ...] = (
     _full_disk_error,
     _memory_error,
     _permission_error,

@@ -91,8 +91,8 @@ def hash_samples(parts: Mapping[str, tuple[DataFrame, int, int]], salt: str) -> 
 
     samples: dict[str, pa.Table] = {}
     shares = {
-        n: min(1.0, _with_margin(rows_wanted) / max(total, 1))
-        for n, (_, rows_wanted, total) in parts.items()
+        n: min(1.0, _with_margin(requested_rows) / max(total, 1))
+        for n, (_, requested_rows, total) in parts.items()
     }
     while len(samples) < len(parts):
         pending = [name for name in parts if name not in samples]
@@ -113,13 +113,13 @@ def hash_samples(parts: Mapping[str, tuple[DataFrame, int, int]], salt: str) -> 
             sample_rows = table
             if len(parts) > 1:
                 sample_rows = table.filter(pc.equal(table["_part"], name)).drop_columns(["_part"])
-            rows_wanted = parts[name][1]
-            if sample_rows.num_rows < rows_wanted and shares[name] < 1.0:
+            requested_rows = parts[name][1]
+            if sample_rows.num_rows < requested_rows and shares[name] < 1.0:
                 shares[name] = min(1.0, 2 * shares[name])
                 continue
             keys = [("_hash", "ascending"), ("id", "ascending")]
             order = pc.sort_indices(sample_rows, sort_keys=keys)
-            samples[name] = take_rows(sample_rows, order[:rows_wanted]).drop_columns(["_hash"])
+            samples[name] = take_rows(sample_rows, order[:requested_rows]).drop_columns(["_hash"])
     return samples
 
 

@@ -31,7 +31,7 @@ from gio_spark.report import trial_statistics
 from gio_spark.report.evaluation_page import render_evaluation
 from gio_spark.settings.load import build
 from gio_spark.tables import Workspace
-from gio_spark.tables.local_files import local_folder
+from gio_spark.tables.output_folders import local_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -32,7 +32,7 @@ from gio_spark.explode.ratio_fit import fit_knn, fit_text, fit_vector
 from gio_spark.explode.ratio_models import Arrays, Scorer, scorer_from_arrays
 from gio_spark.kernels.ngrams import NgramSpec
 from gio_spark.settings.explode import ExplodeSettings
-from gio_spark.tables.names import quoted_column
+from gio_spark.tables.identifiers import quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -285,7 +285,7 @@ def _fit_scorer(
         spec = NgramSpec(
             settings.word_ngrams, settings.char_ngrams, settings.hash_bits, settings.text_bytes
         )
-        regularization = settings.regularisation
+        regularization = settings.regularization
         return fit_text(
             target.content,
             pool.content,
@@ -311,10 +311,10 @@ def _fit_scorer(
             pool_vectors[:reference_rows],
             folds_of[0][:reference_rows],
             folds_of[1][:reference_rows],
-            neighbors=settings.neighbours,
+            neighbors=settings.neighbors,
         )
     return fit_vector(
-        target_vectors, pool_vectors, *folds_of, folds=folds, regularization=settings.regularisation
+        target_vectors, pool_vectors, *folds_of, folds=folds, regularization=settings.regularization
     )
 
 

@@ -25,7 +25,7 @@ from gio_spark.explode.bloom_filter import (
     plan_bloom,
 )
 from gio_spark.settings.explode import ExplodeSettings
-from gio_spark.tables.names import quoted_column
+from gio_spark.tables.identifiers import quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

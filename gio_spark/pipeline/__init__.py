@@ -1,4 +1,4 @@
-"""The order of the stages: run, refresh, show, forecast; selections published under a name."""
+"""Pipeline: run, refresh, forecast, and publication of selections."""
 
 from gio_spark.pipeline.run import STAGES, Curation, curate, run
 from gio_spark.pipeline.stages.publish_selection import read_selection

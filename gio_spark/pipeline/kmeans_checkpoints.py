@@ -1,4 +1,4 @@
-"""Passes of a fit in the centroids table.
+"""Checkpoints of a k-means fit in the centroids table, one per pass.
 
 A state is the rows of side `fit` under the fit's own fingerprint, each pass an attempt of its own.
 The record of the fit names the last one; until it is written, a record of each pass does, so that
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from gio_spark.pipeline.run_context import RunContext
     from gio_spark.tables import Workspace
 
-SIDE = "fit"
-"""What stands in `side` where a row belongs to a state and to neither pool nor target."""
+FIT_STATE = "fit"
+"""Value of `side` in rows of a state, which belong to neither pool nor target."""
 
 _MOST = 1 << 20
 _COLUMNS = {
@@ -37,12 +37,15 @@ _COLUMNS = {
 }
 
 
-def centroid_rows(side: str, columns: dict[str, pa.Array]) -> pa.Table:
-    """Return rows of the centroids table; columns that are not given are null."""
+def centroid_rows(dataset: str, columns: dict[str, pa.Array]) -> pa.Table:
+    """Rows of the centroids table; columns that are not given are null."""
     count = len(columns["cluster"])
-    given = {**columns, "side": pa.array([side] * count, pa.string())}
+    columns_with_dataset = {**columns, "side": pa.array([dataset] * count, pa.string())}
     return pa.table(
-        {name: given.get(name, pa.nulls(count, kind)) for name, kind in _COLUMNS.items()}
+        {
+            name: columns_with_dataset.get(name, pa.nulls(count, kind))
+            for name, kind in _COLUMNS.items()
+        }
     )
 
 
@@ -52,7 +55,7 @@ def save_state(ctx: RunContext, state: KMeansState, key: str) -> int:
     # One row carries what belongs to none: the counters and the history of the passes.
     text = pa.array([json.dumps(state.info()), *[None] * (table.num_rows - 1)], pa.string())
     columns = {name: table[name].combine_chunks() for name in table.column_names}
-    rows = centroid_rows(SIDE, {**columns, "state": text})
+    rows = centroid_rows(FIT_STATE, {**columns, "state": text})
     stage = f"fit, pass {state.passes}"
     written = ctx.write_small("centroids", rows, key=key, stage=stage)
     if not state.finished:
@@ -71,7 +74,7 @@ def save_state(ctx: RunContext, state: KMeansState, key: str) -> int:
 
 
 def load_state(workspace: Workspace, key: str) -> KMeansState | None:
-    """Return the last pass that a fit committed, None where there is none."""
+    """The last pass that a fit committed, None where there is none."""
     if not workspace.holds("centroids", key):
         passes = [r for r in workspace.records() if r.is_chunk and r.detail["chunk_of"] == key]
         if not passes:
@@ -86,7 +89,7 @@ def load_state(workspace: Workspace, key: str) -> KMeansState | None:
 
 
 def fitted_state(workspace: Workspace, key: str) -> KMeansState:
-    """Return the state of a fit that is complete.
+    """The state of a fit that is complete.
 
     Raises:
         WorkspaceError: It is not in the workspace.

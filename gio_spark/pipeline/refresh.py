@@ -1,4 +1,4 @@
-"""`gio-spark refresh`: the stages of a run on the pool as it is now, by the run's own models.
+"""`gio-spark refresh`: the stages of a run on the present pool, with the models of the run.
 
 A refresh has no stages of its own. What it makes of a pool is what the run would have made of it
 with the same embedder, codebook, density ratio, plan and thresholds; stages write what changed and
@@ -69,7 +69,7 @@ ROLES: tuple[Role, ...] = ("pool", "held-out")
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh changed: counts of rows, the gate's verdict, drift, what is published."""
+    """Result of a refresh: counts of rows, verdict of the gate, drift, publication."""
 
     run_id: str
     new_rows: int
@@ -119,14 +119,14 @@ def refresh(
 
 
 def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refreshed:
-    """Follow the pool, judge what came of it, and publish it where it passes."""
-    workspace, settings, pin = ctx.workspace, ctx.settings, pinned.pins["pool"]
+    """Update the selection, judge it, and publish it where it passes."""
+    workspace, settings, pool_pin = ctx.workspace, ctx.settings, pinned.pins["pool"]
     chain = refreshes_of(workspace, base.run)
     newest = chain[-1] if chain else None
     earlier = None if newest is None else RefreshSummary.of(newest)
     version = base.versions["pool"] if earlier is None else earlier.version
     table_id = base.table_id if earlier is None else earlier.table_id
-    nothing_new = version == pin.version and table_id == pin.table_id
+    nothing_new = version == pool_pin.version and table_id == pool_pin.table_id
     candidate = find_candidate(workspace, base.run)
     if nothing_new:
         # A refresh that died between its rows and its audit goes on with what is missing.
@@ -144,7 +144,7 @@ def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refresh
         if nothing_new:
             before, number = earlier.before, earlier.number
     # The refresh before is part of the key: a pool may go back to files it had once.
-    key = fingerprint("refresh", base.run, pin.table_id, pin.version, before)
+    key = fingerprint("refresh", base.run, pool_pin.table_id, pool_pin.version, before)
     tags = {"gio.engine": describe(ctx.spark).line(), "gio.command": "refresh"}
     with opened_run(ctx, pinned, tags, name=f"refresh {number} of {base.run}") as state:
         earlier_schema = base.pool_schema if earlier is None else earlier.pool_schema
@@ -171,7 +171,7 @@ class ChainLink:
 
 
 def _select_anew(ctx: RunContext, base: RunSummary, state: RunState, link: ChainLink) -> Refreshed:
-    """Select of the pool as it is now, judge what came of it, and publish it where it passes."""
+    """Select from the present pool, judge the selection, and publish it where it passes."""
     workspace, settings, pool = ctx.workspace, ctx.settings, state.inputs["pool"]
     _set_frozen_models(ctx, base, state)
     goals = ["assignments.pool", *(["scores"] if base.keys.scores else [])]
@@ -260,7 +260,7 @@ def _unchanged(base: RunSummary, candidate: Candidate, publication: Publication)
 
 
 def _set_frozen_models(ctx: RunContext, base: RunSummary, state: RunState) -> None:
-    """Put the models that a run has fitted into the state, and its plan: no stage makes others.
+    """Set the fitted models and the plan of a run in the state, so that no stage fits others.
 
     Each stage stands on the rows that it made of the input's earlier version, so that only what
     changed is embedded, assigned and scored.
@@ -330,10 +330,10 @@ def _changes_of_selection(ws: Workspace, before: str, after: str) -> dict[str, i
 
 
 def newest_run(workspace: Workspace, settings: RunSettings) -> Record:
-    """Return the newest finished run with the same settings, pinned versions aside."""
-    wanted_identity = identity(settings)
+    """The newest finished run with the same settings, pinned versions aside."""
+    identity_now = identity(settings)
     for record in reversed([r for r in workspace.records() if r.stage == "run"]):
-        if record.detail["identity"] == wanted_identity:
+        if record.detail["identity"] == identity_now:
             return record
     raise InputError(
         f"No finished run of this configuration is in the workspace {workspace.location}. "

@@ -1,4 +1,4 @@
-"""`gio-spark run`: all stages in order; what is complete is not done again."""
+"""`gio-spark run`: all stages in order; complete stages are skipped."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ STAGES = tuple(PARTS)
 
 @dataclass(frozen=True, repr=False)
 class Curation:
-    """What a run gave.
+    """Result of a run.
 
     Attributes:
         selected: The rows that this run selected, published or not: the pool's own columns and
@@ -75,13 +75,17 @@ class Curation:
     publication: Publication | None = None
 
     def lines(self) -> list[tuple[str, str]]:
-        """What the run gave, as pairs of a word and a text."""
+        """Result of the run, as pairs of a word and a text."""
         if "selected_rows" not in self.summary:
             return [("run", self.run_id), ("state", "stopped before the report")]
         summary = RunSummary.model_validate(self.summary)
         selection, random, pool = (summary.divergences[n] for n in ("selection", "random", "pool"))
-        shown = self.publication
-        published = "no" if shown is None or not shown.number else f"{shown.name} {shown.number}"
+        publication = self.publication
+        published = (
+            "no"
+            if publication is None or not publication.number
+            else f"{publication.name} {publication.number}"
+        )
         distance = f"{selection:.4g} nats (random rows {random:.4g}, pool {pool:.4g})"
         return [
             ("run", self.run_id),
@@ -160,7 +164,7 @@ def run(
     progress: Progress | None = None,
     until: str | None = None,
 ) -> Curation:
-    """Run all stages, or those up to the end of a part, and return what came of it.
+    """Run all stages, or those up to the end of a part, and return the result.
 
     The run is named by its settings and pinned inputs: the same again finds everything complete.
 
@@ -194,7 +198,7 @@ def run(
 def plan_run(
     settings: RunSettings, *, spark: SparkSession | None = None, progress: Progress | None = None
 ) -> list[PlannedStage]:
-    """Stages that a run would go through, and which of them are complete; nothing is run."""
+    """Stages of a run, and which of them are complete; nothing is run."""
     ctx = open_context(settings, spark=spark, progress=progress, dry=True)
     pinned = pin_inputs(ctx)
     ctx.run = pinned.run_id
@@ -202,10 +206,10 @@ def plan_run(
 
 
 def _finished(ctx: RunContext) -> Record | None:
-    """Record of this very run, where it is finished and its selection still there."""
+    """Record of this run, where it is finished and its selection exists."""
     finished = ctx.workspace.complete("run", ctx.run)
-    still_there = finished is not None and ctx.workspace.complete(SELECT, ctx.run) is not None
-    return finished if still_there else None
+    selection_exists = finished is not None and ctx.workspace.complete(SELECT, ctx.run) is not None
+    return finished if selection_exists else None
 
 
 def _record_run(ctx: RunContext, state: RunState) -> Curation:
@@ -231,7 +235,7 @@ def _record_run(ctx: RunContext, state: RunState) -> Curation:
 
 
 def _summary(ctx: RunContext, state: RunState) -> RunSummary:
-    """What a run records of itself."""
+    """Summary of a run for its record."""
     facts, pool, embedder = state.plan.facts, state.inputs["pool"], state.embedder
     usable = {one.name: one.usable for one in state.datasets}
     return RunSummary(
@@ -265,7 +269,7 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
         table_id=pool.table_id,
         pool_schema=pool.schema.jsonValue(),
         inputs={name: one.location for name, one in state.inputs.items()},
-        cautions=tuple((c.name, c.text, c.action) for c in ctx.cautions),
+        cautions=tuple((c.name, c.text, c.action) for c in ctx.warnings),
         stages=ctx.stage_lines(),
         report=str(state.report),
         plan_key=state.plan.key,

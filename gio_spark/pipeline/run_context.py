@@ -1,4 +1,4 @@
-"""What all stages of one run share: session, settings, tables, records, progress, tracker."""
+"""Context that all stages of a run share: session, settings, tables, progress, tracker."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class RunContext:
         settings: Of the run.
         workspace: Its tables.
         run: Id of the run, made from settings and pinned inputs.
-        progress: Where people see what is going on.
-        tracker: Where the run is recorded.
-        stages: What has been done so far.
-        cautions: What the user must be told.
+        progress: Display of the progress.
+        tracker: Tracker of the run.
+        stages: Summaries of the stages so far.
+        warnings: Warnings for the user.
         started: When it began.
         gather: Whether records of short stages are written together; the run then flushes them.
     """
@@ -59,7 +59,7 @@ class RunContext:
     progress: Progress
     tracker: Tracker
     stages: list[StageSummary] = field(default_factory=list)
-    cautions: list[RunWarning] = field(default_factory=list)
+    warnings: list[RunWarning] = field(default_factory=list)
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     gather: bool = False
 
@@ -89,27 +89,27 @@ class RunContext:
         """
         record = self.workspace.complete(name, key)
         skipped = record is not None
-        with self.progress.stage(name, rows, spark=self.spark) as shown:
+        with self.progress.stage(name, rows, spark=self.spark) as progress:
             if record is None and claim:
                 with self._claims.hold(
                     key, run=self.run, stage=name, finished=lambda: self._finished(name, key)
                 ) as by_another:
                     record, skipped = by_another, by_another is not None
                     if record is None:
-                        record = self._make(name, key, table, make, shown)
+                        record = self._make(name, key, table, make, progress)
             elif record is None:
-                record = self._make(name, key, table, make, shown)
+                record = self._make(name, key, table, make, progress)
             if skipped:
                 self.workspace.record_reuse(record, self.run)
-                shown.skip("already complete")
+                progress.skip("already complete")
             else:
-                shown.done(rows=record.rows if fitted_on is None else fitted_on)
+                progress.done(rows=record.rows if fitted_on is None else fitted_on)
         summary = StageSummary(
             name=name,
             seconds=0.0 if skipped else record.seconds,
             rows=record.rows if fitted_on is None else fitted_on,
             skipped=skipped,
-            note="" if skipped else shown.note,
+            note="" if skipped else progress.note,
         )
         self.stages.append(summary)
         self.tracker.stage(
@@ -143,12 +143,12 @@ class RunContext:
         key: str,
         table: str,
         make: MakeRows,
-        shown: StageProgress,
+        progress: StageProgress,
     ) -> Record:
         """Do the work of a stage and record it."""
         began = time.monotonic()
         try:
-            written, detail = make(shown)
+            written, detail = make(progress)
         except BaseException:
             # No record of another stage may name what this one has left.
             self.workspace.abandon()
@@ -165,7 +165,7 @@ class RunContext:
         )
 
     def recorded(self, stage: str, key: str) -> bool:
-        """Tell whether a record says that a stage is complete; its rows are not looked at."""
+        """Whether a record says that a stage is complete; its rows are not looked at."""
         return bool(self.workspace.recorded(stage, key))
 
     def write_small(self, table: str, rows: pa.Table, *, key: str, stage: str) -> int:
@@ -174,7 +174,7 @@ class RunContext:
 
     def write_chunks(
         self,
-        shown: StageProgress,
+        progress: StageProgress,
         table: str,
         make: Callable[[Chunk], DataFrame],
         *,
@@ -189,9 +189,9 @@ class RunContext:
         `tables.write_chunks` for the arguments.
         """
 
-        def tell(chunk: Chunk, there: int) -> None:
-            shown.reached(there)
-            shown.say(f"chunk {chunk.number} of {chunk.of}")
+        def report_chunk(chunk: Chunk, rows_written: int) -> None:
+            progress.reached(rows_written)
+            progress.say(f"chunk {chunk.number} of {chunk.of}")
 
         return write_chunks(
             self.workspace,
@@ -202,10 +202,10 @@ class RunContext:
             run=self.run,
             stage=stage,
             expected=expected,
-            on_chunk=tell,
+            on_chunk=report_chunk,
         )
 
-    def caution(self, name: str, text: str, action: str) -> None:
-        """Tell the user something once."""
-        if all(c.name != name or c.text != text for c in self.cautions):
-            self.cautions.append(RunWarning(name=name, text=text, action=action))
+    def warn(self, name: str, text: str, action: str) -> None:
+        """Add a warning, unless the run has it already."""
+        if all(c.name != name or c.text != text for c in self.warnings):
+            self.warnings.append(RunWarning(name=name, text=text, action=action))

@@ -1,4 +1,4 @@
-"""Typed records of a run: what stages, reports and gates hand on, and what `runs` stores of it."""
+"""Typed records of a run: facts of stages, plans, gates and refreshes, as stored in `runs`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RatioFacts(Facts):
         table: Columns of the calibration table.
         target_rows: Rows of the targets that it was fitted on.
         pool_rows: Rows of the pool.
-        warnings: What people are told.
+        warnings: Warnings for the user.
         kind: text or vector: what is scored.
     """
 
@@ -82,7 +82,7 @@ class GateFacts(Facts):
         rows_moved: Rows that changed their cluster by it.
         score_biases: Metrics that rows are ranked towards.
         required_rows: Rows that are always selected.
-        notes: What people are told.
+        notes: Notes for the user.
     """
 
     thresholds: tuple[Threshold, ...]
@@ -97,7 +97,7 @@ class GateFacts(Facts):
 
 
 class VerdictFacts(Facts):
-    """A gate's answer: whether every threshold is met, why not, and each check."""
+    """Verdict of a gate: whether every threshold is met, the reason, and each check."""
 
     passed: bool
     why: str
@@ -107,7 +107,7 @@ class VerdictFacts(Facts):
 
 
 class AutomaticBudget(Facts):
-    """What the budget `auto` rests on.
+    """Basis of the budget `auto`.
 
     Attributes:
         kappa: Largest share of the pool that can have the target's distribution.
@@ -121,7 +121,7 @@ class AutomaticBudget(Facts):
 
 
 class MixtureFacts(Facts):
-    """How much of the pool can have the target's distribution (mixture-proportion estimate).
+    """Share of the pool that can have the target's distribution (mixture-proportion estimate).
 
     Attributes:
         share: Largest share of the pool that can have it; see `gio.mixture_share`.
@@ -135,7 +135,7 @@ class MixtureFacts(Facts):
 
 
 class Notice(Facts):
-    """A sign that something may be wrong: its name, what was seen, what to do."""
+    """Notice of a possible problem: name, observation, remedy."""
 
     name: str
     text: str
@@ -177,7 +177,7 @@ class PlanFacts(Facts):
 
 
 class RunKeys(Facts):
-    """Fingerprints of what a run was made of, by which a refresh and a gate find it again."""
+    """Fingerprints of the tables and models of a run, for refresh and gate."""
 
     embeddings: dict[str, str]
     embed_fit: str
@@ -189,7 +189,7 @@ class RunKeys(Facts):
 
 
 class RunSummary(Facts):
-    """What a finished run records of itself; `Curation.summary` holds the same as plain values.
+    """Summary of a finished run; `Curation.summary` has the same as plain values.
 
     Attributes:
         run: Id of the run.
@@ -258,7 +258,7 @@ class RunSummary(Facts):
 
 
 class RefreshKeys(Facts):
-    """Fingerprints of the pool's rows as a refresh has made them."""
+    """Fingerprints of the pool's rows after a refresh."""
 
     embeddings: str
     assignments: str
@@ -279,7 +279,7 @@ class RefreshCounts(Facts):
 
 
 class RefreshSummary(Facts):
-    """What a refresh records of itself.
+    """Summary of a refresh.
 
     Attributes:
         counts: What it changed.

@@ -1,4 +1,4 @@
-"""What the metrics of a run read: assignments, vectors and own columns of each side."""
+"""Rows that the metrics of a run read: assignments, vectors and own columns of each dataset."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from gio_spark.pipeline.run_records import RefreshKeys, RunSummary
     from gio_spark.settings.run import RunSettings
 
-MAX_FIGURES = 200_000
+MAX_METRIC_ROWS = 200_000
 
 
 @dataclass(frozen=True)
 class RunRows:
-    """Stage tables of one run, by side.
+    """Stage tables of one run, by dataset.
 
     Attributes:
         workspace: Its tables.
         settings: Of the run.
-        embeddings: Side -> fingerprint of its embeddings.
-        assignments: Side -> fingerprint of its assignments.
+        embeddings: Dataset -> fingerprint of its embeddings.
+        assignments: Dataset -> fingerprint of its assignments.
         fit: Fingerprint of the codebook.
-        inputs: Side -> its opened input, for profiles that read the user's own columns.
+        inputs: Dataset -> its opened input, for profiles that read the user's own columns.
         source: Only the rows of this source, measured by its own profile; None: all rows.
     """
 
@@ -91,7 +91,7 @@ class RunRows:
         return "vector" in self.profile.roles
 
     @property
-    def owns(self) -> bool:
+    def reads_user_columns(self) -> bool:
         """Whether any profile of the run reads the user's own columns."""
         used = self.settings.gime
         names = {used.profile, *used.profiles.values()}
@@ -99,65 +99,65 @@ class RunRows:
         return bool(used.columns) or any(role.endswith("*") for role in roles)
 
     def parts(self) -> list[RunRows]:
-        """Return this and, for each source that has a profile of its own, its rows alone."""
+        """These rows and, for each source with a profile, the rows of the source."""
         return [self, *(replace(self, source=name) for name in self.settings.gime.profiles)]
 
     def named(self, metric: str) -> str:
-        """Return what a metric of these rows is called: `source/metric` for those of a source."""
+        """Name of a metric of these rows: `source/metric` for those of a source."""
         return metric if self.source is None else f"{self.source}/{metric}"
 
-    def rows(self, side: str, *, vectors: bool = False) -> DataFrame:
-        """Return the assigned rows of a side, as the metrics read them.
+    def rows(self, dataset: str, *, vectors: bool = False) -> DataFrame:
+        """The assigned rows of a dataset, as the metrics read them.
 
         Args:
-            side: pool, target, target-1, held-out-1, ...
+            dataset: pool, target, target-1, held-out-1, ...
             vectors: Also join each row's vector and content hash.
         """
-        rows = self._assigned(side).drop("fingerprint")
+        rows = self._assigned(dataset).drop("fingerprint")
         if vectors:
-            embedded = rows_of(self.workspace, "embeddings", self.embeddings[side])
+            embedded = rows_of(self.workspace, "embeddings", self.embeddings[dataset])
             embedded = embedded.where(F.col("reason").isNull())
             rows = rows.join(embedded.select("id", "vector", "content_hash"), "id", "inner")
-        own = self._own(side)
-        return rows if own is None else rows.join(own, "id", "left")
+        profile_columns = self._profile_columns(dataset)
+        return rows if profile_columns is None else rows.join(profile_columns, "id", "left")
 
-    def _assigned(self, side: str) -> DataFrame:
-        rows = rows_of(self.workspace, "assignments", self.assignments[side])
-        if self.source is None or not self._tells_sources(side):
+    def _assigned(self, dataset: str) -> DataFrame:
+        rows = rows_of(self.workspace, "assignments", self.assignments[dataset])
+        if self.source is None or not self._has_source_column(dataset):
             return rows
         return rows.where(F.coalesce("source", F.lit("")) == F.lit(self.source))
 
-    def _tells_sources(self, side: str) -> bool:
-        """Say whether a side has a column of sources; one without is that of every source."""
+    def _has_source_column(self, dataset: str) -> bool:
+        """Whether a dataset has a column of sources; one without is that of every source."""
         inputs = self.settings.datasets()
-        return (inputs[side].columns or self.settings.columns).source is not None
+        return (inputs[dataset].columns or self.settings.columns).source is not None
 
     def target_states(
         self, constants: gime.Constants, *, vectors: bool
     ) -> Mapping[str, gime.State] | None:
-        """Return the states of the targets; None where they have no row of this source."""
+        """The states of the targets; None where they have no row of this source."""
         rows = self.targets(vectors=vectors)
         if self.source is not None and rows.limit(1).count() == 0:
             return None
         return gime.target_states(rows, self.profile, constants=constants)
 
     def targets(self, *, vectors: bool = False) -> DataFrame:
-        """Return the rows of all targets."""
-        sides = [n for n in self.assignments if n.startswith("target")]
-        target = self.rows(sides[0], vectors=vectors)
-        for name in sides[1:]:
+        """The rows of all targets."""
+        targets = [n for n in self.assignments if n.startswith("target")]
+        target = self.rows(targets[0], vectors=vectors)
+        for name in targets[1:]:
             target = target.unionByName(self.rows(name, vectors=vectors))
         return target
 
-    def _own(self, side: str) -> DataFrame | None:
-        """Return the user's own columns that the profile reads, under the names of their roles."""
-        source = self.inputs.get(side)
+    def _profile_columns(self, dataset: str) -> DataFrame | None:
+        """The user's own columns that the profile reads, under the names of their roles."""
+        source = self.inputs.get(dataset)
         if source is None:
             return None
         roles = self.profile.roles
         stems = {role[:-1] for role in roles if role.endswith("*")}
         named = {"numeric": source.columns.numeric, "categorical": source.columns.categorical}
-        found = [
+        expressions = [
             F.col(quoted_column(column)).alias(f"{stem}:{column}")
             for stem, columns in named.items()
             for column in columns
@@ -171,11 +171,11 @@ class RunRows:
                     f"gime.columns: {source.name} has no column {column!r} (role {role!r}); it has "
                     f"{', '.join(source.own_columns[:20])}."
                 )
-            found.append(F.col(quoted_column(column)).alias(role))
-        return source.rows.select("id", *found) if found else None
+            expressions.append(F.col(quoted_column(column)).alias(role))
+        return source.rows.select("id", *expressions) if expressions else None
 
     def constants(self, *, vectors: bool) -> gime.Constants:
-        """Return the frozen constants of the metrics; the same whenever the run is the same."""
+        """The frozen constants of the metrics; the same whenever the run is the same."""
         rows = self.rows("pool", vectors=vectors)
         return gime.freeze(
             rows,
@@ -244,7 +244,7 @@ class RunRows:
                 every, self.profile, by=groups, target=target, settings=settings,
                 constants=constants,
             )  # fmt: skip
-            tables.append(bounded(values, MAX_FIGURES, "metrics (use a coarser grouping)"))
+            tables.append(bounded(values, MAX_METRIC_ROWS, "metrics (use a coarser grouping)"))
         return self.under_names(pa.concat_tables(tables))
 
     def under_names(self, values: pa.Table) -> pa.Table:
@@ -254,7 +254,7 @@ class RunRows:
         return values.set_column(at, values.schema.field(at), pa.array(names, pa.string()))
 
     def with_inputs(self, inputs: Mapping[str, Input]) -> RunRows:
-        """Return the same with opened inputs."""
+        """Copy with opened inputs."""
         return replace(self, inputs=dict(inputs))
 
 

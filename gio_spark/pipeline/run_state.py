@@ -1,4 +1,4 @@
-"""What the stages of a run take and give."""
+"""Typed state of a run: inputs and outputs of its stages."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class Selection:
 
 @dataclass
 class RunState:
-    """What the stages of a run have given so far.
+    """Outputs of the stages of a run so far.
 
     A stage reads what it names as inputs and sets what it names as outputs. What is set before the
     first stage (the models of a finished run, for a refresh) is not made again.

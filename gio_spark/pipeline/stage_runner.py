@@ -1,4 +1,4 @@
-"""Run a graph of stages: their order, fingerprints, what is skipped, what goes on side by side.
+"""Runner of a graph of stages: order, fingerprints, skipped and parallel stages.
 
 A stage says which names of a `RunState` it reads and which it sets. All else follows from that:
 
@@ -56,7 +56,7 @@ class Stage:
     keyed_by_content: bool = False
 
     def key(self, ctx: RunContext, keys: Mapping[str, str]) -> str | None:
-        """Fingerprint of what it gives; None where that of an input is not known yet."""
+        """Fingerprint of the output; None where that of an input is not known yet."""
         if any(name not in keys for name in self.inputs):
             return None
         if self.key_of_run:
@@ -67,7 +67,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Step:
-    """A stage under way: its run, its key, and how it writes and records what it makes."""
+    """A running stage: its run, its key, and methods to write and record its rows."""
 
     ctx: RunContext
     stage: Stage
@@ -139,7 +139,7 @@ def setting(settings: RunSettings, path: str) -> Any:
 
 
 def stages_for(stages: Sequence[Stage], state: RunState, goals: Iterable[str]) -> list[Stage]:
-    """Stages that the goals need beside what is there, in the order of the list."""
+    """Stages that the goals need beside the present outputs, in the order of the list."""
     makers = {name: stage for stage in stages for name in stage.outputs}
     needed: set[str] = set()
     missing = [name for name in goals if not state.has(name)]
@@ -154,7 +154,7 @@ def stages_for(stages: Sequence[Stage], state: RunState, goals: Iterable[str]) -
 def derive_keys(
     ctx: RunContext, stages: Sequence[Stage], keys: Mapping[str, str]
 ) -> dict[str, str]:
-    """Fingerprints of all that stages give, as far as those of their inputs are known."""
+    """Fingerprints of the outputs of stages, where those of their inputs are known."""
     derived = dict(keys)
     for stage in stages:
         key = stage.key(ctx, derived)
@@ -232,7 +232,7 @@ class PlannedStage:
 def planned_stages(
     ctx: RunContext, stages: Sequence[Stage], state: RunState, goals: Iterable[str]
 ) -> list[PlannedStage]:
-    """Stages that write or fit something on the way to the goals, before any of them is run.
+    """Stages that write or fit on the way to the goals, determined before any of them runs.
 
     A stage after one whose outcome decides its fingerprint (a fit of the embedder that was not made
     yet) counts as not complete.

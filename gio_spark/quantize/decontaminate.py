@@ -105,7 +105,7 @@ class HeldOut:
 
 def decontaminate(
     pool: DataFrame,
-    held: HeldOut,
+    held_out: HeldOut,
     *,
     centroids: npt.ArrayLike | None = None,
     gram_threshold: float = 0.5,
@@ -121,7 +121,7 @@ def decontaminate(
 
     Args:
         pool: id, and any of content_hash, text, vector.
-        held: From `HeldOut.collect`.
+        held_out: From `HeldOut.collect`.
         centroids: (K, d) of the pool: rows are compared with held-out vectors of neighboring
             clusters only; None: with every held-out vector.
         gram_threshold: Minimum share of shared word sequences of an overlapping row.
@@ -140,9 +140,9 @@ def decontaminate(
         if not 0.0 < value <= 1.0:
             raise ConfigError(f"the {name} threshold is {value}: it must lie in (0, 1]")
     value_counts = {
-        "content_hash": len(held.hashes),
-        "text": len(held.grams),
-        "vector": len(held.vectors),
+        "content_hash": len(held_out.hashes),
+        "text": len(held_out.grams),
+        "vector": len(held_out.vectors),
     }
     columns = [name for name, count in value_counts.items() if count and name in pool.columns]
     if not columns:
@@ -150,8 +150,8 @@ def decontaminate(
             f"pool columns {pool.columns} share no content_hash, text or vector with the "
             "held-out rows: nothing can be compared"
         )
-    broadcast = _broadcast(pool.sparkSession, held, centroids, spherical=spherical)
-    length = held.length
+    broadcast = _broadcast(pool.sparkSession, held_out, centroids, spherical=spherical)
+    length = held_out.length
 
     def compare_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         arrays = broadcast.load()
@@ -189,23 +189,23 @@ def decontaminate(
 
 def _broadcast(
     spark: SparkSession,
-    held: HeldOut,
+    held_out: HeldOut,
     centroids: npt.ArrayLike | None,
     *,
     spherical: bool,
 ) -> BroadcastArrays:
     arrays = {
-        "hashes": held.hashes,
-        "grams": held.grams,
-        "vectors": held.vectors,
-        "vector_ids": held.vector_ids,
+        "hashes": held_out.hashes,
+        "grams": held_out.grams,
+        "vectors": held_out.vectors,
+        "vector_ids": held_out.vector_ids,
     }
-    if centroids is not None and len(held.vectors):
+    if centroids is not None and len(held_out.vectors):
         codebook = Codebook(np.asarray(centroids))
         arrays["centroids"] = codebook.centroids
-        vectors = unit_rows(held.vectors) if spherical else held.vectors
+        vectors = unit_rows(held_out.vectors) if spherical else held_out.vectors
         first, _, second, _ = search_nearest_two(vectors, codebook)
-        arrays["cells"] = np.stack([first, second], axis=1)
+        arrays["nearest_clusters"] = np.stack([first, second], axis=1)
     return broadcast_arrays(spark, arrays)
 
 
@@ -218,7 +218,7 @@ class _NearestHeldOut:
         self.threshold = threshold
         self.spherical = spherical
         self.codebook = Codebook(np.asarray(arrays["centroids"])) if "centroids" in arrays else None
-        self.cells = arrays.get("cells")
+        self.nearest_clusters = arrays.get("nearest_clusters")
 
     def best(self, vectors: FloatMatrix) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
         """Index (n,) and cosine (n,) of the most similar held-out row; -1 where none is similar."""
@@ -228,14 +228,14 @@ class _NearestHeldOut:
             return matched_row, cosine
         rows = unit_rows(vectors)
         all_vectors = np.arange(len(self.vectors))
-        if self.codebook is None or self.cells is None:
+        if self.codebook is None or self.nearest_clusters is None:
             self._compare(rows, np.arange(len(rows)), all_vectors, matched_row, cosine)
             return matched_row, cosine
         first, _, second, _ = search_nearest_two(rows if self.spherical else vectors, self.codebook)
-        for cell in np.unique(self.cells):
-            members = np.flatnonzero((first == cell) | (second == cell))
+        for cluster in np.unique(self.nearest_clusters):
+            members = np.flatnonzero((first == cluster) | (second == cluster))
             if len(members):
-                candidates = np.flatnonzero((self.cells == cell).any(axis=1))
+                candidates = np.flatnonzero((self.nearest_clusters == cluster).any(axis=1))
                 self._compare(rows, members, candidates, matched_row, cosine)
         return matched_row, cosine
 

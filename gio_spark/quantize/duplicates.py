@@ -222,7 +222,7 @@ def _inner_centers(
         hashed, sample, f"id string, vector {vector_type}, cluster int, hash bigint"
     )
     fitted = group_arrow(sampled, "cluster", fit, "cluster int, number int, vector binary")
-    table = bounded(fitted, int(cells.sum()), "centres inside large clusters")
+    table = bounded(fitted, int(cells.sum()), "centers inside large clusters")
     return table.sort_by([("cluster", "ascending"), ("number", "ascending")])
 
 

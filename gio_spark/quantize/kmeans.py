@@ -185,7 +185,7 @@ class MiniBatchKMeans(KMeansParameters):
         centers = np.ascontiguousarray(centers, dtype=np.float32)
         if centers.ndim != 2 or centers.shape[1] != sample.shape[1]:
             raise InputError(
-                f"the centres to start from have shape {centers.shape}, the rows have "
+                f"the initial centers have shape {centers.shape}, the rows have "
                 f"dimension {sample.shape[1]}: they come from another embedder"
             )
         if isinstance(initial, KMeansState):

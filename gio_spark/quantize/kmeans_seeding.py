@@ -49,9 +49,9 @@ def first_centers(sample: npt.ArrayLike, clusters: int, *, seed: int) -> npt.NDA
     matrix = as_matrix(sample, "the sample")
     if clusters <= _ONE_LEVEL_CLUSTERS:
         return plus_plus(matrix, clusters, seed=seed)
-    cell = group_centroids(matrix, groups=math.isqrt(clusters)).groups[:, 0]
-    order = np.argsort(cell, kind="stable")
-    rows = np.bincount(cell)
+    group = group_centroids(matrix, groups=math.isqrt(clusters)).groups[:, 0]
+    order = np.argsort(group, kind="stable")
+    rows = np.bincount(group)
     quota = _proportional_quotas(rows, clusters)
     chosen = []
     for number, members in enumerate(np.split(order, np.cumsum(rows)[:-1])):

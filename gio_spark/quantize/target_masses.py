@@ -32,7 +32,7 @@ def target_mass(
     *,
     radius: npt.ArrayLike | None = None,
     limit: float = float("inf"),
-    neighbours: int = 8,
+    neighbors: int = 8,
     weight: str | None = None,
     width: float | None = None,
     spherical: bool = False,
@@ -49,7 +49,7 @@ def target_mass(
         centroids: (K, d) float32 of the pool.
         radius: (K,) from the pool's ClusterStats; required with `limit`.
         limit: Reach limit from the pool's ClusterStats.
-        neighbours: Number of clusters over which one row is spread.
+        neighbors: Number of clusters over which one row is spread.
         weight: Column with a row's weight (tokens, quality), null is 0; None: weight 1 for all.
         width: Kernel width in squared distance; None: from a hash sample of the rows.
         spherical: Scale rows to length one first.
@@ -73,7 +73,7 @@ def target_mass(
     target_rows = df.where(F.col("vector").isNotNull()).select(
         "id", "vector", row_weight.alias("weight")
     )
-    neighbours = min(neighbours, clusters)
+    neighbors = min(neighbors, clusters)
     arrays = {"centroids": matrix}
     if radius is not None:
         arrays["radius"] = np.asarray(radius, dtype=np.float64)
@@ -85,7 +85,7 @@ def target_mass(
             width,
             radii=broadcast_values.get("radius"),
             limit=limit,
-            neighbors=neighbours,
+            neighbors=neighbors,
             weights=part.column("weight").to_numpy(),
         )
 

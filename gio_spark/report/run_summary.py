@@ -104,7 +104,7 @@ def _work_text(data: ReportData) -> str:
     parts = []
     unusable = sum(sum(reasons.values()) for reasons in data.quarantine.values())
     if unusable:
-        parts.append(f"{count_text(unusable)} unusable rows were put aside and not considered.")
+        parts.append(f"{count_text(unusable)} unusable rows were quarantined and not considered.")
     total_seconds = sum(stage.seconds for stage in data.stages if not stage.skipped)
     if data.stages and all(stage.skipped for stage in data.stages):
         parts.append("All stages were up to date; nothing was computed again.")

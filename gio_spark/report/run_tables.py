@@ -98,7 +98,7 @@ def _inputs(data: ReportData) -> TableText:
         ]
         for source in data.inputs
     ]
-    columns = ["input", "where", "format", "version", "columns", "usable rows", "put aside"]
+    columns = ["input", "where", "format", "version", "columns", "usable rows", "quarantined"]
     numeric = [False] * 5 + [True] * 2
     if not any(source.columns for source in data.inputs):
         columns.pop(4)
@@ -122,7 +122,7 @@ def _quarantine(data: ReportData) -> TableText:
     ]
     note = f"All of them: {location_text(data.quarantine_table)}" if data.quarantine_table else ""
     return TableText(
-        "What was put aside", ["input", "reason", "rows"], rows, [False, False, True], note,
+        "Quarantined rows", ["input", "reason", "rows"], rows, [False, False, True], note,
         id="quarantine",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What every settings model shares: frozen, strict, with a digest that stands for its content."""
+"""Base of every settings model: frozen, strict, with a digest of its content."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ class StageSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     def digest(self) -> str:
-        """Return 16 hex characters that change when, and only when, a setting changes."""
+        """16 hex characters that change when, and only when, a setting changes."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Which column of an input plays which role."""
+"""Roles of the columns of an input."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class Columns(StageSettings):
     )
     numeric: tuple[str, ...] = Field((), description="Numeric features.")
     categorical: tuple[str, ...] = Field((), description="Categorical features.")
-    source: str | None = Field(None, description="Where a row comes from (for shares and caps).")
-    event_time: str | None = Field(None, description="When what the row tells happened.")
-    ingest_time: str | None = Field(None, description="When the row was collected.")
+    source: str | None = Field(None, description="Source of a row (for shares and caps).")
+    event_time: str | None = Field(None, description="Time of the event that the row describes.")
+    ingest_time: str | None = Field(None, description="Time when the row was collected.")
     quality: str | None = Field(None, description="Quality of a row, 0 (bad) to 1 (good).")
     tokens: str | None = Field(None, description="Length of a row in tokens.")
     label: str | None = Field(None, description="Label of a row; used by evaluation only.")
     drop: tuple[str, ...] = Field(
-        (), description="Columns that are left out, as those of a type that no table can hold."
+        (), description="Columns to leave out, such as those of a type that no table can store."
     )
 
     @model_validator(mode="before")
@@ -76,11 +76,11 @@ class Columns(StageSettings):
         return values
 
     def content(self) -> tuple[str, ...]:
-        """Return the names of the content columns, in a fixed order."""
+        """Names of the content columns, in a fixed order."""
         single = [c for c in (self.text, self.vector, self.image) if c is not None]
         return (*single, *self.numeric, *self.categorical)
 
     def named(self) -> dict[str, str]:
-        """Return role -> column for the single-column roles that are set."""
+        """Role -> column, for the single-column roles that are set."""
         roles = self.model_dump(exclude={"numeric", "categorical", "drop", "chat_roles"})
         return {role: name for role, name in roles.items() if name is not None}

@@ -10,15 +10,15 @@ from gio_spark.settings.base import StageSettings
 
 
 class EmbedSettings(StageSettings):
-    """How rows become vectors.
+    """Embedding of rows as vectors.
 
-    Unset fields take the embedder's own default, so that one model serves them all.
+    Unset fields take the embedder's own default, so that one settings model serves all embedders.
     """
 
     name: str = Field(
         "auto",
         description=(
-            "Embedder: auto picks by the content column (vector: vectors, image: images, "
+            "Embedder: auto chooses by the content column (vector: vectors, image: images, "
             "text: wordllama if installed else ngrams, features: tabular), ngrams, wordllama, "
             "model2vec, sentence-transformers, images, tabular, vectors, or one you registered."
         ),
@@ -28,7 +28,7 @@ class EmbedSettings(StageSettings):
         ge=1,
         le=65536,
         description=(
-            "Length of a vector; unset: what the data or the model has, 256 for ngrams, "
+            "Length of a vector; unset: that of the data or the model, 256 for ngrams, "
             "64 for images."
         ),
     )
@@ -41,7 +41,7 @@ class EmbedSettings(StageSettings):
     normalize: bool | None = Field(
         None,
         description=(
-            "Scale vectors to length one (cosine distance); unset: yes for text, no otherwise."
+            "Scaling of vectors to length one (cosine distance); unset: yes for text, no otherwise."
         ),
     )
     fit_rows: int = Field(
@@ -56,14 +56,17 @@ class EmbedSettings(StageSettings):
         64, ge=1, description="Texts that sentence-transformers encodes in one forward pass."
     )
     image_size: int = Field(
-        32, ge=1, le=1024, description="Encoded images are scaled to this many pixels a side."
+        32,
+        ge=1,
+        le=1024,
+        description="Width and height in pixels that encoded images are scaled to.",
     )
     image_mode: Literal["RGB", "L"] = Field(
-        "RGB", description="Colour (RGB) or grey levels (L) of encoded images."
+        "RGB", description="Color (RGB) or gray levels (L) of encoded images."
     )
     image_bytes: Literal["encoded", "raw"] = Field(
         "encoded",
-        description="Binary images hold an image file (encoded) or one byte a pixel (raw).",
+        description="Binary images: an image file (encoded) or one byte per pixel (raw).",
     )
     category_dimension: int = Field(
         64, ge=1, le=65536, description="Length of the hashed part for categorical features."

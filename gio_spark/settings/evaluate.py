@@ -8,7 +8,7 @@ from gio_spark.settings.base import StageSettings
 
 
 class EvaluateSettings(StageSettings):
-    """What `gio-spark evaluate` compares and how it judges."""
+    """Methods, budgets and measures of `gio-spark evaluate`."""
 
     methods: tuple[str, ...] = Field(
         default=(),
@@ -31,35 +31,34 @@ class EvaluateSettings(StageSettings):
         default=50_000,
         ge=100,
         le=2_000_000,
-        description="Rows of the pool, drawn by hash, that all methods choose from.",
+        description="Rows of the hash sample of the pool that all methods select from.",
     )
     target_rows: int = Field(
         default=10_000,
         ge=10,
         le=200_000,
-        description="Most target rows that methods see.",
+        description="Maximum number of target rows for the methods.",
     )
     held_out_rows: int = Field(
         default=10_000,
         ge=10,
         le=200_000,
-        description="Most held-out target rows that measures see.",
+        description="Maximum number of held-out target rows for the measures.",
     )
     held_out_share: float = Field(
         default=0.5,
         ge=0.0,
         lt=1.0,
-        description="Share of the target kept from the methods for judging, where no held_out "
-        "input is given.",
+        description="Share of the target reserved for judging, where there is no held_out input.",
     )
     slots: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
-        description="Tasks at a time; none: the cores of this machine, or 64 on a cluster.",
+        description="Parallel tasks; none: the cores of this machine, or 64 on a cluster.",
     )
     oracle: str | None = Field(
         default=None,
-        description="Numeric column of the pool that tells how good a row truly is (most is best), "
-        "for a method that knows it; no other method sees it.",
+        description="Numeric column of the pool with the true value of a row (highest is best), "
+        "for the oracle method alone.",
     )

@@ -12,7 +12,7 @@ WithinCluster = Literal["hash_share", "exact_count", "density_ratio"]
 
 
 class ExplodeSettings(StageSettings):
-    """How rows are chosen inside a cluster, and in which form the selection is written."""
+    """Choice of rows inside a cluster, and form of the selection."""
 
     within_cluster: WithinCluster = Field(
         "density_ratio",
@@ -29,8 +29,8 @@ class ExplodeSettings(StageSettings):
     )
     estimator: Literal["classifier", "knn"] = Field(
         "classifier",
-        description="How the density ratio is estimated: classifier (target against pool) or knn "
-        "(nearest-neighbour densities in the embedding).",
+        description="Estimator of the density ratio: classifier (target against pool) or knn "
+        "(nearest-neighbor densities in the embedding).",
     )
     folds: int = Field(
         4,
@@ -44,43 +44,46 @@ class ExplodeSettings(StageSettings):
         le=500_000,
         description="Rows of the target and of the pool, each, that the ratio is fitted on.",
     )
-    regularisation: float | None = Field(
+    regularization: float | None = Field(
         None,
         gt=0.0,
         description="Weight of the data against the penalty in the logistic regression (its C); "
         "empty: chosen by the kind of content.",
     )
     word_ngrams: int = Field(
-        1, ge=0, le=4, description="Longest run of words that the text classifier sees."
+        1, ge=0, le=4, description="Longest word n-gram of the text classifier."
     )
     char_ngrams: tuple[int, ...] = Field(
         (2, 3),
-        description="Lengths, in bytes, of the character runs that the text classifier sees.",
+        description="Lengths, in bytes, of the character n-grams of the text classifier.",
     )
     hash_bits: int = Field(
-        18, ge=10, le=22, description="The text classifier has two to this power of features."
+        18,
+        ge=10,
+        le=22,
+        description="Binary logarithm of the number of features of the text classifier.",
     )
     text_bytes: int = Field(
         8_192, ge=64, description="Bytes at the start of a text that the classifier reads."
     )
-    neighbours: int = Field(
-        5, ge=1, le=100, description="Which neighbour's distance the knn estimator uses."
+    neighbors: int = Field(
+        5, ge=1, le=100, description="Number of the neighbor whose distance the knn estimator uses."
     )
     knn_rows: int = Field(
         4_000,
         ge=100,
         le=50_000,
-        description="Rows of the target and of the pool, each, that the knn estimator keeps.",
+        description="Rows of the target and of the pool, each, in the knn estimator.",
     )
     output: Literal["copy", "ids"] = Field(
         "copy",
-        description="What the selected table holds: copy (all columns of the pool) or ids (the "
+        description="Content of the selected table: copy (all columns of the pool) or ids (the "
         "ids, to be joined by a view).",
     )
     broadcast_rows: int = Field(
         500_000,
         ge=0,
-        description="Up to this many selected rows the ids are broadcast to the pool (about 250 "
+        description="Maximum number of selected ids that are broadcast to the pool (about 250 "
         "bytes each); above it the pool is first filtered by a Bloom filter.",
     )
     bloom_megabytes: int = Field(

@@ -10,7 +10,7 @@ from gio_spark.settings.base import StageSettings
 
 
 class GimeSettings(StageSettings):
-    """How the eleven metrics are computed and judged."""
+    """Computation and judgment of the eleven metrics."""
 
     profile: str = Field(
         default="text",
@@ -19,7 +19,7 @@ class GimeSettings(StageSettings):
     profiles: dict[str, str] = Field(
         default_factory=dict,
         description="Source -> profile, where the pool holds several kinds of data: each such "
-        "source is then measured by its own profile too, as metrics `source/metric`.",
+        "source is also measured by its own profile, as metrics `source/metric`.",
     )
     columns: dict[str, str] = Field(
         default_factory=dict,
@@ -34,7 +34,7 @@ class GimeSettings(StageSettings):
         default=16,
         ge=1,
         le=4096,
-        description="Hash chunks of the id that states are kept for, so that a delete recomputes "
+        description="Hash chunks of the id that states are stored for, so that a delete recomputes "
         "one chunk only.",
     )
     tau: float = Field(
@@ -51,13 +51,13 @@ class GimeSettings(StageSettings):
         ge=2,
         le=512,
         description="Directions that vectors are projected to for spectral variety and the "
-        "Frechet distance; vectors that are shorter stay as they are.",
+        "Frechet distance; shorter vectors are not projected.",
     )
     sketch_log_size: int = Field(
         default=12,
         ge=5,
         le=20,
-        description="log2 of the hashes kept by a distinct count; 12 gives 3 % error at 95 %.",
+        description="log2 of the hashes in a distinct count; 12 gives 3 % error at 95 %.",
     )
     bucket_hours: float = Field(
         default=24.0, gt=0, description="Length of a time bucket of the sampling rate, in hours."
@@ -81,11 +81,10 @@ class GimeSettings(StageSettings):
         default=20_000,
         ge=100,
         le=1_000_000,
-        description="Rows of the pool, at most, that the sensitivity runs and thresholds are "
-        "found on.",
+        description="Maximum number of pool rows for the sensitivity runs and thresholds.",
     )
     proxy: Literal["linear", "boosting"] = Field(
-        default="linear", description="Model that the sensitivity runs train."
+        default="linear", description="Model of the sensitivity runs."
     )
     measure: Literal["auto", "accuracy", "auc", "average_precision", "skill"] = Field(
         default="auto",
@@ -96,7 +95,7 @@ class GimeSettings(StageSettings):
         default=None,
         pattern=r"[\w.]+:\w+",
         description="Your own score in place of labels and a proxy, as package.module:function; "
-        "it is given rows (Arrow table) and a seed, and returns a number, higher for better.",
+        "its arguments are rows (Arrow table) and a seed, its result a number, higher for better.",
     )
     level: float | None = Field(
         default=None,
@@ -109,23 +108,24 @@ class GimeSettings(StageSettings):
         default=None,
         ge=0,
         lt=1,
-        description="The same, said as the loss of performance you accept (0.05).",
+        description="Accepted loss of performance (0.05), instead of level.",
     )
     thresholds: dict[str, float] = Field(
         default_factory=dict,
         description="Metric -> least acceptable share of the best attainable value (0 to 1), set "
-        "by hand; these go before automatic ones. `source/metric` holds one source of `profiles`.",
+        "by hand; these take precedence over automatic ones. `source/metric` is the metric of one "
+        "source of `profiles`.",
     )
     moves: int = Field(
         default=3,
         ge=0,
         le=20,
-        description="Times that quotas are corrected after the plan's rows were measured and "
-        "missed a threshold; 0: the plan is only judged.",
+        description="Maximum number of corrections of the quotas after the plan's rows missed a "
+        "threshold; 0: the plan is only judged.",
     )
     on_refresh: bool = Field(
         default=True,
-        description="Whether `refresh` measures pool and selection anew and judges the gate.",
+        description="Measurement of pool and selection, and judgment by the gate, in `refresh`.",
     )
 
     @model_validator(mode="after")
@@ -139,16 +139,16 @@ class GimeSettings(StageSettings):
         return self
 
     @property
-    def wanted_level(self) -> float | None:
-        """The fraction of full performance to hold, where automatic thresholds are asked for."""
+    def performance_level(self) -> float | None:
+        """Fraction of full performance to enforce; None without automatic thresholds."""
         return self.level if self.accepted_loss is None else 1.0 - self.accepted_loss
 
-    def held(self, source: str | None = None) -> dict[str, float]:
-        """Return metric -> share set by hand for all rows, or for those of a source."""
+    def manual_shares(self, source: str | None = None) -> dict[str, float]:
+        """Metric -> share set by hand, for all rows or for those of a source."""
         split = {name: name.rpartition("/") for name in self.thresholds}
         return {m: self.thresholds[n] for n, (s, _, m) in split.items() if s == (source or "")}
 
     @property
-    def steers(self) -> bool:
-        """Whether thresholds hold the plan."""
-        return bool(self.thresholds) or self.wanted_level is not None
+    def enforces_thresholds(self) -> bool:
+        """Whether thresholds are enforced on the plan."""
+        return bool(self.thresholds) or self.performance_level is not None

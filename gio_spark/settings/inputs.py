@@ -1,4 +1,4 @@
-"""Where pool and targets are read from."""
+"""Settings of the inputs: pool, targets and held-out sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Verify = Literal["listing", "content"]
 
 
 class CsvSettings(StageSettings):
-    """How CSV files are written."""
+    """Dialect of CSV files."""
 
     separator: str | None = Field(
         None,
@@ -24,11 +24,11 @@ class CsvSettings(StageSettings):
     escape: Literal["auto", "double", "backslash"] = Field(
         "auto",
         description=(
-            "How a quote inside a quoted field is written: double (twice), backslash (after one, "
-            "as Spark writes it), auto: told from the files."
+            "Form of a quote inside a quoted field: double (twice), backslash (after one, as Spark "
+            "writes it), auto: determined from the files."
         ),
     )
-    encoding: str = Field("utf-8", description="Encoding of the files, as Python calls it.")
+    encoding: str = Field("utf-8", description="Encoding of the files, by its Python name.")
 
     @field_validator("separator")
     @classmethod
@@ -42,10 +42,10 @@ class InputSettings(StageSettings):
     """One input table: pool or target."""
 
     location: str = Field(
-        description="Path of a Delta table, of Parquet, JSONL or CSV files, or a table's name."
+        description="Path of a Delta table, of Parquet, JSONL or CSV files, or the name of a table."
     )
     format: Format = Field(
-        "auto", description="delta, parquet, jsonl, csv; auto: told from the files found."
+        "auto", description="Format: delta, parquet, jsonl, csv; auto: determined from the files."
     )
     version: int | None = Field(
         None, ge=0, description="Version of a Delta table; none: the newest one, pinned at start."
@@ -53,19 +53,20 @@ class InputSettings(StageSettings):
     verify: Verify = Field(
         "listing",
         description=(
-            "How files are pinned and checked again: listing (length, times, or the store's "
+            "Method of pinning and checking files: listing (length, times, or the store's "
             "checksum) or content (a hash of all bytes; a new time alone is no change). Delta "
-            "tables have versions, and content changes nothing for them."
+            "tables are pinned by their version in either case."
         ),
     )
     csv: CsvSettings = Field(
-        default_factory=lambda: CsvSettings(), description="How CSV files are written."
+        default_factory=lambda: CsvSettings(), description="Dialect of CSV files."
     )
     columns: Columns | None = Field(
-        None, description="Roles of this input's columns, where they differ from the common ones."
+        None,
+        description="Roles of this input's columns, where they differ from those of all inputs.",
     )
     share: float = Field(
-        1.0, gt=0, description="Weight of this target beside others (shares are normalised)."
+        1.0, gt=0, description="Weight of this target beside others (shares are normalized)."
     )
 
     @field_validator("location")

@@ -20,14 +20,14 @@ class _Once(yaml.SafeLoader):
     """Refuses a key that stands twice in one block: YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+            if key.value in keys and key.tag != "tag:yaml.org,2002:merge":
                 line = key.start_mark.line + 1
                 raise yaml.YAMLError(
                     f"the key {key.value!r} stands there twice, again in line {line}"
                 )
-            seen.add(str(key.value))
+            keys.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
@@ -75,8 +75,8 @@ def merge(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
             # The long form of a setting that the file gives by its short name.
             if parents[:1] == [stage] and short in merged:
                 value_of = merged.pop(short)
-                given = value_of if isinstance(value_of, dict) else {field: value_of}
-                merged[stage] = {**(merged.get(stage) or {}), **given}
+                block = value_of if isinstance(value_of, dict) else {field: value_of}
+                merged[stage] = {**(merged.get(stage) or {}), **block}
         node = merged
         for parent in parents:
             child = node.get(parent)
@@ -129,9 +129,9 @@ def _known_keys(path: list[str]) -> list[str]:
         field = model.model_fields.get(part)
         if field is None:
             continue
-        found = _model_in(field.annotation)
-        if found is not None:
-            model = found
+        inner_model = _model_in(field.annotation)
+        if inner_model is not None:
+            model = inner_model
     return sorted([*model.model_fields, *(SHORTHANDS if model is RunSettings else ())])
 
 
@@ -139,7 +139,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in getattr(annotation, "__args__", ()):
-        found = _model_in(inner)
-        if found is not None:
-            return found
+        inner_model = _model_in(inner)
+        if inner_model is not None:
+            return inner_model
     return None

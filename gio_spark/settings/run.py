@@ -30,13 +30,21 @@ SHORTHANDS: dict[str, tuple[str, str]] = {
 }
 
 # Earlier names of settings -> where they live now.
-RENAMED: dict[str, str] = {"gime.modules": "modules", "evaluate.modules": "modules"}
+RENAMED: dict[str, str] = {
+    "gime.modules": "modules",
+    "evaluate.modules": "modules",
+    "quantize.neighbours": "quantize.neighbors",
+    "explode.neighbours": "explode.neighbors",
+    "explode.regularisation": "explode.regularization",
+}
+# Setting -> its earlier values -> what they are called now.
+RENAMED_VALUES: dict[str, dict[str, str]] = {"publish.on_drift": {"tell": "warn"}}
 
 PUBLISHED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 class InputsSettings(StageSettings):
-    """What holds for every input.
+    """Settings of every input.
 
     Files are pinned when a run starts and checked again once they have been read. Their list holds
     what tells the content of each: on file systems its length, modification time and change time,
@@ -51,14 +59,14 @@ class InputsSettings(StageSettings):
     verify: Verify = Field(
         "listing",
         description=(
-            "How the files of every input are pinned and checked again, unless the input says "
-            "otherwise itself: listing or content."
+            "Method of pinning and checking the files of every input that does not set its own: "
+            "listing or content."
         ),
     )
 
 
 class QuarantineSettings(StageSettings):
-    """When too many rows are unusable."""
+    """Limit of unusable rows."""
 
     max_share: float = Field(
         0.2, ge=0, le=1, description="Share of unusable rows above which a run stops."
@@ -66,85 +74,89 @@ class QuarantineSettings(StageSettings):
 
 
 class ReportSettings(StageSettings):
-    """What the report shows."""
+    """Content of the report."""
 
     title: str | None = Field(None, description="Title of the report.")
     examples: int = Field(
-        4, ge=0, le=20, description="Example rows taken and left shown per cluster."
+        4,
+        ge=0,
+        le=20,
+        description="Examples per cluster of selected rows and of rows not selected.",
     )
     sample: int = Field(
-        1500, ge=50, le=10_000, description="Rows per side in the two-dimensional picture."
+        1500, ge=50, le=10_000, description="Rows per dataset in the two-dimensional plot."
     )
     show_content: bool = Field(
-        True, description="Show clipped row content as examples; false keeps content out."
+        True, description="Clipped row content as examples; false: no content in the report."
     )
 
 
 class PublishSettings(StageSettings):
-    """When the selection of a run or a refresh becomes what readers of its name get."""
+    """Publication of the selection of a run or a refresh under its name."""
 
     automatic: bool = Field(
         True,
         description=(
-            "Publish a selection that passed its audit; false: only `gio-spark publish RUN` does."
+            "Publication of a selection that passed its audit; false: only by `gio-spark publish "
+            "RUN`."
         ),
     )
-    on_drift: Literal["tell", "hold"] = Field(
+    on_drift: Literal["warn", "hold"] = Field(
         "hold",
         description=(
-            "What a refresh does whose metrics left the range of the refreshes before: tell, or "
+            "Reaction of a refresh to metrics outside the range of earlier refreshes: warn, or "
             "hold the selection back (exit code 4)."
         ),
     )
     copy_rows: bool = Field(
         False,
         description=(
-            "Also copy each published selection to the table published_NAME, for readers that "
+            "Copy of each published selection in the table published_NAME, for readers that "
             "cannot follow the table of publishes."
         ),
     )
 
 
 class RetentionSettings(StageSettings):
-    """How long rows stay that can be computed again, and selections that were replaced."""
+    """Retention of rows that can be computed again, and of replaced selections."""
 
     runs: int = Field(
         3,
         ge=1,
         description=(
-            "Newest finished runs of each name whose embeddings, assignments and scores stay; "
-            "those of a current or pinned publish stay as well."
+            "Newest finished runs of each name whose embeddings, assignments and scores are "
+            "retained, besides those of a current or pinned publish."
         ),
     )
     publishes: int = Field(
         10,
         ge=1,
-        description="Newest publishes of each name whose rows stay; pinned ones stay for good.",
+        description="Newest publishes of each name whose rows are retained, besides pinned ones.",
     )
     hours: float = Field(
         168.0,
         ge=0,
         description=(
-            "Age from which files that no table holds any more are deleted from storage, and from "
-            "which rows of a run that never finished are taken away."
+            "Age from which files that no table refers to, and rows of runs that never finished, "
+            "are deleted."
         ),
     )
 
 
 class ConcurrencySettings(StageSettings):
-    """What a run does about a stage that another run is computing."""
+    """Behavior of a run at a stage that another run is computing."""
 
     wait_minutes: float = Field(
         60.0,
         ge=0,
-        description="Minutes to wait for a stage that another run computes; 0: end at once.",
+        description="Minutes to wait for a stage that another run computes; 0: error at once.",
     )
     takeover_hours: float = Field(
         6.0,
         gt=0,
         description=(
-            "Age from which the claim of a process on another host counts no more; one of this "
-            "host counts while the process is there."
+            "Age from which the claim of a process on another host expires; one of this host "
+            "counts as long as the process runs."
         ),
     )
 
@@ -155,81 +167,80 @@ class RunSettings(StageSettings):
     name: str | None = Field(
         None,
         description=(
-            "Name under which the selection is published; none: that of the configuration file, "
-            "or 'selection'."
+            "Name of the published selection; none: that of the configuration file, or 'selection'."
         ),
     )
-    pool: InputSettings = Field(description="The rows to choose from.")
+    pool: InputSettings = Field(description="Rows to select from.")
     target: tuple[InputSettings, ...] = Field(
-        description="The rows to look like: one input, or several with shares.", min_length=1
+        description="Rows that the selection is to resemble: one input, or several with shares.",
+        min_length=1,
     )
     held_out: tuple[InputSettings, ...] = Field(
-        (), description="Held-out sets (evaluation data): pool rows that overlap are put aside."
+        (), description="Held-out sets (evaluation data): pool rows that overlap are quarantined."
     )
     inputs: InputsSettings = Field(
-        default_factory=lambda: InputsSettings(), description="What holds for every input."
+        default_factory=lambda: InputsSettings(), description="Settings of every input."
     )
     modules: tuple[str, ...] = Field(
         (),
         description=(
-            "Python modules to import first, here and on workers: those that register your own "
+            "Python modules to import first, on driver and workers: those that register your own "
             "embedders, objectives, metric profiles and methods by gio_spark.register."
         ),
     )
     budget: int | float | str = Field(
         0.1,
         description=(
-            "How much to take: rows (10000, '10k rows'), a share (0.1, '10 %'; 1.0 or all is the "
-            "whole pool), tokens ('200M tokens'), auto."
+            "Size of the selection: rows (10000, '10k rows'), a share (0.1, '10 %'; 1.0 or all is "
+            "the whole pool), tokens ('200M tokens'), auto."
         ),
     )
     workspace: str = Field(
-        "gio-workspace", description="Folder, or catalog.schema, of all tables that a run writes."
+        "gio-workspace", description="Folder, or catalog.schema, of all tables of a run."
     )
     engine: Literal["auto", "embedded", "spark", "cluster"] = Field(
-        "auto", description="auto, embedded (Sail, no Java), spark (local JVM) or cluster."
+        "auto", description="Engine: auto, embedded (Sail, no Java), spark (local JVM) or cluster."
     )
-    seed: int = Field(0, ge=0, description="Seed of everything that draws.")
+    seed: int = Field(0, ge=0, description="Seed of all random draws.")
     chunk_rows: int = Field(
         5_000_000,
         ge=1,
         description=(
             "Rows above which embeddings, assignments and scores are committed in chunks (at most "
-            "16), so that a run that was killed repeats one; the selection stays the same."
+            "16), so that a crash repeats at most one chunk; the selection stays the same."
         ),
     )
-    columns: Columns = Field(
-        default_factory=lambda: Columns(), description="Which column plays which role."
-    )
+    columns: Columns = Field(default_factory=lambda: Columns(), description="Roles of the columns.")
     embed: EmbedSettings = Field(
-        default_factory=lambda: EmbedSettings(), description="How rows become vectors."
+        default_factory=lambda: EmbedSettings(), description="Embedding of rows as vectors."
     )
     quantize: QuantizeSettings = Field(
-        default_factory=lambda: QuantizeSettings(), description="How vectors become clusters."
+        default_factory=lambda: QuantizeSettings(), description="Clustering of the vectors."
     )
     select: SelectSettings = Field(
-        default_factory=lambda: SelectSettings(), description="How much of each cluster to take."
+        default_factory=lambda: SelectSettings(), description="Rows to take from each cluster."
     )
     explode: ExplodeSettings = Field(
-        default_factory=lambda: ExplodeSettings(), description="Which rows of a cluster to take."
+        default_factory=lambda: ExplodeSettings(),
+        description="Choice of the rows inside a cluster.",
     )
     gime: GimeSettings = Field(
-        default_factory=lambda: GimeSettings(), description="Information metrics to compute."
+        default_factory=lambda: GimeSettings(), description="Information metrics."
     )
     evaluate: EvaluateSettings = Field(
         default_factory=lambda: EvaluateSettings(),
-        description="The bake-off: which methods `gio-spark evaluate` compares, and by what.",
+        description="Comparison of selection methods by `gio-spark evaluate`.",
     )
     publish: PublishSettings = Field(
         default_factory=lambda: PublishSettings(),
-        description="When a selection becomes what readers of its name get.",
+        description="Publication of selections.",
     )
     retention: RetentionSettings = Field(
-        default_factory=lambda: RetentionSettings(), description="What stays, and how long."
+        default_factory=lambda: RetentionSettings(), description="Retention of rows and selections."
     )
     concurrency: ConcurrencySettings = Field(
         default_factory=lambda: ConcurrencySettings(),
-        description="Stages that another run is computing.",
+        description="Stages that another run is computing at the same time.",
     )
     quarantine: QuarantineSettings = Field(
         default_factory=lambda: QuarantineSettings(), description="Unusable rows."
@@ -238,7 +249,7 @@ class RunSettings(StageSettings):
         default_factory=lambda: ReportSettings(), description="The report."
     )
     tracking: TrackingSettings = Field(
-        default_factory=lambda: TrackingSettings(), description="The tracked run (MLflow)."
+        default_factory=lambda: TrackingSettings(), description="Tracking of runs (MLflow)."
     )
 
     @model_validator(mode="before")
@@ -265,11 +276,11 @@ class RunSettings(StageSettings):
                 data[key] = [_as_input(item) for item in data[key]]
         if _verify_of(data.get("inputs")) == "content":
             for key in ("pool", "target", "held_out"):
-                given = data.get(key)
-                if isinstance(given, list):
-                    data[key] = [_by_content(item) for item in given]
-                elif given is not None:
-                    data[key] = _by_content(given)
+                dataset = data.get(key)
+                if isinstance(dataset, list):
+                    data[key] = [_by_content(item) for item in dataset]
+                elif dataset is not None:
+                    data[key] = _by_content(dataset)
         return data
 
     @field_validator("name")
@@ -314,7 +325,7 @@ class RunSettings(StageSettings):
 
 
 def _with_present_names(data: dict[str, Any]) -> dict[str, Any]:
-    """Settings with earlier names replaced by the present ones, with a warning for each.
+    """Settings with earlier names and values replaced by the present ones, a warning for each.
 
     Raises:
         ConfigError: A setting stands under both names with two values.
@@ -324,13 +335,21 @@ def _with_present_names(data: dict[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         warnings.warn(f"The setting {earlier} is called {present} now.", FutureWarning, 2)
-        there, remaining = _take(remaining, present.split("."))
-        if there is not None and there != value:
+        present_value, remaining = _take(remaining, present.split("."))
+        if present_value is not None and present_value != value:
             raise ConfigError(
-                f"{earlier!r} ({value!r}) and {present!r} ({there!r}) are the same setting with "
-                "two values; keep one of them."
+                f"{earlier!r} ({value!r}) and {present!r} ({present_value!r}) are the same setting "
+                "with two values; keep one of them."
             )
         data = _put(remaining, present.split("."), value)
+    for name, values in RENAMED_VALUES.items():
+        value, remaining = _take(data, name.split("."))
+        present_value = values.get(value) if isinstance(value, str) else None
+        if present_value is not None:
+            warnings.warn(
+                f"The value {value!r} of {name} is called {present_value!r} now.", FutureWarning, 2
+            )
+            data = _put(remaining, name.split("."), present_value)
     return data
 
 

@@ -1,4 +1,4 @@
-"""What to choose, and how much of it."""
+"""Settings of the selection: objective, caps, floors, mixture share."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ class SelectSettings(StageSettings):
 
     objective: str = Field(
         "budgeted_kl",
-        description="budgeted_kl, published_exact, published, knn_kl, energy_distance, or the name "
-        "of a registered one.",
+        description="Objective: budgeted_kl, published_exact, published, knn_kl, energy_distance, "
+        "or the name of a registered one.",
     )
     least_mixture: float = Field(
         0.01,
         ge=0,
         le=1,
         description=(
-            "Smallest part of the budget that the pool must hold in rows that can have the "
-            "target's distribution (mixture-proportion estimate, made where rows have a density "
-            "ratio)."
+            "Minimum share of the budget that the pool must have in rows with the target's "
+            "distribution (mixture-proportion estimate, computed where rows have a density ratio)."
         ),
     )
     on_low_mixture: Literal["warn", "stop"] = Field(
-        "warn", description="What a run does below least_mixture: warn, or stop (exit code 3)."
+        "warn", description="Reaction of a run below least_mixture: warn, or stop (exit code 3)."
     )
     replay: float = Field(
         0.0, ge=0, lt=1, description="Share of the pool's own distribution mixed into the target."
@@ -40,8 +39,8 @@ class SelectSettings(StageSettings):
         default_factory=dict, description="Smallest share of the selection per source."
     )
     use_quality: bool = Field(
-        False, description="Weigh each cluster's target mass by its mean quality."
+        False, description="Weighting of each cluster's target mass by its mean quality."
     )
     options: dict[str, Any] = Field(
-        default_factory=dict, description="Further options of the objective, by its own names."
+        default_factory=dict, description="Further options of the objective."
     )

@@ -10,9 +10,9 @@ from gio_spark.settings.base import StageSettings
 
 
 class TrackingSettings(StageSettings):
-    """Where a run's parameters, metrics, inputs and artifacts are recorded (MLflow)."""
+    """Tracking of parameters, metrics, inputs and artifacts of runs (MLflow)."""
 
-    enabled: bool = Field(True, description="Whether to record the run with MLflow.")
+    enabled: bool = Field(True, description="Recording of the run with MLflow.")
     uri: str | None = Field(
         None,
         description=(
@@ -30,12 +30,12 @@ class TrackingSettings(StageSettings):
         None,
         description="Folder or URI for artifacts of a new experiment; none: the store's default.",
     )
-    tags: dict[str, str] = Field({}, description="More tags to put on the MLflow run.")
+    tags: dict[str, str] = Field({}, description="Further tags of the MLflow run.")
     on_error: Literal["continue", "stop"] = Field(
         "continue",
         description=(
-            "What a run does that cannot be recorded (no answer, an error, no permission): "
-            "continue, which is said when it happens and at the end, or stop (exit code 1)."
+            "Reaction of a run that cannot be recorded (no answer, an error, no permission): "
+            "continue, with a message at once and at the end, or stop (exit code 1)."
         ),
     )
     wait_seconds: float = Field(

@@ -26,7 +26,7 @@ def write_chunks(
     expected: int | None = None,
     on_chunk: Callable[[Chunk, int], None] | None = None,
 ) -> int:
-    """Write the rows of a stage in chunks, those that are complete already left alone.
+    """Write the rows of a stage in chunks; complete chunks are not written again.
 
     A single chunk is one `Workspace.write` and nothing else.
 
@@ -39,7 +39,7 @@ def write_chunks(
         run: Run that writes.
         stage: Stage that writes.
         expected: Rows that must be there afterwards, where known.
-        on_chunk: Told of each chunk and the rows there so far, once its record is written.
+        on_chunk: Called with each chunk and the rows written so far, once its record is written.
 
     Returns:
         Rows there afterwards.
@@ -90,14 +90,14 @@ def write_chunks(
 def _complete(
     workspace: Workspace, table: str, fingerprint: str, count: int
 ) -> dict[str, tuple[int, str]]:
-    """Label -> rows and token of the chunks that are recorded and still there as recorded."""
+    """Label -> rows and token of the recorded chunks whose rows are complete."""
     labels = {Chunk(n + 1, count).label for n in range(count)}
     recorded = {
         r.detail["chunk"]: (r.rows, r.detail["token"])
         for r in workspace.records()
         if r.table == table and r.is_chunk and r.detail["chunk_of"] == fingerprint
     }
-    recorded = {label: there for label, there in recorded.items() if label in labels}
+    recorded = {label: written for label, written in recorded.items() if label in labels}
     if not recorded or not workspace.exists(table):
         return {}
     counted = workspace.attempt_rows(table, [token for _, token in recorded.values()])

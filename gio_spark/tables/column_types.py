@@ -60,7 +60,7 @@ def carried_type(kind: pa.DataType) -> pa.DataType | None:
     return kind
 
 
-# Types that engines read as what they are although they are written as another.
+# Types that engines read correctly although they are written as another.
 _READ_ALIKE = (
     pa.types.is_large_string,
     pa.types.is_string_view,
@@ -132,7 +132,7 @@ def carried_table(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     Args:
         table: With the columns of the schema, or some of them.
         schema: See `carried_schema`.
-        where: What the table is, for messages.
+        where: Name of the table, for messages.
 
     Raises:
         InputError: A value would change by the cast.

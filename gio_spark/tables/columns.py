@@ -1,4 +1,4 @@
-"""Columns of an input against their roles: missing ones and wrong types, told before any work."""
+"""Checks of an input's columns against their roles: missing columns and unfit types."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def check_names(name: str, location: str, present: list[str], columns: Columns) 
     Raises:
         InputError: A column is missing, or no column holds content.
     """
-    wanted = {**{f"columns.{r}": c for r, c in columns.named().items()}}
-    wanted |= {f"columns.numeric[{i}]": c for i, c in enumerate(columns.numeric)}
-    wanted |= {f"columns.categorical[{i}]": c for i, c in enumerate(columns.categorical)}
+    role_columns = {**{f"columns.{r}": c for r, c in columns.named().items()}}
+    role_columns |= {f"columns.numeric[{i}]": c for i, c in enumerate(columns.numeric)}
+    role_columns |= {f"columns.categorical[{i}]": c for i, c in enumerate(columns.categorical)}
     problems = []
-    for role, column in wanted.items():
+    for role, column in role_columns.items():
         if column in present or (role == "columns.text" and is_expression(column, present)):
             continue
         near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         problems.append(f"{role} = {column!r}{hint}")
     if problems:
-        shown = ", ".join(present[:20]) + (", ..." if len(present) > 20 else "")
+        present_text = ", ".join(present[:20]) + (", ..." if len(present) > 20 else "")
         raise InputError(
-            f"{name}: {location} lacks the column(s) {'; '.join(problems)}. It has: {shown}."
+            f"{name}: {location} lacks the column(s) {'; '.join(problems)}. It has: {present_text}."
         )
     if not columns.content():
         raise InputError(
@@ -53,10 +53,10 @@ _NUMBERS = (
     T.DoubleType,
     T.DecimalType,
 )
-_WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
+_INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 
 
-def _is_whole(kind: T.DataType) -> bool:
+def _is_integer_decimal(kind: T.DataType) -> bool:
     """Whether a decimal has no digits after the point, as unsigned integers of 64 bits become."""
     return isinstance(kind, T.DecimalType) and kind.scale == 0
 
@@ -80,11 +80,11 @@ def check_types(name: str, location: str, schema: T.StructType, columns: Columns
     """
     types = {f.name: f.dataType for f in schema.fields}
 
-    def need(role: str, column: str | None, ok: bool, wanted: str) -> None:
+    def need(role: str, column: str | None, ok: bool, requirement: str) -> None:
         if column is not None and not ok:
             raise InputError(
                 f"{name}: column {column!r} of {location} is {types[column].simpleString()}, "
-                f"but columns.{role} must be {wanted}."
+                f"but columns.{role} must be {requirement}."
             )
 
     def of(column: str | None, kinds: tuple[type, ...]) -> bool:
@@ -93,7 +93,7 @@ def check_types(name: str, location: str, schema: T.StructType, columns: Columns
     need(
         "id",
         columns.id,
-        of(columns.id, (T.StringType, *_WHOLE)) or _is_whole(types[str(columns.id)]),
+        of(columns.id, (T.StringType, *_INTEGERS)) or _is_integer_decimal(types[str(columns.id)]),
         "a string or an integer (engines print floats and decimals differently)",
     )
     need(

@@ -18,6 +18,7 @@ from pyspark.sql import types as T
 
 from gio_spark.engine import bounded, describe
 from gio_spark.tables.content_paths import ContentPath, PathReader, is_chat_type, template_parts
+from gio_spark.tables.identifiers import quoted_column
 from gio_spark.tables.message_text import (
     TOOL_CALLS,
     USUAL_ROLES,
@@ -28,7 +29,6 @@ from gio_spark.tables.message_text import (
     text_at,
     values_at,
 )
-from gio_spark.tables.names import quoted_column
 from gio_spark.tables.text_columns import chat_roles_at, text_column_at
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ SAMPLED_ROWS = 1_000
 
 @dataclass(frozen=True)
 class ContentExpression:
-    """What the text of a row is made of.
+    """Parts of the text of a row.
 
     Attributes:
         parts: Literal texts and paths, in order; one path alone is no template.
@@ -96,7 +96,7 @@ def _by_python(function: _TextAt | _RolesAt, column: Column) -> Column:
 
 @dataclass(frozen=True)
 class _TextAt:
-    """Function that gives the text at a path; a class, so that it is pickled by reference."""
+    """Function for the text at a path; a class, so that it is pickled by reference."""
 
     path: ContentPath
     roles: frozenset[str]
@@ -110,7 +110,7 @@ class _TextAt:
 
 @dataclass(frozen=True)
 class _RolesAt:
-    """Function that gives the roles of messages in JSON; a class for the same reason."""
+    """Function for the roles of messages in JSON; a class for the same reason."""
 
     path: ContentPath
 

@@ -202,8 +202,8 @@ class PathReader:
     def _missing(self, what: str, name: str, names: Sequence[str], plural: str) -> InputError:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        return self._error(f"there is {what}{hint}; the {plural} are: {shown}.")
+        names_text = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        return self._error(f"there is {what}{hint}; the {plural} are: {names_text}.")
 
     def _error(self, problem: str) -> InputError:
         return InputError(f"{self.where}: columns.text = {self.text!r}: {problem}")

@@ -1,4 +1,4 @@
-"""CSV files read in blocks of whole rows, in the dialect that settings or the files themselves say.
+"""CSV files in blocks of complete rows, in the dialect of the settings or of the files.
 
 Arrow parses each block. It is given whole rows, found by where quoted fields begin and end, so that
 no field and no line ending inside one meets the border of a block. Quotes inside quoted fields are
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from gio_spark.errors import InputError
-from gio_spark.tables.casts import BAD, LINE
+from gio_spark.tables.text_casts import BAD, LINE
 
 if TYPE_CHECKING:
     from gio_spark.settings.inputs import CsvSettings
@@ -31,16 +31,16 @@ _SEPARATORS = {"tab": "\t"}
 
 
 class CsvDialect:
-    """How the fields of CSV files are separated, quoted and escaped.
+    """Dialect of CSV files: separator, quotes and escapes.
 
     Args:
-        settings: What the user says; what is left open follows from each file.
+        settings: Of the user; open ones are determined from each file.
         backslashes: Whether quotes inside quoted fields are escaped by backslashes, where settings
             leave it open; see `has_backslash_escapes`.
     """
 
     def __init__(self, settings: CsvSettings, *, backslashes: bool = False) -> None:
-        """Keep the settings; a dialect is plain values, fit for workers."""
+        """Store the settings; a dialect has plain values, so that it can be sent to workers."""
         self._settings = settings
         self.backslashes = settings.escape == "backslash" or (
             settings.escape == "auto" and backslashes
@@ -48,7 +48,7 @@ class CsvDialect:
 
     @property
     def is_open(self) -> bool:
-        """Whether the files tell how quotes are escaped."""
+        """Whether the escape of quotes is determined from the files."""
         return self._settings.escape == "auto"
 
     @property
@@ -248,28 +248,28 @@ def _row_blocks(stream: Any, path: str, dialect: CsvDialect) -> Iterator[bytes]:
     """
     pattern = dialect.quoted_field(path)
     rest = b""
-    wanted = _BLOCK
+    min_bytes = _BLOCK
     for block in _decoded_blocks(stream, path, dialect):
         rest += block
-        if len(rest) < wanted and block:
+        if len(rest) < min_bytes and block:
             continue
         end = len(rest) if not block else _end_of_rows(rest, pattern)
         if end == 0 and block:
             # No row ends here: look again when there is twice as much.
-            wanted = 2 * len(rest)
-            if wanted > _MOST_BYTES:
+            min_bytes = 2 * len(rest)
+            if min_bytes > _MOST_BYTES:
                 raise InputError(
                     f"{path}: no row ends within {len(rest):,} bytes. A quote may be open: set "
                     "csv.quote and csv.escape to what the file has."
                 )
             continue
-        rows, rest, wanted = rest[:end], rest[end:], _BLOCK
+        rows, rest, min_bytes = rest[:end], rest[end:], _BLOCK
         if rows.strip(b"\r\n"):
             yield dialect.doubled(rows, pattern) if dialect.backslashes and pattern else rows
 
 
 def _end_of_rows(text: bytes, pattern: re.Pattern[bytes] | None) -> int:
-    """Where the last whole row of a text ends; 0 where none does."""
+    """End of the last complete row of a text; 0 where there is none."""
     # A carriage return at the very end may be half of a line ending.
     stop = len(text) - 1 if text.endswith(b"\r") else len(text)
     if pattern is None:

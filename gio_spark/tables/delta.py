@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from gio_spark.engine import capabilities
 from gio_spark.engine.engine_errors import engine_errors, translated_error
 from gio_spark.errors import GioSparkError, InputError, SnapshotExpiredError
-from gio_spark.tables.aliases import engine_path, plain_path
-from gio_spark.tables.names import kind_of, quoted, quoted_column, quoted_path
+from gio_spark.tables.engine_paths import engine_path, plain_path
+from gio_spark.tables.identifiers import kind_of, quoted, quoted_column, quoted_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -35,18 +35,18 @@ def pin(spark: SparkSession, location: str, version: int | None) -> DeltaPin:
         SnapshotExpiredError: A part of its log is gone.
     """
     by_sql = capabilities(spark).history
-    found = _pin_by_sql(spark, location) if by_sql else _pin_by_log(location)
+    newest = _pin_by_sql(spark, location) if by_sql else _pin_by_log(location)
     if version is None:
-        return found
-    if version > found.version:
+        return newest
+    if version > newest.version:
         raise InputError(
-            f"{location} has no version {version}: the newest is {found.version}."
+            f"{location} has no version {version}: the newest is {newest.version}."
         ).about(location=location, version=version)
-    return DeltaPin(found.table_id, version, found.bytes)
+    return DeltaPin(newest.table_id, version, newest.bytes)
 
 
 def sql_name(spark: SparkSession, location: str) -> str:
-    """Return a location as SQL text names it, quoted."""
+    """A location as SQL text names it, quoted."""
     if kind_of(location) == "table":
         return quoted(location)
     return quoted_path(engine_path(spark, location))
@@ -91,7 +91,7 @@ def open_log(location: str) -> Any:
 
 
 def _cause(location: str, error: Exception) -> GioSparkError:
-    """Return what kept a table from being opened; a table that is not there is the usual one."""
+    """The error for a table that cannot be opened; by default, that there is no table."""
     ours = translated_error(error, location)
     if ours is None or ours.cause == "PATH_NOT_FOUND":
         return InputError(_missing(location, error)).about(location=location)
@@ -138,7 +138,7 @@ def read(spark: SparkSession, location: str, version: int | None = None) -> Data
 
 
 def is_readable_otherwise(spark: SparkSession, location: str) -> bool:
-    """Tell whether a name is a view or another table that has no Delta version of its own."""
+    """Whether a name is a view or another table that has no Delta version of its own."""
     if kind_of(location) != "table" or not capabilities(spark).history:
         return False
     name = sql_name(spark, location)
@@ -157,7 +157,7 @@ _LOG_BYTES = 64 << 20
 
 
 def committed_rows(location: str, place: Mapping[str, str]) -> int | None:
-    """Return the rows that the newest commit of a partition put there, from the table's log.
+    """Number of rows that the newest commit of a partition added, from the table's log.
 
     The log is the commit itself, so nothing is scanned.
 
@@ -168,10 +168,10 @@ def committed_rows(location: str, place: Mapping[str, str]) -> int | None:
     Returns:
         Rows, or None where the log does not say (another writer's format, a log too long).
     """
-    found = _newest_stats(location, place)
-    if found is None or any("numRecords" not in stats for stats in found):
+    file_stats = _newest_stats(location, place)
+    if file_stats is None or any("numRecords" not in stats for stats in file_stats):
         return None
-    return sum(int(stats["numRecords"]) for stats in found)
+    return sum(int(stats["numRecords"]) for stats in file_stats)
 
 
 def has_commit(location: str, token: str) -> bool:
@@ -180,22 +180,23 @@ def has_commit(location: str, token: str) -> bool:
 
 
 def committed_values(location: str, place: Mapping[str, str], column: str) -> int | None:
-    """Return how many of those rows have a value in a column; see `committed_rows`."""
-    found = _newest_stats(location, place)
-    if found is None or any(
-        "numRecords" not in stats or column not in stats.get("nullCount", {}) for stats in found
+    """Number of those rows that have a value in a column; see `committed_rows`."""
+    file_stats = _newest_stats(location, place)
+    if file_stats is None or any(
+        "numRecords" not in stats or column not in stats.get("nullCount", {})
+        for stats in file_stats
     ):
         return None
-    return sum(int(stats["numRecords"]) - int(stats["nullCount"][column]) for stats in found)
+    return sum(int(stats["numRecords"]) - int(stats["nullCount"][column]) for stats in file_stats)
 
 
 def _newest_stats(
     location: str, place: Mapping[str, str], *, files: bool = True
 ) -> list[dict[str, Any]] | None:
-    """Return the statistics of the files that the newest commit of a partition added."""
+    """The statistics of the files that the newest commit of a partition added."""
     import pyarrow.fs as pafs
 
-    from gio_spark.tables.files import filesystem
+    from gio_spark.tables.file_list import filesystem
 
     store, path = filesystem(location)
     newest = newest_version(location)
@@ -213,16 +214,18 @@ def _newest_stats(
             return []
         # Files of other partitions may have been written in the same commit.
         adds = [a["add"] for a in actions if "add" in a]
-        own = [a for a in adds if all(a["partitionValues"].get(k) == v for k, v in place.items())]
-        return [json.loads(add.get("stats") or "{}") for add in own]
+        partition_files = [
+            a for a in adds if all(a["partitionValues"].get(k) == v for k, v in place.items())
+        ]
+        return [json.loads(add.get("stats") or "{}") for add in partition_files]
     return None
 
 
 def newest_version(location: str) -> int:
-    """Return the newest version of a Delta table at a path, from the names in its log."""
+    """The newest version of a Delta table at a path, from the names in its log."""
     import pyarrow.fs as pafs
 
-    from gio_spark.tables.files import filesystem
+    from gio_spark.tables.file_list import filesystem
 
     store, path = filesystem(location)
     infos = store.get_file_info(pafs.FileSelector(path + "/_delta_log"))
@@ -234,13 +237,13 @@ def newest_version(location: str) -> int:
 
 
 def is_delta(location: str) -> bool:
-    """Tell whether a path holds a Delta log with a commit or a checkpoint in it.
+    """Whether a path holds a Delta log with a commit or a checkpoint in it.
 
     A first write that was killed leaves a log without either, which is no table yet.
     """
     import pyarrow.fs as pafs
 
-    from gio_spark.tables.files import filesystem
+    from gio_spark.tables.file_list import filesystem
 
     store, path = filesystem(location)
     log = path + "/_delta_log"
@@ -252,25 +255,27 @@ def is_delta(location: str) -> bool:
 
 
 def _is_commit(name: str) -> bool:
-    """Tell whether a name in a log is that of a commit or of a checkpoint."""
+    """Whether a name in a log is that of a commit or of a checkpoint."""
     number, _, kind = name.partition(".")
     return number.isdigit() and (kind == "json" or kind.startswith("checkpoint."))
 
 
 def folder_in_the_way(error: Exception) -> str | None:
-    """Return the folder for which a catalog refused to make a table, None for another error."""
-    ask = getattr(error, "getCondition", None)
-    if ask is None or not str(ask()).startswith("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"):
+    """The folder for which a catalog refused to make a table, None for another error."""
+    get_condition = getattr(error, "getCondition", None)
+    if get_condition is None or not str(get_condition()).startswith(
+        "DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION"
+    ):
         return None
     named: dict[str, str] = error.getMessageParameters() or {}  # type: ignore[attr-defined]
     return named.get("tableLocation")
 
 
 def has_log(location: str) -> bool:
-    """Tell whether a path holds the folder of a Delta log, with or without a commit in it."""
+    """Whether a path holds the folder of a Delta log, with or without a commit in it."""
     import pyarrow.fs as pafs
 
-    from gio_spark.tables.files import filesystem
+    from gio_spark.tables.file_list import filesystem
 
     store, path = filesystem(location)
     return bool(store.get_file_info(path + "/_delta_log").type == pafs.FileType.Directory)
@@ -322,7 +327,7 @@ def check_same(spark: SparkSession, location: str, pinned: DeltaPin) -> None:
     Raises:
         SnapshotExpiredError: With both ids or versions.
     """
-    way_out = "Run again: what stands there now is another input."
+    way_out = "Run again: the present table is another input."
     try:
         now = pin(spark, location, None)
     except InputError as error:

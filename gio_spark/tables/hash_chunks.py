@@ -39,7 +39,7 @@ class Chunk:
         return f"{self.number:03}-of-{self.of:03}"
 
     def rows(self, df: DataFrame) -> DataFrame:
-        """Return the rows of a frame with `id` that belong to this chunk."""
+        """The rows of a frame with `id` that belong to this chunk."""
         if self.of == 1:
             return df
         low, high = (HASH_RANGE * n // self.of for n in (self.number - 1, self.number))
@@ -51,12 +51,12 @@ WHOLE = Chunk(1, 1)
 
 
 def chunks_for(rows: int, chunk_rows: int) -> int:
-    """Return in how many chunks a stage over so many rows is written."""
+    """Number of chunks in which a stage over so many rows is written."""
     return max(1, min(MOST_CHUNKS, math.ceil(rows / chunk_rows)))
 
 
 def check_rows(place: str, stage: str, rows: int, expected: int | None) -> None:
-    """Refuse what a stage has written where it is not the number of rows that was expected.
+    """Raise where a stage has written another number of rows than expected.
 
     Raises:
         WorkspaceError: It is another one.

@@ -1,4 +1,4 @@
-"""Open pool and target: found, pinned, checked, with string ids and without doubles."""
+"""Opening of inputs: checks, string ids, one row per id, and rows for the quarantine."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from gio_spark.engine.content_hash import content_hashes
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import delta
-from gio_spark.tables.aliases import engine_path
-from gio_spark.tables.casts import BAD, LINE
 from gio_spark.tables.column_types import check_unique
 from gio_spark.tables.columns import check_names, check_types
 from gio_spark.tables.content_expressions import (
@@ -32,20 +30,20 @@ from gio_spark.tables.content_expressions import (
     sampled_unusual_roles,
     with_text_column,
 )
-from gio_spark.tables.doubled_rows import free_name, split_doubles
-from gio_spark.tables.files import (
+from gio_spark.tables.duplicate_ids import free_name, split_doubles
+from gio_spark.tables.engine_paths import engine_path
+from gio_spark.tables.file_list import (
     FileList,
-    check_unchanged,
     filesystem,
     footer_rows,
-    format_of,
     is_encrypted,
-    list_files,
 )
-from gio_spark.tables.lines import line_ids, read_lines
-from gio_spark.tables.names import absolute, is_remote_path, kind_of, quoted_column
+from gio_spark.tables.identifiers import is_remote_path, kind_of, quoted_column
 from gio_spark.tables.parquet_files import rows_read_by_arrow
-from gio_spark.tables.table_schema import kept_schema
+from gio_spark.tables.pinned_inputs import PinnedInput, pin_input
+from gio_spark.tables.table_schema import selection_schema
+from gio_spark.tables.text_casts import BAD, LINE
+from gio_spark.tables.text_files import line_ids, read_lines
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -59,7 +57,7 @@ class Input:
     """One pinned input.
 
     Attributes:
-        name: What it is called in messages and reports (pool, target, ...).
+        name: Its name in messages and reports (pool, target, ...).
         location: Where it was read from.
         format: delta, parquet, jsonl, csv or dataframe.
         table_id: Identity of the table; for files, their root.
@@ -71,10 +69,10 @@ class Input:
         own_columns: The input's own column names, in order.
         schema: Their types, NOT NULL and comments.
         own_id: The input's column that became `id`, if it is a text called 'id' itself.
-        bad: Rows put aside already (id, reason, detail), or None.
+        bad: Rows for the quarantine (id, reason, detail), or None.
         count: Rows in the input, malformed lines left out.
         ids: Different ids that are not null: as many rows as `rows` must give.
-        put_aside: Rows of `bad` for want of an id or for a doubled one; count less ids.
+        quarantined: Rows of `bad` without an id or with a duplicate one: count less ids.
         bytes: Size in storage, where known.
         unusual_roles: Messages of unknown roles that are not part of the text, by role, in the
             first rows.
@@ -96,102 +94,29 @@ class Input:
     bad: DataFrame | None
     count: int
     ids: int
-    put_aside: int
+    quarantined: int
     bytes: int | None
     unusual_roles: Mapping[str, int] = field(default_factory=dict)
     recheck: Callable[[], None] = field(repr=False, default=lambda: None)
 
     def fingerprint(self) -> str:
-        """Hash of what was read and how its columns are understood."""
+        """Hash of the input's version and of the roles of its columns."""
         text = f"{self.table_id}\0{self.version}\0{self.settings_columns.digest()}"
         if self.columns.text != self.settings_columns.text:
             text += f"\0rendered text {TEXT_FORMAT}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def own(self, df: DataFrame) -> list[Column]:
-        """Return the input's own columns, under their own names, from a frame made of `rows`."""
+    def original_columns(self, df: DataFrame) -> list[Column]:
+        """The input's own columns, under their own names, from a frame made of `rows`."""
         inner = {name: _inner_name(name, self.own_columns) for name in self.own_columns}
         if self.own_id is not None:
             inner[self.own_id] = "id"
         return [F.col(quoted_column(inner[name])).alias(name) for name in self.own_columns]
 
 
-def _inner_name(name: str, own: Sequence[str]) -> str:
+def _inner_name(name: str, own_names: Sequence[str]) -> str:
     """Name of an own column inside `rows`: Spark ignores case, so 'ID' would meet `id`."""
-    return free_name("_own_id", own) if name.lower() == "id" else name
-
-
-@dataclass(frozen=True)
-class Pin:
-    """Which version of which input is read; finding it reads no row.
-
-    Attributes:
-        format: delta, parquet, jsonl or csv.
-        table_id: Identity of the table; for files, their root.
-        version: Version; for files, the hash of their list.
-        bytes: Size in storage, where known.
-        files: The list of files, unless it is a Delta table.
-        check_table: Raises SnapshotExpiredError where another table has the place of the pinned
-            one; of files, nothing.
-    """
-
-    format: str
-    table_id: str
-    version: str
-    bytes: int | None
-    files: FileList | None = None
-    check_table: Callable[[], None] = field(repr=False, compare=False, default=lambda: None)
-
-    def recheck(self) -> None:
-        """Raise SnapshotExpiredError where what was pinned is not what stands there now."""
-        self.check_table()
-        if self.files is not None:
-            check_unchanged(self.files)
-
-
-def pin_input(spark: SparkSession, settings: InputSettings, name: str) -> Pin:
-    """Find an input and pin its version.
-
-    Raises:
-        InputError: It is missing or cannot be listed.
-        IdentifierError: Its name is not one.
-    """
-    try:
-        return _pin(spark, settings)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-
-
-def _pin(spark: SparkSession, settings: InputSettings) -> Pin:
-    kind: str = settings.format
-    location = settings.location
-    if (
-        kind_of(location) == "table"
-        or kind == "delta"
-        or (kind == "auto" and delta.is_delta(location))
-    ):
-        pinned = delta.pin(spark, location, settings.version)
-        return Pin(
-            "delta",
-            pinned.table_id,
-            str(pinned.version),
-            pinned.bytes,
-            check_table=lambda: delta.check_same(spark, location, pinned),
-        )
-    if kind == "auto" and delta.has_log(location):
-        raise InputError(
-            f"{location} holds the log of a Delta table without a commit in it: its first write "
-            "was not finished, or its log was emptied. Write the table again, or set format: "
-            "parquet to read all Parquet files there as they are."
-        )
-    if settings.version is not None:
-        raise InputError(
-            f"{location} is no Delta table, so it has no version {settings.version}. "
-            "Files are pinned by their list."
-        )
-    files = list_files(location, settings.verify, kind)
-    kind = format_of(files) if kind == "auto" else kind
-    return Pin(kind, absolute(location), files.version, files.bytes, files)
+    return free_name("_own_id", own_names) if name.lower() == "id" else name
 
 
 def open_input(
@@ -199,9 +124,9 @@ def open_input(
     settings: InputSettings,
     columns: Columns,
     name: str,
-    pin: Pin | None = None,
+    pin: PinnedInput | None = None,
 ) -> Input:
-    """Open an input at its pin, check it, count it and set doubled ids apart.
+    """Open an input at its pin, check it, count it and separate duplicate ids.
 
     Raises:
         InputError: It is missing, empty, unreadable or lacks a column; the message says which.
@@ -221,9 +146,9 @@ def open_input(
             by_arrow = rows_read_by_arrow(spark, name, files, columns.drop)
             raw = by_arrow or _parquet_rows(spark, location, files)
             _ = raw.schema
-        opened = _finish(name, location, base, raw, columns, None)
-        _check_footers(opened, raw, files)
-        return opened
+        opened_input = _finish(name, location, base, raw, columns, None)
+        _check_footers(opened_input, raw, files)
+        return opened_input
     # Columns of text formats are only known after reading, so roles are checked before the cast.
     try:
         lines = read_lines(spark, files, kind, columns, settings.csv)
@@ -255,39 +180,40 @@ def _parquet_rows(spark: SparkSession, location: str, files: FileList) -> DataFr
 
 
 def _are_nested(root: str, folders: set[PurePosixPath]) -> bool:
-    """Tell whether files lie in folders below the root that are no partitions."""
+    """Whether files lie in folders below the root that are no partitions."""
     _, top = filesystem(root)
     below = [f.relative_to(top).parts for f in folders if f.is_relative_to(top)]
     return any(below) and not any("=" in part for parts in below for part in parts)
 
 
-def _check_footers(opened: Input, raw: DataFrame, files: FileList) -> None:
+def _check_footers(opened_input: Input, raw: DataFrame, files: FileList) -> None:
     """Refuse Parquet files of which the engine read more or fewer rows than their footers say.
 
-    An engine that is told to ignore corrupt or missing files leaves out their rows in silence.
+    An engine that is set to ignore corrupt or missing files leaves out their rows in silence.
     """
     footers = footer_rows(files)
     if footers is None or (
-        None not in footers.values() and sum(n or 0 for n in footers.values()) == opened.count
+        None not in footers.values() and sum(n or 0 for n in footers.values()) == opened_input.count
     ):
         return
     odd = [path for path, rows in footers.items() if rows is None and not is_encrypted(path)]
     if None in footers.values() and not odd:
-        return  # encrypted footers tell nothing here
-    read = {} if odd else _rows_by_file(raw, opened.columns)
+        return  # rows of encrypted footers are unknown
+    read = {} if odd else _rows_by_file(raw, opened_input.columns)
     odd = odd or [path for path, rows in footers.items() if read and read.get(path, 0) != rows]
     which = ", ".join(odd[:3]) + (f" and {len(odd) - 3:,} more" if len(odd) > 3 else "")
     rows = sum(n or 0 for n in footers.values())
     raise InputError(
-        f"{opened.name}: {opened.location}: the engine read {opened.count:,} rows, and the footers "
-        f"of the files say {rows:,}. Files that differ or cannot be read: "
-        f"{which or 'not known'}. Renew or leave out broken files; Spark also passes over files "
+        f"{opened_input.name}: {opened_input.location}: the engine read "
+        f"{opened_input.count:,} rows, and the footers of the files say {rows:,}. "
+        f"Files that differ or cannot be read: {which or 'not known'}. Renew or leave "
+        "out broken files; Spark also passes over files "
         "beside partition folders (name=value): move those."
     )
 
 
 def _rows_by_file(raw: DataFrame, columns: Columns) -> dict[str, int]:
-    """Return how many rows the engine reads of each file, or nothing where it cannot tell."""
+    """Rows that the engine reads of each file; empty where it does not give file names."""
     # A bare count would be answered from the footers, so the columns of the first pass are read.
     named = [columns.id] if columns.id is not None else columns.content()
     read = [column for column in named if column in raw.columns] or raw.columns[:1]
@@ -313,7 +239,7 @@ def _line_quarantine(bad: DataFrame) -> DataFrame:
 def _finish(
     name: str,
     location: str,
-    base: Pin,
+    base: PinnedInput,
     raw: DataFrame,
     columns: Columns,
     bad: DataFrame | None,
@@ -336,7 +262,7 @@ def _finish(
         raw = with_text_column(raw, text_column, text)
         columns = columns.model_copy(update={"text": text_column})
     check_types(name, location, raw.schema, columns)
-    own = tuple(schema.names)
+    own_names = tuple(schema.names)
     own_id = None
     rows = raw
     if columns.id is not None:
@@ -348,11 +274,11 @@ def _finish(
             rows = raw.select(as_text.alias("id"), *[F.col(quoted_column(c)) for c in others])
         else:
             # A key of another type than text stays beside its text, as the column that it was.
-            key = F.col(quoted_column(_inner_name(columns.id, own)))
+            key = F.col(quoted_column(_inner_name(columns.id, own_names)))
             rows = _with_inner_names(raw).withColumn("id", key.cast("string"))
     else:
         rows = _with_content_id(_with_inner_names(raw), columns)
-    # One pass over the ids tells how many rows there are, without an id, and with a doubled one.
+    # One pass over the ids counts all rows, those without an id, and those with a duplicate one.
     per_id = rows.groupBy("id").agg(F.count(F.lit(1)).alias("n"))
     known = F.col("id").isNotNull()
     counted = per_id.agg(
@@ -378,7 +304,7 @@ def _finish(
         )
         bad = nameless if bad is None else bad.unionByName(nameless)
         rows = rows.where(F.col("id").isNotNull())
-    made = Input(
+    opened_input = Input(
         name=name,
         location=location,
         format=base.format,
@@ -387,28 +313,28 @@ def _finish(
         columns=columns,
         settings_columns=settings_columns,
         rows=rows,
-        own_columns=own,
+        own_columns=own_names,
         schema=_own_schema(schema, base, location),
         own_id=own_id,
         bad=bad,
         count=count,
         ids=ids,
-        put_aside=count - ids,
+        quarantined=count - ids,
         bytes=base.bytes,
         unusual_roles=roles_of_messages,
         recheck=base.recheck,
     )
-    return made if sums["most"] == 1 else _without_doubles(made)
+    return opened_input if sums["most"] == 1 else _without_doubles(opened_input)
 
 
-def _own_schema(schema: T.StructType, base: Pin, location: str) -> T.StructType:
+def _own_schema(schema: T.StructType, base: PinnedInput, location: str) -> T.StructType:
     in_log = base.format == "delta" and kind_of(location) == "path"
     lacks_comments = not any(f.metadata.get("comment") for f in schema.fields)
     comments: dict[str, str] = {}
     # The embedded engine's schemas leave comments out; a remote log is not opened for them.
     if in_log and lacks_comments and not is_remote_path(location):
         comments = delta.comments(location) if _has_delta_rs() else {}
-    return kept_schema(schema, comments)
+    return selection_schema(schema, comments)
 
 
 def _has_delta_rs() -> bool:
@@ -417,7 +343,7 @@ def _has_delta_rs() -> bool:
 
 @contextmanager
 def _readable(name: str, location: str) -> Iterator[None]:
-    """Say of which input it is what an engine says of files, versions and columns."""
+    """Re-raise engine errors with the name of the input that they concern."""
     try:
         with engine_errors(location=location):
             yield
@@ -433,13 +359,13 @@ def _readable(name: str, location: str) -> Iterator[None]:
 
 
 def _why_none(bad: DataFrame | None) -> str:
-    """Say for what reasons no row was left, the most frequent first."""
+    """Text with the reasons why no row remains, the most frequent first."""
     if bad is None:
         return ""
     counted = bounded(bad.groupBy("reason").count(), 10_000, "reasons").to_pylist()
     most = sorted(counted, key=lambda r: (-r["count"], r["reason"]))[:3]
-    told = ", ".join(f"{r['count']:,} {r['reason']}" for r in most)
-    return f" that can be read ({told})" if told else ""
+    reasons_text = ", ".join(f"{r['count']:,} {r['reason']}" for r in most)
+    return f" that can be read ({reasons_text})" if reasons_text else ""
 
 
 def _with_inner_names(df: DataFrame) -> DataFrame:
@@ -467,12 +393,12 @@ def _arrow_schema(df: DataFrame) -> pa.Schema:
     return to_arrow_schema(df.schema)
 
 
-def _without_doubles(made: Input) -> Input:
+def _without_doubles(opened_input: Input) -> Input:
     """Keep one row per id; the others go to quarantine."""
-    rows, others = split_doubles(made.rows)
-    reason = "duplicate id" if made.columns.id is not None else "copy of another row"
+    rows, others = split_doubles(opened_input.rows)
+    reason = "duplicate id" if opened_input.columns.id is not None else "copy of another row"
     extra = others.select(
         "id", F.lit(reason).alias("reason"), F.lit(None).cast("string").alias("detail")
     )
-    bad = extra if made.bad is None else made.bad.unionByName(extra)
-    return replace(made, rows=rows, bad=bad)
+    bad = extra if opened_input.bad is None else opened_input.bad.unionByName(extra)
+    return replace(opened_input, rows=rows, bad=bad)

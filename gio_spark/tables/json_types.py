@@ -52,12 +52,12 @@ def type_of_value(value: Any) -> JsonType:
 
 def common_type(types: Iterable[JsonType]) -> JsonType:
     """Type that holds the values of all given types exactly; "json" where there is none."""
-    whole: JsonType = None
+    common: JsonType = None
     for one in types:
-        whole = one if whole is None else _both(whole, one)
-        if whole == MIXED:
+        common = one if common is None else _both(common, one)
+        if common == MIXED:
             return MIXED
-    return whole
+    return common
 
 
 def _both(one: JsonType, other: JsonType) -> JsonType:
@@ -78,8 +78,8 @@ def _both(one: JsonType, other: JsonType) -> JsonType:
 
 def arrow_type(kind: JsonType) -> pa.DataType:
     """Arrow type of a column; a string where values are carried as JSON text."""
-    found = _nested(kind)
-    return pa.string() if found is None else found
+    nested_type = _nested(kind)
+    return pa.string() if nested_type is None else nested_type
 
 
 def _nested(kind: JsonType) -> pa.DataType | None:

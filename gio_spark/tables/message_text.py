@@ -111,8 +111,8 @@ def _first(message: dict[str, Any], names: Sequence[str]) -> Any:
 
 
 def _joined(texts: Sequence[str | None]) -> str | None:
-    there = [text for text in texts if text is not None]
-    return "\n".join(there) if there else None
+    present = [text for text in texts if text is not None]
+    return "\n".join(present) if present else None
 
 
 def _message_texts(message: dict[str, Any], roles: Collection[str]) -> list[str | None]:

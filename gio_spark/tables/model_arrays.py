@@ -58,10 +58,10 @@ def load_arrays(workspace: Workspace, fingerprint: str) -> dict[str, np.ndarray]
 
 
 def text_array(value: Any) -> np.ndarray:
-    """Return a JSON value as bytes, to be stored beside arrays."""
+    """A JSON value as bytes, to be stored beside arrays."""
     return np.frombuffer(json.dumps(value).encode(), np.uint8).copy()
 
 
 def array_text(array: np.ndarray) -> Any:
-    """Return the JSON value of `text_array`."""
+    """The JSON value of `text_array`."""
     return json.loads(np.asarray(array, np.uint8).tobytes())

@@ -21,7 +21,7 @@ from gio_spark.tables.column_types import (
     check_unique,
     is_read_by_engines,
 )
-from gio_spark.tables.files import FileList, filesystem, partition_values
+from gio_spark.tables.file_list import FileList, filesystem, partition_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,7 @@ def _schema_of_all(
     for one in schemas:
         for field in carried_schema(one.read, dropped):
             if field.name in known and pa.types.is_null(one.read.field(field.name).type):
-                continue  # a file without a value tells no type
+                continue  # a file without a value has no type
             before = kinds.setdefault(field.name, field.type)
             if before == field.type:
                 continue
@@ -151,15 +151,15 @@ def rows_read_by_arrow(
         return None
     for one in schemas:
         check_columns(name, root if len(schemas) == 1 else one.path, one.read, dropped)
-    whole = _schema_of_all(name, root, schemas, dropped)
-    check_unique(name, root, whole.names)
+    common_schema = _schema_of_all(name, root, schemas, dropped)
+    check_unique(name, root, common_schema.names)
     # Engines read all files of a folder, those that are left out as well, and one of them takes
     # the columns of one file for those of all.
     alike = all(one.types(dropped) == schemas[0].types(dropped) for one in schemas)
     if alike and not files.left_out and all(one.is_read_by_engines for one in schemas):
         return None
     folders = partition_values(root, files.files[0].path)
-    carried = pa.schema([*whole, *((column, pa.string()) for column in folders)])
+    carried = pa.schema([*common_schema, *((column, pa.string()) for column in folders)])
     pieces = list(_pieces(files))
     work = spark.createDataFrame(
         pa.table({"path": [p for p, _ in pieces], "group": pa.array([g for _, g in pieces])})

@@ -20,7 +20,7 @@ from gio_spark.engine import bounded
 from gio_spark.errors import ConcurrentRunError, ConfigError, InputError
 from gio_spark.settings.run import PUBLISHED_NAME
 from gio_spark.tables import delta
-from gio_spark.tables.records import new_token
+from gio_spark.tables.stage_records import new_token
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -63,7 +63,7 @@ class PublishEvent:
         table: Table of the selection.
         rows: Rows of it.
         input_version: Version of the pool that the selection was made from.
-        why: What led to it, for people.
+        why: Reason, for display.
         at: When, by the writer's clock.
         token: Of the writer.
     """
@@ -83,7 +83,7 @@ class PublishEvent:
 
 
 def check_name(name: str) -> str:
-    """Refuse what cannot be a published name.
+    """Raise where a text cannot be a published name.
 
     Raises:
         ConfigError: It is empty, too long or holds other characters.
@@ -123,11 +123,11 @@ class PublishLog:
         return sorted(events, key=lambda e: (e.name, e.sequence, e.token))
 
     def publishes(self, name: str) -> list[PublishEvent]:
-        """Publishes of a name, oldest first; the last one is what readers get."""
+        """Publishes of a name, oldest first; the last one is the current one."""
         return [e for e in self.events(name) if e.event in _SHOWS_ROWS]
 
     def current(self, name: str) -> PublishEvent | None:
-        """What readers of a name get, or None where nothing was published."""
+        """Current publish of a name, or None where nothing was published."""
         published = self.publishes(name)
         return published[-1] if published else None
 
@@ -144,14 +144,14 @@ class PublishLog:
         return published
 
     def pinned(self) -> set[tuple[str, int]]:
-        """(name, number) of publishes that retention leaves alone."""
-        pins: set[tuple[str, int]] = set()
+        """(name, number) of publishes that are protected from retention."""
+        pinned: set[tuple[str, int]] = set()
         for event in self.events():
             if event.event == "pin":
-                pins.add((event.name, event.number))
+                pinned.add((event.name, event.number))
             elif event.event == "unpin":
-                pins.discard((event.name, event.number))
-        return pins
+                pinned.discard((event.name, event.number))
+        return pinned
 
     def find(self, name: str, number: int | None = None) -> PublishEvent:
         """A publish by its number, or the current one.
@@ -208,8 +208,8 @@ class PublishLog:
             table: Table of the selection.
             rows: Its rows.
             input_version: Version of the pool that it was made from.
-            why: What led to it.
-            only_after: Runs of which one must be what readers get now; None: whatever it is.
+            why: Reason.
+            only_after: Runs of which one must be the current one; None: any run.
 
         Raises:
             ConcurrentRunError: Another run was published in the meantime; nothing is changed.
@@ -267,7 +267,7 @@ class PublishLog:
         return self._add(name, next_event)
 
     def pin(self, name: str, number: int | None, *, keep: bool) -> PublishEvent:
-        """Have retention leave a publish alone, or no longer.
+        """Protect a publish from retention, or end the protection.
 
         Raises:
             InputError: There is no such publish.

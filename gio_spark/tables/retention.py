@@ -1,4 +1,4 @@
-"""What leaves a workspace: rows that can be computed again, replaced selections, forgotten runs."""
+"""Removal of rows that can be computed again, of replaced selections, and of forgotten runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gio_spark.engine import bounded, capabilities
 from gio_spark.errors import InputError, WorkspaceError
 from gio_spark.tables import delta
 from gio_spark.tables.publish_log import PublishLog
-from gio_spark.tables.records import is_token, token_time
-from gio_spark.tables.workspace import ATTEMPT, SELECTION, SNAPSHOT
+from gio_spark.tables.stage_records import ATTEMPT, is_token, token_time
+from gio_spark.tables.workspace import SELECTION, SNAPSHOT
 
 if TYPE_CHECKING:
     from gio_spark.settings.run import RetentionSettings
-    from gio_spark.tables.records import Record
+    from gio_spark.tables.stage_records import Record
     from gio_spark.tables.workspace import Workspace
 
 # Tables of one row per row of the pool; all others are small, and stay for the record.
@@ -31,7 +31,7 @@ Tokens = Mapping[str, Collection[str]]
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was taken away.
+    """Removed rows and tables.
 
     Attributes:
         attempts: Table -> number of attempts whose rows were deleted.
@@ -48,19 +48,20 @@ def finished_runs(records: Iterable[Record]) -> dict[str, Record]:
 
 
 def prune(workspace: Workspace, settings: RetentionSettings) -> Pruned:
-    """Take away rows, selections and snapshots that retention no longer holds.
+    """Remove rows, selections and snapshots that are no longer retained.
 
-    What a run reads stays where the run is kept, has not finished, or has a selection that is
-    current or pinned. What no record names stays while it is young: someone may be writing it.
+    Rows that a run reads are retained where the run is retained, has not finished, or has a
+    selection that is current or pinned. Rows that no record names are retained while they are
+    young: another process may be writing them.
 
     Args:
         workspace: Where.
-        settings: What stays.
+        settings: What is retained.
     """
     workspace.reload()
     records = workspace.records()
     log = PublishLog(workspace)
-    kept_tables, published_runs = _kept_publishes(log, settings)
+    retained_tables, published_runs = _retained_publishes(log, settings)
     old = datetime.now(timezone.utc) - timedelta(hours=settings.hours)
     finished = finished_runs(records)
     keep = _newest_runs(finished, settings.runs) | published_runs
@@ -69,24 +70,24 @@ def prune(workspace: Workspace, settings: RetentionSettings) -> Pruned:
     recorded = _tokens_recorded(records)
     deleted = {}
     for table in ROW_TABLES:
-        # Looking what is stored is a query; there is none where no record can be done without.
+        # Listing the stored attempts is a query; it is skipped where all records are needed.
         if set(recorded.get(table, ())) <= set(read_tokens.get(table, ())):
             continue
-        gone = [
+        removed_tokens = [
             token
             for token in _stored_attempts(workspace, table)
             if token not in read_tokens.get(table, ())
             and (token in recorded.get(table, ()) or token_time(token) < old)
         ]
-        deleted[table] = _delete(workspace, table, ATTEMPT, gone)
-        if gone:
+        deleted[table] = _delete(workspace, table, ATTEMPT, removed_tokens)
+        if removed_tokens:
             vacuum(workspace, table, settings.hours)
     owners = {r.table: r.run for r in records if r.table.startswith(SELECTION)}
     read = {place for run in keep & set(finished) for place in _inputs(finished[run])}
     dropped = []
     for table in [*workspace.store.names(SELECTION), *workspace.store.names(SNAPSHOT)]:
         if table.startswith(SELECTION):
-            stays = table in kept_tables or owners.get(table) in keep
+            stays = table in retained_tables or owners.get(table) in keep
             known = table in owners
         else:
             stays, known = workspace.place(table) in read, False
@@ -98,46 +99,48 @@ def prune(workspace: Workspace, settings: RetentionSettings) -> Pruned:
 
 
 def try_to_prune(workspace: Workspace, settings: RetentionSettings) -> str:
-    """Prune after a run whose outcome does not hang on it; returns what went wrong, or ""."""
+    """Prune after a run without failing it; returns the text of an error, or ""."""
     try:
         prune(workspace, settings)
-    except Exception as error:  # noqa: BLE001 - another writer, a lock, a permission: told, not fatal
+    except Exception as error:  # noqa: BLE001 - another writer, a lock, a permission: reported, not fatal
         return str(error).splitlines()[0][:300]
     return ""
 
 
 def forget(workspace: Workspace, run: str, settings: RetentionSettings) -> Pruned:
-    """Take away all that one run has left, but for what other runs read as well.
+    """Remove all rows and tables of one run that no other run reads.
 
     Raises:
         InputError: There is no such run, or its selection is current or pinned under a name.
     """
     workspace.reload()
     records = workspace.records()
-    own = [r for r in records if r.run == run]
-    if not own:
+    run_records = [r for r in records if r.run == run]
+    if not run_records:
         known = ", ".join(list(finished_runs(records))[-10:]) or "none"
         raise InputError(f"No run {run!r} is recorded in {workspace.location}. Known: {known}.")
     _refuse_published(workspace, run)
     read_tokens = _tokens_read(workspace, {r.run for r in records} - {run})
-    gone = [r for r in own if not _names_any(r, read_tokens)]
-    dropped = tuple(dict.fromkeys(r.table for r in gone if r.table.startswith(SELECTION)))
+    removed_records = [r for r in run_records if not _names_any(r, read_tokens)]
+    dropped = tuple(
+        dict.fromkeys(r.table for r in removed_records if r.table.startswith(SELECTION))
+    )
     for table in dropped:
         workspace.store.drop(table)
-    recorded = _tokens_recorded(gone)
+    recorded = _tokens_recorded(removed_records)
     deleted = {}
     for table in ROW_TABLES:
         tokens = set(recorded.get(table, ())) - set(read_tokens.get(table, ()))
         deleted[table] = _delete(workspace, table, ATTEMPT, sorted(tokens))
         if deleted[table]:
             vacuum(workspace, table, settings.hours)
-    _delete(workspace, "runs", "record", [r.record for r in gone])
+    _delete(workspace, "runs", "record", [r.record for r in removed_records])
     workspace.reload()
     return Pruned({t: n for t, n in deleted.items() if n}, dropped)
 
 
 def vacuum(workspace: Workspace, table: str, hours: float) -> None:
-    """Delete files that a table holds no more and that are older than a number of hours."""
+    """Delete files that a table no longer refers to and that are older than a number of hours."""
     place = workspace.place(table)
     if not capabilities(workspace.spark).history:
         delta.open_log(place).vacuum(
@@ -161,10 +164,10 @@ def vacuum(workspace: Workspace, table: str, hours: float) -> None:
             spark.conf.set(check, str(before))
 
 
-# ---- what stays --------------------------------------------------------------------------------
+# ---- retained rows -----------------------------------------------------------------------------
 
 
-def _kept_publishes(log: PublishLog, settings: RetentionSettings) -> tuple[set[str], set[str]]:
+def _retained_publishes(log: PublishLog, settings: RetentionSettings) -> tuple[set[str], set[str]]:
     """Tables of the publishes that stay, and the runs of those that are current or pinned."""
     pinned = log.pinned()
     tables: set[str] = set()

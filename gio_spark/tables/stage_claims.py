@@ -1,4 +1,4 @@
-"""Claims on stages: who is computing what, so that a second writer waits instead of repeating it.
+"""Claims on stages: a second writer waits for the one that computes a stage.
 
 A claim spares work and nothing depends on it: two writers that hold the same one, after a clock
 that is wrong or a host that is gone, write the same rows under tokens of their own.
@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded
 from gio_spark.errors import ConcurrentRunError
-from gio_spark.tables.records import new_token
+from gio_spark.tables.stage_records import new_token
 
 if TYPE_CHECKING:
     from gio_spark.settings.run import ConcurrencySettings
@@ -48,8 +48,8 @@ _MOST = 10_000
 _POLL_SECONDS = (1.0, 10.0)
 _ENDED = ("Z", "X", "x")
 
-# Claims that this process holds: threads of one process cannot be told apart by its number.
-_held: set[str] = set()
+# Claims that this process holds: its number does not distinguish threads of one process.
+_process_claims: set[str] = set()
 _lock = threading.Lock()
 
 
@@ -68,7 +68,7 @@ class Claim:
     released: bool
 
     def line(self, place: str) -> str:
-        """Who computes the stage, since when and where, for people."""
+        """Line for display: run, start time, host and process that compute the stage."""
         return (
             f"{self.stage}: {self.run} has been computing it in {place} since "
             f"{self.claimed:%Y-%m-%d %H:%M:%S} UTC (host {self.host.split('/')[0]}, process "
@@ -82,15 +82,15 @@ class StageClaims:
     Args:
         workspace: Whose.
         settings: How long to wait, and from what age a claim of another host counts no more.
-        say: Shows a line to people.
+        show_line: Displays a line.
     """
 
     def __init__(
-        self, workspace: Workspace, settings: ConcurrencySettings, say: Callable[[str], None]
+        self, workspace: Workspace, settings: ConcurrencySettings, show_line: Callable[[str], None]
     ) -> None:
         self._workspace = workspace
         self._settings = settings
-        self._say = say
+        self._show_line = show_line
 
     @contextmanager
     def hold(
@@ -102,7 +102,7 @@ class StageClaims:
         finished: Callable[[], T | None],
         release: bool = False,
     ) -> Iterator[T | None]:
-        """Hold the claim on a stage, after whoever holds it now.
+        """Hold the claim on a stage, once the present holder has released it.
 
         A claim ends with the record of its stage, with an error, or with its process.
 
@@ -121,28 +121,28 @@ class StageClaims:
         Raises:
             ConcurrentRunError: Another run still computes it after the longest wait.
         """
-        own = self._claim(key, run, stage)
+        claim = self._claim(key, run, stage)
         try:
-            yield self._wait(own, finished)
+            yield self._wait(claim, finished)
         except BaseException:
-            self._release(own)
+            self._release(claim)
             raise
         else:
             if release:
-                self._release(own)
+                self._release(claim)
         finally:
             with _lock:
-                _held.discard(own.claim)
+                _process_claims.discard(claim.claim)
 
     def _claim(self, key: str, run: str, stage: str) -> Claim:
-        own = Claim(
+        claim = Claim(
             key, new_token(), run, stage, _host(), os.getpid(), _started(os.getpid()),
             datetime.now(timezone.utc), released=False,
         )  # fmt: skip
         with _lock:
-            _held.add(own.claim)
-        self._write(own)
-        return own
+            _process_claims.add(claim.claim)
+        self._write(claim)
+        return claim
 
     def _write(self, claim: Claim, **changes: Any) -> None:
         row = {n: getattr(claim, n) for n in SCHEMA.names} | changes
@@ -153,15 +153,15 @@ class StageClaims:
     def _release(self, claim: Claim) -> None:
         try:
             self._write(claim, released=True)
-        except Exception as error:  # noqa: BLE001 - the error that ended the stage is the one to tell
-            self._say(f"claims: {str(error).splitlines()[0][:200]}")
+        except Exception as error:  # noqa: BLE001 - the error that ended the stage is raised
+            self._show_line(f"claims: {str(error).splitlines()[0][:200]}")
 
-    def _wait(self, own: Claim, finished: Callable[[], T | None]) -> T | None:
+    def _wait(self, claim: Claim, finished: Callable[[], T | None]) -> T | None:
         """Wait until no other claim on the key comes before one's own."""
         began, pause, last_line = time.monotonic(), _POLL_SECONDS[0], ""
         while True:
-            first = self._first(own)
-            if first is None or first.claim == own.claim:
+            first = self._first(claim)
+            if first is None or first.claim == claim.claim:
                 # Who held it before may have finished just now.
                 return finished() if last_line else None
             line = first.line(self._workspace.location)
@@ -172,7 +172,7 @@ class StageClaims:
                     "twice. concurrency.wait_minutes says how long to wait for it."
                 )
             if line != last_line:
-                self._say(f"{line}; waiting for it")
+                self._show_line(f"{line}; waiting for it")
                 last_line = line
             time.sleep(pause)
             pause = min(1.5 * pause, _POLL_SECONDS[1])
@@ -180,9 +180,9 @@ class StageClaims:
             if record is not None:
                 return record
 
-    def _first(self, own: Claim) -> Claim | None:
-        """Claim on the key that counts and comes first, the same for all who look."""
-        rows = self._workspace.store.read(TABLE).where(F.col("key") == own.key)
+    def _first(self, claim: Claim) -> Claim | None:
+        """First valid claim on the key, the same for all readers."""
+        rows = self._workspace.store.read(TABLE).where(F.col("key") == claim.key)
         table = bounded(rows.select(*SCHEMA.names), _MOST, "claims on a stage")
         claims = [Claim(**row) for row in table.to_pylist()]
         released = {c.claim for c in claims if c.released}
@@ -190,7 +190,7 @@ class StageClaims:
         counting = [
             c
             for c in claims
-            if c.claim == own.claim
+            if c.claim == claim.claim
             or (c.claim not in released and _lives(c, oldest) and not self._is_recorded(c))
         ]
         return min(counting, key=lambda c: (c.claimed, c.claim), default=None)
@@ -209,7 +209,7 @@ def _lives(claim: Claim, oldest: datetime) -> bool:
         return claim.claimed > oldest
     if claim.process == os.getpid():
         with _lock:
-            return claim.claim in _held
+            return claim.claim in _process_claims
     return claim.process_started == _started(claim.process)
 
 
@@ -222,7 +222,7 @@ def _host() -> str:
 
 
 def _started(process: int) -> str:
-    """When a process began, so that a number that is used again is not taken for it; "" if gone."""
+    """Start time of a process, which distinguishes reused numbers; "" where it has ended."""
     try:
         # The name of the program, in brackets, may hold blanks.
         facts = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()

@@ -1,4 +1,4 @@
-"""The Delta tables of a workspace: where they lie, how they come to be, and one append to one."""
+"""Delta tables of a workspace: locations, creation, layout and appends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from gio_spark.engine import capabilities, describe
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError, WorkspaceError
 from gio_spark.tables import delta
-from gio_spark.tables.aliases import engine_path, plain_path
-from gio_spark.tables.files import check_writable, filesystem
-from gio_spark.tables.names import absolute, is_remote_path, is_schema, parts, quoted, quoted_column
-from gio_spark.tables.records import new_token
+from gio_spark.tables.engine_paths import engine_path, plain_path
+from gio_spark.tables.file_list import check_writable, filesystem
+from gio_spark.tables.identifiers import (
+    absolute,
+    is_remote_path,
+    is_schema,
+    parts,
+    quoted,
+    quoted_column,
+)
+from gio_spark.tables.stage_records import new_token
 from gio_spark.tables.table_schema import column_ddl, delta_schema_json
 
 if TYPE_CHECKING:
@@ -40,12 +47,12 @@ _CHECKSUM = re.compile(r"\.\d{20}\.json\.crc")
 # Files and folders of a Delta table in the making, as partitions of ours are named.
 _LEFT_BY_A_WRITE = re.compile(r"_delta_log$|_temporary$|(fingerprint|attempt|name)=|\.?part-")
 
-# Two writers that make or widen a table at once: one of them is told to try again.
+# Two writers that make or widen a table at once: one of them must try again.
 TRIES = 6
 
 
 class StageStore:
-    """The tables of a workspace as Delta knows them: places, shapes, appends.
+    """Delta tables of a workspace: locations, layouts, appends.
 
     Rows of stage tables are only ever added, so that no writer can take away or change what
     another one has written, and two of them at once do not conflict.
@@ -81,7 +88,7 @@ class StageStore:
         self._columns: dict[str, dict[str, str]] = {}
 
     def check_place(self, *, create: bool = False) -> None:
-        """Refuse a folder that cannot be written.
+        """Raise where a folder cannot be written.
 
         Args:
             create: Whether it is made where it is missing; else nothing is written.
@@ -104,12 +111,12 @@ class StageStore:
         if table in self._known and not look:
             return True
         if self.in_catalog:
-            there = self.spark.catalog.tableExists(delta.sql_name(self.spark, self.place(table)))
+            exists = self.spark.catalog.tableExists(delta.sql_name(self.spark, self.place(table)))
         else:
-            there = delta.is_delta(self.place(table))
-        if there:
+            exists = delta.is_delta(self.place(table))
+        if exists:
             self._known.add(table)
-        return there
+        return exists
 
     def version(self, table: str) -> int:
         """Newest version of a table, -1 where it was never made."""
@@ -136,7 +143,7 @@ class StageStore:
         Args:
             table: Name of the table.
             rows: With all columns of the partition.
-            partition_by: What a new table is partitioned by.
+            partition_by: Partition columns of a new table.
             note: For the commit's metadata.
 
         Raises:
@@ -159,7 +166,7 @@ class StageStore:
         partition_by: tuple[str, ...] = (),
         note: Mapping[str, Any],
     ) -> None:
-        """Add rows that may be there twice, as often as another writer is in the way.
+        """Append rows that may be stored twice; repeated while other writers conflict.
 
         An engine may report a conflict after its own commit, so that whoever tries again must read
         a row once however often it was written, or give the rows another token.
@@ -174,23 +181,23 @@ class StageStore:
     def _append(
         self, table: str, rows: DataFrame, partition_by: tuple[str, ...], note: Mapping[str, Any]
     ) -> None:
-        there = self.exists(table) or self._clear_half_made(table)
-        if there:
+        exists = self.exists(table) or self._clear_unfinished_write(table)
+        if exists:
             self._check_layout(table, partition_by)
             rows = self._with_all_columns(table, rows)
         writer = rows.write.format("delta").mode("append")
         if table in _INCOMPRESSIBLE and not self._embedded:
             writer = writer.option("compression", "uncompressed")
-        if not there:
+        if not exists:
             writer = writer.options(**self._properties(table))
         if partition_by:
             writer = writer.partitionBy(*partition_by)
         self._save(writer.option("userMetadata", json.dumps(note)), table)
 
     def overwrite(self, table: str, rows: DataFrame, note: Mapping[str, Any]) -> None:
-        """Put rows, of whatever columns, in place of all that a table holds, in one commit."""
+        """Replace all rows of a table, whatever their columns, in one commit."""
         if self.in_catalog and not self.exists(table):
-            self._clear_half_made(table)
+            self._clear_unfinished_write(table)
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
         self._save(writer.option("userMetadata", json.dumps(note)), table)
 
@@ -210,14 +217,14 @@ class StageStore:
         self._known.add(table)
 
     def show_as_view(self, view: str, table: str) -> None:
-        """Make a view of a catalog show the rows of a table, or do nothing where it does."""
+        """Create or replace a view of a catalog that shows the rows of a table."""
         of = delta.sql_name(self.spark, self.place(table))
         name = delta.sql_name(self.spark, self.place(view))
         # Both names were checked and quoted.
         self.spark.sql(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM {of}")  # noqa: S608
 
     def drop(self, table: str) -> None:
-        """Take a table away with its files."""
+        """Drop a table with its files."""
         place = self.place(table)
         self._known.discard(table)
         self._columns.pop(table, None)
@@ -253,8 +260,8 @@ class StageStore:
             df = df.where(F.col(column) == value)
         return int(df.count())
 
-    def _clear_half_made(self, table: str) -> bool:
-        """Take what is in the way of a first write, left by one that was cut short, out of a log.
+    def _clear_unfinished_write(self, table: str) -> bool:
+        """Remove the remains of an unfinished first write from a log.
 
         Returns:
             Whether the table turned out to be whole, and only its catalog did not know of it.
@@ -278,7 +285,7 @@ class StageStore:
         return absolute(self._schema_folder) if local else None
 
     def _take_over(self, folder: str, table: str) -> bool:
-        """Make use of a folder that stands where a catalog is to make a table.
+        """Register an existing folder where a catalog is to create a table.
 
         A writer that was killed after its first commit and before the catalog knew of it has left
         a whole table, which is named to the catalog; one that was killed earlier has left files
@@ -316,7 +323,7 @@ class StageStore:
         return False
 
     def _properties(self, table: str) -> dict[str, str]:
-        """Properties that a table is made with."""
+        """Properties of a new table."""
         if table in _WITH_STATISTICS or self._embedded:
             return {}
         if table in _COUNTED_COLUMN:
@@ -389,7 +396,7 @@ class StageStore:
 
 
 def clear_log(log: Path) -> None:
-    """Take commits without content, and checksums without a commit, out of a log without a commit.
+    """Remove empty commits, and checksums without a commit, from a log without a commit.
 
     Engines read the former as a table without a schema, and take the latter for a commit of
     another writer. Nothing else is touched: what a writer that was killed has left looks like what
@@ -401,14 +408,14 @@ def clear_log(log: Path) -> None:
             (log / name).unlink(missing_ok=True)
         elif _COMMIT.fullmatch(name) and _is_empty(log / name):
             # Moved first, and put back where another writer has committed in this moment.
-            aside = log / f".{name}.{new_token()}.tmp"
+            moved_file = log / f".{name}.{new_token()}.tmp"
             try:
-                (log / name).rename(aside)
+                (log / name).rename(moved_file)
             except FileNotFoundError:  # another writer has cleared it
                 continue
-            if aside.stat().st_size:
-                (log / name).hardlink_to(aside)
-            aside.unlink()
+            if moved_file.stat().st_size:
+                (log / name).hardlink_to(moved_file)
+            moved_file.unlink()
 
 
 def _is_empty(file: Path) -> bool:
@@ -419,7 +426,7 @@ def _is_empty(file: Path) -> bool:
 
 
 def earlier_layout(location: str) -> str:
-    """What to say of a workspace in a layout that is no longer read."""
+    """Message for a workspace in a layout that is no longer supported."""
     return (
         f"The workspace {location} was written by an earlier version of gio_spark, in a layout "
         "that this one does not read. Give another workspace; the tables of this one stay as they "

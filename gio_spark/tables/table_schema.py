@@ -7,10 +7,10 @@ from typing import Any
 
 from pyspark.sql import types as T
 
-from gio_spark.tables.names import quoted_column
+from gio_spark.tables.identifiers import quoted_column
 
 
-def kept_schema(schema: T.StructType, comments: dict[str, str] | None = None) -> T.StructType:
+def selection_schema(schema: T.StructType, comments: dict[str, str] | None = None) -> T.StructType:
     """Schema with names, types, NOT NULL and comments alone, of a table that is written anew.
 
     What else Delta keeps in a field (column mapping, identity, generation, defaults) belongs to
@@ -20,23 +20,23 @@ def kept_schema(schema: T.StructType, comments: dict[str, str] | None = None) ->
         schema: Of the table that was read.
         comments: Column -> its comment, where the engine's schema does not carry it.
     """
-    return T.StructType([_kept_field(f, (comments or {}).get(f.name)) for f in schema.fields])
+    return T.StructType([_selection_field(f, (comments or {}).get(f.name)) for f in schema.fields])
 
 
-def _kept_field(field: T.StructField, comment: str | None = None) -> T.StructField:
+def _selection_field(field: T.StructField, comment: str | None = None) -> T.StructField:
     text = comment or field.metadata.get("comment")
     metadata = {"comment": text} if text else {}
-    return T.StructField(field.name, _kept_type(field.dataType), field.nullable, metadata)
+    return T.StructField(field.name, _selection_type(field.dataType), field.nullable, metadata)
 
 
-def _kept_type(kind: T.DataType) -> T.DataType:
+def _selection_type(kind: T.DataType) -> T.DataType:
     if isinstance(kind, T.StructType):
-        return T.StructType([_kept_field(f) for f in kind.fields])
+        return T.StructType([_selection_field(f) for f in kind.fields])
     if isinstance(kind, T.ArrayType):
-        return T.ArrayType(_kept_type(kind.elementType), kind.containsNull)
+        return T.ArrayType(_selection_type(kind.elementType), kind.containsNull)
     if isinstance(kind, T.MapType):
         return T.MapType(
-            _kept_type(kind.keyType), _kept_type(kind.valueType), kind.valueContainsNull
+            _selection_type(kind.keyType), _selection_type(kind.valueType), kind.valueContainsNull
         )
     if type(kind) is T.StringType:
         return T.StringType()  # through Spark Connect it would carry its collation
@@ -87,8 +87,8 @@ _WIDENED: dict[type[T.DataType], tuple[type[T.DataType], ...]] = {
 def is_widened(before: T.DataType, now: T.DataType) -> bool:
     """Whether every value of a type is one of another, as Delta widens types; structs by field."""
     if isinstance(before, T.DecimalType) and isinstance(now, T.DecimalType):
-        whole = now.precision - now.scale >= before.precision - before.scale
-        return whole and now.scale >= before.scale
+        keeps_integer_digits = now.precision - now.scale >= before.precision - before.scale
+        return keeps_integer_digits and now.scale >= before.scale
     if isinstance(before, T.ArrayType) and isinstance(now, T.ArrayType):
         return _same_or_widened(before.elementType, now.elementType)
     if isinstance(before, T.StructType) and isinstance(now, T.StructType):

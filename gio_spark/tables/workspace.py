@@ -1,4 +1,4 @@
-"""The stage tables of a workspace: rows added under a key and a token, found by their record."""
+"""Stage tables of a workspace: rows with the key of a stage and the token of an attempt."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from gio_spark.engine import bounded
 from gio_spark.errors import ConcurrentRunError, WorkspaceError
 from gio_spark.tables import delta
 from gio_spark.tables.hash_chunks import WHOLE, Chunk, check_rows
-from gio_spark.tables.names import quoted_column
-from gio_spark.tables.records import SCHEMA, Base, Record, from_table, new_token, to_table
-from gio_spark.tables.stage_store import TRIES, StageStore, earlier_layout
+from gio_spark.tables.identifiers import quoted_column
+from gio_spark.tables.record_log import RecordLog
+from gio_spark.tables.stage_records import ATTEMPT, KEY, Base, Record, new_token
+from gio_spark.tables.stage_store import TRIES, StageStore
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -42,28 +43,18 @@ STAGE_TABLES = (
     "runs",
 )
 
-KEY = "fingerprint"
-ATTEMPT = "attempt"
 SELECTION = "selection_"
 """How names of tables begin that hold the selected rows of one run or refresh."""
 SNAPSHOT = "snapshot_"
 """How names of tables begin that hold a frame or a view as it was read once."""
-
-# Seconds of finished work that may wait for its records: a commit for each of many small stages
-# costs more than the stages.
-UNRECORDED_SECONDS = 20.0
-
-# A local folder has no atomic commit that Spark's and other writers share: an append may be lost
-# to another one of the same moment, which is noticed when it is read back, and done again.
-_LOST_APPENDS = 3
 
 
 class Workspace:
     """All tables that runs write, in a folder or in a schema of a catalog.
 
     Rows are only added, under the key of their stage and the token of the attempt; which attempts
-    count is said by records. So correctness needs no lock: what another writer adds at the same
-    time is never taken for one's own.
+    are valid is decided by records. So correctness needs no lock: rows that another writer adds at
+    the same time are never read as those of this one.
 
     Args:
         spark: The session.
@@ -79,12 +70,8 @@ class Workspace:
         self.spark = spark
         self.store = StageStore(spark, location, writable=writable)
         self.in_catalog, self.location = self.store.in_catalog, self.store.location
-        # Read once: what this process adds is kept beside it.
-        self._records: list[Record] | None = None
-        self._unwritten: list[Record] = []
-        # (table, key) -> newest record that names its rows.
-        self._naming: dict[tuple[str, str], Record] = {}
-        # (table, key) -> tokens of what this process wrote or found complete.
+        self._log = RecordLog(self.store, self.frame)
+        # (table, key) -> tokens of attempts that this process wrote or found complete.
         self._attempts: dict[tuple[str, str], list[str]] = {}
         # Those of them that no record names yet.
         self._unnamed: set[tuple[str, str]] = set()
@@ -108,21 +95,21 @@ class Workspace:
     # -- reading ---------------------------------------------------------------------------------
 
     def read(self, table: str, key: str, *, chunk: Chunk = WHOLE) -> DataFrame:
-        """Rows of a stage, or one chunk of them: its own, and those of its base that still count.
+        """Rows of a stage, or one chunk of them: those it wrote, and the valid ones of its base.
 
         Raises:
             WorkspaceError: The table was never made.
         """
-        own = self._own_rows(table, key, chunk)
+        own_rows = self._own_rows(table, key, chunk)
         base = self.base_of(table, key)
         if base is None:
-            return own
+            return own_rows
         hidden = self._own_rows("replaced", base.hidden, WHOLE).select(F.col("id").alias("_hidden"))
         rows = self.read(table, base.key, chunk=chunk)
-        # An anti join whose small side is held and whose large side streams, on every engine.
+        # An anti join that broadcasts the small table and streams the large one, on every engine.
         beside = F.broadcast(hidden).join(rows, hidden["_hidden"] == rows["id"], "right_outer")
         counting = beside.where(F.col("_hidden").isNull()).drop("_hidden")
-        return counting.withColumn(KEY, F.lit(key)).unionByName(own)
+        return counting.withColumn(KEY, F.lit(key)).unionByName(own_rows)
 
     def own_rows(self, table: str, key: str, *, chunk: Chunk = WHOLE) -> DataFrame:
         """Rows that a stage wrote itself, without those of its base."""
@@ -140,7 +127,7 @@ class Workspace:
         return chunk.rows(rows.where(_is_one_of(ATTEMPT, tokens)).drop(ATTEMPT))
 
     def read_keys(self, table: str, keys: Iterable[str]) -> DataFrame:
-        """Rows that several stages wrote themselves; the column `fingerprint` tells whose."""
+        """Rows that several stages wrote themselves; the column `fingerprint` names the stage."""
         tokens = [token for key in dict.fromkeys(keys) for token in self._tokens(table, key)]
         return self.store.read(table).where(_is_one_of(ATTEMPT, tokens)).drop(ATTEMPT)
 
@@ -150,7 +137,7 @@ class Workspace:
         return list(dict.fromkeys([*named, *(k for t, k in self._attempts if t == table)]))
 
     def holds(self, table: str, key: str) -> bool:
-        """Whether a record names rows of a stage in a table; their number is not looked at."""
+        """Whether a record names rows of a stage in a table; they are not counted."""
         return bool(self._tokens(table, key))
 
     def attempts(self, table: str, key: str) -> list[str]:
@@ -159,8 +146,7 @@ class Workspace:
 
     def base_of(self, table: str, key: str) -> Base | None:
         """Earlier rows that a stage's rows are added to, or None."""
-        self.records()
-        record = self._naming.get((table, key))
+        record = self._log.of_rows(table, key)
         return None if record is None else record.base(table)
 
     def stages_below(self, table: str, key: str) -> list[str]:
@@ -170,9 +156,9 @@ class Workspace:
 
     def _tokens(self, table: str, key: str) -> list[str]:
         if (table, key) not in self._attempts:
-            self.records()
-            if (table, key) in self._naming:
-                self._adopt(self._naming[table, key])
+            record = self._log.of_rows(table, key)
+            if record is not None:
+                self._adopt(record)
         return self._attempts.get((table, key), [])
 
     def _adopt(self, record: Record) -> None:
@@ -197,7 +183,7 @@ class Workspace:
     ) -> int:
         """Add the rows of a stage in one commit and count them.
 
-        From then on they are what this process reads under the key; for others they count once a
+        From then on this process reads them under the key; other processes do once a
         record names them.
 
         Args:
@@ -233,7 +219,7 @@ class Workspace:
     ) -> tuple[int, str]:
         """Add rows in one commit; returns their number and the token that they carry."""
         for attempt in range(TRIES):
-            # A token of its own for each try: what came of one that failed is never read.
+            # Each try has its own token: rows of a failed one are never read.
             token = new_token()
             partition = {KEY: fingerprint, ATTEMPT: token}
             note = {**partition, "run": run, "stage": stage, "chunk": chunk.label}
@@ -260,13 +246,13 @@ class Workspace:
         return {row[ATTEMPT]: int(row["count"]) for row in counted}
 
     def name_attempts(self, table: str, key: str, tokens: list[str]) -> None:
-        """Take the rows of these attempts for a stage's, and have its record name them."""
+        """Set the attempts whose rows are those of a stage, to be named by its record."""
         self._small.pop((table, key), None)
         self._attempts[table, key] = tokens
         self._unnamed.add((table, key))
 
     def abandon(self) -> None:
-        """Forget what was written since the last record: the stage that wrote it has failed."""
+        """Discard the attempts since the last record: the stage that wrote them has failed."""
         for place in self._unnamed:
             self._attempts.pop(place, None)
             self._small.pop(place, None)
@@ -302,7 +288,7 @@ class Workspace:
     def write_selection(
         self, rows: DataFrame, schema: T.StructType, *, run: str, expected: int
     ) -> tuple[str, int]:
-        """Write the rows of a selection as a table of its own, and count them.
+        """Write the rows of a selection as a new table, and count them.
 
         Args:
             rows: With the columns of the schema.
@@ -325,7 +311,7 @@ class Workspace:
         return table, count
 
     def write_snapshot(self, df: DataFrame) -> str:
-        """Write a frame as it is as a table of its own; returns the table's name."""
+        """Write a frame as a new table; returns the table's name."""
         table = f"{SNAPSHOT}{new_token()}"
         self.store.append(table, df, note={"table": table})
         return table
@@ -357,7 +343,7 @@ class Workspace:
         later: bool = False,
         only: Iterable[tuple[str, str]] | None = None,
     ) -> Record:
-        """Write that a stage is complete, after its rows were committed.
+        """Record that a stage is complete, after its rows were committed.
 
         With `later`, records are gathered and written together: by the next one without it, by
         `flush`, or once they stand for twenty seconds of work. A run killed in between repeats
@@ -369,7 +355,7 @@ class Workspace:
             fingerprint: Key of its rows.
             table: Table that holds them, or "".
             rows: Rows of the stage.
-            seconds: What it took.
+            seconds: Its duration.
             detail: Facts, plain values; `base` names earlier rows that count as well.
             later: Whether the record may wait.
             only: (table, key) of rows that it names; None: all that no record names yet.
@@ -391,76 +377,37 @@ class Workspace:
             attempts=attempts,
         )
         self._unnamed -= named
-        self._add(record, later=later)
+        self._log.add(record, later=later)
         return record
 
     def record_reuse(self, record: Record, run: str) -> None:
-        """Record that a run reads what another one has made, so that retention keeps it for both.
+        """Record that a run reads rows of another one, so that they are retained for both.
 
         The record is written with the next one.
         """
         if all(r.run != run for r in self.recorded(record.stage, record.fingerprint)):
             now = datetime.now(timezone.utc)
             again = replace(record, run=run, seconds=0.0, finished=now, record=new_token())
-            self._add(again, later=True)
-
-    def _add(self, record: Record, *, later: bool) -> None:
-        self.records().append(record)
-        self._note_names(record)
-        self._unwritten.append(record)
-        if not later or sum(r.seconds for r in self._unwritten) >= UNRECORDED_SECONDS:
-            self.flush()
+            self._log.add(again, later=True)
 
     def flush(self) -> None:
-        """Write the records that are still to be written, in one commit."""
-        unwritten, self._unwritten = self._unwritten, []
-        if not unwritten:
-            return
-        note = {"run": unwritten[-1].run, "stage": unwritten[-1].stage, ATTEMPT: new_token()}
-        for _ in range(_LOST_APPENDS):
-            self.store.append_again("runs", self.frame(to_table(unwritten)), note=note)
-            # A record that is written twice is read once.
-            if self.in_catalog or delta.has_commit(self.place("runs"), note[ATTEMPT]):
-                return
+        """Write the unwritten records in one commit."""
+        self._log.flush()
 
     def reload(self) -> None:
-        """Look, from now on, at what other processes have recorded in the meantime."""
-        self._records = None
+        """Read the records again at the next use, with those of other processes."""
+        self._log.reload()
 
     def records(self, run: str | None = None) -> list[Record]:
         """Records of finished stages, oldest first."""
-        if self._records is None:
-            stored = self._stored_records() if self.exists("runs") else []
-            known = {r.record for r in stored}
-            both = [*stored, *(r for r in self._unwritten if r.record not in known)]
-            self._records = sorted(both, key=lambda r: (r.finished, r.stage))
-            self._naming = {}
-            for record in self._records:
-                self._note_names(record)
-        return self._records if run is None else [r for r in self._records if r.run == run]
-
-    def _note_names(self, record: Record) -> None:
-        if not record.is_chunk:
-            for table, keys in record.attempts.items():
-                self._naming |= {(table, key): record for key in keys}
-
-    def _stored_records(self) -> list[Record]:
-        """Records in the table.
-
-        Raises:
-            WorkspaceError: An earlier version of gio_spark wrote them, in another layout.
-        """
-        rows = self.store.read("runs")
-        if not set(SCHEMA.names) <= set(rows.columns):
-            raise WorkspaceError(earlier_layout(self.location))
-        return from_table(bounded(rows.select(*SCHEMA.names), 200_000, "records of runs"))
+        return self._log.records(run)
 
     def recorded(self, stage: str, fingerprint: str) -> list[Record]:
-        """Records that say that a stage is complete, oldest first; rows are not looked at."""
-        return [r for r in self.records() if r.stage == stage and r.fingerprint == fingerprint]
+        """Records of a complete stage, oldest first; its rows are not checked."""
+        return self._log.recorded(stage, fingerprint)
 
     def complete(self, stage: str, fingerprint: str) -> Record | None:
-        """Record of a complete stage whose rows are still there, if there is one.
+        """Record of a complete stage whose rows still exist, or None.
 
         Of several attempts that were recorded, any one whose rows are there will do: the same key
         stands for the same rows.
@@ -488,11 +435,11 @@ def _is_one_of(column: str, values: list[str]) -> Any:
 def count_values(workspace: Workspace, table: str, key: str, column: str) -> int | None:
     """Number of a stage's rows in which a column has a value, from the log, without a scan.
 
-    None where the log does not tell: in a catalog, of rows in chunks, or of rows on a base.
+    None where the log does not give it: in a catalog, of rows in chunks, or of rows on a base.
     """
     tokens = workspace.attempts(table, key)
-    whole = len(tokens) == 1 and workspace.base_of(table, key) is None
-    if workspace.in_catalog or not whole:
+    is_single_attempt = len(tokens) == 1 and workspace.base_of(table, key) is None
+    if workspace.in_catalog or not is_single_attempt:
         return None
     partition: Mapping[str, str] = {KEY: key, ATTEMPT: tokens[0]}
     return delta.committed_values(workspace.place(table), partition, column)

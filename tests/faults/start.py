@@ -58,9 +58,9 @@ def main() -> None:
     at_once = words[0] == "--record-at-once"
     if at_once:
         words = words[1:]
-        from gio_spark.tables import workspace
+        from gio_spark.tables import record_log
 
-        workspace.UNRECORDED_SECONDS = 0.0
+        record_log.UNRECORDED_SECONDS = 0.0
     sys.argv = ["gio-spark", *words]
     from gio_spark.cli import main as gio_spark
 

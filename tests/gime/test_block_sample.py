@@ -85,5 +85,8 @@ def test_wrong_block_numbers_are_refused(days):
 
 
 def test_settings_of_the_runs_are_bounded():
-    assert GimeSettings(accepted_loss=0.05).wanted_level == pytest.approx(0.95)
-    assert not GimeSettings().steers and GimeSettings(thresholds={"scope": 0.5}).steers
+    assert GimeSettings(accepted_loss=0.05).performance_level == pytest.approx(0.95)
+    assert (
+        not GimeSettings().enforces_thresholds
+        and GimeSettings(thresholds={"scope": 0.5}).enforces_thresholds
+    )

@@ -147,7 +147,7 @@ def test_targets_mix_by_share_not_by_rows():
 
 def test_settings_and_function_spread_over_as_many_clusters():
     default = inspect.signature(kernel_mass).parameters["neighbors"].default
-    assert default == QuantizeSettings().neighbours
+    assert default == QuantizeSettings().neighbors
 
 
 def test_a_limit_needs_radii():

@@ -32,9 +32,9 @@ def job(spark, tmp_path_factory) -> Iterator[Job]:
     folder = tmp_path_factory.mktemp("job")
     jobs.write(jobs.vector_pool(), folder / "pool.parquet")
     jobs.write(jobs.vector_target(), folder / "target.parquet")
-    made = jobs.settings(folder, tracking={"enabled": True, "experiment": "tests"})
-    first = jobs.go(made)
-    yield Job(folder, first, jobs.go(made), made)
+    settings = jobs.settings(folder, tracking={"enabled": True, "experiment": "tests"})
+    first = jobs.go(settings)
+    yield Job(folder, first, jobs.go(settings), settings)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def write(table: pa.Table, place: Path, files: int = 1) -> str:
 
 def settings(folder: Path, **changes: Any) -> RunSettings:
     """Settings of a small job on vectors in a folder; nested blocks are merged."""
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "pool": str(folder / "pool.parquet"),
         "target": str(folder / "target.parquet"),
         "columns": {"id": "id", "vector": "vector", "source": "site", "tokens": "words"},
@@ -81,10 +81,10 @@ def settings(folder: Path, **changes: Any) -> RunSettings:
         "report": {"sample": 50, "examples": 1},
     }
     for key, value in changes.items():
-        old = given.get(key)
+        old = values.get(key)
         both = isinstance(value, dict) and isinstance(old, dict)
-        given[key] = {**old, **value} if both else value
-    return build(given)
+        values[key] = {**old, **value} if both else value
+    return build(values)
 
 
 def go(settings: RunSettings, **more: Any) -> Any:
@@ -117,10 +117,10 @@ def _read(workspace: Path, name: str) -> pa.Table:
 def selected(workspace: Path, run: str | None = None) -> pa.Table:
     """The newest selection of a run, or of all runs, published or not."""
     rows = [r for r in _read(workspace, "runs").to_pylist() if r["table"].startswith("selection_")]
-    own = [r for r in rows if run in (None, r["run"])]
-    newest = max(own, key=lambda r: (json.loads(r["detail"]).get("number", 0), r["finished"]))
+    records = [r for r in rows if run in (None, r["run"])]
+    newest = max(records, key=lambda r: (json.loads(r["detail"]).get("number", 0), r["finished"]))
     if run is None:
-        newest = max(own, key=lambda r: r["finished"])
+        newest = max(records, key=lambda r: r["finished"])
     return _read(workspace, newest["table"])
 
 

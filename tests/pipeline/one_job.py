@@ -48,7 +48,7 @@ def view_of(spark: Any, schema: str) -> list[str]:
 
 def main(folder: Path, engine: str) -> None:
     workspace = in_a_catalog(folder) if engine == "spark" else str(folder / f"ws-{engine}")
-    made = jobs.settings(
+    settings = jobs.settings(
         folder,
         engine=engine,
         workspace=workspace,
@@ -62,7 +62,7 @@ def main(folder: Path, engine: str) -> None:
         # Local Spark, the slow one to commit, writes in two chunks what the others write at once.
         chunk_rows=200 if engine == "spark" else 5_000_000,
     )
-    done = jobs.go(made)
+    done = jobs.go(settings)
     rows = done.selected.select("gio_id", "gio_cluster", "gio_log_ratio", "text").toArrow()
     (folder / f"{engine}.json").write_text(
         json.dumps(
@@ -71,7 +71,7 @@ def main(folder: Path, engine: str) -> None:
                 "rows": rows.sort_by("gio_id").to_pylist(),
                 "take": done.plan["take"].tolist(),
                 "quarantine": done.summary["quarantine"],
-                "again": jobs.go(made).did_work,
+                "again": jobs.go(settings).did_work,
                 "report": done.report.exists(),
                 "tables": done.tables,
                 "view": view_of(session(engine), workspace) if engine == "spark" else [],

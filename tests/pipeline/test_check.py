@@ -35,15 +35,15 @@ def test_a_number_of_clusters_left_to_the_tool_comes_with_its_error_curve(place)
 
 
 def coverage(place, **changes):
-    made = jobs.settings(place, quantize={"target_clusters": "auto"}, **changes)
-    return next(one for one in check(made).checks if one.name == "mode_coverage")
+    config = jobs.settings(place, quantize={"target_clusters": "auto"}, **changes)
+    return next(one for one in check(config).checks if one.name == "mode_coverage")
 
 
 def test_many_small_clusters_of_the_target_are_joined_to_modes_that_rows_can_fill(place):
     blobs = np.arange(300) % 2
     target = jobs.write(jobs.vector_target(300, blob=blobs), place / "two.parquet")
-    found = coverage(place, target=target, budget=150)
-    assert found.passed and found.figures["modes"] >= 2, found.text
+    result = coverage(place, target=target, budget=150)
+    assert result.passed and result.figures["modes"] >= 2, result.text
 
 
 def test_a_target_out_of_reach_is_checked_though_nothing_is_selected(place):
@@ -62,6 +62,6 @@ def test_a_mode_that_the_pool_lacks_is_missed(place):
     pool = jobs.write(jobs.vector_rows("p", 600, np.arange(600) % 3), place / "three.parquet")
     blobs = np.where(np.arange(300) % 10 < 7, 0, 3)
     target = jobs.write(jobs.vector_target(300, blob=blobs), place / "lack.parquet")
-    found = coverage(place, pool=pool, target=target, budget=100)
-    assert not found.passed
-    assert 0.2 < found.figures["missed_mass"] < 0.4
+    result = coverage(place, pool=pool, target=target, budget=100)
+    assert not result.passed
+    assert 0.2 < result.figures["missed_mass"] < 0.4

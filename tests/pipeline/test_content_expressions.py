@@ -83,8 +83,8 @@ def settings(folder, inputs, text, roles=("user", "assistant"), **more):
 
 
 def selected(folder, kind, text, spark=None, **more):
-    made = settings(folder, written(folder, kind), text, **more)
-    return run(made, progress=SILENT, **({} if spark is None else {"spark": spark}))
+    config = settings(folder, written(folder, kind), text, **more)
+    return run(config, progress=SILENT, **({} if spark is None else {"spark": spark}))
 
 
 @pytest.mark.embedded
@@ -103,9 +103,9 @@ def test_a_text_reached_by_an_expression_gives_the_selection_of_the_text(folder)
         by_text = selected(folder, kind, text)
         assert jobs.ids(by_text.selected) == ids, (kind, text)
         assert set(by_text.selected.columns) == set(expected.selected.columns)
-        own = by_text.selected.toArrow().select(["id", "messages", "conversations", "doc"])
+        columns = by_text.selected.toArrow().select(["id", "messages", "conversations", "doc"])
         rows = {row["id"]: row for row in rows_of(POOL)}
-        assert all(row == {k: rows[row["id"]][k] for k in row} for row in own.to_pylist())
+        assert all(row == {k: rows[row["id"]][k] for k in row} for row in columns.to_pylist())
 
 
 @pytest.mark.spark
@@ -124,14 +124,14 @@ def test_a_target_has_an_expression_of_its_own(folder):
     expected = jobs.ids(selected(folder, "parquet", "plain").selected)
     inputs = written(folder, "parquet")
     inputs["target"] = {"location": inputs["target"], "columns": {"id": "id", "text": "messages"}}
-    made = settings(folder, inputs, "{first}\n{second}")
-    assert jobs.ids(jobs.go(made).selected) == expected
+    config = settings(folder, inputs, "{first}\n{second}")
+    assert jobs.ids(jobs.go(config).selected) == expected
 
 
 @pytest.mark.embedded
 def test_an_expression_of_several_columns_is_refreshed_where_one_of_them_changed(spark, folder):
-    made = settings(folder, written(folder, "delta"), "messages")
-    jobs.go(made)
+    config = settings(folder, written(folder, "delta"), "messages")
+    jobs.go(config)
     rows = rows_of(POOL)[:50]
     for row in rows[:10]:
         row["messages"][1]["content"] = "wort1 wort2"
@@ -139,8 +139,8 @@ def test_an_expression_of_several_columns_is_refreshed_where_one_of_them_changed
     for row in rows[10:20]:
         row["messages"][0]["content"] = "not part of the text either"
     table = pa.Table.from_pylist([*rows, *rows_of(POOL)[50:]])
-    write_deltalake(made.pool.location, table, mode="overwrite")
-    done = refresh(made, spark=spark, progress=SILENT)
+    write_deltalake(config.pool.location, table, mode="overwrite")
+    done = refresh(config, spark=spark, progress=SILENT)
     assert (done.new_rows, done.changed_rows, done.gone_rows) == (0, 10, 0)
 
 

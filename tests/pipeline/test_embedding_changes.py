@@ -31,14 +31,14 @@ def changed(pool: pa.Table, seed: int, *, share: float = 0.1) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pool.schema)
 
 
-def embeddings(spark, workspace, side="pool"):
+def embeddings(spark, workspace, dataset="pool"):
     """Rows of the newest embeddings of a side, as readers see them."""
     tables = Workspace(spark, str(workspace))
-    record = [r for r in tables.records() if r.stage == f"embed {side}"][-1]
+    record = [r for r in tables.records() if r.stage == f"embed {dataset}"][-1]
     rows = tables.read("embeddings", record.fingerprint).toArrow().sort_by("id")
     names = [n for n in rows.schema.names if n not in ("fingerprint", "input_version")]
-    own = tables.own_rows("embeddings", record.fingerprint).count()
-    return rows.select(sorted(names)), own, record
+    new_rows = tables.own_rows("embeddings", record.fingerprint).count()
+    return rows.select(sorted(names)), new_rows, record
 
 
 def embed(place, name="ws", **changes):
@@ -53,13 +53,13 @@ def test_after_any_changes_embeddings_are_those_of_a_fresh_workspace(spark, plac
         jobs.write(pool, place / "pool.parquet")
         embed(place)
         embed(place, f"fresh-{version}")
-        rows, own, record = embeddings(spark, place / "ws")
+        rows, new_rows, record = embeddings(spark, place / "ws")
         fresh, _, _ = embeddings(spark, place / f"fresh-{version}")
         assert rows.equals(fresh), version
         assert record.rows == pool.num_rows == len(set(rows["id"].to_pylist()))
         changes = record.detail["changes"]
-        assert changes["on_base"] and own == changes["added"] + changes["changed"]
-        assert own < 0.5 * pool.num_rows
+        assert changes["on_base"] and new_rows == changes["added"] + changes["changed"]
+        assert new_rows < 0.5 * pool.num_rows
         # Version 5 stands on the lowest one again, with all that changed since.
         below = Workspace(spark, str(place / "ws")).stages_below("embeddings", record.fingerprint)
         assert len(below) == 1 + (version - 1) % embedding_changes.MOST_STAGES_BELOW
@@ -87,13 +87,13 @@ def test_a_row_with_another_value_or_id_takes_its_vector_from_what_was_embedded(
     embed(place, **text)
     ids = [f"q{i}" if i < 20 else f"p{i:05d}" for i in range(300)]
     values = pa.array([i + (1000 if 20 <= i < 50 else 0) for i in range(300)], pa.int64())
-    moved = pa.table({"id": ids, "text": pool["text"], "words": values})
-    jobs.write(moved, place / "pool.parquet")
+    reordered = pa.table({"id": ids, "text": pool["text"], "words": values})
+    jobs.write(reordered, place / "pool.parquet")
     embed(place, **text)
     embed(place, "fresh", **text)
-    rows, own, record = embeddings(spark, place / "ws")
+    rows, new_rows, record = embeddings(spark, place / "ws")
     assert rows.equals(embeddings(spark, place / "fresh")[0])
-    assert own == 50
+    assert new_rows == 50
     counts = {k: record.detail["changes"][k] for k in ("added", "changed", "gone", "known")}
     assert counts == {"added": 20, "changed": 30, "gone": 20, "known": 50}
 
@@ -102,8 +102,8 @@ def test_a_pool_that_is_mostly_other_rows_is_embedded_whole(spark, place):
     embed(place)
     jobs.write(jobs.vector_pool(seed=5, name="x"), place / "pool.parquet")
     embed(place)
-    rows, own, record = embeddings(spark, place / "ws")
-    assert own == record.rows == rows.num_rows == 600
+    rows, new_rows, record = embeddings(spark, place / "ws")
+    assert new_rows == record.rows == rows.num_rows == 600
     assert "base" not in record.detail
 
 

@@ -41,13 +41,13 @@ def test_the_same_rows_in_other_files_and_in_another_order_give_the_same_selecti
 def test_other_rules_do_not_depend_on_partitions_either(place, rule):
     pool = jobs.vector_pool()
     seven = jobs.write(pool.take(np.arange(600)[::-1]), place / "seven", files=7)
-    found = [
+    selections = [
         jobs.picked_ids(
             jobs.settings(place, pool=where, workspace=str(place / name), within_cluster=rule)
         )
         for name, where in (("a", str(place / "pool.parquet")), ("b", seven))
     ]
-    assert found[0] == found[1]
+    assert selections[0] == selections[1]
 
 
 def test_a_delta_table_is_read_at_the_version_that_was_asked_for(spark, place, expected):
@@ -74,17 +74,17 @@ def test_folders_of_any_name_hold_inputs_and_tables(place, expected, name):
     write_deltalake(str(place / "pool"), jobs.vector_pool())
     (place / "pool").rename(odd / "pool")
     jobs.write(jobs.vector_target(), odd / "target.parquet")
-    made = jobs.settings(odd, pool=str(odd / "pool"))
-    first = jobs.select(made)
+    config = jobs.settings(odd, pool=str(odd / "pool"))
+    first = jobs.select(config)
     assert jobs.ids(first.selected) == expected
     selection = Path(first.tables["selected"])
     assert selection.parent == odd / "ws"
     assert (selection / "_delta_log" / f"{0:020}.json").exists()
     assert sorted(p.name for p in odd.iterdir()) == ["pool", "target.parquet", "ws"]
     assert [p.name for p in place.iterdir() if p.is_dir()] == [name]
-    again = jobs.select(made)
+    again = jobs.select(config)
     assert (again.did_work, again.run_id) == (False, first.run_id)
-    assert len(jobs.ids(jobs.select(made.model_copy(update={"seed": 1})).selected)) == 100
+    assert len(jobs.ids(jobs.select(config.model_copy(update={"seed": 1})).selected)) == 100
 
 
 def test_frames_of_spark_pandas_and_arrow_are_curated_like_tables(spark, place, expected):
@@ -120,14 +120,14 @@ def test_what_is_no_frame_is_refused_by_name(spark, place):
         curate(object(), str(place / "target.parquet"), 5, spark=spark, workspace=place / "ws")
 
 
-def test_text_is_curated_from_jsonl_with_a_broken_line_put_aside(place):
+def test_text_is_curated_from_jsonl_with_a_broken_line_quarantined(place):
     rows = jobs.text_rows("p", 200, 0, 60, 1).to_pylist()
     rows += jobs.text_rows("q", 200, 60, 120, 2).to_pylist()
     lines = [json.dumps(r) for r in rows]
     lines.insert(17, '{"id": "broken", "text": ')
     (place / "pool.jsonl").write_text("\n".join(lines))
     target = jobs.write(jobs.text_rows("t", 40, 0, 60, 3), place / "t.parquet")
-    made = jobs.settings(
+    config = jobs.settings(
         place,
         pool=str(place / "pool.jsonl"),
         target=target,
@@ -136,11 +136,11 @@ def test_text_is_curated_from_jsonl_with_a_broken_line_put_aside(place):
         budget="15%",
         within_cluster="density_ratio",
     )
-    found = jobs.picked(made, jobs.select(made))
-    assert found.num_rows == 60
-    assert np.mean([i.startswith("p") for i in found["gio_id"].to_pylist()]) > 0.95
-    assert found.schema.names[:2] == ["id", "text"]
-    assert all(math.isfinite(x) for x in found["gio_log_ratio"].to_pylist())
+    selected = jobs.picked(config, jobs.select(config))
+    assert selected.num_rows == 60
+    assert np.mean([i.startswith("p") for i in selected["gio_id"].to_pylist()]) > 0.95
+    assert selected.schema.names[:2] == ["id", "text"]
+    assert all(math.isfinite(x) for x in selected["gio_log_ratio"].to_pylist())
     (bad,) = jobs.table(place / "ws", "quarantine").to_pylist()
     assert bad["reason"].startswith("malformed line") and "broken" in bad["detail"]
 
@@ -161,19 +161,19 @@ def with_bad_vectors(pool: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pool.schema)
 
 
-def reasons(folder, side="pool"):
+def reasons(folder, dataset="pool"):
     rows = jobs.table(folder / "ws", "quarantine").to_pandas()
-    return rows[rows["side"] == side].groupby("reason").size().to_dict()
+    return rows[rows["side"] == dataset].groupby("reason").size().to_dict()
 
 
 def test_vectors_that_cannot_be_used_are_counted_by_reason(place):
     pool = jobs.write(with_bad_vectors(jobs.vector_pool()), place / "bad.parquet")
-    made = jobs.settings(place, pool=pool, embed={"normalize": True})
-    curation = jobs.select(made)
-    assert len(jobs.picked(made, curation)) == 100
-    found = reasons(place)
-    text = " | ".join(sorted(found))
-    assert sum(found.values()) == 8, text
+    config = jobs.settings(place, pool=pool, embed={"normalize": True})
+    curation = jobs.select(config)
+    assert len(jobs.picked(config, curation)) == 100
+    counts = reasons(place)
+    text = " | ".join(sorted(counts))
+    assert sum(counts.values()) == 8, text
     for word in ("null id", "null content", "NaN", "infinite", "length", "zero", "duplicate id"):
         assert word.lower() in text.lower(), (word, text)
     usable = jobs.table(place / "ws", "assignments")["id"].to_pylist()
@@ -184,13 +184,13 @@ def test_vectors_that_cannot_be_used_are_counted_by_reason(place):
 
 def test_a_zero_vector_is_usable_where_no_direction_is_needed(place):
     pool = jobs.write(with_bad_vectors(jobs.vector_pool()), place / "bad.parquet")
-    made = jobs.settings(place, pool=pool, embed={"normalize": False})
-    jobs.select(made)
+    config = jobs.settings(place, pool=pool, embed={"normalize": False})
+    jobs.select(config)
     assert not any("zero" in reason for reason in reasons(place))
     assert sum(reasons(place).values()) == 7
 
 
-def test_vectors_too_long_to_compare_are_put_aside_unless_they_are_scaled(place):
+def test_vectors_too_long_to_compare_are_quarantined_unless_they_are_scaled(place):
     rows = jobs.vector_pool().to_pylist()
     rows[0]["vector"] = [3e38] * jobs.DIMENSION
     rows[1]["vector"] = [1e19] + [0.0] * (jobs.DIMENSION - 1)
@@ -207,10 +207,10 @@ def test_vectors_too_long_to_compare_are_put_aside_unless_they_are_scaled(place)
     assert not (place / "scaled" / "quarantine").exists()
 
 
-def test_a_zero_vector_is_put_aside_where_clusters_are_of_directions(place):
+def test_a_zero_vector_is_quarantined_where_clusters_are_of_directions(place):
     pool = jobs.write(with_bad_vectors(jobs.vector_pool()), place / "bad.parquet")
-    made = jobs.settings(place, pool=pool, quantize={"spherical": True})
-    assert len(jobs.picked_ids(made)) == 100
+    config = jobs.settings(place, pool=pool, quantize={"spherical": True})
+    assert len(jobs.picked_ids(config)) == 100
     assert reasons(place)["zero norm"] == 1
 
 
@@ -219,7 +219,7 @@ def test_texts_that_cannot_be_used_are_counted_by_reason(place):
     rows[0]["text"], rows[1]["text"], rows[2]["text"] = None, "", " \n\t "
     pool = jobs.write(pa.Table.from_pylist(rows), place / "texts.parquet")
     target = jobs.write(jobs.text_rows("t", 20, 0, 60, 3), place / "t.parquet")
-    made = jobs.settings(
+    config = jobs.settings(
         place,
         pool=pool,
         target=target,
@@ -229,10 +229,10 @@ def test_texts_that_cannot_be_used_are_counted_by_reason(place):
         budget=10,
         within_cluster="density_ratio",
     )
-    assert len(jobs.picked_ids(made)) == 10
-    found = reasons(place)
-    assert sum(found.values()) == 3
-    assert any("null" in r for r in found) and any("empty" in r for r in found)
+    assert len(jobs.picked_ids(config)) == 10
+    counts = reasons(place)
+    assert sum(counts.values()) == 3
+    assert any("null" in r for r in counts) and any("empty" in r for r in counts)
 
 
 def test_too_many_bad_rows_stop_the_run_with_their_count(place):
@@ -249,22 +249,22 @@ def test_too_many_bad_rows_stop_the_run_with_their_count(place):
     assert "150 null content" in str(e.value) and "quarantine.max_share = 0.2" in str(e.value)
     assert not (place / "ws" / "assignments").exists()
     assert jobs.table(place / "ws", "quarantine").num_rows == 150
-    made = jobs.settings(place, pool=pool, quarantine={"max_share": 0.3})
-    assert len(jobs.picked_ids(made)) == 100
+    config = jobs.settings(place, pool=pool, quarantine={"max_share": 0.3})
+    assert len(jobs.picked_ids(config)) == 100
 
 
 def test_copies_of_rows_without_ids_are_one_row_and_no_fault(place):
     pool = jobs.vector_pool(300)
     thrice = pa.concat_tables([pool, pool, pool]).drop_columns(["id", "note"])
-    made = jobs.settings(
+    config = jobs.settings(
         place,
         pool=jobs.write(thrice, place / "thrice.parquet"),
         columns={"id": None},
         budget=50,
         target={"location": str(place / "target.parquet"), "columns": {"vector": "vector"}},
     )
-    found = jobs.picked_ids(made)
-    assert len(set(found)) == 50 and all(len(i) == 32 for i in found)
+    selected = jobs.picked_ids(config)
+    assert len(set(selected)) == 50 and all(len(i) == 32 for i in selected)
     assert reasons(place) == {"copy of another row": 600}
 
 
@@ -277,8 +277,8 @@ def test_columns_that_hold_one_value_only_are_read_like_any_other(place):
     with pytest.raises(TooManyBadRowsError, match=r"300 of the 600 rows .* id of another row"):
         jobs.go(jobs.settings(place, pool=same, budget=50))
     assert not (place / "ws" / "embeddings").exists()
-    made = jobs.settings(place, pool=same, budget=50, quarantine={"max_share": 0.5})
-    assert len(jobs.picked_ids(made)) == 50
+    config = jobs.settings(place, pool=same, budget=50, quarantine={"max_share": 0.5})
+    assert len(jobs.picked_ids(config)) == 50
     assert reasons(place) == {"duplicate id": 300}
 
 
@@ -286,24 +286,24 @@ def test_integer_ids_are_kept_as_the_pools_own_column(place):
     pool = jobs.vector_pool().to_pandas()
     pool["id"] = np.arange(600)
     pool = pd.DataFrame(pool).rename(columns={"id": "Key"})
-    made = jobs.settings(
+    config = jobs.settings(
         place,
         pool={
             "location": jobs.write(pa.Table.from_pandas(pool), place / "ints.parquet"),
             "columns": {"id": "Key", "vector": "vector"},
         },
     )
-    rows = jobs.picked(made, jobs.select(made))
+    rows = jobs.picked(config, jobs.select(config))
     assert rows.schema.field("Key").type == pa.int64()
     assert [str(k) for k in rows["Key"].to_pylist()] == rows["gio_id"].to_pylist()
 
 
 def test_columns_of_any_name_are_kept_here_and_told_before_the_work_on_spark(spark, place):
     pool = jobs.vector_pool().append_column("my text, (odd)", pa.array(["x"] * 600))
-    made = jobs.settings(place, pool=jobs.write(pool, place / "odd.parquet"))
-    rows = jobs.picked(made, jobs.select(made))
+    config = jobs.settings(place, pool=jobs.write(pool, place / "odd.parquet"))
+    rows = jobs.picked(config, jobs.select(config))
     assert set(rows["my text, (odd)"].to_pylist()) == {"x"}
-    opened = open_input(spark, made.pool, made.columns, "pool")
+    opened = open_input(spark, config.pool, config.columns, "pool")
     with pytest.raises(
         InputError, match=r"pool: Delta tables on Spark .*'my text, \(odd\)'. Rename"
     ):

@@ -54,17 +54,17 @@ def test_the_budget_is_met_to_the_row(job):
 def test_the_selection_looks_like_the_target(job):
     sites = job.first.selected.toArrow()["site"].to_pylist()
     assert np.mean([s == "site-0" for s in sites]) > 0.95
-    found = job.first.summary["divergences"]
-    assert found["selection"] < 0.5 * found["random"]
+    divergences = job.first.summary["divergences"]
+    assert divergences["selection"] < 0.5 * divergences["random"]
 
 
 def test_selected_rows_are_the_pools_own_columns_with_their_values_and_the_reason(job):
     rows = job.first.selected.toArrow()
     pool = jobs.vector_pool()
     assert rows.schema.names == [*pool.schema.names, *ADDED]
-    own = {r["id"]: r for r in pool.to_pylist()}
+    pool_rows = {r["id"]: r for r in pool.to_pylist()}
     for row in rows.to_pylist():
-        assert {name: row[name] for name in pool.schema.names} == own[row["id"]]
+        assert {name: row[name] for name in pool.schema.names} == pool_rows[row["id"]]
         assert row["gio_id"] == row["id"]
         assert row["gio_run"] == job.first.run_id
         assert row["gio_input_version"] == job.first.summary["versions"]["pool"]
@@ -81,10 +81,10 @@ def test_every_stage_has_a_table_with_its_documented_columns(job):
 def test_embeddings_hold_every_row_of_both_sides_once(job):
     rows = jobs.table(job.workspace, "embeddings").to_pylist()
     assert len(rows) == 680 == len({(r["side"], r["id"]) for r in rows})
-    given = {r["id"]: r["vector"] for r in jobs.vector_pool().to_pylist()}
+    vectors = {r["id"]: r["vector"] for r in jobs.vector_pool().to_pylist()}
     for row in rows[:50]:
         if row["side"] == "pool":
-            assert np.frombuffer(row["vector"], "<f4").tolist() == given[row["id"]]
+            assert np.frombuffer(row["vector"], "<f4").tolist() == vectors[row["id"]]
     assert {(r["embedder"], r["reason"]) for r in rows} == {("vectors", None)}
     assert all(re.fullmatch("[0-9a-f]{32}", r["content_hash"]) for r in rows)
 
@@ -94,16 +94,16 @@ def test_figures_of_clusters_agree_with_the_assignments(job):
     pool = assigned[assigned["id"].str.startswith("p")]
     centroids = jobs.table(job.workspace, "centroids").to_pandas()
     assert set(centroids["side"]) == {"fit", "pool", "target"}
-    own = centroids[centroids["side"] == "pool"].sort_values("cluster")
+    pool_clusters = centroids[centroids["side"] == "pool"].sort_values("cluster")
     counted = pool.groupby("cluster").agg(
         rows=("id", "size"), tokens=("tokens", "sum"), inertia=("distance", "sum")
     )
-    counted = counted.reindex(own["cluster"], fill_value=0)
-    assert counted["rows"].tolist() == own["rows"].tolist()
-    assert counted["tokens"].tolist() == own["tokens"].tolist()
-    np.testing.assert_allclose(counted["inertia"], own["inertia"], rtol=1e-4)
+    counted = counted.reindex(pool_clusters["cluster"], fill_value=0)
+    assert counted["rows"].tolist() == pool_clusters["rows"].tolist()
+    assert counted["tokens"].tolist() == pool_clusters["tokens"].tolist()
+    np.testing.assert_allclose(counted["inertia"], pool_clusters["inertia"], rtol=1e-4)
     plan = job.first.plan
-    assert plan["rows"].tolist() == own["rows"].tolist()
+    assert plan["rows"].tolist() == pool_clusters["rows"].tolist()
     assert (plan["take"] <= plan["rows"]).all()
     assert plan["target_mass"].sum() == pytest.approx(1, abs=1e-6)
 
@@ -175,8 +175,8 @@ def tracked(job):
     uri = f"sqlite:///{stores[0]}" if stores else str(job.workspace / "tracking")
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("tests")
-    (found,) = client.search_runs([experiment.experiment_id])
-    return client, found
+    (tracked_run,) = client.search_runs([experiment.experiment_id])
+    return client, tracked_run
 
 
 def test_the_run_is_recorded_with_its_settings(job, tracked):
@@ -193,8 +193,8 @@ def test_the_path_of_the_divergence_is_recorded_step_by_step(job, tracked):
     client, run = tracked
     points = client.get_metric_history(run.info.run_id, "divergence")
     order = job.first.plan[job.first.plan["order"] >= 0].sort_values("order")
-    found = [p.value for p in sorted(points, key=lambda p: p.step)]
-    np.testing.assert_allclose(found, order["divergence_after"])
+    values = [p.value for p in sorted(points, key=lambda p: p.step)]
+    np.testing.assert_allclose(values, order["divergence_after"])
     assert run.data.metrics["selected_rows"] == 100
 
 
@@ -221,9 +221,9 @@ def test_inputs_are_recorded_with_their_versions(job, tracked):
 
 def test_plan_and_report_are_artifacts(tracked):
     client, run = tracked
-    found = {a.path for a in client.list_artifacts(run.info.run_id, "report")}
-    assert any(f.endswith(".html") for f in found)
-    assert any(f.endswith("plan.csv") for f in found)
+    artifacts = {a.path for a in client.list_artifacts(run.info.run_id, "report")}
+    assert any(f.endswith(".html") for f in artifacts)
+    assert any(f.endswith("plan.csv") for f in artifacts)
 
 
 def test_a_curation_prints_as_a_short_summary(job):
@@ -236,8 +236,8 @@ def test_a_curation_prints_as_a_short_summary(job):
 
 
 def test_keyword_settings_are_those_of_a_run():
-    given = {"pool", "target", "budget", "workspace"}
-    assert set(RunKeywords.__annotations__) == {*RunSettings.model_fields, *SHORTHANDS} - given
+    keywords = {"pool", "target", "budget", "workspace"}
+    assert set(RunKeywords.__annotations__) == {*RunSettings.model_fields, *SHORTHANDS} - keywords
 
 
 def test_settings_to_begin_with_are_overridden_by_keywords(tmp_path):

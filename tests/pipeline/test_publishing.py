@@ -27,7 +27,7 @@ run_module = sys.modules["gio_spark.pipeline.run"]
 refresh_module = sys.modules["gio_spark.pipeline.refresh"]
 
 
-def shown(spark, place, name="selection", **more):
+def published_ids(spark, place, name="selection", **more):
     """Ids that readers of a name see."""
     return jobs.ids(read_selection(name, workspace=place / "ws", spark=spark, **more))
 
@@ -47,13 +47,13 @@ def test_every_publish_has_a_number_and_keeps_its_rows(spark, place):
     assert first.publication.number == 1
     second = jobs.go(jobs.settings(place, budget=60))
     assert (second.publication.name, second.publication.number) == ("selection", 2)
-    assert shown(spark, place) == jobs.ids(second.selected)
-    assert len(shown(spark, place)) == 60
-    assert shown(spark, place, publish=1) == jobs.ids(first.selected)
+    assert published_ids(spark, place) == jobs.ids(second.selected)
+    assert len(published_ids(spark, place)) == 60
+    assert published_ids(spark, place, publish=1) == jobs.ids(first.selected)
     with pytest.raises(InputError, match="selection has no publish 7: they are 1 to 2"):
-        shown(spark, place, publish=7)
+        published_ids(spark, place, publish=7)
     with pytest.raises(InputError, match="Nothing is published as 'other'"):
-        shown(spark, place, "other")
+        published_ids(spark, place, "other")
 
 
 def test_names_are_published_apart_and_the_name_is_no_part_of_the_run(spark, place):
@@ -61,22 +61,25 @@ def test_names_are_published_apart_and_the_name_is_no_part_of_the_run(spark, pla
     other = jobs.go(jobs.settings(place, name="other"))
     assert other.run_id == one.run_id and not other.did_work
     assert (one.publication.number, other.publication.number) == (1, 1)
-    assert shown(spark, place, "one") == shown(spark, place, "other")
+    assert published_ids(spark, place, "one") == published_ids(spark, place, "other")
 
 
 def test_a_selection_whose_audit_fails_leaves_what_is_published_and_can_be_moved_to(spark, place):
     jobs.go(jobs.settings(place))
-    before = shown(spark, place)
-    held = jobs.go(jobs.settings(place, **failing(budget=50)))
-    assert held.publication.number is None and "the gate fails" in held.publication.failed
-    assert shown(spark, place) == before
-    assert held.selected.count() == 50  # the candidate can be looked at
+    before = published_ids(spark, place)
+    unpublished = jobs.go(jobs.settings(place, **failing(budget=50)))
+    assert (
+        unpublished.publication.number is None
+        and "the gate fails" in unpublished.publication.failed
+    )
+    assert published_ids(spark, place) == before
+    assert unpublished.selected.count() == 50  # the candidate can be looked at
     again = jobs.go(jobs.settings(place, **failing(budget=50)))
-    assert not again.did_work and again.publication.failed == held.publication.failed
+    assert not again.did_work and again.publication.failed == unpublished.publication.failed
     workspace = Workspace(spark, str(place / "ws"))
-    event = publish_selection.publish_by_hand(workspace, held.run_id, name=None)
+    event = publish_selection.publish_by_hand(workspace, unpublished.run_id, name=None)
     assert (event.name, event.number, event.why) == ("selection", 2, "by hand")
-    assert shown(spark, place) == jobs.ids(held.selected)
+    assert published_ids(spark, place) == jobs.ids(unpublished.selected)
 
 
 def test_a_rollback_goes_back_step_by_step_and_is_not_undone_by_a_second_run(spark, place):
@@ -84,12 +87,12 @@ def test_a_rollback_goes_back_step_by_step_and_is_not_undone_by_a_second_run(spa
     workspace = Workspace(spark, str(place / "ws"))
     back = publish_selection.roll_back(workspace, "selection")
     assert (back.number, back.source_number) == (4, 2)
-    assert shown(spark, place) == jobs.ids(runs[1].selected)
+    assert published_ids(spark, place) == jobs.ids(runs[1].selected)
     again = jobs.go(jobs.settings(place, budget=50))
     assert "shows publish 4" in again.publication.note
-    assert shown(spark, place) == jobs.ids(runs[1].selected)
+    assert published_ids(spark, place) == jobs.ids(runs[1].selected)
     assert publish_selection.roll_back(workspace, "selection").source_number == 1
-    assert shown(spark, place) == jobs.ids(runs[0].selected)
+    assert published_ids(spark, place) == jobs.ids(runs[0].selected)
     with pytest.raises(InputError, match="no publish before number 1"):
         publish_selection.roll_back(workspace, "selection")
     assert [e.number for e in PublishLog(workspace).publishes("selection")] == [1, 2, 3, 4, 5]
@@ -120,23 +123,25 @@ def test_of_several_who_publish_at_once_each_gets_a_number_of_its_own(spark, pla
 def test_a_refresh_is_published_after_its_audit_and_not_over_another_run(spark, place):
     first = jobs.settings(place)
     jobs.go(first)
-    before = shown(spark, place)
+    before = published_ids(spark, place)
     grow(place)
     done = refresh(first, progress=SILENT)
     assert done.publication.number == 2 and done.added > 0
-    assert shown(spark, place) != before and shown(spark, place, publish=1) == before
-    assert len(shown(spark, place)) == done.after
+    assert (
+        published_ids(spark, place) != before and published_ids(spark, place, publish=1) == before
+    )
+    assert len(published_ids(spark, place)) == done.after
     other = jobs.go(jobs.settings(place, budget=30))
     grow(place, 150)
     late = refresh(first, progress=SILENT)
     assert late.publication.number is None and other.run_id in late.publication.note
-    assert shown(spark, place) == jobs.ids(other.selected)
+    assert published_ids(spark, place) == jobs.ids(other.selected)
 
 
 def test_a_refresh_whose_gate_fails_publishes_nothing(spark, place, monkeypatch):
-    held = jobs.settings(place, gime={"thresholds": {"scope": 0.01}, "on_refresh": True})
-    assert jobs.go(held).publication.number == 1
-    before = shown(spark, place)
+    unpublished = jobs.settings(place, gime={"thresholds": {"scope": 0.01}, "on_refresh": True})
+    assert jobs.go(unpublished).publication.number == 1
+    before = published_ids(spark, place)
     grow(place)
     judge = metric_series.verdict_of
 
@@ -147,12 +152,12 @@ def test_a_refresh_whose_gate_fails_publishes_nothing(spark, place, monkeypatch)
 
     with monkeypatch.context() as strict:
         strict.setattr(metric_series, "verdict_of", judge_strictly)
-        done = refresh(held, progress=SILENT)
+        done = refresh(unpublished, progress=SILENT)
     assert done.publication.failed.startswith("the gate fails: scope")
-    assert shown(spark, place) == before
-    again = refresh(held, progress=SILENT)
+    assert published_ids(spark, place) == before
+    again = refresh(unpublished, progress=SILENT)
     assert not again.did_work and again.publication.failed.startswith("the gate fails: scope")
-    assert shown(spark, place) == before
+    assert published_ids(spark, place) == before
 
 
 BOUNDARIES = [
@@ -169,7 +174,7 @@ def test_a_run_that_dies_before_or_after_any_step_of_publishing_is_seen_whole_or
     spark, place, monkeypatch, module, name, after
 ):
     jobs.go(jobs.settings(place))
-    old = shown(spark, place)
+    old = published_ids(spark, place)
     real = getattr(module, name)
 
     def dies(*words, **more):
@@ -181,12 +186,12 @@ def test_a_run_that_dies_before_or_after_any_step_of_publishing_is_seen_whole_or
         broken.setattr(module, name, dies)
         with pytest.raises(KeyboardInterrupt):
             jobs.go(jobs.settings(place, budget=60))
-    seen = shown(spark, place)
-    assert seen == old or len(seen) == 60
-    whole = jobs.go(jobs.settings(place, budget=60))
-    assert whole.publication.number == 2
-    assert shown(spark, place) == jobs.ids(whole.selected)
-    assert shown(spark, place, publish=1) == old
+    published = published_ids(spark, place)
+    assert published == old or len(published) == 60
+    curation = jobs.go(jobs.settings(place, budget=60))
+    assert curation.publication.number == 2
+    assert published_ids(spark, place) == jobs.ids(curation.selected)
+    assert published_ids(spark, place, publish=1) == old
 
 
 REFRESH_STEPS = [
@@ -203,7 +208,7 @@ def test_a_refresh_that_dies_at_any_step_is_seen_whole_or_not_at_all(
 ):
     settings = jobs.settings(place, gime={"on_refresh": True})
     jobs.go(settings)
-    old = shown(spark, place)
+    old = published_ids(spark, place)
     grow(place)
     real = getattr(refresh_module, name)
 
@@ -216,11 +221,11 @@ def test_a_refresh_that_dies_at_any_step_is_seen_whole_or_not_at_all(
         broken.setattr(refresh_module, name, dies)
         with pytest.raises(KeyboardInterrupt):
             refresh(settings, progress=SILENT)
-    seen = shown(spark, place)
+    published = published_ids(spark, place)
     done = refresh(settings, progress=SILENT)
     assert done.publication.number == 2
-    now = shown(spark, place)
-    assert len(now) == done.after and seen in (old, now)
+    now = published_ids(spark, place)
+    assert len(now) == done.after and published in (old, now)
     undisturbed = jobs.settings(
         place, gime={"on_refresh": True}, workspace=str(place / "undisturbed")
     )
@@ -250,11 +255,11 @@ def test_a_selection_has_the_pools_own_columns_with_not_null_and_comments(spark,
     settings = jobs.settings(place, pool=str(place / "pool"))
     curation = jobs.select(settings)
     fields = DeltaTable(curation.tables["selected"]).schema().fields
-    own = ["id", "vector", "site", "words", "note"]
+    columns = ["id", "vector", "site", "words", "note"]
     added = [
         "gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_input_version", "gio_run",
     ]  # fmt: skip
-    assert [f.name for f in fields] == [*own, *added]
+    assert [f.name for f in fields] == [*columns, *added]
     assert [f.nullable for f in fields[:5]] == [False, True, True, False, True]
     assert fields[0].metadata["comment"] == "the 'key'"
 
@@ -283,8 +288,8 @@ def test_runs_whose_pools_have_other_columns_leave_each_other_alone(spark, place
             .sort_by("gio_id")
             .equals(before)
         )
-        own = [] if name == "ids" else pool.schema.names
-        assert curation.selected.columns[: len(own)] == own
+        columns = [] if name == "ids" else pool.schema.names
+        assert curation.selected.columns[: len(columns)] == columns
     grow(place)
     assert refresh(jobs.settings(place), progress=SILENT).publication.number == 2
 
@@ -299,9 +304,12 @@ def test_retention_keeps_current_and_pinned_publishes_and_forgets_nothing_that_i
     few = RetentionSettings(runs=1, publishes=1, hours=0)
     dropped = prune(workspace, few)
     assert len(dropped.tables) == 2 and dropped.attempts == {}  # all runs share their embeddings
-    assert len(shown(spark, place)) == 40 and len(shown(spark, place, publish=1)) == 100
+    assert (
+        len(published_ids(spark, place)) == 40
+        and len(published_ids(spark, place, publish=1)) == 100
+    )
     with pytest.raises(InputError, match="publish 2 of selection are no longer there"):
-        shown(spark, place, publish=2)
+        published_ids(spark, place, publish=2)
     with pytest.raises(InputError, match="is publish 1 of selection, which is pinned"):
         forget(workspace, runs[0].run_id, few)
     with pytest.raises(InputError, match="is publish 4 of selection, which is current"):
@@ -320,24 +328,24 @@ def test_retention_keeps_current_and_pinned_publishes_and_forgets_nothing_that_i
 def test_a_forgotten_run_leaves_no_rows_of_its_own(spark, place):
     other = jobs.vector_pool(300, seed=5, name="o")
     jobs.write(other, place / "other.parquet")
-    own = jobs.go(jobs.settings(place, pool=str(place / "other.parquet"), budget=30))
-    kept = jobs.go(jobs.settings(place))
+    forgotten = jobs.go(jobs.settings(place, pool=str(place / "other.parquet"), budget=30))
+    retained = jobs.go(jobs.settings(place))
     workspace = Workspace(spark, str(place / "ws"))
-    gone = forget(workspace, own.run_id, RetentionSettings(hours=0))
+    gone = forget(workspace, forgotten.run_id, RetentionSettings(hours=0))
     assert set(gone.attempts) == {"embeddings", "assignments"} and len(gone.tables) == 1
     files = list((place / "ws" / "embeddings").rglob("*.parquet"))
     ids = {i for f in files for i in pq.read_table(f, columns=["id"])["id"].to_pylist()}
     assert not any(i.startswith("o") for i in ids) and any(i.startswith("p") for i in ids)
     # The target is both runs': what was made of it stays.
-    left = Workspace(spark, str(place / "ws")).records(own.run_id)
+    left = Workspace(spark, str(place / "ws")).records(forgotten.run_id)
     assert {r.stage for r in left} == {"embed target"}
     assert not jobs.go(jobs.settings(place)).did_work
-    assert kept.selected.count() == 100
+    assert retained.selected.count() == 100
 
 
 def test_a_published_selection_is_copied_where_that_is_asked_for(spark, place):
-    asked = jobs.settings(place, publish={"copy_rows": True}, name="sft-code")
-    jobs.go(asked)
+    config = jobs.settings(place, publish={"copy_rows": True}, name="sft-code")
+    jobs.go(config)
     assert jobs._read(place / "ws", "published_sft_code").num_rows == 100
     jobs.go(jobs.settings(place, publish={"copy_rows": True}, name="sft-code", budget=70))
     assert jobs._read(place / "ws", "published_sft_code").num_rows == 70
@@ -346,12 +354,12 @@ def test_a_published_selection_is_copied_where_that_is_asked_for(spark, place):
 
 
 def test_what_is_not_to_be_published_by_itself_waits_for_a_person(spark, place):
-    held = jobs.go(jobs.settings(place, publish={"automatic": False}))
-    assert held.publication.number is None and held.publication.failed == ""
-    assert "gio-spark publish" in held.publication.note
+    unpublished = jobs.go(jobs.settings(place, publish={"automatic": False}))
+    assert unpublished.publication.number is None and unpublished.publication.failed == ""
+    assert "gio-spark publish" in unpublished.publication.note
     with pytest.raises(InputError, match="Nothing is published"):
-        shown(spark, place)
-    assert replace(held.publication, note="").name == "selection"
+        published_ids(spark, place)
+    assert replace(unpublished.publication, note="").name == "selection"
 
 
 def test_two_names_that_would_share_a_view_are_refused(spark, place):

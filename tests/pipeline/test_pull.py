@@ -22,22 +22,24 @@ from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
 
-CELLS, ROWS, TAKEN = 6, 3_000, 100
+CLUSTERS, ROWS, TAKEN = 6, 3_000, 100
 
 
 class World:
-    """Rows in arrays, of which a plan keeps 100 of each cell by the keys of `exact_count`."""
+    """Rows in arrays, of which a plan keeps 100 of each cluster by the keys of `exact_count`."""
 
     def __init__(self, profile: str = "text", seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self.tokens = rng.integers(5, 50, ROWS)
         self.quality = rng.random(ROWS)
-        self.cluster = rng.integers(0, CELLS, ROWS)
+        self.cluster = rng.integers(0, CLUSTERS, ROWS)
         self.hashes, self.ties = rng.integers(0, HASH_RANGE, (2, ROWS))
         columns = {"cluster": self.cluster, "tokens": self.tokens, "quality": self.quality}
         if profile == "tabular":
             columns["numeric:age"] = rng.normal(40, 9, ROWS)
-        self.sample = Sample.from_arrow(pa.table(columns), profile, Constants({"clusters": CELLS}))
+        self.sample = Sample.from_arrow(
+            pa.table(columns), profile, Constants({"clusters": CLUSTERS})
+        )
         self.measured = 0
 
     def figures(self, score_biases=()):
@@ -55,13 +57,15 @@ class World:
             temperature=0.25,
             score_bias=pull if score_biases else None,
         )
-        found = thresholds_of_arrays(self.cluster, keys, self.ties, np.full(CELLS, TAKEN))
-        own = self.cluster
-        inside = passes_threshold(keys, self.ties, found.threshold[own], found.tie[own])
-        assert np.bincount(own[inside]).tolist() == [TAKEN] * CELLS
+        thresholds = thresholds_of_arrays(self.cluster, keys, self.ties, np.full(CLUSTERS, TAKEN))
+        cluster = self.cluster
+        inside = passes_threshold(
+            keys, self.ties, thresholds.threshold[cluster], thresholds.tie[cluster]
+        )
+        assert np.bincount(cluster[inside]).tolist() == [TAKEN] * CLUSTERS
         return {"selected": self.sample.metrics(np.flatnonzero(inside))}
 
-    def held(self, *bounds, **more):
+    def pull_towards(self, *bounds, **more):
         first = self.figures()
         self.measured = 0
         return first["selected"], *pulled(bounds, first, {None: self.sample}, self.figures, **more)
@@ -75,9 +79,9 @@ def distortion(bound: float, upper: float | None = None) -> Threshold:
     return Threshold("distortion", bound, "less", "by hand", 0.9, 0.8, 0.1, upper)
 
 
-def test_two_metrics_that_a_plan_misses_are_met_by_the_order_inside_cells():
+def test_two_metrics_that_a_plan_misses_are_met_by_the_order_inside_clusters():
     world = World()
-    before, score_biases, figures = world.held(volume(18_500), distortion(0.42))
+    before, score_biases, figures = world.pull_towards(volume(18_500), distortion(0.42))
     assert before["volume"] < 18_500 and before["distortion"] > 0.42
     after = figures["selected"]
     assert after["volume"] >= 18_500 and after["distortion"] <= 0.42
@@ -90,21 +94,21 @@ def test_two_metrics_that_a_plan_misses_are_met_by_the_order_inside_cells():
 def test_nothing_is_measured_where_no_metric_of_rows_is_missed():
     world = World()
     scope = Threshold("scope", 2.0, "more", "by hand", 1.0, 0.0, 1.0)
-    before, score_biases, figures = world.held(volume(10_000), distortion(0.9), scope)
+    before, score_biases, figures = world.pull_towards(volume(10_000), distortion(0.9), scope)
     assert score_biases == () and figures["selected"] == before and world.measured == 0
 
 
 def test_what_cannot_be_met_is_brought_as_far_as_it_can_in_a_few_steps():
     world = World()
-    _, score_biases, figures = world.held(volume(10**6))
-    best = sum(np.sort(world.tokens[world.cluster == c])[-TAKEN:].sum() for c in range(CELLS))
+    _, score_biases, figures = world.pull_towards(volume(10**6))
+    best = sum(np.sort(world.tokens[world.cluster == c])[-TAKEN:].sum() for c in range(CLUSTERS))
     assert world.measured == 6 and score_biases[0].weight == 16.0
     assert 0.99 * best <= figures["selected"]["volume"] <= best
 
 
 def test_a_band_is_not_passed_by():
     world = World()
-    before, score_biases, figures = world.held(distortion(0.40, upper=0.42))
+    before, score_biases, figures = world.pull_towards(distortion(0.40, upper=0.42))
     assert before["distortion"] > 0.42
     assert 0.40 <= figures["selected"]["distortion"] <= 0.42
     assert 0 < score_biases[0].weight < 0.5
@@ -112,13 +116,13 @@ def test_a_band_is_not_passed_by():
 
 def test_metrics_that_are_fixed_or_no_sum_of_their_column_are_left_alone():
     world = World()
-    assert world.held(volume(10**6), fixed={"volume"})[1] == ()
+    assert world.pull_towards(volume(10**6), fixed={"volume"})[1] == ()
     # A table's volume is in bits of its fields, its distortion in missing cells.
     table = World("tabular")
-    assert table.held(volume(10**6), distortion(-1.0))[1] == () and table.measured == 0
+    assert table.pull_towards(volume(10**6), distortion(-1.0))[1] == () and table.measured == 0
 
 
-def test_pins_get_room_from_the_fullest_cells_of_their_source_within_the_budget():
+def test_required_rows_get_room_from_the_fullest_clusters_of_their_source_within_the_budget():
     one = np.ones((3, 1))
     required_rows = [
         RequiredRow(id="a", cluster=1, source=""),
@@ -137,7 +141,7 @@ def test_pins_get_room_from_the_fullest_cells_of_their_source_within_the_budget(
 
 # ---- whole runs --------------------------------------------------------------------------------
 
-HELD = {"thresholds": {"volume": 0.6, "distortion": 0.8}, "screen": 20, "sample": 600}
+GIME_SETTINGS = {"thresholds": {"volume": 0.6, "distortion": 0.8}, "screen": 20, "sample": 600}
 
 
 def with_quality(table: pa.Table, seed: int) -> pa.Table:
@@ -145,16 +149,16 @@ def with_quality(table: pa.Table, seed: int) -> pa.Table:
     return table.append_column("score", pa.array(quality))
 
 
-def made_in(folder, files=1, **changes):
+def settings_in(folder, files=1, **changes):
     pool = folder / ("pool" if files > 1 else "pool.parquet")
     if not pool.exists():
         jobs.write(with_quality(jobs.vector_pool(), 5), pool, files)
     jobs.write(with_quality(jobs.vector_target(), 6), folder / "target.parquet")
-    given = {
-        "pool": str(pool), "budget": 60, "gime": HELD, "within_cluster": "density_ratio",
+    values = {
+        "pool": str(pool), "budget": 60, "gime": GIME_SETTINGS, "within_cluster": "density_ratio",
         "columns": {"quality": "score"}, **changes,
     }  # fmt: skip
-    return jobs.settings(folder, **given)
+    return jobs.settings(folder, **values)
 
 
 def gate_of(folder):
@@ -165,18 +169,18 @@ def gate_of(folder):
 
 
 @pytest.fixture(scope="module")
-def held(spark, tmp_path_factory):
+def runs(spark, tmp_path_factory):
     """A run that may not correct its plan, and one that may."""
     folder = tmp_path_factory.mktemp("pull")
-    free, made = made_in(folder, gime={**HELD, "moves": 0}), made_in(folder)
+    free, config = settings_in(folder, gime={**GIME_SETTINGS, "moves": 0}), settings_in(folder)
     first = jobs.go(free)
     judged = gate_of(folder)
-    run = jobs.go(made)
-    return folder, (free, first, judged), (made, run, gate_of(folder))
+    run = jobs.go(config)
+    return folder, (free, first, judged), (config, run, gate_of(folder))
 
 
-def test_a_run_meets_by_order_inside_cells_what_its_plan_misses(held):
-    _, (free, first, judged), (made, run, gate) = held
+def test_a_run_meets_by_order_inside_clusters_what_its_plan_misses(runs):
+    _, (free, first, judged), (config, run, gate) = runs
     failed = {c["metric"] for c in first.summary["gate"]["checks"] if not c["passed"]}
     assert failed == {"volume", "distortion"}
     assert run.summary["gate"]["passed"], run.summary["gate"]["why"]
@@ -184,28 +188,28 @@ def test_a_run_meets_by_order_inside_cells_what_its_plan_misses(held):
     assert run.plan["take"].tolist() == first.plan["take"].tolist()
     assert judged["moved"] == gate["moved"] == 0 and judged["score_biases"] == []
     assert [p["metric"] for p in gate["score_biases"]] == ["volume", "distortion"]
-    rows = jobs.picked(made, run)
+    rows = jobs.picked(config, run)
     assert rows.num_rows == 60
     assert rows["gio_id"].to_pylist() != jobs.picked(free, first)["gio_id"].to_pylist()
     assert "pulled towards the metrics" in rows["gio_reason"][0].as_py()
-    assert any("towards volume" in told for told in run.summary["binding"])
+    assert any("towards volume" in text for text in run.summary["binding"])
 
 
-def test_pulled_rows_are_the_same_from_seven_files(held, tmp_path):
-    _, _, (made, run, gate) = held
-    ids = jobs.picked(made, run)["gio_id"].to_pylist()
-    assert jobs.picked_ids(made_in(tmp_path, files=7)) == ids
+def test_pulled_rows_are_the_same_from_seven_files(runs, tmp_path):
+    _, _, (config, run, gate) = runs
+    ids = jobs.picked(config, run)["gio_id"].to_pylist()
+    assert jobs.picked_ids(settings_in(tmp_path, files=7)) == ids
     assert gate_of(tmp_path)["score_biases"] == gate["score_biases"]
 
 
-def test_new_rows_are_pulled_by_the_means_and_weights_of_the_plan(held, spark):
-    folder, _, (made, run, gate) = held
+def test_new_rows_are_pulled_by_the_means_and_weights_of_the_plan(runs, spark):
+    folder, _, (config, run, gate) = runs
     new = with_quality(jobs.vector_pool(300, seed=11, name="n"), 7)
     jobs.write(
         pa.concat_tables([with_quality(jobs.vector_pool(), 5), new]), folder / "pool.parquet"
     )
-    done = refresh(made, progress=Progress("silent"))
-    rows = jobs.picked(made, run)["gio_id"].to_pylist()
+    done = refresh(config, progress=Progress("silent"))
+    rows = jobs.picked(config, run)["gio_id"].to_pylist()
     added = sorted(i for i in rows if i.startswith("n"))
     assert done.new_rows == 300 and len(added) == done.added > 0
     # The same by hand, from what stands in the tables.
@@ -220,9 +224,11 @@ def test_new_rows_are_pulled_by_the_means_and_weights_of_the_plan(held, spark):
     frame = spark.createDataFrame(
         pa.Table.from_pandas(mine[["id", "cluster", "log_ratio", "pull"]], preserve_index=False)
     )
-    wanted = explode.selected_ids(frame, run.plan, settings=made.explode, seed=made.seed)
-    assert sorted(wanted.toArrow()["id"].to_pylist()) == added
-    bare = explode.selected_ids(frame.drop("pull"), run.plan, settings=made.explode, seed=made.seed)
+    expected = explode.selected_ids(frame, run.plan, settings=config.explode, seed=config.seed)
+    assert sorted(expected.toArrow()["id"].to_pylist()) == added
+    bare = explode.selected_ids(
+        frame.drop("pull"), run.plan, settings=config.explode, seed=config.seed
+    )
     assert sorted(bare.toArrow()["id"].to_pylist()) != added
 
 
@@ -238,17 +244,17 @@ def test_rows_that_hold_the_extremes_of_a_held_duration_are_always_kept(spark, t
     jobs.write(
         target.append_column("at", pa.array(at[: target.num_rows])), tmp_path / "target.parquet"
     )
-    given = {"thresholds": {"duration": 0.0}, "screen": 20, "sample": 300}
-    made = jobs.settings(tmp_path, budget=60, columns={"event_time": "at"}, gime=given)
-    run = jobs.go(made)
-    rows = jobs.picked(made, run).to_pandas().set_index("gio_id")
+    gime_settings = {"thresholds": {"duration": 0.0}, "screen": 20, "sample": 300}
+    config = jobs.settings(tmp_path, budget=60, columns={"event_time": "at"}, gime=gime_settings)
+    run = jobs.go(config)
+    rows = jobs.picked(config, run).to_pandas().set_index("gio_id")
     assert len(rows) == 60 == run.plan["take"].sum()
-    pinned = rows[rows["gio_reason"].str.contains("an extreme of the pool's times")]
+    required = rows[rows["gio_reason"].str.contains("an extreme of the pool's times")]
     # Of two rows with the first time, that of the smaller id.
-    assert sorted(pinned.index) == ["p00006", "p00007"]
+    assert sorted(required.index) == ["p00006", "p00007"]
     figures = jobs.table(tmp_path / "ws", "metrics").to_pandas()
     literal = figures[(figures["metric"] == "duration") & (figures["form"] == "literal")]
     values = literal.set_index(literal["group"].str.removeprefix("group="))["value"]
     assert values["selected"] == values["pool"]
-    free = made.model_copy(update={"gime": made.gime.model_copy(update={"moves": 0})})
+    free = config.model_copy(update={"gime": config.gime.model_copy(update={"moves": 0})})
     assert not {"p00006", "p00007"} & set(jobs.picked_ids(free))

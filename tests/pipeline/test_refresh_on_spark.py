@@ -46,9 +46,9 @@ def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_g
     stepwise = stage_rows(spark, folder / "ws", refreshed=True)
     assert not refresh(settings, spark=spark, progress=SILENT).did_work
 
-    whole = settings.model_copy(update={"workspace": str(folder / "whole")})
+    complete = settings.model_copy(update={"workspace": str(folder / "whole")})
     monkeypatch.setattr(embed, "earlier_embeddings", lambda *_: "")
-    refresh(whole, spark=spark, progress=SILENT)
+    refresh(complete, spark=spark, progress=SILENT)
     at_once = stage_rows(spark, folder / "whole", refreshed=True)
     for table, rows in at_once.items():
         assert stepwise[table] == rows, table

@@ -78,7 +78,7 @@ def test_a_run_that_died_goes_on_after_its_last_complete_stage(
 def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
     monkeypatch.setattr(cluster, "COMMIT_SECONDS", 0.0)
     changes = {"quantize": {"max_passes": 6, "patience": 6, "tolerance": 0.0, "batch_rows": 200}}
-    whole = jobs.settings(place, workspace=str(place / "whole"), **changes)
+    complete = jobs.settings(place, workspace=str(place / "whole"), **changes)
     save = cluster.save_state
     passes = []
 
@@ -102,7 +102,7 @@ def test_a_fit_that_died_goes_on_from_its_last_pass(place, monkeypatch):
         )
         resumed = jobs.select(cut)
     assert min(passes[passes.index(3) + 1 :]) > 3
-    assert jobs.picked(cut, resumed)["gio_id"].to_pylist() == jobs.picked_ids(whole)
+    assert jobs.picked(cut, resumed)["gio_id"].to_pylist() == jobs.picked_ids(complete)
 
 
 def test_every_pass_is_an_attempt_that_no_reader_of_a_run_meets(place, monkeypatch):
@@ -158,5 +158,5 @@ def test_a_run_may_stop_after_a_stage_and_go_on_later(place, stage):
     part = jobs.go(jobs.settings(place), until=stage)
     assert "select rows" not in jobs.stages_done(part)
     assert not list((place / "ws").glob("selection_*"))
-    whole = jobs.select(jobs.settings(place))
-    assert not jobs.done(whole) & set(jobs.stages_done(part))
+    complete = jobs.select(jobs.settings(place))
+    assert not jobs.done(complete) & set(jobs.stages_done(part))

@@ -38,9 +38,9 @@ def run(folder: Path, engine: str, **variables: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    made = tmp_path_factory.mktemp("same-rows")
-    one_job.prepare(made)
-    return made
+    folder = tmp_path_factory.mktemp("same-rows")
+    one_job.prepare(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +49,15 @@ def expected(folder) -> dict[str, Any]:
     return run(folder, "embedded")
 
 
-def check(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def check(result: dict[str, Any], expected: dict[str, Any]) -> None:
     """The same rows, to the id and the cluster; ratios to what floats allow."""
-    assert found["take"] == expected["take"]
-    assert found["quarantine"] == expected["quarantine"]
-    for one, other in zip(found["rows"], expected["rows"], strict=True):
+    assert result["take"] == expected["take"]
+    assert result["quarantine"] == expected["quarantine"]
+    for one, other in zip(result["rows"], expected["rows"], strict=True):
         ratio = pytest.approx(other["gio_log_ratio"], abs=1e-5)
         assert one == {**other, "gio_log_ratio": ratio}
-    assert found["report"] is True
-    assert found["again"] is False
+    assert result["report"] is True
+    assert result["again"] is False
 
 
 @pytest.mark.embedded
@@ -72,19 +72,19 @@ def test_the_embedded_engine_takes_what_looks_like_the_target(expected):
 
 @pytest.mark.spark
 def test_local_spark_selects_the_same_rows_with_its_tables_in_a_catalog(folder, expected):
-    found = run(folder, "spark")
-    assert found["engine"].startswith("engine: local ")
-    assert found["tables"]["selected"].startswith("spark_catalog.default.selection_")
+    result = run(folder, "spark")
+    assert result["engine"].startswith("engine: local ")
+    assert result["tables"]["selected"].startswith("spark_catalog.default.selection_")
     # The view of the published name shows the same rows.
-    assert found["view"] == sorted(r["gio_id"] for r in found["rows"])
-    assert found["chunks"] == ["embed pool chunk 1 of 2", "embed pool chunk 2 of 2"]
-    check(found, expected)
+    assert result["view"] == sorted(r["gio_id"] for r in result["rows"])
+    assert result["chunks"] == ["embed pool chunk 1 of 2", "embed pool chunk 2 of 2"]
+    check(result, expected)
 
 
 @pytest.mark.connect
 def test_a_connect_server_selects_the_same_rows(folder, expected):
     with connect_server(folder) as address:
         # A process that is told of a server goes there, not to the embedded engine.
-        found = run(folder, "auto", SPARK_REMOTE=address)
-    assert found["engine"].startswith("engine: connect ")
-    check(found, expected)
+        result = run(folder, "auto", SPARK_REMOTE=address)
+    assert result["engine"].startswith("engine: connect ")
+    check(result, expected)

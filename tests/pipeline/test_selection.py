@@ -19,35 +19,35 @@ def sites(rows) -> dict[str, float]:
 @pytest.mark.parametrize("rule", ["exact_count", "density_ratio"])
 @pytest.mark.parametrize(("budget", "rows"), [(37, 37), (0.1, 60), ("12.5%", 75)])
 def test_rows_and_shares_are_met_to_the_row(place, rule, budget, rows):
-    made = jobs.settings(place, budget=budget, within_cluster=rule)
-    found = jobs.picked(made, jobs.select(made))
-    assert found.num_rows == rows == len(set(found["gio_id"].to_pylist()))
+    config = jobs.settings(place, budget=budget, within_cluster=rule)
+    selected = jobs.picked(config, jobs.select(config))
+    assert selected.num_rows == rows == len(set(selected["gio_id"].to_pylist()))
 
 
 def test_a_hash_share_is_met_on_average_and_never_takes_a_row_twice(place):
-    made = jobs.settings(place, within_cluster="hash_share")
-    found = jobs.picked(made, jobs.select(made))
-    assert 70 < found.num_rows < 130
-    assert len(set(found["gio_id"].to_pylist())) == found.num_rows
+    config = jobs.settings(place, within_cluster="hash_share")
+    selected = jobs.picked(config, jobs.select(config))
+    assert 70 < selected.num_rows < 130
+    assert len(set(selected["gio_id"].to_pylist())) == selected.num_rows
 
 
 def test_a_token_budget_is_spent_and_not_overspent(place):
-    made = jobs.settings(place, budget="2000 tokens")
-    curation = jobs.select(made)
-    found = jobs.picked(made, curation)
+    config = jobs.settings(place, budget="2000 tokens")
+    curation = jobs.select(config)
+    selected = jobs.picked(config, curation)
     plan = curation.plan
-    own = jobs.table(place / "ws", "centroids").to_pandas()
-    mean = own[own["side"] == "pool"].set_index("cluster").eval("tokens / rows")
+    centroids = jobs.table(place / "ws", "centroids").to_pandas()
+    mean = centroids[centroids["side"] == "pool"].set_index("cluster").eval("tokens / rows")
     planned = float((plan["take"] * mean.reindex(plan["cluster"]).fillna(0).to_numpy()).sum())
     assert planned <= 2000 * 1.001
     assert planned > 2000 - 60
     # Rows of a cluster differ in length, so what is spent differs a little from the plan.
-    assert abs(sum(found["words"].to_pylist()) - planned) < 250
+    assert abs(sum(selected["words"].to_pylist()) - planned) < 250
 
 
 def test_the_tokens_of_a_run_are_those_of_its_rows(place):
-    made = jobs.settings(place, budget="2000 tokens")
-    curation = jobs.go(made)
+    config = jobs.settings(place, budget="2000 tokens")
+    curation = jobs.go(config)
     spent = sum(curation.selected.toPandas()["words"])
     assert curation.summary["spent"] == spent
     assert curation.summary["budget_in_words"] == "2,000 tokens (column 'words')"
@@ -74,7 +74,7 @@ def test_a_budget_that_the_pool_cannot_fill_is_refused_before_any_work(place, ch
 
 
 def test_a_budget_above_what_the_target_reaches_says_what_can_be_had(place):
-    near = {"quantize": {"max_passes": 3, "target_clusters": 4, "neighbours": 1}}
+    near = {"quantize": {"max_passes": 3, "target_clusters": 4, "neighbors": 1}}
     with pytest.raises(BudgetError, match="Ask for at most") as caught:
         jobs.select(jobs.settings(place, budget=590, **near))
     largest = int(caught.value.largest)
@@ -82,20 +82,20 @@ def test_a_budget_above_what_the_target_reaches_says_what_can_be_had(place):
     assert len(jobs.picked_ids(jobs.settings(place, budget=largest, **near))) == largest
 
 
-def test_an_automatic_budget_takes_what_has_the_targets_law(place):
-    made = jobs.settings(place, budget="auto")
-    found = jobs.picked(made, jobs.select(made))
-    assert 10 <= found.num_rows <= 200
-    assert sites(found).get("site-0", 0) > 0.9
+def test_an_automatic_budget_takes_what_has_the_targets_distribution(place):
+    config = jobs.settings(place, budget="auto")
+    selected = jobs.picked(config, jobs.select(config))
+    assert 10 <= selected.num_rows <= 200
+    assert sites(selected).get("site-0", 0) > 0.9
 
 
 def test_several_targets_count_by_their_shares(place):
     other = jobs.write(jobs.vector_target(200, blob=1, seed=7), place / "other.parquet")
     target = [{"location": str(place / "target.parquet"), "share": 3}, {"location": other}]
-    made = jobs.settings(place, target=target)
-    found = sites(jobs.picked(made, jobs.select(made)))
-    assert found["site-0"] == pytest.approx(0.75, abs=0.05)
-    assert found["site-1"] == pytest.approx(0.25, abs=0.05)
+    config = jobs.settings(place, target=target)
+    selected = sites(jobs.picked(config, jobs.select(config)))
+    assert selected["site-0"] == pytest.approx(0.75, abs=0.05)
+    assert selected["site-1"] == pytest.approx(0.25, abs=0.05)
     assert set(jobs.table(place / "ws", "centroids")["side"].to_pylist()) == {
         "fit",
         "pool",
@@ -108,7 +108,7 @@ def test_several_targets_count_by_their_shares(place):
 def test_caps_and_floors_hold_for_the_rows_of_a_source(place, rule):
     pool = jobs.vector_pool(1200)
     pool = pool.append_column("part", [[f"part-{i % 3}" for i in range(1200)]])
-    made = jobs.settings(
+    config = jobs.settings(
         place,
         pool=jobs.write(pool, place / "parts.parquet"),
         budget=100,
@@ -120,19 +120,19 @@ def test_caps_and_floors_hold_for_the_rows_of_a_source(place, rule):
         },
         select={"source_caps": {"part-0": 0.1}, "source_floors": {"part-1": 0.5}},
     )
-    rows = jobs.picked(made, jobs.select(made))
-    found = rows["part"].to_pylist()
-    assert len(found) == 100
+    rows = jobs.picked(config, jobs.select(config))
+    selected = rows["part"].to_pylist()
+    assert len(selected) == 100
     assert rows["gio_cluster"].to_numpy().max() < 12
     assert all("(source 'part-" in reason for reason in rows["gio_reason"].to_pylist())
-    assert found.count("part-0") <= 10
-    assert found.count("part-1") >= 50
+    assert selected.count("part-0") <= 10
+    assert selected.count("part-1") >= 50
 
 
 def test_caps_and_floors_hold_for_the_tokens_of_a_source(place):
     pool = jobs.vector_pool(1200)
     pool = pool.append_column("part", [[f"part-{i % 3}" for i in range(1200)]])
-    made = jobs.settings(
+    config = jobs.settings(
         place,
         pool=jobs.write(pool, place / "parts.parquet"),
         budget="4000 tokens",
@@ -143,7 +143,7 @@ def test_caps_and_floors_hold_for_the_tokens_of_a_source(place):
         },
         select={"source_caps": {"part-0": 0.1}, "source_floors": {"part-1": 0.5}},
     )
-    rows = jobs.picked(made, jobs.select(made)).to_pandas()
+    rows = jobs.picked(config, jobs.select(config)).to_pandas()
     words = rows.groupby("part")["words"].sum()
     # The plan counts a cluster's mean; rows of a cluster differ in length.
     assert abs(words.sum() - 4000) < 400
@@ -152,18 +152,18 @@ def test_caps_and_floors_hold_for_the_tokens_of_a_source(place):
 
 
 def test_replay_lets_other_rows_in(place):
-    made = jobs.settings(place, select={"replay": 0.5})
-    found = sites(jobs.picked(made, jobs.select(made)))
-    assert found["site-0"] < 0.8
-    assert len(found) == jobs.BLOBS
+    config = jobs.settings(place, select={"replay": 0.5})
+    selected = sites(jobs.picked(config, jobs.select(config)))
+    assert selected["site-0"] < 0.8
+    assert len(selected) == jobs.BLOBS
 
 
 @pytest.mark.parametrize("objective", ["published_exact", "published", "knn_kl", "energy_distance"])
 def test_other_objectives_choose_rows_like_the_target_too(place, objective):
-    made = jobs.settings(place, objective=objective, budget=60)
-    found = jobs.picked(made, jobs.select(made))
-    assert 0 < found.num_rows <= 60
-    assert sites(found).get("site-0", 0) > 0.5
+    config = jobs.settings(place, objective=objective, budget=60)
+    selected = jobs.picked(config, jobs.select(config))
+    assert 0 < selected.num_rows <= 60
+    assert sites(selected).get("site-0", 0) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_the_density_ratio_prefers_rows_like_the_target(place, estimator):
     first = np.array([v[0] for v in target["vector"]])
     middle = float(np.median(first))
     half = jobs.pa.Table.from_pandas(target[first > middle], preserve_index=False)
-    made = jobs.settings(
+    config = jobs.settings(
         place,
         target=jobs.write(half.cast(jobs.vector_target().schema), place / "half.parquet"),
         clusters=4,
@@ -195,20 +195,20 @@ def test_the_density_ratio_prefers_rows_like_the_target(place, estimator):
         budget=40,
         explode={"estimator": estimator, "temperature": 0.0},
     )
-    found = jobs.picked(made, jobs.select(made))
-    own = np.mean([v[0] > middle for v in found["vector"].to_pylist()])
-    assert own > 0.7
-    assert all(x is not None for x in found["gio_log_ratio"].to_pylist())
+    selected = jobs.picked(config, jobs.select(config))
+    share_above_middle = np.mean([v[0] > middle for v in selected["vector"].to_pylist()])
+    assert share_above_middle > 0.7
+    assert all(x is not None for x in selected["gio_log_ratio"].to_pylist())
 
 
 def test_ids_alone_may_be_written(place):
-    whole = jobs.settings(place)
-    expected = jobs.picked_ids(whole)
-    made = jobs.settings(place, explode={"output": "ids"}, workspace=str(place / "ids"))
-    found = jobs.picked(made, jobs.select(made))
-    assert found["gio_id"].to_pylist() == expected
-    assert "vector" not in found.schema.names and "note" not in found.schema.names
-    assert set(found.schema.names) >= {"gio_id", "gio_cluster", "gio_reason", "gio_run"}
+    complete = jobs.settings(place)
+    expected = jobs.picked_ids(complete)
+    config = jobs.settings(place, explode={"output": "ids"}, workspace=str(place / "ids"))
+    selected = jobs.picked(config, jobs.select(config))
+    assert selected["gio_id"].to_pylist() == expected
+    assert "vector" not in selected.schema.names and "note" not in selected.schema.names
+    assert set(selected.schema.names) >= {"gio_id", "gio_cluster", "gio_reason", "gio_run"}
 
 
 def test_another_seed_makes_another_random_choice_inside_clusters(place):

@@ -143,9 +143,9 @@ def test_a_key_follows_settings_and_inputs_and_nothing_else(place):
 
 def test_a_query_is_made_once_and_only_where_a_stage_asks_for_it(place):
     ctx = open_context(jobs.settings(place), progress=SILENT, tracked=False)
-    asked = []
+    calls = []
     query = Stage(
-        "query", query=lambda _ctx, _state: asked.append(1) or 7, outputs=("target_mass",)
+        "query", query=lambda _ctx, _state: calls.append(1) or 7, outputs=("target_mass",)
     )
 
     def use(step, state):
@@ -161,9 +161,9 @@ def test_a_query_is_made_once_and_only_where_a_stage_asks_for_it(place):
     ]
     state = RunState({}, None)
     run_stages(ctx, stages, state, ["plan"])
-    assert asked == []
+    assert calls == []
     run_stages(ctx, stages, state, ["report"])
-    assert state.report == 14 and asked == [1]
+    assert state.report == 14 and calls == [1]
 
 
 def test_the_dry_run_tells_what_is_complete_and_does_nothing(place):

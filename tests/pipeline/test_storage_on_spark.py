@@ -48,10 +48,10 @@ def test_runs_publishes_changes_and_retention_on_spark(local_spark, folder):
     first = go(spark, settings(folder, pool=str(folder / "pool"), name="one"))
     assert first.publication.number == 1
     before = first.selected.toArrow().sort_by("gio_id")
-    own = first.selected.schema.fields[:5]
-    assert [f.nullable for f in own] == [False, True, True, False, True]
-    assert own[0].metadata["comment"] == "the 'key'"
-    inner = own[4].dataType.fields[0]
+    pool_fields = first.selected.schema.fields[:5]
+    assert [f.nullable for f in pool_fields] == [False, True, True, False, True]
+    assert pool_fields[0].metadata["comment"] == "the 'key'"
+    inner = pool_fields[4].dataType.fields[0]
     assert (inner.nullable, inner.metadata["comment"]) == (False, "n")
 
     # Another pool, with other columns and without a copy of them.

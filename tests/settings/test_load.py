@@ -109,6 +109,36 @@ def test_all_problems_are_told_at_once():
     assert "'engine'" in text and "'quantize.max_passes'" in text
 
 
+@pytest.mark.parametrize(
+    ("earlier", "present", "value"),
+    [
+        ("quantize.neighbours", "quantize.neighbors", 3),
+        ("explode.neighbours", "explode.neighbors", 4),
+        ("explode.regularisation", "explode.regularization", 0.5),
+    ],
+)
+def test_an_earlier_name_of_a_setting_is_accepted_with_a_warning(earlier, present, value):
+    stage, name = earlier.split(".")
+    with pytest.warns(FutureWarning, match=f"{earlier} is called {present} now"):
+        settings = build({**SMALL, stage: {name: value}})
+    assert getattr(getattr(settings, stage), present.split(".")[1]) == value
+    with pytest.warns(FutureWarning):
+        assert settings == build({**SMALL, **merge({}, [f"{earlier}={value}"])})
+    other = {name: value, present.split(".")[1]: value + 1}
+    with pytest.warns(FutureWarning), pytest.raises(ConfigError, match="two values"):
+        build({**SMALL, stage: other})
+
+
+def test_an_earlier_value_of_a_setting_is_accepted_with_a_warning(recwarn):
+    message = "The value 'tell' of publish.on_drift is called 'warn' now"
+    with pytest.warns(FutureWarning, match=message):
+        settings = build({**SMALL, "publish": {"on_drift": "tell"}})
+    assert settings.publish.on_drift == "warn"
+    recwarn.clear()
+    assert build({**SMALL, "publish": {"on_drift": "warn"}}) == settings
+    assert not [one for one in recwarn if one.category is FutureWarning]
+
+
 def test_features_may_be_given_as_a_mapping():
     columns = {"id": "id", "features": {"numeric": ["a", "b"], "categorical": ["c"]}}
     made = build({**SMALL, "columns": columns}).columns

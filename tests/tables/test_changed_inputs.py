@@ -17,7 +17,7 @@ from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.load import build
 from gio_spark.tables import open_input, pin_input
 from gio_spark.tables.delta import is_delta
-from gio_spark.tables.files import _marks, check_unchanged, list_files
+from gio_spark.tables.file_list import _marks, check_unchanged, list_files
 
 TEXT = Columns(id="id", text="text")
 embedded = pytest.mark.embedded
@@ -97,8 +97,8 @@ def test_files_of_a_store_without_checksums_are_told_apart_by_their_time(folder)
 
 
 def test_how_inputs_are_pinned_is_no_part_of_the_name_of_a_run():
-    asked = {"pool": "a", "target": ["b", {"location": "c", "verify": "listing"}]}
-    plain, content = build(asked), build({**asked, "inputs": {"verify": "content"}})
+    data = {"pool": "a", "target": ["b", {"location": "c", "verify": "listing"}]}
+    plain, content = build(data), build({**data, "inputs": {"verify": "content"}})
     verify = [content.pool.verify, *(one.verify for one in content.target)]
     assert verify == ["content", "content", "listing"]
     assert plain.pool.verify == "listing"
@@ -108,12 +108,12 @@ def test_how_inputs_are_pinned_is_no_part_of_the_name_of_a_run():
 @embedded
 def test_an_input_pinned_by_content_is_checked_by_content(spark, folder):
     write(folder / "a.parquet", "a", "b")
-    made = opened(spark, folder, verify="content")
+    opened_input = opened(spark, folder, verify="content")
     os.utime(folder / "a.parquet", ns=(1, 1))
-    made.recheck()
+    opened_input.recheck()
     rewrite_in_place(folder / "a.parquet", b"text a", b"text z")
     with pytest.raises(SnapshotExpiredError, match=r"a.parquet \(content\)"):
-        made.recheck()
+        opened_input.recheck()
 
 
 @embedded
@@ -121,17 +121,19 @@ def test_a_delta_table_made_again_under_its_name_is_noticed(spark, folder):
     path = str(folder / "t")
     df = spark.createDataFrame(pa.table({"id": ["a"], "text": ["x"]}))
     df.write.format("delta").save(path)
-    made = opened(spark, path)
+    opened_input = opened(spark, path)
     df.write.format("delta").mode("append").save(path)
-    made.recheck()
+    opened_input.recheck()
     shutil.rmtree(path)
     with pytest.raises(SnapshotExpiredError, match="is gone since version 0 of it was pinned"):
-        made.recheck()
+        opened_input.recheck()
     df.write.format("delta").save(path)
     again = opened(spark, path)
-    assert (again.version, again.table_id == made.table_id) == (made.version, False)
-    with pytest.raises(SnapshotExpiredError, match=f"{made.table_id} and is {again.table_id}") as e:
-        made.recheck()
+    assert (again.version, again.table_id == opened_input.table_id) == (opened_input.version, False)
+    with pytest.raises(
+        SnapshotExpiredError, match=f"{opened_input.table_id} and is {again.table_id}"
+    ) as e:
+        opened_input.recheck()
     assert e.value.location == path
 
 
@@ -142,29 +144,29 @@ def test_a_delta_table_put_back_below_its_pinned_version_is_noticed(spark, folde
     df.write.format("delta").save(path)
     shutil.copytree(path, folder / "backup")
     df.write.format("delta").mode("append").save(path)
-    pin = pin_input(spark, InputSettings(location=path), "pool")
-    pin.recheck()
+    pinned = pin_input(spark, InputSettings(location=path), "pool")
+    pinned.recheck()
     shutil.rmtree(path)
     shutil.copytree(folder / "backup", path)
     with pytest.raises(SnapshotExpiredError, match="version 1 was pinned, and the newest is 0"):
-        pin.recheck()
+        pinned.recheck()
 
 
 @embedded
-def test_rows_and_rows_put_aside_are_counted_before_they_are_made(spark, folder):
+def test_rows_and_quarantined_rows_are_counted_before_they_are_computed(spark, folder):
     ids = pa.array(["a", None, "b", "a", "a", None, "c"], pa.string())
     pq.write_table(pa.table({"id": ids, "text": list("tuvwxyz")}), folder / "a.parquet")
-    made = opened(spark, folder)
-    assert (made.count, made.ids, made.put_aside) == (7, 3, 4)
-    assert made.rows.toArrow().num_rows == made.ids
-    assert made.bad.toArrow().num_rows == made.put_aside
+    opened_input = opened(spark, folder)
+    assert (opened_input.count, opened_input.ids, opened_input.quarantined) == (7, 3, 4)
+    assert opened_input.rows.toArrow().num_rows == opened_input.ids
+    assert opened_input.bad.toArrow().num_rows == opened_input.quarantined
     (folder / "a.parquet").unlink()
     (folder / "a.jsonl").write_text('{"id": 1, "text": "x"}\n{"id": \n{"id": 1, "text": "y"}\n')
     lines = opened(spark, folder)
-    assert (lines.count, lines.ids, lines.put_aside) == (2, 1, 1)
-    assert lines.bad.toArrow().num_rows == lines.put_aside + 1
+    assert (lines.count, lines.ids, lines.quarantined) == (2, 1, 1)
+    assert lines.bad.toArrow().num_rows == lines.quarantined + 1
     copies = opened(spark, folder, Columns(text="text"))
-    assert (copies.count, copies.ids, copies.put_aside) == (2, 2, 0)
+    assert (copies.count, copies.ids, copies.quarantined) == (2, 2, 0)
 
 
 @embedded
@@ -172,11 +174,11 @@ def test_files_in_partitions_named_with_an_underscore_are_pinned(spark, folder):
     for part in "12":
         write(folder / f"_part={part}" / "a.parquet", part)
     write(folder / "_hidden" / "a.parquet", "no")
-    made = opened(spark, folder)
-    assert (made.count, len(list_files(str(folder)).files)) == (2, 2)
+    opened_input = opened(spark, folder)
+    assert (opened_input.count, len(list_files(str(folder)).files)) == (2, 2)
     write(folder / "_part=2" / "a.parquet", "3")
     with pytest.raises(SnapshotExpiredError, match=r"_part=2/a\.parquet"):
-        made.recheck()
+        opened_input.recheck()
 
 
 @embedded

@@ -41,12 +41,12 @@ def test_of_ignored_missing_files_the_counts_and_the_check_tell(local_spark, fol
     for i in range(3):
         write(folder / f"{i}.parquet", f"a{i}", f"b{i}")
     with setting(local_spark, "spark.sql.files.ignoreMissingFiles"):
-        made = opened(local_spark, folder)
-        assert made.ids == made.rows.count() == 6
+        opened_input = opened(local_spark, folder)
+        assert opened_input.ids == opened_input.rows.count() == 6
         (folder / "1.parquet").unlink()
-        assert made.rows.count() == 4 < made.ids
+        assert opened_input.rows.count() == 4 < opened_input.ids
         with pytest.raises(SnapshotExpiredError, match=r"1 gone \[.*/1.parquet\]"):
-            made.recheck()
+            opened_input.recheck()
 
 
 def test_ignored_corrupt_files_do_not_leave_out_rows_in_silence(local_spark, folder):
@@ -82,31 +82,31 @@ def test_a_delta_table_made_again_or_put_back_is_noticed(local_spark, folder):
     df.write.format("delta").save(path)
     shutil.copytree(path, folder / "backup")
     df.write.format("delta").mode("append").save(path)
-    made = opened(spark, path)
+    opened_input = opened(spark, path)
     df.write.format("delta").mode("append").save(path)
-    made.recheck()
+    opened_input.recheck()
     shutil.rmtree(path)
     shutil.copytree(folder / "backup", path)
     with pytest.raises(SnapshotExpiredError, match="version 1 was pinned, and the newest is 0"):
-        made.recheck()
+        opened_input.recheck()
     shutil.rmtree(path)
     df.write.format("delta").save(path)
     df.write.format("delta").mode("append").save(path)
-    with pytest.raises(SnapshotExpiredError, match=f"its id was {made.table_id} and is "):
-        made.recheck()
+    with pytest.raises(SnapshotExpiredError, match=f"its id was {opened_input.table_id} and is "):
+        opened_input.recheck()
 
 
 def test_a_named_delta_table_dropped_and_made_again_is_noticed(local_spark):
     spark = local_spark
     spark.sql("CREATE TABLE comes_again (id STRING, text STRING) USING delta")
     spark.sql("INSERT INTO comes_again VALUES ('a', 'x')")
-    made = opened(spark, "comes_again")
-    made.recheck()
+    opened_input = opened(spark, "comes_again")
+    opened_input.recheck()
     spark.sql("DROP TABLE comes_again")
     with pytest.raises(SnapshotExpiredError, match="comes_again is gone"):
-        made.recheck()
+        opened_input.recheck()
     spark.sql("CREATE TABLE comes_again (id STRING, text STRING) USING delta")
     spark.sql("INSERT INTO comes_again VALUES ('b', 'y')")
-    with pytest.raises(SnapshotExpiredError, match=f"its id was {made.table_id} and is "):
-        made.recheck()
+    with pytest.raises(SnapshotExpiredError, match=f"its id was {opened_input.table_id} and is "):
+        opened_input.recheck()
     spark.sql("DROP TABLE comes_again")

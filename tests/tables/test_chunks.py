@@ -34,13 +34,13 @@ class Stage:
             self.made.append(chunk.number)
             return chunk.rows(rows)
 
-        def told(chunk, there):
+        def record_chunk(chunk, rows_written):
             if chunk.number == dies_at:
                 raise KeyboardInterrupt
 
         return write_chunks(
             self.workspace, "embeddings", make, count=count, fingerprint=key, run="r1",
-            stage="embed pool", expected=expected, on_chunk=told,
+            stage="embed pool", expected=expected, on_chunk=record_chunk,
         )  # fmt: skip
 
     def ids(self, key="aa"):
@@ -55,8 +55,8 @@ def test_chunks_part_all_rows_into_hash_ranges_of_about_one_size(spark, place):
 
 
 def test_the_number_of_chunks_follows_the_rows_up_to_a_bound():
-    asked = [(0, 5), (5, 5), (6, 5), (24, 5), (10**12, 5)]
-    assert [chunks_for(n, step) for n, step in asked] == [1, 1, 2, 5, MOST_CHUNKS]
+    sizes = [(0, 5), (5, 5), (6, 5), (24, 5), (10**12, 5)]
+    assert [chunks_for(n, step) for n, step in sizes] == [1, 1, 2, 5, MOST_CHUNKS]
 
 
 def test_a_stage_that_was_killed_goes_on_with_the_first_incomplete_chunk(spark, place):
@@ -106,7 +106,7 @@ def test_a_chunk_whose_rows_are_gone_is_made_again_and_no_other(spark, place):
 def test_another_number_of_chunks_leaves_nothing_of_the_one_before(spark, place, counts):
     for count in counts[:-1]:
         with pytest.raises(KeyboardInterrupt):
-            Stage(spark, place).write(count, dies_at=2) if count > 1 else _whole(spark, place)
+            Stage(spark, place).write(count, dies_at=2) if count > 1 else _one_write(spark, place)
     last = Stage(spark, place)
     assert last.write(counts[-1]) == 200
     # Chunks of the same cut that were recorded are taken over, others are not.
@@ -115,7 +115,7 @@ def test_another_number_of_chunks_leaves_nothing_of_the_one_before(spark, place,
     assert last.ids() == IDS
 
 
-def _whole(spark, place):
+def _one_write(spark, place):
     Stage(spark, place).write(1)
     raise KeyboardInterrupt
 
@@ -142,11 +142,11 @@ def test_a_chunk_is_read_by_the_files_of_its_own_or_by_its_hash_range(spark, pla
     )  # fmt: skip
     assert len(ws.attempts("embeddings", "aa")) == 4 and ws.attempts("embeddings", "bb") == []
     assert ws.complete("embed pool", "aa") is not None
-    own = ws.read("embeddings", "aa", chunk=Chunk(2, 4)).toArrow()["id"].to_pylist()
+    chunk_ids = ws.read("embeddings", "aa", chunk=Chunk(2, 4)).toArrow()["id"].to_pylist()
     other = ws.read("embeddings", "aa", chunk=Chunk(1, 2)).toArrow()["id"].to_pylist()
-    whole = ws.frame(pa.table({"id": IDS}))
-    assert sorted(own) == sorted(Chunk(2, 4).rows(whole).toArrow()["id"].to_pylist())
-    assert sorted(other) == sorted(Chunk(1, 2).rows(whole).toArrow()["id"].to_pylist())
+    all_rows = ws.frame(pa.table({"id": IDS}))
+    assert sorted(chunk_ids) == sorted(Chunk(2, 4).rows(all_rows).toArrow()["id"].to_pylist())
+    assert sorted(other) == sorted(Chunk(1, 2).rows(all_rows).toArrow()["id"].to_pylist())
 
 
 def test_a_table_of_an_earlier_layout_is_refused_and_keeps_its_rows(spark, place):

@@ -70,8 +70,8 @@ def table_of(names):
 
 def check_carried(spark, folder, engine):
     """All types that are carried, in one file: read, written as a selection, read again."""
-    said = {name: both[engine] for name, both in documented().items()}
-    carried = [name for name, kind in said.items() if kind != "refused"]
+    documented_columns = {name: both[engine] for name, both in documented().items()}
+    carried = [name for name, kind in documented_columns.items() if kind != "refused"]
     # Engines take no blanks and brackets in names, so columns go by number.
     short = {name: f"c{number}" for number, name in enumerate(carried)}
     table = table_of(carried).rename_columns(["id", "text", *short.values()])
@@ -79,13 +79,13 @@ def check_carried(spark, folder, engine):
     opened = open_input(
         spark, InputSettings(location=str(folder / "pool.parquet")), COLUMNS, "pool"
     )
-    rows = opened.rows.select(*opened.own(opened.rows))
+    rows = opened.rows.select(*opened.original_columns(opened.rows))
     workspace = Workspace(spark, str(folder / "ws"))
     name, _ = workspace.write_selection(rows, opened.schema, run="run-types", expected=4)
     back = workspace.read_table(name).toArrow().sort_by("id")
     types = {f.name: f.dataType.simpleString() for f in opened.schema.fields}
     for kind, column in short.items():
-        assert types[column] == said[kind], kind
+        assert types[column] == documented_columns[kind], kind
         assert back[column].to_pylist() == CASES[kind].to_pylist(), kind
 
 
@@ -192,7 +192,12 @@ def test_frames_of_pandas_keep_categories_and_times_or_are_refused_by_column(spa
     )
     place = as_location(spark, workspace, frame, "pool")
     opened = open_input(spark, InputSettings(location=place), COLUMNS, "pool")
-    back = opened.rows.select(*opened.own(opened.rows)).toArrow().sort_by("id").to_pandas()
+    back = (
+        opened.rows.select(*opened.original_columns(opened.rows))
+        .toArrow()
+        .sort_by("id")
+        .to_pandas()
+    )
     assert back["kind"].tolist() == ["k", "l"] and back["small"].tolist() == [1, 255]
     # Sessions run in UTC, in which Spark takes times without a zone.
     assert back["when"].dt.tz_localize(None).tolist() == frame["when"].tolist()

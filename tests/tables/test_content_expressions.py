@@ -141,9 +141,11 @@ def check_formats(spark, folder):
         assert texts(spark, place, "messages") == ["Rain in Oslo?\nTake a coat.", None, None]
         assert by_path.own_columns == plain.own_columns
         assert by_path.schema == plain.schema
-        own = [one.rows.select(*one.own(one.rows)).toArrow() for one in (plain, by_path)]
-        assert own[0].schema == own[1].schema
-        assert own[0].sort_by("id").equals(own[1].sort_by("id"))
+        tables = [
+            one.rows.select(*one.original_columns(one.rows)).toArrow() for one in (plain, by_path)
+        ]
+        assert tables[0].schema == tables[1].schema
+        assert tables[0].sort_by("id").equals(tables[1].sort_by("id"))
 
 
 @pytest.mark.embedded
@@ -246,7 +248,9 @@ def test_columns_named_like_those_that_are_added_keep_their_values(spark, folder
     pq.write_table(table, folder / "a.parquet")
     one = opened(spark, folder / "a.parquet", "d.t")
     assert one.columns.text == "_content_text_"
-    assert one.rows.select(*one.own(one.rows)).toArrow().to_pylist() == table.to_pylist()
+    assert (
+        one.rows.select(*one.original_columns(one.rows)).toArrow().to_pylist() == table.to_pylist()
+    )
     assert texts(spark, folder / "a.parquet", "{id}/{d.t}") == ["1/text"]
 
 

@@ -22,15 +22,15 @@ def opened(spark, location, columns=TEXT, **settings):
     return open_input(spark, InputSettings(location=str(location), **settings), columns, "pool")
 
 
-def ids(made):
-    return sorted(made.rows.toArrow()["id"].to_pylist())
+def ids(opened_input):
+    return sorted(opened_input.rows.toArrow()["id"].to_pylist())
 
 
 def test_integer_ids_become_strings_and_other_types_are_refused(spark, folder):
     pq.write_table(pa.table({"id": [3, 1], "text": ["a", "b"]}), folder / "a.parquet")
-    made = opened(spark, folder)
-    assert ids(made) == ["1", "3"]
-    assert (made.count, made.format) == (2, "parquet")
+    opened_input = opened(spark, folder)
+    assert ids(opened_input) == ["1", "3"]
+    assert (opened_input.count, opened_input.format) == (2, "parquet")
     pq.write_table(pa.table({"id": [3.0, 1.0], "text": ["a", "b"]}), folder / "a.parquet")
     with pytest.raises(InputError, match=r"'id' .* is double, but columns.id must be a string or"):
         opened(spark, folder)
@@ -39,37 +39,41 @@ def test_integer_ids_become_strings_and_other_types_are_refused(spark, folder):
 def test_without_an_id_equal_content_is_one_row(spark, folder):
     table = pa.table({"text": ["a", "b", "a"], "n": [1, 2, 1]})
     pq.write_table(table, folder / "a.parquet")
-    made = opened(spark, folder, Columns(text="text"))
-    assert len(set(ids(made))) == 2
-    assert all(len(i) == 32 for i in ids(made))
-    assert made.bad.toArrow()["reason"].to_pylist() == ["copy of another row"]
+    opened_input = opened(spark, folder, Columns(text="text"))
+    assert len(set(ids(opened_input))) == 2
+    assert all(len(i) == 32 for i in ids(opened_input))
+    assert opened_input.bad.toArrow()["reason"].to_pylist() == ["copy of another row"]
 
 
 def test_of_doubled_ids_one_row_stays_whatever_the_partitioning(spark, folder):
     n = 50
     table = pa.table({"id": [i % 40 for i in range(n)], "text": [f"t{i}" for i in range(n)]})
-    kept = []
+    remaining = []
     for parts in (1, 3):
         path = folder / f"parts{parts}"
         path.mkdir()
         for i in range(parts):
             pq.write_table(table.take(list(range(i, n, parts))), path / f"{i}.parquet")
-        made = opened(spark, path)
-        out = made.rows.toArrow().sort_by("id")
-        kept.append(out["text"].to_pylist())
+        opened_input = opened(spark, path)
+        out = opened_input.rows.toArrow().sort_by("id")
+        remaining.append(out["text"].to_pylist())
         assert out.num_rows == 40
-        assert made.bad.toArrow()["reason"].to_pylist() == ["duplicate id"] * 10
-    assert kept[0] == kept[1]
+        assert opened_input.bad.toArrow()["reason"].to_pylist() == ["duplicate id"] * 10
+    assert remaining[0] == remaining[1]
 
 
 def test_an_own_column_named_like_the_key_keeps_its_values(spark, folder):
     pq.write_table(
         pa.table({"ID": [7, 8], "key": ["x", "y"], "text": ["a", "b"]}), folder / "a.parquet"
     )
-    made = opened(spark, folder, Columns(id="key", text="text"))
-    out = made.rows.select(*made.own(made.rows)).toArrow().sort_by("key")
+    opened_input = opened(spark, folder, Columns(id="key", text="text"))
+    out = (
+        opened_input.rows.select(*opened_input.original_columns(opened_input.rows))
+        .toArrow()
+        .sort_by("key")
+    )
     assert out.to_pydict() == {"ID": [7, 8], "key": ["x", "y"], "text": ["a", "b"]}
-    assert ids(made) == ["x", "y"]
+    assert ids(opened_input) == ["x", "y"]
 
 
 def test_jsonl_is_cast_by_role_and_else_by_its_values(spark, folder):
@@ -80,27 +84,27 @@ def test_jsonl_is_cast_by_role_and_else_by_its_values(spark, folder):
     text = "\n".join(json.dumps(x, ensure_ascii=False) for x in lines)
     (folder / "a.jsonl").write_text(text + '\n{"id": 3, "text": \n\n[1]\n', encoding="utf-8")
     columns = Columns(id="id", text="text", quality="q", event_time="when", vector="v")
-    made = opened(spark, folder, columns)
-    rows = {r["id"]: r for r in made.rows.toArrow().to_pylist()}
+    opened_input = opened(spark, folder, columns)
+    rows = {r["id"]: r for r in opened_input.rows.toArrow().to_pylist()}
     assert rows["1"]["q"] == 0.5
     assert rows["1"]["when"].year == 2024
     assert rows["1"]["v"] == [1.0, 2.5]
     assert rows["zwei"]["text"] == "naïve ☃"
     assert rows["zwei"]["extra"] == {"a": [1]}
-    bad = made.bad.toArrow().to_pylist()
+    bad = opened_input.bad.toArrow().to_pylist()
     assert len(bad) == 2
     assert all(b["reason"].startswith("malformed line") for b in bad)
 
 
-def test_a_value_that_does_not_fit_its_role_is_put_aside(spark, folder):
+def test_a_value_that_does_not_fit_its_role_is_quarantined(spark, folder):
     (folder / "a.jsonl").write_text('{"id":"a","text":"x","q":"good"}\n{"id":"b","text":"y"}\n')
-    made = opened(spark, folder, Columns(id="id", text="text", quality="q"))
-    assert ids(made) == ["b"]
-    assert made.bad.toArrow()["reason"].to_pylist() == ["malformed value in column 'q'"]
+    opened_input = opened(spark, folder, Columns(id="id", text="text", quality="q"))
+    assert ids(opened_input) == ["b"]
+    assert opened_input.bad.toArrow()["reason"].to_pylist() == ["malformed value in column 'q'"]
 
 
 def test_every_line_of_a_large_file_is_read_once(spark, folder, monkeypatch):
-    monkeypatch.setattr("gio_spark.tables.lines._CHUNK", 1000)
+    monkeypatch.setattr("gio_spark.tables.text_files._CHUNK", 1000)
     lines = [json.dumps({"id": i, "text": "x" * (i % 97)}) for i in range(2000)]
     (folder / "a.jsonl").write_text("\n".join(lines))
     assert ids(opened(spark, folder)) == sorted(str(i) for i in range(2000))
@@ -110,18 +114,20 @@ def test_csv_with_quoted_newlines_bad_rows_and_gzip(spark, folder):
     content = 'id,text\n1,"two\nlines, one cell"\n2,b,c\n3,"say ""hi"""\n'
     with gzip.open(folder / "a.csv.gz", "wt") as out:
         out.write(content)
-    made = opened(spark, folder)
-    texts = {r["id"]: r["text"] for r in made.rows.toArrow().to_pylist()}
+    opened_input = opened(spark, folder)
+    texts = {r["id"]: r["text"] for r in opened_input.rows.toArrow().to_pylist()}
     assert texts == {"1": "two\nlines, one cell", "3": 'say "hi"'}
-    assert made.bad.toArrow()["reason"].to_pylist() == ["malformed line: 3 values for 2 columns"]
+    assert opened_input.bad.toArrow()["reason"].to_pylist() == [
+        "malformed line: 3 values for 2 columns"
+    ]
 
 
 def test_bytes_that_are_not_utf8_spoil_their_line_only(spark, folder):
     lines = ["id,text", "1,good", "2,café", "3,tea,with,more", "4,crème,extra", "5,fine"]
     (folder / "a.csv").write_bytes("\n".join(lines).encode("latin-1"))
-    made = opened(spark, folder)
-    assert ids(made) == ["1", "5"]
-    reasons = sorted(made.bad.toArrow()["reason"].to_pylist())
+    opened_input = opened(spark, folder)
+    assert ids(opened_input) == ["1", "5"]
+    reasons = sorted(opened_input.bad.toArrow()["reason"].to_pylist())
     assert reasons == [
         "malformed line: 3 values for 2 columns",
         "malformed line: 4 values for 2 columns",
@@ -131,9 +137,9 @@ def test_bytes_that_are_not_utf8_spoil_their_line_only(spark, folder):
 
 def test_pixels_in_jsonl_are_an_array_of_numbers(spark, folder):
     (folder / "a.jsonl").write_text('{"id": 1, "img": [0, 128, 255]}\n{"id": 2, "img": "x"}\n')
-    made = opened(spark, folder, Columns(id="id", image="img"))
-    assert made.rows.toArrow()["img"].to_pylist() == [[0.0, 128.0, 255.0]]
-    assert made.bad.toArrow()["reason"].to_pylist() == ["malformed value in column 'img'"]
+    opened_input = opened(spark, folder, Columns(id="id", image="img"))
+    assert opened_input.rows.toArrow()["img"].to_pylist() == [[0.0, 128.0, 255.0]]
+    assert opened_input.bad.toArrow()["reason"].to_pylist() == ["malformed value in column 'img'"]
 
 
 @pytest.mark.parametrize(
@@ -182,12 +188,12 @@ def test_delta_is_pinned_at_its_version(spark, folder):
 def test_files_that_change_during_a_run_are_noticed(spark, folder):
     file = folder / "a.parquet"
     pq.write_table(pa.table({"id": ["a"], "text": ["x"]}), file)
-    made = opened(spark, folder)
-    made.recheck()
+    opened_input = opened(spark, folder)
+    opened_input.recheck()
     pq.write_table(pa.table({"id": ["b"], "text": ["y"]}), file)
     os.utime(file, ns=(1, 1))
     with pytest.raises(SnapshotExpiredError, match="changed during the run"):
-        made.recheck()
+        opened_input.recheck()
 
 
 @pytest.mark.parametrize(
@@ -241,11 +247,11 @@ def test_vectors_are_accepted_as_lists_or_bytes(spark, folder):
     assert opened(spark, folder, Columns(id="id", vector="v")).count == 2
 
 
-def test_rows_without_an_id_are_put_aside_and_a_column_of_nulls_is_no_id(spark, folder):
+def test_rows_without_an_id_are_quarantined_and_a_column_of_nulls_is_no_id(spark, folder):
     pq.write_table(pa.table({"id": ["a", None], "text": ["x", "y"]}), folder / "a.parquet")
-    made = opened(spark, folder)
-    assert ids(made) == ["a"]
-    assert made.bad.toArrow()["reason"].to_pylist() == ["null id"]
+    opened_input = opened(spark, folder)
+    assert ids(opened_input) == ["a"]
+    assert opened_input.bad.toArrow()["reason"].to_pylist() == ["null id"]
     nulls = pa.array([None, None], pa.string())
     pq.write_table(pa.table({"id": nulls, "text": ["x", "y"]}), folder / "a.parquet")
     with pytest.raises(InputError, match=r"'id' of .* is null in all 2 rows"):
@@ -262,11 +268,11 @@ def test_stray_files_are_left_out_where_the_format_is_set(spark, folder, kind):
     with pytest.raises(InputError, match=r"Cannot tell the format of .*README.md"):
         opened(spark, folder)
     settings = InputSettings(location=str(folder), format=kind)
-    pin = pin_input(spark, settings, "pool")
-    assert [Path(p).name for p in pin.files.left_out] == ["README.md"]
-    made = open_input(spark, settings, TEXT, "pool", pin)
-    assert (made.count, ids(made)) == (1, ["a"])
-    made.recheck()
+    pinned = pin_input(spark, settings, "pool")
+    assert [Path(p).name for p in pinned.files.left_out] == ["README.md"]
+    opened_input = open_input(spark, settings, TEXT, "pool", pinned)
+    assert (opened_input.count, ids(opened_input)) == (1, ["a"])
+    opened_input.recheck()
 
 
 @pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst", ".zstd"])
@@ -280,23 +286,27 @@ def test_compressed_lines_are_read_by_the_ending_of_their_name(spark, folder, en
 
 def test_an_integer_key_named_id_stays_an_integer_in_the_inputs_own_columns(spark, folder):
     pq.write_table(pa.table({"id": [3, 1], "text": ["a", "b"]}), folder / "a.parquet")
-    made = opened(spark, folder)
-    own = made.rows.select(*made.own(made.rows)).toArrow().sort_by("id")
-    assert own.to_pydict() == {"id": [1, 3], "text": ["b", "a"]}
-    assert own.schema.field("id").type == pa.int64() and ids(made) == ["1", "3"]
+    opened_input = opened(spark, folder)
+    columns = (
+        opened_input.rows.select(*opened_input.original_columns(opened_input.rows))
+        .toArrow()
+        .sort_by("id")
+    )
+    assert columns.to_pydict() == {"id": [1, 3], "text": ["b", "a"]}
+    assert columns.schema.field("id").type == pa.int64() and ids(opened_input) == ["1", "3"]
 
 
 def check_doubles_of_internal_names(spark, folder):
-    own = {"_rank": [10, 20, 30], "_key": ["k1", "k2", "k3"], "_own_id": [7, 8, 9]}
+    special_columns = {"_rank": [10, 20, 30], "_key": ["k1", "k2", "k3"], "_own_id": [7, 8, 9]}
     pairs = pa.array([[("k", "1")], [("k", "2")], []], pa.map_(pa.string(), pa.string()))
-    table = pa.table({"id": [1, 1, 2], "text": ["x", "y", "z"], **own, "pairs": pairs})
+    table = pa.table({"id": [1, 1, 2], "text": ["x", "y", "z"], **special_columns, "pairs": pairs})
     pq.write_table(table, folder / "a.parquet")
     opened_input = opened(spark, folder)
-    rows = opened_input.rows.select(*opened_input.own(opened_input.rows)).toArrow()
+    rows = opened_input.rows.select(*opened_input.original_columns(opened_input.rows)).toArrow()
     assert rows.schema.names == table.schema.names
-    whole = {tuple(map(str, row.values())) for row in table.to_pylist()}
-    assert {tuple(map(str, row.values())) for row in rows.to_pylist()} < whole
-    assert (rows.num_rows, opened_input.put_aside) == (2, 1)
+    expected_rows = {tuple(map(str, row.values())) for row in table.to_pylist()}
+    assert {tuple(map(str, row.values())) for row in rows.to_pylist()} < expected_rows
+    assert (rows.num_rows, opened_input.quarantined) == (2, 1)
 
 
 def test_own_columns_of_internal_names_and_maps_keep_their_values_beside_doubles(spark, folder):

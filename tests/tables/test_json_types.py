@@ -38,7 +38,7 @@ TYPES = {
 def read(spark, place):
     """The input's own columns, by id, and their types."""
     opened = open_input(spark, InputSettings(location=str(place)), COLUMNS, "pool")
-    table = opened.rows.select(*opened.own(opened.rows)).toArrow()
+    table = opened.rows.select(*opened.original_columns(opened.rows)).toArrow()
     types = {f.name: f.dataType.simpleString() for f in opened.schema.fields}
     return sorted(table.to_pylist(), key=lambda row: row["id"]), types
 

@@ -167,8 +167,8 @@ def test_small_tables_read_the_same_from_memory_and_from_the_table(workspace, sp
 def test_the_log_tells_in_how_many_rows_a_column_has_a_value(workspace):
     table = pa.table({"id": ["a", "b", "c"], "reason": pa.array([None, "bad", None], pa.string())})
     workspace.write("embeddings", workspace.frame(table), fingerprint="aa", **KEYS)
-    found = count_values(workspace, "embeddings", "aa", "reason")
-    assert found in (1, None)  # a writer may leave the statistics out
+    count = count_values(workspace, "embeddings", "aa", "reason")
+    assert count in (1, None)  # a writer may leave the statistics out
     assert count_values(workspace, "embeddings", "bb", "reason") is None
     assert count_values(workspace, "scores", "aa", "reason") is None
 

@@ -1,1 +1,1 @@
-"""What the command line starts beside a run and its refresh."""
+"""Commands beside run and refresh."""

@@ -32,7 +32,7 @@ from gio_spark.pipeline.stages.run_graph import run_graph
 from gio_spark.quantize import ClusterStats
 from gio_spark.report.checks_page import render_checks
 from gio_spark.settings.run import RunSettings
-from gio_spark.tables.local_files import report_folder
+from gio_spark.tables.output_folders import report_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,14 +93,14 @@ class Checked:
 
 
 def check(settings: RunSettings, *, spark: SparkSession | None = None) -> Checked:
-    """Run what is missing of the job, then judge its codebook, its reach and its coverage.
+    """Complete the run, then check its codebook, its reach and its coverage.
 
     Args:
         settings: Of the run.
         spark: Session.
 
     Returns:
-        One verdict per check: self-, negative- and quantisation-consistency (Everaert and Potts,
+        One verdict per check: self-, negative- and quantization-consistency (Everaert and Potts,
         arXiv 2306.11670, section 4), and reach and coverage of each target; and the page with
         their pictures. Where nothing is selected, coverage is left out.
     """
@@ -189,7 +189,7 @@ def _self(finished: _FinishedRun) -> DataCheck:
         finished.centroids,
         radius=finished.stats.radius,
         limit=float("inf"),
-        neighbours=finished.ctx.settings.quantize.neighbours,
+        neighbors=finished.ctx.settings.quantize.neighbors,
         spherical=finished.ctx.settings.quantize.spherical,
         seed=finished.ctx.settings.seed,
     )
@@ -199,43 +199,45 @@ def _self(finished: _FinishedRun) -> DataCheck:
         .groupBy("cluster")
         .count()
     )
-    found = bounded(other, len(finished.centroids), "rows per cluster")
+    row_counts = bounded(other, len(finished.centroids), "rows per cluster")
     counts = np.zeros(len(finished.centroids))
-    counts[found["cluster"].to_numpy()] = found["count"].to_numpy()
+    counts[row_counts["cluster"].to_numpy()] = row_counts["count"].to_numpy()
     return self_consistency(mass.mass, counts, finished.stats.rows)
 
 
 def _coverage(finished: _FinishedRun, target: str) -> DataCheck:
     """Judge whether every mode of a target is covered by the rows that were taken."""
-    own, rows, radii = _codebook(finished, target)
+    target_centroids, rows, radii = _codebook(finished, target)
     taken = finished.selected_sample(_SAMPLE)
     # A mode reaches as far as the pool's clusters near it are wide.
     wide = np.maximum(radii, float(np.median(finished.stats.radius)))
-    modes = _modes(own, rows, wide, len(taken) // _ROWS_PER_MODE, finished.ctx.settings.seed)
+    modes = _modes(
+        target_centroids, rows, wide, len(taken) // _ROWS_PER_MODE, finished.ctx.settings.seed
+    )
     return mode_coverage(
         *modes[:2], taken, modes[2], smallest=max(0.01, _ROWS_TO_JUDGE / len(taken))
     )
 
 
 def _modes(
-    own: NDArray[np.float32],
+    target_centroids: NDArray[np.float32],
     rows: NDArray[np.int64],
     radii: NDArray[np.float64],
     most: int,
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Join a target's clusters to so few modes that the rows taken can tell whether each is there.
+    """Merge a target's clusters to so few modes that the selected rows suffice to judge each.
 
     Returns:
-        (M, d) centres, (M,) rows and (M,) root mean squared radius of each mode.
+        (M, d) centers, (M,) rows and (M,) root mean squared radius of each mode.
     """
     filled = rows > 0
-    points, rows, radii = own[filled].astype(np.float64), rows[filled], radii[filled]
+    points, rows, radii = target_centroids[filled].astype(np.float64), rows[filled], radii[filled]
     if len(points) <= max(1, most):
         return points, rows, radii
-    found = KMeans(max(1, most), n_init=4, random_state=seed).fit(points, sample_weight=rows)
-    centres, mode = found.cluster_centers_, found.labels_
-    squared = np.square(points - centres[mode]).sum(axis=1) + np.square(radii)
-    total = np.bincount(mode, rows, minlength=len(centres))
-    spread = np.bincount(mode, rows * squared, minlength=len(centres))
-    return centres, total.astype(np.int64), np.sqrt(spread / np.maximum(total, 1))
+    kmeans = KMeans(max(1, most), n_init=4, random_state=seed).fit(points, sample_weight=rows)
+    centers, mode = kmeans.cluster_centers_, kmeans.labels_
+    squared = np.square(points - centers[mode]).sum(axis=1) + np.square(radii)
+    total = np.bincount(mode, rows, minlength=len(centers))
+    spread = np.bincount(mode, rows * squared, minlength=len(centers))
+    return centers, total.astype(np.int64), np.sqrt(spread / np.maximum(total, 1))

@@ -1,4 +1,4 @@
-"""What a run will cost, before it runs: rows, bytes, core-hours, memory of driver and executors."""
+"""Forecast of a run: rows, bytes, core-hours, memory of driver and executors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _FIXED = {"embedded": 10.0, "local": 90.0}
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take.
+    """Rows, bytes, core-hours and memory of a run.
 
     Attributes:
         rows: Name of an input -> rows.
@@ -83,7 +83,7 @@ def forecast(
     engine: str,
     content_bytes: int | None = None,
 ) -> Forecast:
-    """Compute what a run on so many rows will take; see benchmarks/ for where the rates are from.
+    """Forecast a run on so many rows; the rates are measured by benchmarks/.
 
     Args:
         pool: Rows of the pool.
@@ -142,7 +142,7 @@ def validate(settings: RunSettings, spark: SparkSession) -> tuple[Forecast, dict
     inputs, embedder = pinned.open().inputs, pinned.embedder
     pool = inputs["pool"].count
     dimension = _dimension(settings, embedder, inputs["pool"])
-    made = forecast(
+    outlook = forecast(
         pool=pool,
         targets={n: i.count for n, i in inputs.items() if n != "pool"},
         clusters=clusters_for(settings, pool, dimension),
@@ -152,11 +152,11 @@ def validate(settings: RunSettings, spark: SparkSession) -> tuple[Forecast, dict
         engine=describe(spark).kind,
         content_bytes=inputs["pool"].bytes,
     )
-    return made, inputs, embedder.name
+    return outlook, inputs, embedder.name
 
 
 def _dimension(settings: RunSettings, embedder: Embedder, pool: Input) -> int:
-    """Return the length of the vectors; one that a fit decides is guessed from the settings."""
+    """Length of the vectors; estimated from the settings where a fit determines it."""
     from gio_spark.errors import InputError
 
     column = settings.pool_columns().vector

@@ -1,4 +1,4 @@
-"""`gio-spark gate`: the verdict on a run's selection, beside other ways of selecting as much."""
+"""`gio-spark gate`: verdict on a run's selection, compared with other ways of selecting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gio_spark import explode, gime, gio
 from gio_spark.engine import bounded
 from gio_spark.errors import ConfigError, InputError, NoVerdictError
 from gio_spark.gime.threshold_gate import SET_METRICS
-from gio_spark.pipeline.commands.proxy_scores import proxy_scores, told
+from gio_spark.pipeline.commands.proxy_scores import proxy_scores, score_values
 from gio_spark.pipeline.constraints.enforce import judge, thresholds_for
 from gio_spark.pipeline.constraints.gate_verdict import as_facts, checks_table, gate_facts
 from gio_spark.pipeline.refresh import newest_run
@@ -31,7 +31,7 @@ from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.pipeline.stages.publish_selection import find_candidate, refreshes_of
 from gio_spark.report.gate_page import render_gate
 from gio_spark.tables import Record, Workspace
-from gio_spark.tables.local_files import report_folder
+from gio_spark.tables.output_folders import report_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +46,7 @@ WAYS = ("pool", "random", "stratified", "gime", "gio", "both")
 
 @dataclass(frozen=True, eq=False)
 class Gated:
-    """What the gate says.
+    """Verdict of the gate.
 
     Attributes:
         run_id: The run judged.
@@ -108,9 +108,9 @@ def gate(
         if stored is None:
             raise InputError(f"The run {run.run} has left no verdict; run without --stored.")
         return Gated(run.run, stored.passed, stored, checks_table(stored))
-    with ctx.progress.stage("gate", spark=ctx.spark) as progress_shown:
+    with ctx.progress.stage("gate", spark=ctx.spark) as stage_progress:
         figures, count, scores, no_scores = _measure_ways(ctx, run, facts)
-        progress_shown.done(rows=count)
+        stage_progress.done(rows=count)
     groups = {name: gime.robust_values(figures, name) for name in set(figures["group"])}
     random = groups["random"]
     verdict = judge(facts, {"selected": groups["both"], "random": random})
@@ -138,26 +138,26 @@ def gate(
         },
     )  # fmt: skip
     key = fingerprint("gate", run.run, settings.gime.model_dump(mode="json"), count)
-    learnt = {} if scores is None else told(scores)
+    score_by_way = {} if scores is None else score_values(scores)
     workspace.record(
         run=run.run, stage="gate", fingerprint=key, table="", rows=count, seconds=0.0,
-        detail={**judged.plain(), "passes": passes, "scores": learnt},
+        detail={**judged.plain(), "passes": passes, "scores": score_by_way},
     )  # fmt: skip
-    _track(ctx, judged, ways, page, learnt)
+    _track(ctx, judged, ways, page, score_by_way)
     return Gated(run.run, verdict.passed, judged, checks, ways, passes, page, scores)
 
 
 def _record(workspace: Workspace, settings: RunSettings, run_id: str | None) -> Record:
     if run_id is None:
         return newest_run(workspace, settings)
-    found = [r for r in workspace.records(run_id) if r.stage == "run"]
-    if not found:
+    run_records = [r for r in workspace.records(run_id) if r.stage == "run"]
+    if not run_records:
         known = sorted({r.run for r in workspace.records() if r.stage == "run"})
         raise InputError(
             f"No finished run {run_id!r} is in {workspace.location}. "
             f"Known: {', '.join(known[-10:]) or 'none'}."
         )
-    return found[-1]
+    return run_records[-1]
 
 
 def _stored(workspace: Workspace, run: RunSummary) -> VerdictFacts | None:
@@ -172,10 +172,12 @@ def _stored(workspace: Workspace, run: RunSummary) -> VerdictFacts | None:
 
 def _source(facts: GateFacts) -> str:
     kinds = {t.kind for t in facts.thresholds}
-    said = [] if facts.level is None else [f"automatic, for {facts.level:.0%} of full performance"]
+    kinds_text = (
+        [] if facts.level is None else [f"automatic, for {facts.level:.0%} of full performance"]
+    )
     if "by hand" in kinds:
-        said.append("by hand")
-    return " and ".join(said) or "none"
+        kinds_text.append("by hand")
+    return " and ".join(kinds_text) or "none"
 
 
 # ---- ways --------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ def _measure_ways(
 ) -> tuple[pd.DataFrame, int, pd.DataFrame | None, str]:
     """Measure the selection, and other ways of selecting as many rows, in one pass.
 
-    The other ways choose inside cells by hash alone.
+    The other ways choose inside clusters by hash alone.
 
     Returns:
         Figures, rows of the selection, what models learn from each way, and why that is not known.
@@ -195,7 +197,7 @@ def _measure_ways(
     refreshes = refreshes_of(workspace, run.run)
     refreshed = RefreshSummary.of(refreshes[-1]).keys if refreshes else None
     run_rows = RunRows.of_summary(workspace, settings, run, refreshed)
-    if run_rows.owns:
+    if run_rows.reads_user_columns:
         run_rows = run_rows.with_inputs(pin_inputs(ctx).open().inputs)
     selected = workspace.read_table(find_candidate(workspace, run.run).table)
     ids = selected.select(F.col("gio_id").alias("id"))
@@ -213,31 +215,33 @@ def _measure_ways(
         others[name] = explode.selected_ids(
             rows, table, settings=by_hash, seed=settings.seed
         ).select("id")
-    found = [_of_part(part, ids, others) for part in run_rows.parts()]
+    tables = [_of_part(part, ids, others) for part in run_rows.parts()]
     scores, no_scores = None, ""
     try:
         scores = proxy_scores(ctx.spark, run_rows, ids, takes, sizes)
     except NoVerdictError as error:
         no_scores = str(error)
-    return pd.concat(found, ignore_index=True), count, scores, no_scores
+    return pd.concat(tables, ignore_index=True), count, scores, no_scores
 
 
 def _of_part(
     run_rows: RunRows, selected: DataFrame, others: Mapping[str, DataFrame]
 ) -> pd.DataFrame:
     """Measure all ways on the rows of a part of the pool; the pool itself without vectors."""
-    whole = run_rows.rows("pool", vectors=run_rows.vectors)
-    drawn = run_rows.selected_and_random(whole, selected, *run_rows.count_selected(selected))
-    frames = {"both": drawn["selected"], "random": drawn["random"]}
-    frames |= {name: whole.join(kept, "id", "left_semi") for name, kept in others.items()}
+    pool_rows = run_rows.rows("pool", vectors=run_rows.vectors)
+    frames_by_group = run_rows.selected_and_random(
+        pool_rows, selected, *run_rows.count_selected(selected)
+    )
+    frames = {"both": frames_by_group["selected"], "random": frames_by_group["random"]}
+    frames |= {name: pool_rows.join(way_ids, "id", "left_semi") for name, way_ids in others.items()}
     frozen = run_rows.constants(vectors=run_rows.vectors)
     target = run_rows.target_states(frozen, vectors=run_rows.vectors)
-    found = run_rows.measure(frames, constants=frozen, target=target, by=False)
+    compared = run_rows.measure(frames, constants=frozen, target=target, by=False)
     skinny = run_rows.constants(vectors=False)
     known = run_rows.target_states(skinny, vectors=False)
     pool = {"pool": run_rows.rows("pool")}
     first = run_rows.measure(pool, constants=skinny, target=known, by=False)
-    return pa.concat_tables([first, found]).to_pandas()
+    return pa.concat_tables([first, compared]).to_pandas()
 
 
 def _sizes(run_rows: RunRows) -> NDArray[np.int64]:
@@ -255,39 +259,41 @@ def _takes(
     sizes: NDArray[np.int64],
     budget: int,
 ) -> dict[str, NDArray[np.int64]]:
-    """Return rows per cell: stratified random, by metrics alone, by the budgeted KL alone."""
-    law = load_plan(run_rows.workspace, run.plan_key).table["target_mass"].to_numpy(float)
+    """Rows per cluster: stratified random, by metrics alone, by the budgeted KL alone."""
+    target_mass = load_plan(run_rows.workspace, run.plan_key).table["target_mass"].to_numpy(float)
     none = np.zeros_like(sizes)
     pool = sizes / sizes.sum()
     takes = {"stratified": gime.bounded_kl(pool, none, sizes, budget)}
-    wanted = {t.metric for t in facts.thresholds}
-    aim = pool
-    if wanted & {"mismatch", "coverage"}:
-        aim = _target_share(run_rows, len(sizes))
-    elif wanted & set(SET_METRICS):
-        aim = np.sqrt(pool) / np.sqrt(pool).sum()
-    least, most = gime.cluster_bounds(list(facts.thresholds), gime.ClusterStats(sizes, aim), budget)
-    takes["gime"] = gime.bounded_kl(aim, least, most, budget)
-    if law.sum() > 0:
-        reach = int(sizes[law > 0].sum())
+    threshold_metrics = {t.metric for t in facts.thresholds}
+    target_distribution = pool
+    if threshold_metrics & {"mismatch", "coverage"}:
+        target_distribution = _target_share(run_rows, len(sizes))
+    elif threshold_metrics & set(SET_METRICS):
+        target_distribution = np.sqrt(pool) / np.sqrt(pool).sum()
+    least, most = gime.cluster_bounds(
+        list(facts.thresholds), gime.ClusterStats(sizes, target_distribution), budget
+    )
+    takes["gime"] = gime.bounded_kl(target_distribution, least, most, budget)
+    if target_mass.sum() > 0:
+        reach = int(sizes[target_mass > 0].sum())
         takes["gio"] = (
-            gio.integer_plan(law / law.sum(), sizes, budget)
+            gio.integer_plan(target_mass / target_mass.sum(), sizes, budget)
             if reach >= budget
-            else gime.bounded_kl(law / law.sum(), none, sizes, budget)
+            else gime.bounded_kl(target_mass / target_mass.sum(), none, sizes, budget)
         )
     return takes
 
 
-def _target_share(run_rows: RunRows, cells: int) -> NDArray[np.float64]:
+def _target_share(run_rows: RunRows, clusters: int) -> NDArray[np.float64]:
     counted = run_rows.targets().groupBy("cluster").agg(F.count(F.lit(1)).alias("n"))
     table = bounded(counted, 1 << 20, "cells of the target")
-    share = np.zeros(cells)
+    share = np.zeros(clusters)
     share[table["cluster"].to_numpy()] = table["n"].to_numpy()
     return share / share.sum()
 
 
 def _wide(figures: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per metric with the robust value of every way."""
+    """One row per metric with the robust value of every way."""
     robust = figures[figures["form"] == "robust"]
     first = robust[robust["group"] == "both"].set_index("metric")
     table = first[["unit", "direction"]].copy()

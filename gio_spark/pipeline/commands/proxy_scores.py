@@ -1,4 +1,4 @@
-"""What models learn from each way of selecting, where pool and target have labels."""
+"""Scores of models trained on each way of selecting, where pool and target have labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from gio_spark import gime
 from gio_spark.kernels.rounding import largest_remainders
-from gio_spark.pipeline.constraints.sensitivity_runs import cells_of
+from gio_spark.pipeline.constraints.sensitivity_runs import clusters_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from gio_spark.pipeline.run_rows import RunRows
 
 _TAKEN = "_taken"
-# Fewer labelled rows of a selection say nothing of what a model learns from it.
+# Fewer labeled rows of a selection say nothing of what a model learns from it.
 _LEAST = 20
 
 
-def labelled_sides(run_rows: RunRows) -> list[str]:
-    """Return the sides whose labels a model is scored by: targets, else held-out sets."""
+def labeled_datasets(run_rows: RunRows) -> list[str]:
+    """The datasets whose labels a model is scored by: targets, else held-out sets."""
     inputs = run_rows.settings.datasets()
     for kind in ("target", "held-out"):
-        found = [
+        names = [
             n
             for n, one in inputs.items()
             if n.startswith(kind) and (one.columns or run_rows.settings.columns).label is not None
         ]
-        if found:
-            return found
+        if names:
+            return names
     return []
 
 
@@ -45,7 +45,7 @@ def proxy_scores(
     takes: Mapping[str, NDArray[np.int64]],
     sizes: NDArray[np.int64],
 ) -> pd.DataFrame | None:
-    """Train the proxy on the part of each way that lies in a bounded labelled sample of the pool.
+    """Train the proxy on the part of each way that lies in a bounded labeled sample of the pool.
 
     Ways that draw are drawn anew for each seed; the selection judged is what it is, one set of
     rows. All are as large, so their scores can be compared; the pool is the whole sample.
@@ -54,8 +54,8 @@ def proxy_scores(
         spark: Session; models are trained side by side on executors.
         run_rows: Tables of the run.
         selected: Ids of the selection judged.
-        takes: Way -> rows per cell, (K,).
-        sizes: Rows of the pool per cell, (K,).
+        takes: Way -> rows per cluster, (K,).
+        sizes: Rows of the pool per cluster, (K,).
 
     Returns:
         One row per way: way, rows, score, spread (standard deviation over the draws), draws,
@@ -64,17 +64,17 @@ def proxy_scores(
     Raises:
         NoVerdictError: The labels of target and pool are not the same, or nothing is learned.
     """
-    settings, sides = run_rows.settings, labelled_sides(run_rows)
-    if settings.pool_columns().label is None or not sides:
+    settings, datasets = run_rows.settings, labeled_datasets(run_rows)
+    if settings.pool_columns().label is None or not datasets:
         return None
     vectors = run_rows.vectors
-    held = run_rows.rows(sides[0], vectors=vectors)
-    for name in sides[1:]:
-        held = held.unionByName(run_rows.rows(name, vectors=vectors))
+    held_out = run_rows.rows(datasets[0], vectors=vectors)
+    for name in datasets[1:]:
+        held_out = held_out.unionByName(run_rows.rows(name, vectors=vectors))
     marked = selected.select("id").withColumn(_TAKEN, F.lit(True))
-    sample, task, kept = gime.labeled_sample(
+    sample, task, marks = gime.labeled_sample(
         run_rows.rows("pool", vectors=vectors).join(marked, "id", "left"),
-        held,
+        held_out,
         "label",
         constants=run_rows.constants(vectors=vectors),
         profile=run_rows.profile,
@@ -83,49 +83,53 @@ def proxy_scores(
         proxy=settings.gime.proxy,
         extra_columns=(_TAKEN,),
     )
-    cells = cells_of(sample)
-    taken = kept.column(_TAKEN).fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
+    clusters = clusters_of(sample)
+    taken = marks.column(_TAKEN).fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
     count = int(taken.sum())
-    if cells is None or not _LEAST <= count < taken.size:
+    if clusters is None or not _LEAST <= count < taken.size:
         return None
     draws = {"pool": [np.arange(taken.size)], "both": [np.flatnonzero(taken)]}
     for seed in range(settings.gime.seeds):
         rng = np.random.default_rng([settings.seed, seed])
         draws.setdefault("random", []).append(np.sort(rng.choice(taken.size, count, replace=False)))
         for way, take in takes.items():
-            draws.setdefault(way, []).append(drawn(cells, take / np.maximum(sizes, 1), count, rng))
-    found = gime.train_many(spark, task, [rows for several in draws.values() for rows in several])
-    found["way"] = [way for way, several in draws.items() for _ in several]
-    task.check_learned(float(found.loc[found["way"] == "pool", "score"].mean()))
-    table = found.groupby("way", sort=False).agg(
+            draws.setdefault(way, []).append(
+                draw_rows(clusters, take / np.maximum(sizes, 1), count, rng)
+            )
+    runs = gime.train_many(spark, task, [rows for several in draws.values() for rows in several])
+    runs["way"] = [way for way, several in draws.items() for _ in several]
+    task.check_learned(float(runs.loc[runs["way"] == "pool", "score"].mean()))
+    table = runs.groupby("way", sort=False).agg(
         rows=("rows", "first"), score=("score", "mean"), spread=("score", "std"),
         draws=("score", "size"),
     )  # fmt: skip
     return table.reset_index().assign(measure=task.measure, proxy=task.proxy)
 
 
-def drawn(
-    cells: NDArray[np.int64], share: NDArray[np.float64], count: int, rng: np.random.Generator
+def draw_rows(
+    clusters: NDArray[np.int64], share: NDArray[np.float64], count: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Draw rows of a sample so that each cell gives its share, and all together `count` rows.
+    """Draw rows of a sample so that each cluster gives its share, and all together `count` rows.
 
     Args:
-        cells: Cell per row, (n,).
-        share: Share of each cell's rows to take, (K,).
+        clusters: Cluster per row, (n,).
+        share: Share of each cluster's rows to take, (K,).
         count: Rows to draw; where the shares come to more or less, they are scaled.
         rng: What draws.
     """
-    # Rows in random order inside cells, the cells' quotas by largest remainder.
-    held = np.bincount(cells, minlength=share.size)
-    exact = held * share
+    # Rows in random order inside clusters, the clusters' quotas by largest remainder.
+    sample_sizes = np.bincount(clusters, minlength=share.size)
+    exact = sample_sizes * share
     exact *= count / max(float(exact.sum()), 1e-12)
-    exact = np.minimum(exact, held)
-    quota = largest_remainders(exact, count, most=held, slack=0.0)
-    order = np.lexsort((rng.random(cells.size), cells))
-    place = np.arange(cells.size) - np.repeat(np.r_[0, np.cumsum(held)[:-1]], held)
-    return np.sort(order[place < quota[cells[order]]])
+    exact = np.minimum(exact, sample_sizes)
+    quota = largest_remainders(exact, count, most=sample_sizes, slack=0.0)
+    order = np.lexsort((rng.random(clusters.size), clusters))
+    place = np.arange(clusters.size) - np.repeat(
+        np.r_[0, np.cumsum(sample_sizes)[:-1]], sample_sizes
+    )
+    return np.sort(order[place < quota[clusters[order]]])
 
 
-def told(scores: pd.DataFrame) -> dict[str, Any]:
-    """Return way -> score as plain values, for records and trackers."""
+def score_values(scores: pd.DataFrame) -> dict[str, Any]:
+    """Way -> score as plain values, for records and trackers."""
     return {w: float(s) for w, s in zip(scores["way"], scores["score"], strict=True)}

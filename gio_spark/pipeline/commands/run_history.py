@@ -1,4 +1,4 @@
-"""What runs did, from the records in the workspace."""
+"""History of runs, from the records in the workspace."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from gio_spark.errors import InputError
 from gio_spark.tables import Record, Workspace
-from gio_spark.tables.names import absolute, is_remote_path, kind_of
+from gio_spark.tables.identifiers import absolute, is_remote_path, kind_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
 def history(spark: SparkSession, location: str) -> list[Record]:
-    """Return all records of a workspace, oldest first.
+    """All records of a workspace, oldest first.
 
     Raises:
         InputError: No run has been recorded there.

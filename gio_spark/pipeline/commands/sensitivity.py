@@ -1,4 +1,4 @@
-"""`gio-spark sensitivity`: the runs, what they found, and where their page is."""
+"""`gio-spark sensitivity`: the sensitivity runs, their outcome, and their page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gio_spark.pipeline.constraints.sensitivity_page import page_of, shown_level, thresholds_of
+from gio_spark.pipeline.constraints.sensitivity_page import display_level, page_of, thresholds_of
 from gio_spark.pipeline.constraints.sensitivity_runs import STAGE, check_labels
 from gio_spark.pipeline.stage_runner import run_stages
 from gio_spark.pipeline.stages.open_inputs import open_context, opened_run, pin_inputs
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What a sensitivity command gives.
+class SensitivityOutput:
+    """Result of the sensitivity command.
 
     Attributes:
-        learnt: The runs' outcome.
+        result: The runs' outcome.
         thresholds: One row per threshold at the level.
         level: Fraction of full performance that thresholds are shown for.
         page: Path of the HTML page.
@@ -35,7 +35,7 @@ class Found:
         skipped: Whether everything was complete already.
     """
 
-    learnt: SensitivityResult
+    result: SensitivityResult
     thresholds: pd.DataFrame
     level: float
     page: Path
@@ -48,7 +48,7 @@ def sensitivity(
     *,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
-) -> Found:
+) -> SensitivityOutput:
     """Run the sensitivity runs of a configuration, or find them complete.
 
     Args:
@@ -69,10 +69,10 @@ def sensitivity(
         run_stages(ctx, run_graph(settings), state, ["sensitivity"])
     ctx.progress.summary()
     result = state.sensitivity
-    return Found(
+    return SensitivityOutput(
         result,
         thresholds_of(settings, result),
-        shown_level(settings),
+        display_level(settings),
         page_of(ctx.workspace, ctx.run),
         ctx.workspace.place("sensitivity"),
         any(stage.skipped for stage in ctx.stages if stage.name == STAGE),

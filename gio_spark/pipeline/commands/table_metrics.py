@@ -19,10 +19,10 @@ from gio_spark.pipeline.commands.table_rows import (
     EXTRA,
     Part,
     check_roles,
+    find_pin,
     fit_codebook,
     open_table,
     parts_of,
-    pin_of,
     with_text,
 )
 from gio_spark.pipeline.run_context import fingerprint
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from gio_spark.gime.metric_profile import Profile
 
-MAX_FIGURES = 500_000
+MAX_METRIC_ROWS = 500_000
 _MOST_LOGGED = 2_000
 
 
@@ -86,8 +86,8 @@ def measure_table(
             `chat_roles`), which gives content, bytes and (white space) tokens where no column
             does. Roles left out are taken from columns of that name.
         target: Rows that coverage and mismatch are measured against.
-        clusters: Cells that vectors are put into where there is no column `cluster`; a codebook is
-            then fitted on the table. None: from the number of rows; 0: no cells.
+        clusters: Clusters for the vectors where there is no column `cluster`; a codebook is then
+            fitted on the table. None: from the number of rows; 0: no clusters.
         seed: Seed of that fit.
         workspace: Where states and figures are kept, as `metric_states` and `metrics`.
         tracking: Where the run is recorded; None: nowhere.
@@ -105,30 +105,30 @@ def measure_table(
     check_roles(roles, [gime.get_profile(name) for name in used])
     watch = NullTracker() if tracking is None else tracker(tracking, folder or Path("tracking"))
     watch.check()
-    pin = pin_of(spark, table, "table")
-    other = None if target is None else pin_of(spark, target, "target")
+    pinned = find_pin(spark, table, "table")
+    other = None if target is None else find_pin(spark, target, "target")
     key = fingerprint(
         "metrics of a table",
         settings.model_dump(mode="json"),
         roles,
         clusters,
         seed,
-        *[(p.table_id, p.version) if p else None for p in (pin, other)],
+        *[(p.table_id, p.version) if p else None for p in (pinned, other)],
     )
     facts = {
         "table": table.location,
-        "version": str(pin.version)[:32] if pin else "a view, as it is now",
+        "version": str(pinned.version)[:32] if pinned else "a view, as it is now",
         "profile": profiles_line(settings),
         "grouped by": ", ".join(settings.by) or "all rows in one group",
         "compared with": target.location if target else "no target",
         "engine": describe(spark).line().removeprefix("engine: "),
     }
     # A view has no version, so nothing can be known to be complete.
-    done = workspace.complete("metrics of a table", key) if workspace and pin else None
+    done = workspace.complete("metrics of a table", key) if workspace and pinned else None
     if workspace is not None and done is not None:
-        found = _stored(workspace, key)
-        return Measured(found, {**facts, **done.detail["facts"]}, _places(workspace), skipped=True)
-    tables = [open_table(spark, table, pin, roles, "table")]
+        stored = _stored(workspace, key)
+        return Measured(stored, {**facts, **done.detail["facts"]}, _places(workspace), skipped=True)
+    tables = [open_table(spark, table, pinned, roles, "table")]
     if target is not None:
         tables.append(open_table(spark, target, other, roles, "target"))
     (df, *others), named = with_text(tables, roles)
@@ -139,32 +139,34 @@ def measure_table(
     began = time.monotonic()
     with watch:
         watch.start(f"metrics of {Path(table.location).name}", {"gio.command": "metrics"})
-        with progress.stage("metrics", spark=spark) as shown:
+        with progress.stage("metrics", spark=spark) as stage_progress:
             metrics_of_parts: list[pa.Table] = []
-            told: dict[str, str] = {}
+            part_facts: dict[str, str] = {}
             for part in parts:
-                made, about = _figures(part, settings, clusters, seed, workspace, key)
-                metrics_of_parts.append(made)
-                told |= {part.named(name): text for name, text in about.items()}
-            whole = pa.concat_tables(metrics_of_parts)
+                part_metrics, codebook_facts = _figures(
+                    part, settings, clusters, seed, workspace, key
+                )
+                metrics_of_parts.append(part_metrics)
+                part_facts |= {part.named(name): text for name, text in codebook_facts.items()}
+            metrics_table = pa.concat_tables(metrics_of_parts)
             if workspace is not None:
                 workspace.write_arrow(
-                    "metrics", whole, fingerprint=key, run=key[:12], stage="metrics"
+                    "metrics", metrics_table, fingerprint=key, run=key[:12], stage="metrics"
                 )
-            facts |= told
-            figures = _sorted(whole.to_pandas())
-            shown.done(rows=_rows(figures))
+            facts |= part_facts
+            figures = _sorted(metrics_table.to_pandas())
+            stage_progress.done(rows=_rows(figures))
         seconds = time.monotonic() - began
         facts |= {"rows": f"{_rows(figures):,}", "groups": f"{figures['group'].nunique():,}"}
         watch.params({"gime": settings.model_dump(mode="json"), "columns": roles})
         watch.inputs(
             TrackedInput(name=n, location=s.location, format=p.format, version=p.version, context=n)
-            for n, s, p in (("table", table, pin), ("target", target, other))
+            for n, s, p in (("table", table, pinned), ("target", target, other))
             if s is not None and p is not None
         )
         watch.metrics({**named_values(figures), "seconds": seconds})
         if workspace is not None:
-            kept = {k: facts[k] for k in ("rows", "groups", *told)}
+            record_facts = {k: facts[k] for k in ("rows", "groups", *part_facts)}
             workspace.record(
                 run=key[:12],
                 stage="metrics of a table",
@@ -172,7 +174,7 @@ def measure_table(
                 table="metrics",
                 rows=len(figures),
                 seconds=seconds,
-                detail={"facts": kept},
+                detail={"facts": record_facts},
             )
     outcome = watch.end()  # closed already: how it went
     places = {} if workspace is None else _places(workspace)
@@ -180,7 +182,7 @@ def measure_table(
 
 
 def named_values(figures: pd.DataFrame) -> dict[str, float]:
-    """Return group/metric -> robust value, for a tracker; at most 2,000 of them."""
+    """Robust values by `gime/group/metric`, for a tracker; at most 2,000 of them."""
     mine = figures[(figures["form"] == "robust") & figures["value"].notna()]
     pairs = zip(mine["group"], mine["metric"], mine["value"], strict=True)
     return {f"gime/{g}/{m}": float(v) for g, m, v in list(pairs)[:_MOST_LOGGED]}
@@ -195,7 +197,7 @@ def _places(workspace: Workspace) -> dict[str, str]:
 
 
 def _stored(workspace: Workspace, key: str) -> pd.DataFrame:
-    table = bounded(workspace.read("metrics", key), MAX_FIGURES, "metrics").to_pandas()
+    table = bounded(workspace.read("metrics", key), MAX_METRIC_ROWS, "metrics").to_pandas()
     return table.drop(columns="fingerprint").sort_values(["group"], kind="stable")
 
 
@@ -208,8 +210,8 @@ def check_grouping(
         InputError: With the columns that are.
     """
     named = {k: v for k, v in roles.items() if k not in EXTRA}
-    found = role_columns(profile, df.columns, named)
-    group_expression(list(settings.by), df.columns, found.get("event_time"))
+    role_to_column = role_columns(profile, df.columns, named)
+    group_expression(list(settings.by), df.columns, role_to_column.get("event_time"))
 
 
 def _figures(
@@ -220,19 +222,19 @@ def _figures(
     workspace: Workspace | None,
     key: str,
 ) -> tuple[pa.Table, dict[str, str]]:
-    """Measure a part of a table; its states are kept where there is a workspace."""
+    """Measure a part of a table; its states are stored where there is a workspace."""
     df, profile, target = part.rows, part.profile, part.target
-    book, told = fit_codebook(df, profile, part.roles, clusters, seed)
+    codebook, codebook_facts = fit_codebook(df, profile, part.roles, clusters, seed)
     named = {k: v for k, v in part.roles.items() if k not in EXTRA}
     by = list(settings.by) or None
     if workspace is None:
-        found = gime.metrics(
-            df, profile, by=by, target=target, columns=named, codebook=book, settings=settings
+        values = gime.metrics(
+            df, profile, by=by, target=target, columns=named, codebook=codebook, settings=settings
         )
     else:
         chunks = settings if "id" in df.columns else settings.model_copy(update={"partitions": 1})
         frozen = gime.freeze(
-            df, profile, target=target, columns=named, codebook=book, settings=chunks
+            df, profile, target=target, columns=named, codebook=codebook, settings=chunks
         )
         known = None
         if target is not None:
@@ -240,12 +242,12 @@ def _figures(
         states = gime.states(df, profile, by=by, columns=named, constants=frozen, settings=chunks)
         mine = key if part.source is None else fingerprint(key, part.source)
         workspace.write("metric_states", states, fingerprint=mine, run=key[:12], stage="metrics")
-        kept = workspace.read("metric_states", mine).drop("fingerprint")
-        found = gime.values(kept, profile, target=known, constants=frozen)
-    table = bounded(found, MAX_FIGURES, "metrics (use a coarser grouping)")
+        stored_states = workspace.read("metric_states", mine).drop("fingerprint")
+        values = gime.values(stored_states, profile, target=known, constants=frozen)
+    table = bounded(values, MAX_METRIC_ROWS, "metrics (use a coarser grouping)")
     names = pa.array([part.named(m) for m in table.column("metric").to_pylist()], pa.string())
     at = table.schema.get_field_index("metric")
-    return table.set_column(at, table.schema.field(at), names), told
+    return table.set_column(at, table.schema.field(at), names), codebook_facts
 
 
 def _sorted(figures: pd.DataFrame) -> pd.DataFrame:

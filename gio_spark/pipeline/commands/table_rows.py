@@ -1,4 +1,4 @@
-"""Tables that are measured outside of a run: found, opened, checked, put into cells."""
+"""Tables that are measured outside of a run: opening, checks and clusters."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from gio_spark import quantize
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime import get_profile
 from gio_spark.settings.columns import Columns
-from gio_spark.tables import Pin, pin_input, quoted, quoted_column
-from gio_spark.tables.aliases import engine_path
-from gio_spark.tables.casts import BAD, LINE
+from gio_spark.tables import PinnedInput, pin_input, quoted, quoted_column
 from gio_spark.tables.content_expressions import (
     TEXT_COLUMN,
     content_expression,
@@ -24,8 +22,10 @@ from gio_spark.tables.content_expressions import (
 )
 from gio_spark.tables.content_paths import is_expression
 from gio_spark.tables.delta import is_readable_otherwise, read
-from gio_spark.tables.doubled_rows import free_name
-from gio_spark.tables.lines import read_lines
+from gio_spark.tables.duplicate_ids import free_name
+from gio_spark.tables.engine_paths import engine_path
+from gio_spark.tables.text_casts import BAD, LINE
+from gio_spark.tables.text_files import read_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,7 +75,7 @@ class Part:
     target: DataFrame | None
 
     def named(self, metric: str) -> str:
-        """Return what a metric of these rows is called."""
+        """Name of a metric of these rows."""
         return metric if self.source is None else f"{self.source}/{metric}"
 
 
@@ -97,7 +97,7 @@ def parts_of(
     settings: GimeSettings,
     where: tuple[str, str],
 ) -> list[Part]:
-    """Cut a table into what each profile measures: all rows first, then sources of their own.
+    """Split a table by profile: all rows first, then the sources with a profile.
 
     Args:
         df: The table.
@@ -110,7 +110,7 @@ def parts_of(
         InputError: A column cannot be used, or a source has no row.
     """
     column = roles.get("source", "source")
-    found = []
+    parts = []
     for source, name in [(None, settings.profile), *settings.profiles.items()]:
         profile = get_profile(name)
         stems = {role.rstrip("*") for role in profile.roles}
@@ -122,14 +122,14 @@ def parts_of(
                 raise InputError(
                     f"gime.profiles names the source {source!r}, but {where[0]} has no row of it."
                 )
-            # A target that tells no sources is that of every source.
+            # A target without sources is that of every source.
             if target is not None and column in target.columns:
                 theirs = _of_source(target, column, source, where[1])
                 theirs = theirs if theirs.limit(1).count() else None
         rows = usable(rows, mine, profile, where[0])
         theirs = None if theirs is None else usable(theirs, mine, profile, where[1])
-        found.append(Part(source, profile, mine, rows, theirs))
-    return found
+        parts.append(Part(source, profile, mine, rows, theirs))
+    return parts
 
 
 def _of_source(df: DataFrame, column: str, source: str, where: str) -> DataFrame:
@@ -141,7 +141,7 @@ def _of_source(df: DataFrame, column: str, source: str, where: str) -> DataFrame
     return df.where(F.coalesce(F.col(quoted_column(column)).cast("string"), F.lit("")) == source)
 
 
-def pin_of(spark: SparkSession, one: InputSettings, name: str) -> Pin | None:
+def find_pin(spark: SparkSession, one: InputSettings, name: str) -> PinnedInput | None:
     """Find an input and its version; None for a view, which has none."""
     if is_readable_otherwise(spark, one.location):
         return None
@@ -155,7 +155,7 @@ class OpenTable:
     Attributes:
         rows: Its rows.
         location: Where it was read from.
-        json_messages: As for `tables.lines.LineRows`.
+        json_messages: As for `tables.text_files.LineRows`.
     """
 
     rows: DataFrame
@@ -166,16 +166,16 @@ class OpenTable:
 def open_table(
     spark: SparkSession,
     one: InputSettings,
-    pin: Pin | None,
+    pinned: PinnedInput | None,
     roles: Mapping[str, Any],
     name: str,
 ) -> OpenTable:
     """Open a table at its pin."""
-    if pin is None:
+    if pinned is None:
         return OpenTable(spark.read.table(quoted(one.location)), one.location)
-    if pin.format == "delta":
-        return OpenTable(read(spark, one.location, int(pin.version)), one.location)
-    if pin.format == "parquet":
+    if pinned.format == "delta":
+        return OpenTable(read(spark, one.location, int(pinned.version)), one.location)
+    if pinned.format == "parquet":
         try:
             df = spark.read.parquet(engine_path(spark, one.location))
             _ = df.schema
@@ -185,9 +185,9 @@ def open_table(
                 error
             )
         return OpenTable(df, one.location)
-    if pin.files is None:
+    if pinned.files is None:
         raise InputError(f"{name}: the pin of {one.location} has no list of files.")
-    lines = read_lines(spark, pin.files, pin.format, _columns(roles), one.csv)
+    lines = read_lines(spark, pinned.files, pinned.format, _columns(roles), one.csv)
     rows = lines.rows.where(F.col(BAD).isNull()).drop(BAD, LINE)
     return OpenTable(rows, one.location, lines.json_messages)
 
@@ -235,30 +235,31 @@ def with_text(
 
 
 def usable(df: DataFrame, roles: Mapping[str, Any], profile: Profile, where: str) -> DataFrame:
-    """Check columns and types, and add what the profile reads but no column gives."""
+    """Check columns and types, and add the roles of the profile that have no column."""
     present = {f.name: f.dataType for f in df.schema.fields}
     for role, named in roles.items():
         for column in [named] if isinstance(named, str) else named:
             if column not in present:
                 near = difflib.get_close_matches(str(column), list(present), n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]!r}? " if near else ""
-                shown = ", ".join(list(present)[:20]) + (", ..." if len(present) > 20 else "")
+                names_text = ", ".join(list(present)[:20]) + (", ..." if len(present) > 20 else "")
                 raise InputError(
-                    f"{where} lacks the column {column!r} (role {role}): {hint}It has: {shown}."
+                    f"{where} lacks the column {column!r} (role {role}): {hint}"
+                    f"It has: {names_text}."
                 )
             _check_type(role, str(column), present[column], profile, where)
     text = roles.get("text")
     added = {}
     if text is not None:
         content = F.col(quoted_column(text))
-        made = {
+        derived = {
             "content": content,
             "bytes": F.octet_length(content).cast("bigint"),
             "tokens": F.size(F.split(F.trim(content), r"\s+")).cast("bigint"),
         }
         added = {
             r: c
-            for r, c in made.items()
+            for r, c in derived.items()
             if r in profile.roles and r not in roles and r not in present
         }
     identity = roles.get("id")
@@ -270,15 +271,15 @@ def usable(df: DataFrame, roles: Mapping[str, Any], profile: Profile, where: str
 
 
 def _check_type(role: str, column: str, kind: T.DataType, profile: Profile, where: str) -> None:
-    wanted: tuple[type, ...]
+    accepted: tuple[type, ...]
     if role == "id":
-        wanted, words = (T.StringType, *_NUMBERS[:4]), "a string or an integer"
+        accepted, words = (T.StringType, *_NUMBERS[:4]), "a string or an integer"
     elif role == "text":
-        wanted, words = (T.StringType,), "a string"
+        accepted, words = (T.StringType,), "a string"
     else:
         stem = role if role in profile.roles else f"{role}*"
-        wanted, words = _KINDS.get(profile.roles[stem], ((), ""))
-    if wanted and not isinstance(kind, wanted):
+        accepted, words = _KINDS.get(profile.roles[stem], ((), ""))
+    if accepted and not isinstance(kind, accepted):
         raise InputError(
             f"{where}: column {column!r} is {kind.simpleString()}, but the role {role} of the "
             f"profile {profile.name!r} must be {words}."
@@ -292,10 +293,10 @@ def fit_codebook(
     clusters: int | None,
     seed: int,
 ) -> tuple[NDArray[Any] | None, dict[str, str]]:
-    """Fit cells for vectors that have none."""
+    """Fit clusters for vectors that have none."""
     vector = roles.get("vector", "vector")
-    has_cells = "cluster" in roles or "cluster" in df.columns
-    if "vector" not in profile.roles or vector not in df.columns or has_cells or clusters == 0:
+    has_clusters = "cluster" in roles or "cluster" in df.columns
+    if "vector" not in profile.roles or vector not in df.columns or has_clusters or clusters == 0:
         return None, {}
     if "id" not in df.columns:
         return None, {"cells": "none: vectors are put into cells where there is an id"}

@@ -1,1 +1,1 @@
-"""Holding a plan to thresholds of information metrics."""
+"""Enforcement of thresholds of information metrics on a plan."""

@@ -1,10 +1,10 @@
-"""Thresholds of the metrics held by the plan: the order inside cells, then quotas.
+"""Enforcement of metric thresholds on a plan: first the order of rows inside clusters, then quotas.
 
-The plan's rows are measured, all eleven metrics. Where a sum or mean over rows misses its
-threshold, rows inside cells are pulled towards it. What still fails is held by quotas: the budgeted
-KL is solved within the limits that the thresholds give, then quota moves to the cells that help
-most. How a move changes the metrics is read off a bounded sample, corrected by what the rows
-themselves gave.
+The rows of the plan are measured by all eleven metrics. Where a sum or mean over rows misses its
+threshold, a score bias changes which rows inside clusters are taken. Quotas enforce what still
+fails: the budgeted KL is solved within the limits of the thresholds, then quota is reallocated to
+the clusters that help most. The effect of a reallocation on the metrics is computed on a bounded
+sample and corrected by the metrics of the rows themselves.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MARGIN = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Enforcement:
-    """Thresholds in force, and what is needed to hold them.
+    """Thresholds in force, and the context of their enforcement.
 
     Attributes:
         ctx: The run.
@@ -57,12 +57,12 @@ class Enforcement:
     @cached_property
     def views(self) -> dict[str | None, ProfileSample]:
         """The whole pool (None), and each source that has thresholds of its own."""
-        held = {n.rpartition("/")[0] for n in self.ctx.settings.gime.thresholds}
-        parts = [p for p in self.run_rows.parts() if p.source is None or p.source in held]
+        sources = {n.rpartition("/")[0] for n in self.ctx.settings.gime.thresholds}
+        parts = [p for p in self.run_rows.parts() if p.source is None or p.source in sources]
         return {part.source: ProfileSample(part) for part in parts}
 
     def same_size(self, rows: int) -> bool:
-        """Say whether thresholds were found on subsets as large as a plan of so many rows."""
+        """Whether the thresholds are for subsets as large as a plan of so many rows."""
         if len(self.views) > 1:
             return False
         if self.sensitivity is not None:
@@ -71,42 +71,42 @@ class Enforcement:
         return sensitivity_runs.subset_size(self.ctx.settings, sample, self.pool_rows) == rows
 
     @cached_property
-    def found(self) -> tuple[list[gime.Threshold], dict[str, float]]:
+    def thresholds_and_random(self) -> tuple[list[gime.Threshold], dict[str, float]]:
         """Thresholds for subsets, and metrics of random subsets of that size."""
         thresholds: list[gime.Threshold] = []
-        here: dict[str, float] = {}
+        random_metrics: dict[str, float] = {}
         if self.sensitivity is not None:
-            held = self.ctx.settings.gime
-            level = held.wanted_level or 1.0
+            gime_settings = self.ctx.settings.gime
+            level = gime_settings.performance_level or 1.0
             thresholds, _ = gime.automatic_thresholds(
-                self.sensitivity.found,
+                self.sensitivity.analysis,
                 self.sensitivity.directions,
                 level=level,
-                manual_shares=held.held(),
+                manual_shares=gime_settings.manual_shares(),
             )
-            here |= self.sensitivity.facts["random_metrics"]
+            random_metrics |= self.sensitivity.facts["random_metrics"]
         for source, view in self.views.items():
-            shares = self.ctx.settings.gime.held(source)
+            shares = self.ctx.settings.gime.manual_shares(source)
             if not shares or (source is None and self.sensitivity is not None):
                 continue
             named, random = self._reached(view, shares)
             thresholds += named
-            here |= random
-        return thresholds, here
+            random_metrics |= random
+        return thresholds, random_metrics
 
     def _reached(
         self, view: ProfileSample, shares: Mapping[str, float]
     ) -> tuple[list[gime.Threshold], dict[str, float]]:
-        """Return thresholds by hand of one view, from what random tilts reach there."""
+        """Manual thresholds of one view, from the range of random tilts."""
         settings, named = self.ctx.settings, view.run_rows.named
         directions = view.sample.directions()
         size = sensitivity_runs.subset_size(settings, view.sample.rows.count, self.pool_rows)
         ranges = gime.ranges_without_labels(
             view.sample, directions, size=size, subsets=settings.gime.screen, seed=settings.seed
         )
-        found = gime.manual_thresholds(ranges, directions, shares)
+        thresholds = gime.manual_thresholds(ranges, directions, shares)
         random = {named(r["metric"]): float(r["random"]) for r in ranges.to_dict("records")}
-        return [replace(t, metric=named(t.metric)) for t in found], random
+        return [replace(t, metric=named(t.metric)) for t in thresholds], random
 
 
 def judge(gate: GateFacts, figures: Mapping[str, Mapping[str, float]]) -> gime.Verdict:
@@ -121,7 +121,7 @@ def judge(gate: GateFacts, figures: Mapping[str, Mapping[str, float]]) -> gime.V
 
 
 def thresholds_for(gate: GateFacts, random: Mapping[str, float]) -> list[gime.Threshold]:
-    """Return a plan's thresholds for selections whose random draws have these metrics."""
+    """A plan's thresholds for selections whose random draws have these metrics."""
     thresholds = list(gate.thresholds)
     return gime.rescaled_thresholds(thresholds, gate.here, random) if gate.rescale else thresholds
 
@@ -132,37 +132,37 @@ def enforce(
     problem: gio.SelectionProblem,
     keep: Callable[[NDArray[np.int64], Order], DataFrame],
 ) -> tuple[gio.SelectionResult, GateFacts]:
-    """Hold a plan to the thresholds.
+    """Enforce the thresholds on a plan.
 
     Args:
         enforcement: Thresholds in force.
         result: The plan without them.
         problem: What it solves.
-        keep: Rows per cell (and source, where the plan has them) and their order inside cells ->
-            ids of the rows kept.
+        keep: Rows per cluster (and source, where the plan has them) and their order inside
+            clusters -> ids of the selected rows.
 
     Returns:
         The plan that holds them as far as can be, and the facts of the gate.
     """
     settings = enforcement.ctx.settings
-    thresholds, here = enforcement.found
+    thresholds, random_metrics = enforcement.thresholds_and_random
     take = np.asarray(result.take, np.int64)
     if result.take_by_source is not None:
         take = np.asarray(result.take_by_source, np.int64)
     budget = int(take.sum())
     gate = GateFacts(
         thresholds=tuple(thresholds),
-        here=here,
+        here=random_metrics,
         # A subset as large as the selection needs no other bound.
         rescale=not enforcement.same_size(budget),
-        level=settings.gime.wanted_level,
-        notes=enforcement.sensitivity.found.notes if enforcement.sensitivity else (),
+        level=settings.gime.performance_level,
+        notes=enforcement.sensitivity.analysis.notes if enforcement.sensitivity else (),
     )
     if not thresholds:
         return result, gate
-    blind = [v for v in enforcement.views.values() if v.cells is None]
+    blind = [v for v in enforcement.views.values() if v.clusters is None]
     if blind:
-        enforcement.ctx.caution(
+        enforcement.ctx.warn(
             "thresholds are only judged",
             f"The profile {blind[0].run_rows.profile.name} knows no cells to move quota between.",
             "Judge the gate's verdict.",
@@ -186,7 +186,7 @@ def enforce(
     # A plan may have fewer rows than its budget (duplicates of picks): it keeps their number.
     amount = float(budget) if problem.unit == "rows" else float(np.floor(result.budget))
     limits = gime.QuotaLimits(rows, cost, amount, floor, cap)
-    cells = pair.cells(_law(result), limits)
+    cluster_stats = pair.cluster_stats(_target_distribution(result), limits)
     # The KL is solved within the thresholds for a budget in rows alone; under prices of tokens and
     # bounds on sources, quota moves from its optimum.
     free = take.ndim == 1 and problem.unit == "rows"
@@ -194,7 +194,7 @@ def enforce(
         # Columns of the user's own that profiles read are not in the assignments.
         fixed = {m for m, roles in READS.items() if set(roles) & set(settings.gime.columns)}
         if problem.unit != "rows":
-            # A plan knows the mean tokens of cells alone: longer rows would pass its budget.
+            # A plan knows the mean tokens of clusters alone: longer rows would pass its budget.
             fixed.add("volume")
         samples = {source: view.sample for source, view in enforcement.views.items()}
         score_biases, figures = pulled(
@@ -206,68 +206,70 @@ def enforce(
         )
         pair.order = replace(pair.order, score_biases=score_biases)
     best, best_short = (take, figures), threshold_distance(figures["selected"], bounds)
-    margin, moves = _MARGIN, 0
+    margin, reallocations = _MARGIN, 0
     for _ in range(settings.gime.moves if best_short > 0 else 0):
         # A forecast that just meets a bound misses it half of the time.
         inside = [t.tightened(margin) for t in bounds]
-        moved = _within(inside, cells, *best, result) if free else best[0]
-        moved, _verdict = gime.meet_thresholds(
-            moved, cells, inside, pair.forecast(*best), tries=_TRIES
+        reallocated = _within(inside, cluster_stats, *best, result) if free else best[0]
+        reallocated, _verdict = gime.meet_thresholds(
+            reallocated, cluster_stats, inside, pair.forecast(*best), tries=_TRIES
         )
-        moved = with_required(moved)
+        reallocated = with_required(reallocated)
         margin *= 2
-        if np.array_equal(moved, best[0]):
+        if np.array_equal(reallocated, best[0]):
             break
-        moves += 1
-        figures = pair.measure(moved)
+        reallocations += 1
+        figures = pair.measure(reallocated)
         short = threshold_distance(figures["selected"], bounds)
         if short < best_short:
-            best, best_short = (moved, figures), short
+            best, best_short = (reallocated, figures), short
         if best_short == 0:
             break
-    held = "thresholds of the metrics moved {} rows between clusters"
+    note_template = "thresholds of the metrics moved {} rows between clusters"
     gate = gate.model_copy(
         update={
-            "moved": moves,
+            "moved": reallocations,
             "rows_moved": int(np.maximum(best[0] - planned, 0).sum()),
             "score_biases": pair.order.score_biases,
             "required_rows": pair.order.required_rows,
         }
     )
-    result = gio.with_allocation(problem, result, best[0], held)
+    result = gio.with_allocation(problem, result, best[0], note_template)
     if pair.order.score_biases:
         to = ", ".join(f"{one.metric} (weight {one.weight:g})" for one in pair.order.score_biases)
-        told = f"thresholds of the metrics pulled rows inside clusters towards {to}"
-        result = replace(result, binding=(*result.binding, told))
+        binding_note = f"thresholds of the metrics pulled rows inside clusters towards {to}"
+        result = replace(result, binding=(*result.binding, binding_note))
     return result, gate
 
 
-def _law(result: gio.SelectionResult) -> NDArray[np.float64] | None:
-    law = np.asarray(result.target_mass, np.float64)
-    return law / law.sum() if law.sum() > 0 else None
+def _target_distribution(result: gio.SelectionResult) -> NDArray[np.float64] | None:
+    target_distribution = np.asarray(result.target_mass, np.float64)
+    return (
+        target_distribution / target_distribution.sum() if target_distribution.sum() > 0 else None
+    )
 
 
 def _within(
     bounds: Sequence[gime.Threshold],
-    cells: gime.ClusterStats,
+    cluster_stats: gime.ClusterStats,
     take: NDArray[np.int64],
     figures: Mapping[str, Mapping[str, float]],
     result: gio.SelectionResult,
 ) -> NDArray[np.int64]:
     """Solve the budgeted KL within the thresholds; the plan as it is where they do not bind.
 
-    What rows of a plan gave and what their cells' means say differ by the choice inside cells, so
-    bounds on means are moved by that difference.
+    The metrics of a plan's rows differ from the means of their clusters by the choice inside
+    clusters, so bounds on means are shifted by that difference.
     """
     budget = int(take.sum())
-    # Which cells scope asks for is left to the plan where it occupies enough of them already.
-    asked = [
+    # Which clusters scope asks for is left to the plan where it occupies enough of them already.
+    binding_bounds = [
         t for t in bounds if t.metric != "scope" or not t.met(figures["selected"].get("scope"))
     ]
-    least, most = gime.cluster_bounds(asked, cells, budget)
+    least, most = gime.cluster_bounds(binding_bounds, cluster_stats, budget)
     limits, met = [], bool((least <= take).all() and (take <= most).all())
     for one in bounds:
-        means = (cells.means or {}).get(one.metric)
+        means = (cluster_stats.means or {}).get(one.metric)
         value = figures["selected"].get(one.metric)
         if means is None or value is None:
             continue
@@ -279,16 +281,16 @@ def _within(
             ends = [(one.bound, "more"), (one.upper, "less")]
         limits += [gime.MeanLimit(means, end / scale - away, way) for end, way in ends]
     possible = least.sum() <= budget <= most.sum()
-    if met or not possible or result.objective != "budgeted_kl" or cells.target is None:
+    if met or not possible or result.objective != "budgeted_kl" or cluster_stats.target is None:
         return take
-    return gime.limited_kl(cells.target, least, most, budget, limits)
+    return gime.limited_kl(cluster_stats.target, least, most, budget, limits)
 
 
 class _Pair:
-    """Measures selected and random rows, and forecasts on a sample what a plan would give.
+    """Metrics of selected and random rows, measured, and forecast on a sample.
 
     Attributes:
-        order: Of the rows inside cells, once that is found.
+        order: Of the rows inside clusters, once it is determined.
     """
 
     def __init__(
@@ -306,46 +308,54 @@ class _Pair:
     def measure(
         self, take: NDArray[np.int64], order: Order | None = None
     ) -> dict[str, dict[str, float]]:
-        """Measure the rows that a plan keeps, and (once) a random draw as large."""
+        """Measure the rows that a plan selects, and (once) a random draw of the same size."""
         ids = self._keep(take, order or self.order).select("id")
         first = not self._random
         selected: dict[str, float] = {}
         for view in self._views:
-            found = view.measure(ids, random=first)
-            selected |= found["selected"]
-            self._random |= found.get("random", {})
+            view_metrics = view.measure(ids, random=first)
+            selected |= view_metrics["selected"]
+            self._random |= view_metrics.get("random", {})
         return {"selected": selected, "random": self._random}
 
     def forecast(
         self, take: NDArray[np.int64], figures: Mapping[str, Mapping[str, float]]
     ) -> Callable[[NDArray[np.int64]], dict[str, float]]:
-        """Return rows per cell -> metrics: the sample's, corrected by what one plan really gave."""
-        real, seen = figures["selected"], self._sampled(take)
+        """Forecast of metrics from rows per cluster: by the sample, corrected by measured rows."""
+        measured, sampled = figures["selected"], self._sampled(take)
 
         def forecast(quota: NDArray[np.int64]) -> dict[str, float]:
-            found = {}
+            metrics = {}
             for name, value in self._sampled(quota).items():
-                if name not in real or name not in seen:
+                if name not in measured or name not in sampled:
                     continue
                 if additive(name):
-                    found[name] = value * real[name] / seen[name] if seen[name] else real[name]
+                    metrics[name] = (
+                        value * measured[name] / sampled[name] if sampled[name] else measured[name]
+                    )
                 else:
-                    found[name] = value + real[name] - seen[name]
-            return found
+                    metrics[name] = value + measured[name] - sampled[name]
+            return metrics
 
         return forecast
 
-    def cells(self, law: NDArray[np.float64] | None, limits: gime.QuotaLimits) -> gime.ClusterStats:
-        """Return what is known of each cell, by source where sources have thresholds."""
+    def cluster_stats(
+        self, target_distribution: NDArray[np.float64] | None, limits: gime.QuotaLimits
+    ) -> gime.ClusterStats:
+        """Statistics of each cluster, by source where sources have thresholds."""
         count = self._sizes.size
-        seen = {view.run_rows.source: view.of_cells(count) for view in self._views}
-        parts = {source: known for source, known in seen.items() if source is not None}
-        return gime.ClusterStats(self._sizes, law, seen[None].means, limits, parts)
+        stats_by_source = {
+            view.run_rows.source: view.cluster_statistics(count) for view in self._views
+        }
+        parts = {source: known for source, known in stats_by_source.items() if source is not None}
+        return gime.ClusterStats(
+            self._sizes, target_distribution, stats_by_source[None].means, limits, parts
+        )
 
     def _sampled(self, take: NDArray[np.int64]) -> dict[str, float]:
-        # Sources of a cell count as alike here; what was measured corrects it.
+        # Sources of a cluster count as alike here; what was measured corrects it.
         take = take if take.ndim == 1 else take.sum(axis=1)
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for view in self._views:
-            found |= view.what_if(take, self._sizes)
-        return found
+            metrics |= view.what_if(take, self._sizes)
+        return metrics

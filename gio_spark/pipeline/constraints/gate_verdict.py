@@ -1,4 +1,4 @@
-"""The gate: a verdict on measured rows, kept with the run and given by `gio-spark gate`."""
+"""Verdict of the gate on measured rows, stored with the run."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def checks_table(verdict: VerdictFacts) -> pd.DataFrame:
     return pd.DataFrame([asdict(check) for check in verdict.checks], columns=list(CHECKS))
 
 
-def tell(ctx: RunContext, verdict: gime.Verdict | None) -> None:
-    """Put a verdict into the run's cautions and its tracked record."""
+def report_verdict(ctx: RunContext, verdict: gime.Verdict | None) -> None:
+    """Add a verdict to the run's warnings and its tracked record."""
     if verdict is None:
         return
     numbers = {"gate/passed": float(verdict.passed), "gate/moved": float(verdict.tries)}
@@ -63,11 +63,11 @@ def tell(ctx: RunContext, verdict: gime.Verdict | None) -> None:
         {"gio.gate": "passed" if verdict.passed else "failed", "gio.gate.why": verdict.why}
     )
     if not verdict.passed:
-        ctx.caution(
+        ctx.warn(
             "the gate fails",
             verdict.why.replace("\n", " "),
             "Accept a larger loss (gime.accepted_loss), lower the threshold, raise the budget, "
             "or widen the pool.",
         )
     for note in verdict.notes:
-        ctx.caution("seen by the gate", note, "See the gate's table.")
+        ctx.warn("seen by the gate", note, "See the gate's table.")

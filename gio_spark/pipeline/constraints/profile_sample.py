@@ -1,4 +1,4 @@
-"""Rows of a run seen by one profile: the whole pool, or one source of it, with a bounded sample."""
+"""Bounded sample of a run for one profile: of the pool, or of one of its sources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ProfileSample:
-    """One profile's view of a run.
+    """Sample, constants and target states of one profile.
 
     Attributes:
         run_rows: Its tables, of all rows or of one source.
@@ -44,19 +44,19 @@ class ProfileSample:
     @cached_property
     def sample(self) -> gime.Sample:
         """A hash sample of the pool, with the target's states."""
-        found, _ = unlabeled_sample(
+        sample, _ = unlabeled_sample(
             self.run_rows.rows("pool", vectors=self.run_rows.vectors),
             constants=self.constants,
             profile=self.run_rows.profile,
             rows=self.run_rows.settings.gime.sample,
         )
-        return replace(found, target=self.target)
+        return replace(sample, target=self.target)
 
     @cached_property
-    def cells(self) -> NDArray[np.int64] | None:
-        """Cell of each row of the sample; None where the profile knows no cells."""
-        found = sensitivity_runs.cells_of(self.sample)
-        return None if found is None else np.asarray(found, np.int64)
+    def clusters(self) -> NDArray[np.int64] | None:
+        """Cluster of each row of the sample; None where the profile has no clusters."""
+        clusters = sensitivity_runs.clusters_of(self.sample)
+        return None if clusters is None else np.asarray(clusters, np.int64)
 
     def measure(self, ids: DataFrame, *, random: bool) -> dict[str, dict[str, float]]:
         """Measure the rows with these ids and, if asked for, a random draw of as many.
@@ -73,39 +73,45 @@ class ProfileSample:
         table = self.run_rows.measure(
             frames, constants=self.constants, target=self.target, by=False
         ).to_pandas()
-        seen = set(table["group"])
-        return {name: gime.robust_values(table, name) if name in seen else {} for name in frames}
+        groups = set(table["group"])
+        return {name: gime.robust_values(table, name) if name in groups else {} for name in frames}
 
     def what_if(self, take: NDArray[np.int64], sizes: NDArray[np.int64]) -> dict[str, float]:
-        """Return the metrics of the sample's rows, as many of each cell as a plan would take.
+        """Metrics of the sample with each cluster's share of rows in a plan.
 
         Args:
-            take: Rows per cell of the whole pool, (K,).
-            sizes: Rows of each cell, (K,).
+            take: Rows per cluster of the whole pool, (K,).
+            sizes: Rows of each cluster, (K,).
         """
-        order, held = self._laid(sizes.size)
-        exact = held * take / np.maximum(sizes, 1)
-        quota = largest_remainders(exact, round(float(exact.sum())), most=held, slack=0.0)
-        starts = np.r_[0, np.cumsum(held)[:-1]]
+        order, sample_sizes = self._rows_by_cluster(sizes.size)
+        exact = sample_sizes * take / np.maximum(sizes, 1)
+        quota = largest_remainders(exact, round(float(exact.sum())), most=sample_sizes, slack=0.0)
+        starts = np.r_[0, np.cumsum(sample_sizes)[:-1]]
         parts = [order[s : s + q] for s, q in zip(starts, quota, strict=True)]
         rows = np.sort(np.concatenate(parts))
         values = self.sample.metrics(rows) if rows.size else {}
         return {self.run_rows.named(m): v for m, v in values.items()}
 
-    def _laid(self, count: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """Return the sample's rows in order of cell, and rows per cell."""
-        cells = np.zeros(0, np.int64) if self.cells is None else self.cells
-        return np.argsort(cells, kind="stable"), np.bincount(cells, minlength=count)
+    def _rows_by_cluster(self, count: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """The sample's rows in order of cluster, and rows per cluster."""
+        clusters = np.zeros(0, np.int64) if self.clusters is None else self.clusters
+        return np.argsort(clusters, kind="stable"), np.bincount(clusters, minlength=count)
 
-    def of_cells(self, count: int) -> gime.ClusterStats:
-        """Return what the sample knows of each cell: rows, the target's mass, means."""
-        cells = np.zeros(0, np.int64) if self.cells is None else self.cells
-        law = None
+    def cluster_statistics(self, count: int) -> gime.ClusterStats:
+        """Statistics of each cluster in the sample: rows, the target's mass, means."""
+        clusters = np.zeros(0, np.int64) if self.clusters is None else self.clusters
+        target_distribution = None
         if self.target is not None and "cells" in self.target:
-            law = np.zeros(count)
+            target_distribution = np.zeros(count)
             known = self.target["cells"]["cells"]
-            law[known[0]] = known[1]
-            law = law / law.sum() if law.sum() > 0 else None
+            target_distribution[known[0]] = known[1]
+            target_distribution = (
+                target_distribution / target_distribution.sum()
+                if target_distribution.sum() > 0
+                else None
+            )
         return gime.ClusterStats(
-            np.bincount(cells, minlength=count), law, cluster_means(self.sample, cells, count)
+            np.bincount(clusters, minlength=count),
+            target_distribution,
+            cluster_means(self.sample, clusters, count),
         )

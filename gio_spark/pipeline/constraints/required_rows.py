@@ -1,4 +1,4 @@
-"""Rows that hold the extremes of the pool's times, kept whatever their key.
+"""Required rows: those with the extreme times of the pool, selected whatever their key.
 
 OIT's literal duration and delay are differences of extremes, which one row each decides: no order
 and no quota holds them, but a handful of rows does.
@@ -31,21 +31,21 @@ _ENDS = {
 def extremes(
     bounds: Sequence[Threshold], rows_of_source: Mapping[str | None, RunRows]
 ) -> tuple[RequiredRow, ...]:
-    """Return the rows that hold the extremes which thresholds in force are about.
+    """Rows with the extremes that thresholds in force depend on.
 
     Of rows with the same time it is the one of the smallest id. One job for each extreme.
 
     Args:
-        bounds: Thresholds; only those of duration and delay pin rows.
+        bounds: Thresholds; only those of duration and delay require rows.
         rows_of_source: Source (None: all rows) -> its tables.
     """
-    wanted = {
+    time_ends = {
         (source, *end)
         for source, _, metric in (t.metric.rpartition("/") for t in bounds)
         for end in _ENDS.get(metric, ())
     }
-    found: dict[str, RequiredRow] = {}
-    for source, role, largest in sorted(wanted):
+    rows_by_id: dict[str, RequiredRow] = {}
+    for source, role, largest in sorted(time_ends):
         run_rows = rows_of_source[source or None]
         # Columns of the user's own under these roles are not in the assignments.
         if role in run_rows.settings.gime.columns:
@@ -55,8 +55,8 @@ def extremes(
         first = rows.orderBy(time.desc() if largest else time.asc(), F.col("id").asc()).limit(1)
         named = F.coalesce("source", F.lit("")).alias("source")
         table = bounded(first.select("id", "cluster", named), 1, f"an extreme of {role}")
-        found |= {row["id"]: RequiredRow(**row) for row in table.to_pylist()}
-    return tuple(found.values())
+        rows_by_id |= {row["id"]: RequiredRow(**row) for row in table.to_pylist()}
+    return tuple(rows_by_id.values())
 
 
 def room_for(
@@ -65,31 +65,31 @@ def room_for(
     cost: NDArray[np.float64],
     names: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Rows per cell with room for required rows: others give it up, the fullest cells first.
+    """Rows per cluster with room for required rows: others give it up, the fullest clusters first.
 
-    A source keeps what it may spend: only its own cells give, at least as much as the pin costs.
-    A pin for which there is nothing to give is left out.
+    A source keeps what it may spend: only its own clusters give, at least as much as the required
+    row costs. A required row for which there is nothing to give is left out.
 
     Args:
         required_rows: Rows to be kept.
-        take: Rows per cell, (K,), or per cell and source, (K, S).
+        take: Rows per cluster, (K,), or per cluster and source, (K, S).
         cost: Amount of a row of each stratum, (K, S), in the budget's unit.
         names: The S sources, where the plan has them.
     """
     rows = take.reshape(len(take), -1).copy()
     need = np.zeros_like(rows)
-    for pin in required_rows:
-        need[pin.cluster, names.index(pin.source) if take.ndim > 1 else 0] += 1
-    for cell, source in np.argwhere(need > rows):
-        lack = int(need[cell, source] - rows[cell, source])
+    for required in required_rows:
+        need[required.cluster, names.index(required.source) if take.ndim > 1 else 0] += 1
+    for cluster, source in np.argwhere(need > rows):
+        lack = int(need[cluster, source] - rows[cluster, source])
         mine, freed = rows[:, source].copy(), 0.0
         free = mine - need[:, source]
-        while freed < lack * cost[cell, source] and free.max() > 0:
+        while freed < lack * cost[cluster, source] and free.max() > 0:
             giver = int(free.argmax())
             mine[giver] -= 1
             free[giver] -= 1
             freed += cost[giver, source]
-        if freed >= lack * cost[cell, source]:
-            mine[cell] += lack
+        if freed >= lack * cost[cluster, source]:
+            mine[cluster] += lack
             rows[:, source] = mine
     return rows.reshape(take.shape)

@@ -1,9 +1,9 @@
-"""Rows inside cells, pulled towards metrics that a plan would miss.
+"""Score biases: order of rows inside clusters that favors metrics which a plan would miss.
 
-Sums and means over rows (volume, delay, granularity, distortion) depend on which rows of a cell are
-taken. So they are held there first, and the plan's rows per cell, its divergence with them, stay as
-they are. A row's key gets weight * z: z is its standardised value in the direction that helps. With
-the quotas as they are, what the rows taken add up to never gets worse as the weight rises.
+Sums and means over rows (volume, delay, granularity, distortion) depend on which rows of a cluster
+are taken. So they are enforced there first: the plan's rows per cluster and its divergence stay as
+they are. A row's key gets weight * z: z is its standardized value in the direction that helps. With
+fixed quotas, the sum over the selected rows never gets worse as the weight rises.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ READS = {
 
 
 def bias_column(bias: ScoreBias) -> Column:
-    """What a row's key gets, from columns of the assignments; 0 where the value is unknown."""
+    """Bias of a row's key, from columns of the assignments; 0 where the value is unknown."""
     source, _, metric = bias.metric.rpartition("/")
     value = _value(metric, {role: _number(role) for role in READS[metric]})
     weighted = (value - F.lit(bias.mean)) / F.lit(bias.scale) * F.lit(bias.sign * bias.weight)
@@ -54,7 +54,7 @@ def bias_column(bias: ScoreBias) -> Column:
 
 @dataclass(frozen=True)
 class Order:
-    """What decides between the rows of a cell beside the rule of the settings.
+    """Order of the rows of a cluster beside the rule of the settings.
 
     Attributes:
         score_biases: Metrics that rows are pulled towards.
@@ -71,26 +71,28 @@ class Order:
 
     @property
     def columns(self) -> list[Column]:
-        """Columns `bias` and `pinned` of the assignments, where there is anything to say."""
-        found = []
+        """Columns `bias` and `pinned` of the assignments, where the order has any."""
+        added_columns = []
         if self.score_biases:
-            found.append(
+            added_columns.append(
                 reduce(lambda a, b: a + b, [bias_column(one) for one in self.score_biases]).alias(
                     "pull"
                 )
             )
         if self.required_rows:
-            found.append(F.col("id").isin([pin.id for pin in self.required_rows]).alias("pinned"))
-        return found
+            added_columns.append(
+                F.col("id").isin([required.id for required in self.required_rows]).alias("pinned")
+            )
+        return added_columns
 
 
 def to_choose_from(assigned: DataFrame, scores: DataFrame | None, order: Order) -> DataFrame:
-    """Return the rows that a plan chooses from: id, cluster; log_ratio, bias, pinned if there are.
+    """The rows that a plan chooses from: id, cluster; log_ratio, bias, pinned if there are.
 
     Args:
         assigned: Assignments of the pool.
         scores: id, cluster, log_ratio of the same rows; None where the rule uses none.
-        order: Pulls and required_rows; without any there are no such columns, and no join.
+        order: Score biases and required rows; without any there are no such columns, and no join.
     """
     added = order.columns
     if scores is None:
@@ -107,41 +109,41 @@ def pulled(
     *,
     fixed: Collection[str] = (),
 ) -> tuple[tuple[ScoreBias, ...], Figures]:
-    """Raise the weights of metrics that are missed until all are met, or weights are at their end.
+    """Raise the weights of missed metrics until all are met, or the weights reach their limit.
 
     Args:
         bounds: Thresholds for selections of this size.
         figures: Metrics of the plan's rows ("selected") without score_biases.
         samples: Source (None: all rows) -> a sample of its rows.
-        measure: Pulls -> metrics of the rows that the same plan keeps with them.
+        measure: Score biases -> metrics of the rows that the same plan keeps with them.
         fixed: Plain names of metrics that must not be pulled.
 
     Returns:
         The biases nearest to the thresholds, and their metrics; none where no metric of rows is
         missed: nothing is computed then.
     """
-    held = {
+    bounds_by_metric = {
         t.metric: t
         for t in bounds
         if (name := t.metric.rpartition("/")[2]) in READS and name not in fixed
     }
     now = figures["selected"]
-    if all(t.met(now.get(m)) or now.get(m) is None for m, t in held.items()):
+    if all(t.met(now.get(m)) or now.get(m) is None for m, t in bounds_by_metric.items()):
         return (), figures
-    searches = {m: s for m in held if (s := _search(m, samples)) is not None}
+    searches = {m: s for m in bounds_by_metric if (s := _search(m, samples)) is not None}
     best: tuple[tuple[ScoreBias, ...], Figures] = ((), figures)
     short = threshold_distance(now, bounds)
     for _ in range(_RAISES):
-        raised = {m: s.step(held[m], now.get(m)) for m, s in searches.items()}
+        raised = {m: s.step(bounds_by_metric[m], now.get(m)) for m, s in searches.items()}
         if raised == searches:
             break
         searches = raised
         score_biases = tuple(s.bias for s in searches.values() if s.bias.weight > 0)
-        found = measure(score_biases)
-        now = found["selected"]
+        measured = measure(score_biases)
+        now = measured["selected"]
         away = threshold_distance(now, bounds)
         if away < short:
-            best, short = (score_biases, found), away
+            best, short = (score_biases, measured), away
         if short == 0:
             break
     return best
@@ -149,14 +151,14 @@ def pulled(
 
 @dataclass(frozen=True)
 class _Search:
-    """The weight of one bias: doubled while it is too small, halved into where it was too large."""
+    """Search for the weight of one bias: doubling, then bisection."""
 
     bias: ScoreBias
     low: float = 0.0
     high: float = math.inf
 
     def step(self, threshold: Threshold, value: float | None) -> _Search:
-        """Return the next weight for what was measured; the same one where that is enough."""
+        """The next weight for what was measured; the same one where that is enough."""
         if value is None or threshold.met(value):
             return self
         sign = -1 if threshold.direction == "less" else 1
@@ -171,7 +173,7 @@ class _Search:
 
 
 def _search(name: str, samples: Mapping[str | None, Sample]) -> _Search | None:
-    """Return where to start; None where the metric is not a sum or mean of a column of rows."""
+    """First search step; None where the metric is not a sum or mean of a column of rows."""
     source, _, metric = name.rpartition("/")
     values = _of_sample(samples[source or None], metric)
     if values is None:
@@ -182,7 +184,7 @@ def _search(name: str, samples: Mapping[str | None, Sample]) -> _Search | None:
 
 
 def _of_sample(sample: Sample, metric: str) -> NDArray[np.float64] | None:
-    """Return what each row of the sample adds to a metric, (n,); None where it is no such metric.
+    """Contribution of each row of the sample to a metric, (n,); None where it is no such metric.
 
     Profiles define metrics as they like: the sample's own value must be the sum or mean of these.
     """
@@ -192,15 +194,15 @@ def _of_sample(sample: Sample, metric: str) -> NDArray[np.float64] | None:
     valid = np.all([rows[r].valid for r in reads], axis=0)
     values = np.asarray(_value(metric, {r: rows[r].values for r in reads}), np.float64)
     values = np.where(valid, values, 0.0) if additive(metric) else values[valid]
-    whole = sample.metrics().get(metric)
-    if whole is None or values.size == 0 or values.std() == 0:
+    sample_value = sample.metrics().get(metric)
+    if sample_value is None or values.size == 0 or values.std() == 0:
         return None
     mine = values.sum() if additive(metric) else values.mean()
-    return values if math.isclose(mine, whole, rel_tol=1e-6, abs_tol=1e-9) else None
+    return values if math.isclose(mine, sample_value, rel_tol=1e-6, abs_tol=1e-9) else None
 
 
 def _value(metric: str, columns: Mapping[str, Any]) -> Any:
-    """Return what a row adds to a metric, from numpy columns or from Spark's."""
+    """Contribution of a row to a metric, from numpy columns or from Spark's."""
     if metric == "volume":
         return columns["tokens"]
     if metric == "delay":

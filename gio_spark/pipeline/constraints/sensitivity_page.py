@@ -1,4 +1,4 @@
-"""The page and the tracked record of the sensitivity runs, wherever a run rests on them."""
+"""Page and tracked record of the sensitivity runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gio_spark import gime
-from gio_spark.tables.local_files import report_folder
+from gio_spark.tables.output_folders import report_folder
 
 if TYPE_CHECKING:
     from gio_spark.pipeline.constraints.sensitivity_runs import SensitivityResult
@@ -21,34 +21,34 @@ DEFAULT_LEVEL = 0.95
 _FOLDER = "sensitivity"
 
 
-def shown_level(settings: RunSettings) -> float:
-    """Return the fraction of full performance that thresholds are shown for."""
-    return settings.gime.wanted_level or DEFAULT_LEVEL
+def display_level(settings: RunSettings) -> float:
+    """Fraction of full performance of the displayed thresholds."""
+    return settings.gime.performance_level or DEFAULT_LEVEL
 
 
-def thresholds_of(settings: RunSettings, learnt: SensitivityResult) -> pd.DataFrame:
-    """Return one row per threshold at the level shown."""
-    found, _ = gime.automatic_thresholds(
-        learnt.found,
-        learnt.directions,
-        level=shown_level(settings),
-        manual_shares=settings.gime.held(),
+def thresholds_of(settings: RunSettings, result: SensitivityResult) -> pd.DataFrame:
+    """Table with one row per threshold at the displayed level."""
+    thresholds, _ = gime.automatic_thresholds(
+        result.analysis,
+        result.directions,
+        level=display_level(settings),
+        manual_shares=settings.gime.manual_shares(),
     )
     table = pd.DataFrame(
-        [vars(t) for t in found],
+        [vars(t) for t in thresholds],
         columns=["metric", "bound", "direction", "kind", "share", "worst", "best", "upper"],
     )
     return table.astype(dict.fromkeys(("bound", "share", "worst", "best", "upper"), float))
 
 
 def page_of(workspace: Workspace, run: str) -> Path:
-    """Return the path of a run's page of its sensitivity runs."""
+    """The path of a run's page of its sensitivity runs."""
     from gio_spark.report.sensitivity_page import PAGE
 
     return report_folder(workspace, run) / _FOLDER / PAGE
 
 
-def tell(ctx: RunContext, learnt: SensitivityResult) -> None:
+def write_page(ctx: RunContext, result: SensitivityResult) -> None:
     """Write the page and record it, its plots, the figures and their cost with the run.
 
     Done whenever a run rests on sensitivity runs, complete ones of an earlier run too: its record
@@ -56,13 +56,13 @@ def tell(ctx: RunContext, learnt: SensitivityResult) -> None:
     """
     from gio_spark.report.sensitivity_page import render_sensitivity
 
-    facts, level = learnt.facts, shown_level(ctx.settings)
+    facts, level = result.facts, display_level(ctx.settings)
     render_sensitivity(
-        learnt.table,
-        learnt.found.sweeps,
-        learnt.found.screen,
-        learnt.curve,
-        thresholds_of(ctx.settings, learnt),
+        result.table,
+        result.analysis.sweeps,
+        result.analysis.screen,
+        result.curve,
+        thresholds_of(ctx.settings, result),
         page_of(ctx.workspace, ctx.run).parent,
         numbers={**facts, "level": level},
         facts={
@@ -81,15 +81,15 @@ def tell(ctx: RunContext, learnt: SensitivityResult) -> None:
         "sensitivity/full_training_seconds": facts["full_seconds"],
         "sensitivity/models": float(facts["models"]),
     }
-    for row in learnt.table.to_dict("records"):
+    for row in result.table.to_dict("records"):
         for name in ("change", "low", "high", "pearson", "spearman"):
             value = row[name]
             if value is not None and np.isfinite(value):
                 numbers[f"sensitivity/{row['metric']}/{name}"] = float(value)
     ctx.tracker.metrics(numbers)
-    classes = learnt.table["class"]
+    classes = result.table["class"]
     ctx.tracker.tags(
-        {f"gio.sensitivity.{c}": ", ".join(learnt.table.loc[classes == c, "metric"])
+        {f"gio.sensitivity.{c}": ", ".join(result.table.loc[classes == c, "metric"])
          for c in ("high", "moderate", "low")}
     )  # fmt: skip
     ctx.tracker.artifact(page_of(ctx.workspace, ctx.run).parent, _FOLDER)

@@ -1,4 +1,4 @@
-"""`gio-spark sensitivity`: which metrics a model follows on this data, and what to hold them to."""
+"""Sensitivity runs: effect of each metric on a model, and thresholds from it."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ _RUNS = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class SensitivityResult:
-    """What the sensitivity runs found, as it is stored.
+    """Result of the sensitivity runs, as stored.
 
     Attributes:
-        found: Table of factors, screen, sweeps.
+        analysis: Table of factors, screen, sweeps.
         directions: 1 where more is better, -1 where less is, 0 where it is unknown.
         curve: Way, rows, tokens, seconds, score, of_full.
         table: One row per metric, as in the Delta table.
@@ -71,7 +71,7 @@ class SensitivityResult:
         key: Fingerprint.
     """
 
-    found: gime.Sensitivity
+    analysis: gime.Sensitivity
     directions: Mapping[str, int]
     curve: pd.DataFrame
     table: pd.DataFrame
@@ -80,7 +80,7 @@ class SensitivityResult:
 
 
 def subset_size(settings: RunSettings, sample: int, pool: int) -> int:
-    """Return the rows per subset: the budget's share of the sample; a tenth where it is open."""
+    """The rows per subset: the budget's share of the sample; a tenth where it is open."""
     unit, amount = parse_budget(settings.budget)
     share = {"share": amount, "rows": amount / max(pool, 1)}.get(unit, 0.1)
     return int(min(max(_LEAST_SUBSET, round(share * sample)), sample - 1))
@@ -119,35 +119,35 @@ def run_sensitivity(
     """
     check_labels(ctx.settings)
 
-    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
-        shown.say("sample and screen")
+    def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
+        progress.say("sample and screen")
         sample, task = _task(ctx, run_rows)
         size = subset_size(ctx.settings, sample.rows.count, pool_rows)
-        found = gime.sensitivity(
+        analysis = gime.sensitivity(
             ctx.spark, sample, task, size=size, settings=ctx.settings.gime, seed=ctx.settings.seed
         )
         if isinstance(task, gime.Task):
-            task.check_learned(found.full_score)
+            task.check_learned(analysis.full_score)
         directions = sample.directions()
-        shown.say("efficiency curve")
-        curve = _curve(ctx, sample, task, found, directions)
-        spent = found.seconds + float(curve["seconds"].sum())
+        progress.say("efficiency curve")
+        curve = _curve(ctx, sample, task, analysis, directions)
+        spent = analysis.seconds + float(curve["seconds"].sum())
         facts = {
             "measure": task.measure,
             "proxy": task.proxy,
             "sample": sample.rows.count,
-            "size": found.size,
-            "models": found.models + len(curve),
+            "size": analysis.size,
+            "models": analysis.models + len(curve),
             "seconds": spent,
-            "full_score": found.full_score,
-            "random_score": list(found.random_score),
+            "full_score": analysis.full_score,
+            "random_score": list(analysis.random_score),
             "full_seconds": float(curve.loc[curve["way"] == "full", "seconds"].mean()),
-            "notes": list(found.notes),
+            "notes": list(analysis.notes),
             "directions": directions,
-            "random_metrics": dict(found.random_metrics),
+            "random_metrics": dict(analysis.random_metrics),
         }
-        table = _metric_rows(found, directions)
-        _write_runs(ctx, key, found, curve)
+        table = _metric_rows(analysis, directions)
+        _write_runs(ctx, key, analysis, curve)
         rows = ctx.workspace.write_arrow(
             "sensitivity",
             pa.Table.from_pandas(table, schema=_SENSITIVITY, preserve_index=False),
@@ -182,10 +182,10 @@ def _task(ctx: RunContext, run_rows: RunRows) -> tuple[gime.Sample, gime.Task | 
         )
         score.resolve()
         return sample, score
-    held = _held_out(run_rows, vectors=vectors)
+    labeled_rows = _labeled_rows(run_rows, vectors=vectors)
     sample, task, _ = labeled_sample(
         pool,
-        held,
+        labeled_rows,
         "label",
         constants=frozen,
         profile=run_rows.profile,
@@ -197,8 +197,8 @@ def _task(ctx: RunContext, run_rows: RunRows) -> tuple[gime.Sample, gime.Task | 
     return sample, task
 
 
-def _held_out(run_rows: RunRows, *, vectors: bool) -> Any:
-    """Return the rows that models are scored on: labelled targets, else labelled held-out sets."""
+def _labeled_rows(run_rows: RunRows, *, vectors: bool) -> Any:
+    """The rows that models are scored on: labeled targets, else labeled held-out sets."""
     for kind in ("target", "held-out"):
         names = [
             name
@@ -219,7 +219,7 @@ def _curve(
     ctx: RunContext,
     sample: gime.Sample,
     task: gime.Task | gime.CustomScore,
-    found: gime.Sensitivity,
+    analysis: gime.Sensitivity,
     directions: Mapping[str, int],
 ) -> pd.DataFrame:
     """Train on random and on chosen subsets of several sizes."""
@@ -228,16 +228,16 @@ def _curve(
     sizes = [s for s in sizes if s < n]
     seeds = min(3, ctx.settings.gime.seeds)
     ways: dict[str, list[Any]] = {"random": []}
-    cells = cells_of(sample)
-    thresholds, _ = gime.automatic_thresholds(found, directions, level=_CURVE_LEVEL)
-    wanted = gime.pursued_metrics(found.table, directions)
+    clusters = clusters_of(sample)
+    thresholds, _ = gime.automatic_thresholds(analysis, directions, level=_CURVE_LEVEL)
+    pursued = gime.pursued_metrics(analysis.table, directions)
     for size in sizes:
         for seed in range(seeds):
             rng = np.random.default_rng([ctx.settings.seed, size, seed])
             ways["random"].append(np.sort(rng.choice(n, size, replace=False)))
-            if cells is not None and wanted:
+            if clusters is not None and pursued:
                 chosen = gime.select(
-                    sample, cells, size, thresholds, wanted, directions, seed=seed, tries=4
+                    sample, clusters, size, thresholds, pursued, directions, seed=seed, tries=4
                 )
                 ways.setdefault("by metrics", []).append(chosen.rows)
     tokens = None
@@ -246,8 +246,8 @@ def _curve(
     return gime.efficiency_curve(ctx.spark, task, ways, tokens=tokens)
 
 
-def cells_of(sample: gime.Sample) -> Any:
-    """Return the cell of each row of a sample, or None where rows have none."""
+def clusters_of(sample: gime.Sample) -> Any:
+    """The cluster of each row of a sample, or None where rows have none."""
     if "cluster" not in sample.rows or not sample.rows["cluster"].valid.all():
         return None
     return np.asarray(sample.rows["cluster"].values, np.int64)
@@ -256,20 +256,22 @@ def cells_of(sample: gime.Sample) -> Any:
 # ---- tables ------------------------------------------------------------------------------------
 
 
-def _metric_rows(found: gime.Sensitivity, directions: Mapping[str, int]) -> pd.DataFrame:
-    """Return one row per metric: its factor's figures, its range, the shares per level."""
-    _, shares = gime.automatic_thresholds(found, directions)
-    ranges = {r["metric"]: r for r in gime.attainable_ranges(found, directions).to_dict("records")}
+def _metric_rows(analysis: gime.Sensitivity, directions: Mapping[str, int]) -> pd.DataFrame:
+    """One row per metric: its factor's figures, its range, the shares per level."""
+    _, shares = gime.automatic_thresholds(analysis, directions)
+    ranges = {
+        r["metric"]: r for r in gime.attainable_ranges(analysis, directions).to_dict("records")
+    }
     reached = {r["metric"]: r for r in shares.to_dict("records")}
-    wanted = gime.pursued_metrics(found.table, directions)
+    pursued = gime.pursued_metrics(analysis.table, directions)
     rows = []
-    for _, factor in found.table.iterrows():
+    for _, factor in analysis.table.iterrows():
         for metric in str(factor["metrics"]).split("+"):
-            row = {k: factor[k] for k in found.table.columns if k != "metrics"}
+            row = {k: factor[k] for k in analysis.table.columns if k != "metrics"}
             row |= {
                 "factor": factor["metrics"],
                 "metric": metric,
-                "pursued": metric in wanted,
+                "pursued": metric in pursued,
                 "direction": {1: "more", -1: "less"}.get(directions.get(metric, 0), "unknown"),
             }
             for name in ("worst", "best", "random"):
@@ -281,21 +283,21 @@ def _metric_rows(found: gime.Sensitivity, directions: Mapping[str, int]) -> pd.D
     return frame.reindex(columns=_SENSITIVITY.names)
 
 
-def _write_runs(ctx: RunContext, key: str, found: gime.Sensitivity, curve: pd.DataFrame) -> None:
-    names = [c for c in found.screen.columns if c != "score"]
+def _write_runs(ctx: RunContext, key: str, analysis: gime.Sensitivity, curve: pd.DataFrame) -> None:
+    names = [c for c in analysis.screen.columns if c != "score"]
 
     def metrics(row: pd.Series) -> str:
         return json.dumps({n: float(row[n]) for n in names if n in row and pd.notna(row[n])})
 
     rows: list[dict[str, Any]] = [
-        {"part": "screen", "rows": found.size, "score": r["score"], "metrics": metrics(r)}
-        for _, r in found.screen.iterrows()
+        {"part": "screen", "rows": analysis.size, "score": r["score"], "metrics": metrics(r)}
+        for _, r in analysis.screen.iterrows()
     ]
     rows += [
         {"part": "sweep", "factor": r["factor"], "seed": int(r["seed"]), "level": int(r["level"]),
-         "value": r["value"], "rows": found.size, "score": r["score"], "seconds": r["seconds"],
+         "value": r["value"], "rows": analysis.size, "score": r["score"], "seconds": r["seconds"],
          "metrics": metrics(r)}
-        for _, r in found.sweeps.iterrows()
+        for _, r in analysis.sweeps.iterrows()
     ]  # fmt: skip
     rows += [
         {"part": "curve", "factor": r["way"], "seed": int(r["seed"]), "rows": int(r["rows"]),
@@ -316,7 +318,7 @@ def _write_runs(ctx: RunContext, key: str, found: gime.Sensitivity, curve: pd.Da
 
 
 def load(workspace: Workspace, record: Record) -> SensitivityResult:
-    """Read what the runs of a record found."""
+    """Read the result of the runs of a record."""
     key, facts = record.fingerprint, record.detail
     table = bounded(workspace.read("sensitivity", key), 1000, "metrics").to_pandas()
     table = table.drop(columns="fingerprint")
@@ -338,7 +340,7 @@ def load(workspace: Workspace, record: Record) -> SensitivityResult:
         "p10", "p90", "vif", "swept", "turning_point", "band_low", "band_high",
     ]  # fmt: skip
     ordered = _by_strength(factors[names])
-    found = gime.Sensitivity(
+    analysis = gime.Sensitivity(
         table=ordered,
         screen=screen,
         sweeps=sweeps,
@@ -352,7 +354,7 @@ def load(workspace: Workspace, record: Record) -> SensitivityResult:
     )
     table = table.set_index("factor").loc[list(ordered["metrics"])].reset_index()
     return SensitivityResult(
-        found, facts["directions"], curve.reset_index(drop=True), table, facts, key
+        analysis, facts["directions"], curve.reset_index(drop=True), table, facts, key
     )
 
 
@@ -364,7 +366,7 @@ def _by_strength(factors: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_key(workspace: Workspace, key: str) -> SensitivityResult:
-    """Read what complete runs of a fingerprint found.
+    """Read the result of complete runs of a fingerprint.
 
     Raises:
         InputError: They are gone.

@@ -1,1 +1,1 @@
-"""Stages of a run, a file each: what one makes is what the next ones read."""
+"""Stages of a run, one file each."""

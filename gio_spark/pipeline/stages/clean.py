@@ -91,8 +91,8 @@ def remove_rows(step: Step, state: RunState) -> None:
     record = step.record(make, table="quarantine", rows=pool.usable)
     if record.rows >= pool.usable:
         raise EmptySelectionError(
-            f"Every one of the {pool.usable:,} usable rows of the pool was put aside as a copy or "
-            f"as held-out content. See {ws.place('quarantine')}."
+            f"Every one of the {pool.usable:,} usable rows of the pool was quarantined as a "
+            f"copy or as held-out content. See {ws.place('quarantine')}."
         )
     state.removed_rows = step.key
     state.removed = Removed(record.detail["counts"])
@@ -146,12 +146,14 @@ def _rows_to_remove(ctx: RunContext, state: RunState) -> DataFrame:
     pool = _rows(ctx, state.datasets.pool, text=bool(held_out))
     parts: list[DataFrame] = []
     if held_out:
-        held = _rows(ctx, held_out[0], text=True)
+        held_out_rows = _rows(ctx, held_out[0], text=True)
         for one in held_out[1:]:
-            held = held.unionByName(_rows(ctx, one, text=True), allowMissingColumns=True)
+            held_out_rows = held_out_rows.unionByName(
+                _rows(ctx, one, text=True), allowMissingColumns=True
+            )
         overlap = quantize.decontaminate(
             pool,
-            quantize.HeldOut.collect(held, length=settings.contamination_grams),
+            quantize.HeldOut.collect(held_out_rows, length=settings.contamination_grams),
             centroids=centroids,
             gram_threshold=settings.contamination_share,
             cosine_threshold=settings.contamination_cosine,

@@ -45,7 +45,7 @@ _FIT_SETTINGS = (
 _TARGET_ROWS_PER_CLUSTER = 5
 _TARGET_CLUSTERS = 1_000
 _CURVE_ROWS = 4_000
-# A pool of fewer rows is told that the selection says little.
+# Pools with fewer rows get a warning that the selection says little.
 _FEW_ROWS = 100
 
 # Work that a killed fit may lose: a commit takes a second or two, passes over small tables less.
@@ -131,24 +131,24 @@ def target_mass_stage(targets: Sequence[str]) -> Stage:
         inputs=("codebook", "cluster_stats", *(f"embeddings.{name}" for name in targets)),
         reads=("datasets",),
         outputs=("target_mass",),
-        settings=("budget", "quantize.neighbours", "quantize.spherical", "seed"),
+        settings=("budget", "quantize.neighbors", "quantize.spherical", "seed"),
     )
 
 
 def clusters_for(settings: RunSettings, rows: int, dimension: int) -> int:
-    """Return K: the user's, or one from rows, dimension and memory.
+    """K: the user's, or one from rows, dimension and memory.
 
     Raises:
         InputError: More clusters are wanted than there are rows.
     """
-    wanted = settings.quantize.clusters
-    if isinstance(wanted, int):
-        if wanted > rows:
+    cluster_setting = settings.quantize.clusters
+    if isinstance(cluster_setting, int):
+        if cluster_setting > rows:
             raise InputError(
-                f"{wanted:,} clusters are more than the {rows:,} rows of the pool that can be "
-                f"used: set clusters to at most {rows:,}, or to auto."
+                f"{cluster_setting:,} clusters are more than the {rows:,} rows of the pool that "
+                f"can be used: set clusters to at most {rows:,}, or to auto."
             )
-        return wanted
+        return cluster_setting
     return quantize.auto_clusters(rows, dimension)
 
 
@@ -158,19 +158,19 @@ def fit(step: Step, state: RunState) -> None:
     settings, ws = ctx.settings.quantize, ctx.workspace
     clusters = clusters_for(ctx.settings, pool.usable, state.dimension)
     if settings.clusters == "auto" and pool.usable < _FEW_ROWS:
-        ctx.caution(
+        ctx.warn(
             "too few rows",
             f"The pool has {pool.usable} usable rows, so only {clusters} cluster(s) were made.",
             "Selection on so few rows says little; use a larger pool.",
         )
 
-    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+    def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
         initial = load_state(ws, step.key)
         saved, written = time.monotonic(), len(initial.centroids) if initial else 0
 
         def commit(kmeans: KMeansState) -> None:
             nonlocal saved, written
-            shown.say(_pass_note(kmeans, settings.max_passes))
+            progress.say(_pass_note(kmeans, settings.max_passes))
             if kmeans.finished or time.monotonic() - saved >= COMMIT_SECONDS:
                 written = save_state(ctx, kmeans, step.key)
                 saved = time.monotonic()
@@ -203,7 +203,7 @@ def fit(step: Step, state: RunState) -> None:
 
 def _pass_note(state: KMeansState, most: int) -> str:
     if not state.history:
-        return f"{len(state.centroids):,} first centres"
+        return f"{len(state.centroids):,} first centers"
     return f"pass {state.passes} of at most {most}, inertia {state.history[-1]['inertia']:.5g}"
 
 
@@ -227,9 +227,9 @@ def assign(step: Step, state: RunState, name: str, gives: str) -> None:
             probes=settings.probes,
         )
 
-    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+    def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
         new = vectors_of(ctx, dataset, only_new=True).count() if on_base else dataset.usable
-        step.write_chunks(shown, "assignments", assigned, expected=new)
+        step.write_chunks(progress, "assignments", assigned, expected=new)
         detail: dict[str, Any] = {"side": name}
         if on_base and below is not None:
             detail["base"] = {"assignments": [base, below.hidden]}
@@ -260,23 +260,26 @@ def write_centroids(step: Step, state: RunState) -> None:
 
 def target_codebooks(ctx: RunContext, state: RunState) -> list[pa.Table]:
     """Rows of the centroids table that the codebook of each target's own rows makes."""
-    return [_own_rows(ctx, one, state.dimension) for one in state.datasets.targets]
+    return [_target_centroid_rows(ctx, one, state.dimension) for one in state.datasets.targets]
 
 
-def _own_rows(ctx: RunContext, dataset: Dataset, dimension: int) -> pa.Table:
+def _target_centroid_rows(ctx: RunContext, dataset: Dataset, dimension: int) -> pa.Table:
     """Rows of the centroids table that a target's own codebook makes."""
-    own = _own_codebook(ctx, dataset, dimension)
-    found = quantize.assign(
-        vectors_of(ctx, dataset), own, carry=("tokens",), spherical=ctx.settings.quantize.spherical
+    centroids = _target_codebook(ctx, dataset, dimension)
+    assigned = quantize.assign(
+        vectors_of(ctx, dataset),
+        centroids,
+        carry=("tokens",),
+        spherical=ctx.settings.quantize.spherical,
     )
-    return _rows_of(dataset.name, own, quantize.cluster_stats(found, len(own)))
+    return _rows_of(dataset.name, centroids, quantize.cluster_stats(assigned, len(centroids)))
 
 
-def _own_codebook(ctx: RunContext, dataset: Dataset, dimension: int) -> NDArray[np.float32]:
+def _target_codebook(ctx: RunContext, dataset: Dataset, dimension: int) -> NDArray[np.float32]:
     settings = ctx.settings.quantize
-    wanted = settings.target_clusters
-    if isinstance(wanted, int):
-        clusters = min(wanted, dataset.usable)
+    cluster_setting = settings.target_clusters
+    if isinstance(cluster_setting, int):
+        clusters = min(cluster_setting, dataset.usable)
     else:
         clusters = int(np.clip(dataset.usable // _TARGET_ROWS_PER_CLUSTER, 1, _TARGET_CLUSTERS))
     model = MiniBatchKMeans(
@@ -288,7 +291,7 @@ def _own_codebook(ctx: RunContext, dataset: Dataset, dimension: int) -> NDArray[
     return model.centroids
 
 
-def _rows_of(side: str, centroids: NDArray[np.float32], stats: ClusterStats) -> pa.Table:
+def _rows_of(dataset: str, centroids: NDArray[np.float32], stats: ClusterStats) -> pa.Table:
     count = len(centroids)
     columns = {
         "cluster": pa.array(np.arange(count, dtype=np.int32)),
@@ -299,13 +302,13 @@ def _rows_of(side: str, centroids: NDArray[np.float32], stats: ClusterStats) -> 
         "radius": pa.array(stats.radius),
         "far": pa.array(stats.far),
     }
-    return centroid_rows(side, columns)
+    return centroid_rows(dataset, columns)
 
 
-def centroids_of(ctx: RunContext, key: str, side: str) -> tuple[NDArray[np.float32], NDArray]:
-    """Return a side's own centroids and the rows of each."""
+def centroids_of(ctx: RunContext, key: str, dataset: str) -> tuple[NDArray[np.float32], NDArray]:
+    """A dataset's own centroids and the rows of each."""
     table = ctx.workspace.read_arrow("centroids", key, 1 << 20, "centroids")
-    table = table.filter(pc.field("side") == side).sort_by("cluster")
+    table = table.filter(pc.field("side") == dataset).sort_by("cluster")
     return np.array(decode_vectors(table["vector"])), table["rows"].to_numpy()
 
 
@@ -324,7 +327,7 @@ def mass_of(
         state.codebook.centroids,
         radius=stats.radius,
         limit=stats.limit,
-        neighbours=settings.neighbours,
+        neighbors=settings.neighbors,
         weight=weight,
         spherical=settings.spherical,
         seed=ctx.settings.seed,

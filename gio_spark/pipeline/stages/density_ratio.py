@@ -1,4 +1,4 @@
-"""Stages fit ratio and score pool: how much more likely a row is under the target than the pool."""
+"""Stages fit ratio and score pool: density ratio of target over pool, per row."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from gio_spark.tables import Workspace
 
 _FIT_SETTINGS = (
-    "estimator", "folds", "fit_rows", "regularisation", "word_ngrams", "char_ngrams", "hash_bits",
-    "text_bytes", "neighbours", "knn_rows",
+    "estimator", "folds", "fit_rows", "regularization", "word_ngrams", "char_ngrams", "hash_bits",
+    "text_bytes", "neighbors", "knn_rows",
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def is_scored(settings: RunSettings) -> bool:
 
 
 def content_kind(settings: RunSettings) -> str:
-    """What rows are scored by: `text`, where all have some and it serves, or `vector`."""
+    """Content for scoring: `text`, where all inputs have it and it is usable, or `vector`."""
     on_text = (
         settings.pool_columns().text is not None
         and all(settings.target_columns(i).text for i in range(len(settings.target)))
@@ -138,7 +138,7 @@ def score_pool(step: Step, state: RunState) -> None:
     ctx, ws, model = step.ctx, step.ctx.workspace, state.ratio_model
     assignments, total = state.assignments["pool"], state.pool_rows
     for text in model.facts.warnings:
-        ctx.caution("density ratio", text, "See the calibration plot; or use exact_count.")
+        ctx.warn("density ratio", text, "See the calibration plot; or use exact_count.")
     below = ws.base_of("assignments", assignments)
     base = step.key_with("assignments.pool", below.key) if below else ""
     on_base = bool(base) and ws.complete(step.stage.name, base) is not None

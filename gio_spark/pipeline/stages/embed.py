@@ -42,7 +42,7 @@ def make_embedder(ctx: RunContext) -> embed.Embedder:
 
 
 def embedder_identity(embedder: embed.Embedder) -> list[Any]:
-    """What the vectors depend on beside the rows and what is fitted."""
+    """Identity of the embedder: everything beside rows and fitted state that vectors depend on."""
     settings = embedder.settings.model_dump(mode="json", exclude=_SPEED)
     return [embedder.name, embedder.revision, settings]
 
@@ -134,17 +134,19 @@ def _embed(step: Step, state: RunState, name: str) -> None:
             out = out.unionByName(unchanged.select(*out.columns))
         return out
 
-    def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
+    def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
         newest = earlier_embeddings(ws, stage, same_vectors, source)
         changes = None
         if newest:
             changes = find_changes(ctx, source, embedder, newest=newest, key=key, stage=stage)
-            shown.say(
+            progress.say(
                 f"{changes.added + changes.changed:,} new or changed rows, {changes.gone:,} gone"
             )
         on_base = changes is not None and changes.on_base
-        own = changes.added + changes.changed if changes and on_base else source.ids
-        step.write_chunks(shown, "embeddings", lambda chunk: rows_of(chunk, changes), expected=own)
+        new_rows = changes.added + changes.changed if changes and on_base else source.ids
+        step.write_chunks(
+            progress, "embeddings", lambda chunk: rows_of(chunk, changes), expected=new_rows
+        )
         source.recheck()
         detail: dict[str, Any] = {
             "side": source.name,

@@ -1,4 +1,4 @@
-"""Embeddings of an input that was embedded before, at another version: only changed rows are new.
+"""Changes between two versions of an input, so that only changed rows are embedded.
 
 The earlier rows stay where they are and count for the new version as well, but for those that are
 gone or changed (`replaced` holds their ids). Changed rows are written anew; one whose content was
@@ -32,7 +32,7 @@ _HASHES = ("content_hash", "row_hash")
 
 @dataclass(frozen=True)
 class EmbeddingChanges:
-    """What differs between an input and the embeddings of its earlier version.
+    """Difference between an input and the embeddings of its earlier version.
 
     Attributes:
         base: Key of the earlier embeddings that are compared with.
@@ -202,5 +202,5 @@ def unchanged_embeddings(ws: Workspace, changes: EmbeddingChanges, *, key: str) 
 
 
 def _only(rows: DataFrame, ids: DataFrame) -> DataFrame:
-    """Rows with one of few ids, which stand on the left: there every engine holds them."""
+    """Rows with one of few ids, which are on the left side: every engine broadcasts that one."""
     return F.broadcast(ids).join(rows, ids["new_id"] == rows["id"]).drop("new_id")

@@ -1,4 +1,4 @@
-"""Checks of settings and inputs that are made before any expensive work."""
+"""Checks of settings and inputs before any expensive work."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def check_dimensions(opened: dict[str, Input]) -> None:
     Raises:
         InputError: With both lengths.
     """
-    found: dict[str, int] = {}
+    dimensions: dict[str, int] = {}
     for name, one in opened.items():
         column = one.columns.vector
         if column is None:
@@ -115,12 +115,12 @@ def check_dimensions(opened: dict[str, Input]) -> None:
         rows = one.rows.where(vector.isNotNull()).select(length.cast("int").alias("n"))
         lengths = bounded(rows.limit(_LOOKED_AT), _LOOKED_AT, "lengths")["n"].to_pylist()
         if lengths:
-            found[name] = max(sorted(set(lengths)), key=lengths.count)
-    if len(set(found.values())) > 1:
-        told = ", ".join(f"{name} {length}" for name, length in found.items())
+            dimensions[name] = max(sorted(set(lengths)), key=lengths.count)
+    if len(set(dimensions.values())) > 1:
+        dimensions_text = ", ".join(f"{name} {length}" for name, length in dimensions.items())
         raise InputError(
-            f"Vectors have different dimensions ({told}): pool and target must come from the same "
-            "embedder."
+            f"Vectors have different dimensions ({dimensions_text}): pool and target must come "
+            "from the same embedder."
         )
 
 
@@ -130,7 +130,7 @@ def warn_of_unusual_roles(ctx: RunContext, opened: dict[str, Input]) -> None:
         if not one.unusual_roles:
             continue
         roles = ", ".join(f"{role} ({n:,})" for role, n in one.unusual_roles.items())
-        ctx.caution(
+        ctx.warn(
             "messages left out",
             f"{name}: messages of these roles are no part of the text; in the first "
             f"{SAMPLED_ROWS:,} rows: {roles}.",
@@ -147,17 +147,17 @@ def check_ids(settings: RunSettings, opened: dict[str, Input]) -> None:
     """
     most = settings.quarantine.max_share
     for name, one in opened.items():
-        if one.columns.id is not None and one.put_aside > most * one.count:
+        if one.columns.id is not None and one.quarantined > most * one.count:
             raise TooManyBadRowsError(
-                f"{name}: {one.put_aside:,} of the {one.count:,} rows of {one.location} have no id "
-                f"or the id of another row (columns.id = {one.columns.id!r}). That is above "
+                f"{name}: {one.quarantined:,} of the {one.count:,} rows of {one.location} have no "
+                f"id or the id of another row (columns.id = {one.columns.id!r}). That is above "
                 f"quarantine.max_share = {most:g}. Name another column, or none (then a hash of "
                 "the content is the id), or allow a larger share."
             )
 
 
 def tokens_in_words(settings: RunSettings) -> str:
-    """What tokens are, to follow a budget of tokens; "" for other budgets."""
+    """Definition of tokens, for display after a budget of tokens; "" for other budgets."""
     columns = settings.pool_columns()
     if parse_budget(settings.budget).unit != "tokens":
         return ""
@@ -203,17 +203,17 @@ def _check_amounts(settings: RunSettings, pool: Input, budget: Budget, *, by_sou
     amount = tokens_of(columns) if by_tokens else F.lit(1).cast("bigint")
     summed = pool.rows.groupBy(source.alias("source")).agg(F.sum(amount).alias("amount"))
     table = bounded(summed.limit(_MOST_SOURCES + 1), _MOST_SOURCES + 1, "sources").to_pydict()
-    held = np.array(table["amount"], np.float64)
-    asked = budget.amount
+    amounts = np.array(table["amount"], np.float64)
+    requested = budget.amount
     if budget.unit == "share":
-        asked = max(1.0, round(budget.amount * pool.count))
-    if by_tokens and asked > held.sum():
+        requested = max(1.0, round(budget.amount * pool.count))
+    if by_tokens and requested > amounts.sum():
         raise BudgetError(
-            f"The budget of {asked:,.0f} tokens{tokens_in_words(settings)} is above the pool, "
-            f"which has {held.sum():,.0f}: ask for at most that.",
-            largest=float(held.sum()),
+            f"The budget of {requested:,.0f} tokens{tokens_in_words(settings)} is above the pool, "
+            f"which has {amounts.sum():,.0f}: ask for at most that.",
+            largest=float(amounts.sum()),
         )
-    if not by_source or len(held) > _MOST_SOURCES:
+    if not by_source or len(amounts) > _MOST_SOURCES:
         return
     select = settings.select
     for name in (*select.source_caps, *select.source_floors):
@@ -223,10 +223,10 @@ def _check_amounts(settings: RunSettings, pool: Input, budget: Budget, *, by_sou
                 f"Sources in {columns.source!r}: {', '.join(sorted(table['source'])[:10])}."
             )
     cap, floor = source_bounds(table["source"], select.source_caps, select.source_floors)
-    largest = largest_budget(held, cap, floor)
-    if budget.unit != "auto" and asked > largest:
+    largest = largest_budget(amounts, cap, floor)
+    if budget.unit != "auto" and requested > largest:
         raise BudgetError(
-            f"The budget is {asked:,.0f} {'tokens' if by_tokens else 'rows'}, but with "
+            f"The budget is {requested:,.0f} {'tokens' if by_tokens else 'rows'}, but with "
             f"select.source_caps and select.source_floors the pool's sources fill {largest:,} at "
             "most: raise a cap, lower a floor, or ask for less.",
             largest=largest,

@@ -1,4 +1,4 @@
-"""Snapshots: frames and views are written once and read from there, known by their content."""
+"""Snapshots: frames and views are written once, identified by their content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SNAPSHOT = "snapshot"
 def as_location(
     spark: SparkSession, workspace: Workspace, value: Any, name: str
 ) -> str | dict[str, Any] | list[Any]:
-    """Return what settings accept for an input; a frame is written once as a snapshot.
+    """Value for the settings of an input; a frame is written once as a snapshot.
 
     Args:
         spark: Session.
@@ -78,7 +78,7 @@ def pin_view(spark: SparkSession, workspace: Workspace, one: InputSettings) -> I
 
 
 def snapshot(workspace: Workspace, frame: DataFrame) -> str:
-    """Write a frame once into the workspace, known by its content, and return its place."""
+    """Write a frame once into the workspace, by the hash of its content; returns its location."""
     stored = _stored_snapshot(workspace, frame_digest(frame))
     if stored:
         return stored

@@ -11,10 +11,10 @@ from pyspark.sql import functions as F
 
 from gio_spark.engine import session
 from gio_spark.errors import InputError
-from gio_spark.pipeline.run_rows import MAX_FIGURES, RunRows
+from gio_spark.pipeline.run_rows import MAX_METRIC_ROWS, RunRows
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.tables import Workspace
-from gio_spark.tables.local_files import report_folder
+from gio_spark.tables.output_folders import report_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ def measure(step: Step, state: RunState) -> None:
                 part,
                 selection.rows,
                 sizes=sizes if part.source is None else None,
-                vectors=settings.steers and part.vectors,
+                vectors=settings.enforces_thresholds and part.vectors,
             )
             for part in run_rows.parts()
         ]
@@ -96,8 +96,8 @@ def group_figures(
     if not vectors:
         groups = run_rows.selected_and_random(pool, ids, *counts)
         return _measured(run_rows, {"pool": pool, **groups})
-    whole = run_rows.rows("pool", vectors=True)
-    both = run_rows.selected_and_random(whole, ids, *counts)
+    pool_rows = run_rows.rows("pool", vectors=True)
+    both = run_rows.selected_and_random(pool_rows, ids, *counts)
     parts = [_measured(run_rows, {"pool": pool}), _measured(run_rows, both, vectors=True)]
     return pa.concat_tables(parts)
 
@@ -111,29 +111,29 @@ def _measured(
 
 
 def named_values(figures: pd.DataFrame) -> dict[str, float]:
-    """Return gime/group/metric -> robust value, for a tracker; at most 500 of them."""
+    """Robust values by `gime/group/metric`, for a tracker; at most 500 of them."""
     mine = figures[(figures["form"] == "robust") & figures["value"].notna()]
     pairs = list(zip(mine["group"], mine["metric"], mine["value"], strict=True))
     return {f"gime/{g}/{m}": float(v) for g, m, v in pairs[:_MOST_LOGGED]}
 
 
 def stored(workspace: Workspace, key: str) -> pd.DataFrame:
-    table = workspace.read_arrow("metrics", key, MAX_FIGURES, "metrics").to_pandas()
+    table = workspace.read_arrow("metrics", key, MAX_METRIC_ROWS, "metrics").to_pandas()
     table["group"] = table["group"].str.removeprefix("group=")
     return table
 
 
 def metrics_of(settings: RunSettings, run: str) -> pd.DataFrame:
-    """Return the metrics that a run of these settings has written.
+    """The metrics that a run of these settings has written.
 
     Raises:
         InputError: It has written none.
     """
     workspace = Workspace(session(settings.engine), settings.workspace)
-    found = [r for r in workspace.records(run) if r.stage == "metrics"]
-    if not found:
+    metric_records = [r for r in workspace.records(run) if r.stage == "metrics"]
+    if not metric_records:
         raise InputError(f"The run {run} has no metrics in {workspace.location}.")
-    return stored(workspace, found[-1].fingerprint)
+    return stored(workspace, metric_records[-1].fingerprint)
 
 
 def metrics_page(settings: RunSettings, run: str, figures: pd.DataFrame) -> Path:
@@ -154,6 +154,6 @@ def metrics_page(settings: RunSettings, run: str, figures: pd.DataFrame) -> Path
 
 
 def profiles_line(settings: GimeSettings) -> str:
-    """Return the profiles in force in one line."""
-    own = [f"{source}: {profile}" for source, profile in settings.profiles.items()]
-    return "; ".join([settings.profile, *own])
+    """The profiles in force in one line."""
+    source_profiles = [f"{source}: {profile}" for source, profile in settings.profiles.items()]
+    return "; ".join([settings.profile, *source_profiles])

@@ -1,4 +1,4 @@
-"""Metrics per refresh: states of what changed are merged, the gate is judged, drift is told."""
+"""Metrics per refresh: merged states, verdict of the gate, drift."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gio_spark.engine import bounded
 from gio_spark.pipeline.constraints.gate_verdict import as_facts, gate_facts, verdict_of
 from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_records import RefreshKeys, RefreshSummary, RunSummary, VerdictFacts
-from gio_spark.pipeline.run_rows import MAX_FIGURES, RunRows
+from gio_spark.pipeline.run_rows import MAX_METRIC_ROWS, RunRows
 from gio_spark.pipeline.stages.embedding_changes import changed_rows
 from gio_spark.pipeline.stages.measure import named_values, stored
 from gio_spark.pipeline.stages.open_inputs import pin_inputs
@@ -51,7 +51,7 @@ _SERIES = pa.schema(
 
 @dataclass(frozen=True)
 class Judged:
-    """What a refresh's metrics say.
+    """Verdict and drift of a refresh.
 
     Attributes:
         gate: The verdict; None where no thresholds are in force.
@@ -79,7 +79,7 @@ def measure_refresh(
     """
     ws = ctx.workspace
     run_rows = RunRows.of_summary(ws, ctx.settings, base, refreshed)
-    targets = pin_inputs(ctx, ("target",)).open().inputs if run_rows.owns else {}
+    targets = pin_inputs(ctx, ("target",)).open().inputs if run_rows.reads_user_columns else {}
     run_rows = run_rows.with_inputs({"pool": pool, **targets})
     gate = gate_facts(ws, base.plan_key)
     earlier = [r for r in refreshes_of(ws, base.run) if r.fingerprint != key]
@@ -88,7 +88,7 @@ def measure_refresh(
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         parts = [
-            _figures(ctx, part, base, before, key, steered=gate is not None)
+            _figures(ctx, part, base, before, key, enforced=gate is not None)
             for part in run_rows.parts()
         ]
         figures = pa.concat_tables(parts)
@@ -120,24 +120,24 @@ def _figures(
     before: Record | None,
     key: str,
     *,
-    steered: bool,
+    enforced: bool,
 ) -> pa.Table:
     skinny = run_rows.constants(vectors=False)
     target = run_rows.target_states(skinny, vectors=False)
     states = _pool_states(ctx, run_rows, before, key, skinny)
     values = gime.values(states, run_rows.profile, target=target, constants=skinny)
-    pool = bounded(values, MAX_FIGURES, "metrics")
+    pool = bounded(values, MAX_METRIC_ROWS, "metrics")
     names = pa.array(["pool"] * pool.num_rows, pa.string())
     pool = pool.set_column(pool.schema.get_field_index("group"), "group", names)
     selected = run_rows.workspace.read_table(find_candidate(run_rows.workspace, base.run).table)
     ids = selected.select(F.col("gio_id").alias("id"))
-    vectors = steered and run_rows.vectors
-    whole = run_rows.rows("pool", vectors=vectors)
+    vectors = enforced and run_rows.vectors
+    pool_rows = run_rows.rows("pool", vectors=vectors)
     counts = run_rows.count_selected(ids)
     frozen = run_rows.constants(vectors=True) if vectors else skinny
     if vectors:
         target = run_rows.target_states(frozen, vectors=True)
-    frames = run_rows.selected_and_random(whole, ids, *counts)
+    frames = run_rows.selected_and_random(pool_rows, ids, *counts)
     both = run_rows.measure(frames, constants=frozen, target=target, by=False)
     return pa.concat_tables([run_rows.under_names(pool), both])
 
@@ -149,7 +149,7 @@ def _pool_states(
     key: str,
     constants: gime.Constants,
 ) -> DataFrame:
-    """Return the states of the pool as it is now, stored under the refresh."""
+    """The states of the pool as it is now, stored under the refresh."""
     ws, settings = ctx.workspace, ctx.settings.gime
 
     def states(only: Sequence[str] | None = None) -> DataFrame:
@@ -168,7 +168,11 @@ def _pool_states(
     mine = key_of(key)
     stored_key = "" if before is None else key_of(before.fingerprint)
     # The user's own columns may change in rows whose assignment does not.
-    known = before is not None and not run_rows.owns and ws.holds("metric_states", stored_key)
+    known = (
+        before is not None
+        and not run_rows.reads_user_columns
+        and ws.holds("metric_states", stored_key)
+    )
     if before is None or not known or not _same_version(ws, stored_key, run_rows, constants):
         ws.write("metric_states", states(), fingerprint=mine, run=ctx.run, stage=STAGE)
     else:
@@ -185,23 +189,23 @@ def _pool_states(
 
 
 def _same_version(ws: Workspace, key: str, run_rows: RunRows, constants: gime.Constants) -> bool:
-    """Say whether stored states were made with these constants; others never merge."""
-    found = ws.read("metric_states", key).select("metric", "version").distinct()
-    wanted = run_rows.profile.versions(constants)
-    rows = bounded(found, 1000, "versions of states").to_pylist()
-    return bool(rows) and all(wanted.get(r["metric"]) == r["version"] for r in rows)
+    """Whether stored states were made with these constants; others never merge."""
+    stored_versions = ws.read("metric_states", key).select("metric", "version").distinct()
+    expected_versions = run_rows.profile.versions(constants)
+    rows = bounded(stored_versions, 1000, "versions of states").to_pylist()
+    return bool(rows) and all(expected_versions.get(r["metric"]) == r["version"] for r in rows)
 
 
 # ---- series ------------------------------------------------------------------------------------
 
 
 def in_series(ws: Workspace, key: str) -> bool:
-    """Say whether a refresh has its entry in the series of its run's metrics."""
+    """Whether a refresh has its entry in the series of its run's metrics."""
     return ws.complete(STAGE, key) is not None and ws.complete(SERIES, key) is not None
 
 
 def _number(ws: Workspace, base: RunSummary, key: str) -> int:
-    """Return which refresh of a run this is; 0 is the run itself."""
+    """Number of a refresh of a run; 0 is the run itself."""
     keys = [r.fingerprint for r in refreshes_of(ws, base.run)]
     return 1 + keys.index(key) if key in keys else 0
 
@@ -227,8 +231,8 @@ def write_series(ws: Workspace, base: RunSummary) -> pd.DataFrame:
                 gate_passed=None if verdict is None else verdict.passed,
             )
         )
-    whole = pd.concat(parts, ignore_index=True)
-    drifts = [gime.drift(part) for _, part in whole.groupby("group", sort=True)]
+    all_values = pd.concat(parts, ignore_index=True)
+    drifts = [gime.drift(part) for _, part in all_values.groupby("group", sort=True)]
     series = pd.concat(drifts, ignore_index=True)[_SERIES.names]
     for record in measured_refreshes:
         if ws.recorded(SERIES, record.fingerprint):

@@ -1,4 +1,4 @@
-"""Stage mixture share: how much of the pool can have the target's own distribution."""
+"""Stage mixture share: share of the pool that can have the target's distribution."""
 
 from __future__ import annotations
 
@@ -71,9 +71,11 @@ def _judge(ctx: RunContext, state: RunState) -> None:
     stats = state.cluster_stats()
     if budget.unit == "auto":  # takes these rows alone, and says so where there are none
         return
-    held = float(stats.tokens.sum() if budget.unit == "tokens" else stats.rows.sum())
-    asked = budget.amount / held if budget.unit in ("rows", "tokens") else budget.amount
-    match = state.mixture.share / min(max(asked, 1e-12), 1.0)
+    pool_amount = float(stats.tokens.sum() if budget.unit == "tokens" else stats.rows.sum())
+    requested_share = (
+        budget.amount / pool_amount if budget.unit in ("rows", "tokens") else budget.amount
+    )
+    match = state.mixture.share / min(max(requested_share, 1e-12), 1.0)
     if match >= select.least_mixture:
         return
     rows = state.mixture.share * float(stats.rows.sum())
@@ -88,7 +90,7 @@ def _judge(ctx: RunContext, state: RunState) -> None:
     )
     if select.on_low_mixture == "stop":
         raise EmptySelectionError(f"{text} {remedy}")
-    ctx.caution("pool unlike target", text, remedy)
+    ctx.warn("pool unlike target", text, remedy)
 
 
 def mixture_share(ctx: RunContext, state: RunState) -> gio.MixtureShare:

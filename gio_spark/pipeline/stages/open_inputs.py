@@ -28,8 +28,8 @@ from gio_spark.pipeline.stages.input_checks import (
 )
 from gio_spark.pipeline.stages.input_snapshots import pin_view
 from gio_spark.registry import load_modules
-from gio_spark.tables import Input, Pin, Workspace, open_input, pin_input
-from gio_spark.tables.local_files import local_folder
+from gio_spark.tables import Input, PinnedInput, Workspace, open_input, pin_input
+from gio_spark.tables.output_folders import local_folder
 from gio_spark.tracking import NullTracker, TrackedInput, tracker
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def open_context(
 
 @dataclass(frozen=True)
 class PinnedInputs:
-    """Versions that a run reads; finding them reads no row.
+    """Versions that a run reads; they are determined without reading rows.
 
     Attributes:
         ctx: The run.
@@ -101,7 +101,7 @@ class PinnedInputs:
 
     ctx: RunContext
     inputs: dict[str, InputSettings]
-    pins: dict[str, Pin]
+    pins: dict[str, PinnedInput]
     embedder: Embedder
 
     @property
@@ -137,7 +137,7 @@ class PinnedInputs:
         for name, pin in self.pins.items():
             if pin.files is not None and pin.files.left_out:
                 few = ", ".join(pin.files.left_out[:3])
-                ctx.caution(
+                ctx.warn(
                     "files left out",
                     f"{name}: {len(pin.files.left_out):,} files are no {pin.format}: {few}.",
                     "Move them elsewhere, or set the format to what should be read.",
@@ -171,7 +171,7 @@ def pin_inputs(ctx: RunContext, roles: Sequence[Role] = ALL_ROLES) -> PinnedInpu
 
 
 def identity(settings: RunSettings) -> dict[str, Any]:
-    """Settings that decide what a run selects, as plain values."""
+    """Settings that determine the selection of a run, as plain values."""
     outside = {**dict.fromkeys(OUTSIDE, True), **_PINNING}
     return settings.model_dump(mode="json", exclude=outside)
 
@@ -212,7 +212,7 @@ def opened_run(
 
 @contextmanager
 def tracked(ctx: RunContext, name: str, tags: dict[str, str]) -> Iterator[None]:
-    """Record a block as a tracked run, and say at its end what could not be recorded.
+    """Record a block as a tracked run, and report at its end what could not be recorded.
 
     Args:
         ctx: The run.

@@ -1,4 +1,4 @@
-"""Stage plan: how much to take of each cluster, and the threshold that rows must pass."""
+"""Stage plan: rows to take from each cluster, and the threshold that rows must pass."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MAX_SOURCES = 10_000
 
 
 def enforcement_stages(settings: RunSettings, names: Sequence[str]) -> list[Stage]:
-    """Find the thresholds of metrics that the plan is held to, where there are any.
+    """Determine the thresholds of metrics that are enforced on the plan, where there are any.
 
     Automatic thresholds come from the sensitivity runs.
 
@@ -59,7 +59,7 @@ def enforcement_stages(settings: RunSettings, names: Sequence[str]) -> list[Stag
             *(f"gime.{name}" for name in USED), "budget", "columns.label", "pool.columns", "seed",
         ),
     )  # fmt: skip
-    automatic = settings.gime.wanted_level is not None
+    automatic = settings.gime.performance_level is not None
     thresholds = Stage(
         "thresholds",
         _set_enforcement,
@@ -67,19 +67,19 @@ def enforcement_stages(settings: RunSettings, names: Sequence[str]) -> list[Stag
         reads=("datasets",),
         outputs=("enforcement",),
         settings=(
-            "gime.wanted_level",
+            "gime.performance_level",
             *(f"gime.{n}" for n in (
                 "thresholds", "moves", "sample", "screen", "profile", "profiles", "columns")),
             *(f"gime.{name}" for name in USED), "budget", "seed",
         ),
     )  # fmt: skip
-    return [sensitivity, *([thresholds] if settings.gime.steers else [])]
+    return [sensitivity, *([thresholds] if settings.gime.enforces_thresholds else [])]
 
 
 def _run_sensitivity(step: Step, state: RunState) -> None:
     rows = state.run_rows(step.ctx)
     state.sensitivity = run_sensitivity(step.ctx, rows, state.pool_rows, step.key)
-    sensitivity_page.tell(step.ctx, state.sensitivity)
+    sensitivity_page.write_page(step.ctx, state.sensitivity)
 
 
 def _set_enforcement(step: Step, state: RunState) -> None:
@@ -88,7 +88,7 @@ def _set_enforcement(step: Step, state: RunState) -> None:
 
 
 def plan_stage(settings: RunSettings, names: Sequence[str], *, scored: bool) -> Stage:
-    """Choose how much to take of each cluster, and hold that to thresholds that are in force.
+    """Choose the rows to take from each cluster, and enforce thresholds on the plan.
 
     Args:
         settings: Of the run.
@@ -101,13 +101,13 @@ def plan_stage(settings: RunSettings, names: Sequence[str], *, scored: bool) -> 
         inputs=(
             "centroids", "target_mass", "cluster_stats", "assignments.pool",
             *(["ratio_model", "scores", "mixture"] if scored else []),
-            *(["enforcement"] if settings.gime.steers else []),
+            *(["enforcement"] if settings.gime.enforces_thresholds else []),
         ),
         reads=("codebook", "datasets", *(f"assignments.{name}" for name in names)),
         outputs=("plan",),
         settings=(
             "select", "budget", "seed", "explode.within_cluster", "explode.temperature",
-            "quantize.neighbours", "target.*.share",
+            "quantize.neighbors", "target.*.share",
         ),
     )  # fmt: skip
 
@@ -124,8 +124,8 @@ def make_plan(step: Step, state: RunState) -> None:
         problem = _problem(ctx, state)
         result = gio.select(settings.select.objective, problem)
         if int(result.take.sum()) == 0:
-            told = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
-            raise EmptySelectionError(told or "The plan takes no row of any cluster.")
+            notices_text = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
+            raise EmptySelectionError(notices_text or "The plan takes no row of any cluster.")
 
         def strata_of(rows: DataFrame, take: np.ndarray) -> tuple[DataFrame, pd.DataFrame]:
             sources = ws.read("assignments", state.assignments["pool"])
@@ -174,7 +174,7 @@ def make_plan(step: Step, state: RunState) -> None:
     step.record(make, table="plan")
     state.plan = load_plan(ws, step.key)
     for notice in state.plan.facts.notices:
-        ctx.caution(notice.name.replace("_", " "), notice.text, notice.remedy)
+        ctx.warn(notice.name.replace("_", " "), notice.text, notice.remedy)
 
 
 def load_plan(workspace: Workspace, key: str) -> Plan:
@@ -192,7 +192,7 @@ def load_plan(workspace: Workspace, key: str) -> Plan:
 
 
 def rows_to_choose_from(ctx: RunContext, state: RunState, order: Order) -> DataFrame:
-    """Rows of the pool with what decides between them; see `score_bias.to_choose_from`."""
+    """Rows of the pool with the columns that order them; see `score_bias.to_choose_from`."""
     scores = None
     if ctx.settings.explode.within_cluster == "density_ratio":
         scores = ctx.workspace.read("scores", state.scores)
@@ -208,8 +208,8 @@ def _problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
     mass, unreachable = gio.mix_targets(state.target_mass(), [t.share for t in settings.target])
     points, weights = [], []
     for dataset, target in zip(state.datasets.targets, settings.target, strict=True):
-        own, rows = centroids_of(ctx, state.centroids, dataset.name)
-        points.append(own)
+        centroids, rows = centroids_of(ctx, state.centroids, dataset.name)
+        points.append(centroids)
         weights.append(target.share * rows / max(rows.sum(), 1))
     budget: float | str = amount
     options = dict(settings.select.options)
@@ -244,7 +244,7 @@ def _problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
 def _sources(
     ctx: RunContext, state: RunState
 ) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
-    """Return rows and tokens per cluster and source, and the sources' names."""
+    """Rows and tokens per cluster and source, and the sources' names."""
     if not (ctx.settings.select.source_caps or ctx.settings.select.source_floors):
         return None, None, ()
     rows = ctx.workspace.read("assignments", state.assignments["pool"])
@@ -256,23 +256,23 @@ def _sources(
     names = tuple(sorted(table["source"].unique()))
     if len(names) > _MAX_SOURCES:
         raise InputError(f"{len(names):,} sources are too many for caps and floors.")
-    found = np.zeros((2, len(state.codebook.centroids), len(names)), np.int64)
+    source_counts = np.zeros((2, len(state.codebook.centroids), len(names)), np.int64)
     at = {name: i for i, name in enumerate(names)}
     place = [at[s] for s in table["source"]]
-    found[0, table["cluster"], place] = table["rows"]
-    found[1, table["cluster"], place] = table["tokens"]
-    return found[0], found[1], names
+    source_counts[0, table["cluster"], place] = table["rows"]
+    source_counts[1, table["cluster"], place] = table["tokens"]
+    return source_counts[0], source_counts[1], names
 
 
 def _quality(ctx: RunContext, state: RunState) -> np.ndarray:
     """Mean quality of each cluster; rows without one count as the pool's mean."""
     rows = ctx.workspace.read("assignments", state.assignments["pool"])
     # Whole numbers add up to the same in any order, floats do not.
-    whole = F.round(F.col("quality") * F.lit(1_000_000)).cast("bigint")
+    millionths = F.round(F.col("quality") * F.lit(1_000_000)).cast("bigint")
     summed = (
         rows.where(F.col("quality").isNotNull())
         .groupBy("cluster")
-        .agg(F.sum(whole).alias("total"), F.count(F.lit(1)).alias("rows"))
+        .agg(F.sum(millionths).alias("total"), F.count(F.lit(1)).alias("rows"))
     )
     table = bounded(summed, len(state.codebook.centroids), "quality per cluster").to_pandas()
     if table.empty:

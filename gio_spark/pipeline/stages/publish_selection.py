@@ -1,4 +1,4 @@
-"""Write, audit, publish: a selection becomes what readers of its name get once it was judged.
+"""Audit and publication of selections: a name moves to a selection once it was judged.
 
 A run or refresh writes a candidate, a table of its own. Its audit is recorded; only where it
 passed, one atomic commit moves the name to it. Whatever is cut short goes on at the next start, and
@@ -51,7 +51,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Publication:
-    """What became of a candidate.
+    """Outcome of the publication of a candidate.
 
     Attributes:
         name: Published name.
@@ -107,7 +107,7 @@ def selection_of_run(workspace: Workspace, run: str) -> Candidate:
 
 
 def find_candidate(workspace: Workspace, run: str) -> Candidate:
-    """The same, or one clear error.
+    """Newest selection of a run, or an error where there is none.
 
     Raises:
         InputError: The run is not known, or its selection is not there.
@@ -129,7 +129,7 @@ def audit_and_publish(
     problems: Sequence[str],
     say: Callable[[str], None],
 ) -> Publication:
-    """Record what the audit of a candidate found, and publish it where it passed.
+    """Record the audit of a candidate, and publish it where it passed.
 
     The rows were counted when they were written, so a candidate that is there is whole.
 
@@ -236,7 +236,7 @@ def show_published(workspace: Workspace, settings: RunSettings, name: str) -> No
 
 
 def _show(workspace: Workspace, name: str, *, copy_rows: bool) -> None:
-    """Have view and copy show the current publish; both follow the log, which alone decides."""
+    """Update view and copy to the current publish; both follow the log."""
     current = PublishLog(workspace).current(name)
     if current is None or not workspace.store.exists(current.table):
         return

@@ -1,4 +1,4 @@
-"""Stage quarantine: unusable rows of all inputs, with the reason; and how many are left."""
+"""Stage quarantine: unusable rows of all inputs with their reason, and counts of usable rows."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _quarantine(step: Step, state: RunState) -> None:
     record = step.record(make, table="quarantine")
     datasets = {}
     for name, (source, embeddings) in embedded.items():
-        bad = {reason: n for side, reason, n in record.detail["counts"] if side == name}
+        bad = {reason: n for dataset, reason, n in record.detail["counts"] if dataset == name}
         unusable = sum(n for reason, n in bad.items() if _in_embeddings(reason))
         rows = state.embeddings[name]
         datasets[name] = Dataset(
@@ -98,10 +98,10 @@ def _quarantine(step: Step, state: RunState) -> None:
 
 
 def _joined(frames: list[DataFrame]) -> DataFrame:
-    whole = frames[0]
+    union = frames[0]
     for frame in frames[1:]:
-        whole = whole.unionByName(frame)
-    return whole
+        union = union.unionByName(frame)
+    return union
 
 
 def _in_embeddings(reason: str) -> bool:
@@ -113,24 +113,27 @@ def _judge(ctx: RunContext, dataset: Dataset, rows: int) -> None:
     harmful = {r: n for r, n in dataset.bad.items() if not r.startswith(HARMLESS)}
     total = rows + sum(n for r, n in dataset.bad.items() if not _in_embeddings(r))
     bad = sum(harmful.values())
-    shown = ", ".join(f"{n:,} {r}" for r, n in sorted(harmful.items(), key=lambda x: -x[1])[:6])
+    reasons_text = ", ".join(
+        f"{n:,} {r}" for r, n in sorted(harmful.items(), key=lambda x: -x[1])[:6]
+    )
     where = ctx.workspace.place("quarantine")
     source = f"{dataset.source.location} ({content_columns(dataset.source)})"
     if dataset.usable == 0:
         raise InputError(
-            f"{dataset.name}: none of the {total:,} rows of {source} can be used: {shown}. See "
-            f"{where}; name the column that holds the content, or mend the input."
+            f"{dataset.name}: none of the {total:,} rows of {source} can be used: {reasons_text}. "
+            f"See {where}; name the column that holds the content, or mend the input."
         )
     if bad > ctx.settings.quarantine.max_share * total:
         raise TooManyBadRowsError(
-            f"{dataset.name}: {bad:,} of {total:,} rows of {source} cannot be used: {shown}. "
-            f"That is above quarantine.max_share = {ctx.settings.quarantine.max_share:g}. Look at "
-            f"{where}, mend the input, or allow a larger share."
+            f"{dataset.name}: {bad:,} of {total:,} rows of {source} cannot be used: "
+            f"{reasons_text}. That is above quarantine.max_share = "
+            f"{ctx.settings.quarantine.max_share:g}. Look at {where}, mend the "
+            "input, or allow a larger share."
         )
 
 
 def content_columns(source: Input) -> str:
-    """Return an input's content columns with their roles, for messages."""
+    """An input's content columns with their roles, for messages."""
     columns = source.settings_columns
     roles = {c: f"columns.{r}" for r, c in columns.named().items() if r in _CONTENT}
     return ", ".join(f"{roles.get(c, 'feature')} {c!r}" for c in columns.content())

@@ -1,4 +1,4 @@
-"""From the tables of a finished run to what its report shows; everything here is bounded."""
+"""Data of the report, read from the tables of a finished run; all of it is bounded."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     from gio_spark.tables import Input
 
-_SOURCES_SHOWN = 200
+_MAX_SOURCES = 200
 _EXAMPLE_CLUSTERS = 6
-_TEXT_SHOWN = 400
+_MAX_TEXT = 400
 
 
 def report_row_stages(targets: Sequence[str]) -> list[Stage]:
@@ -74,7 +74,7 @@ def _report_rows(ctx: RunContext, state: RunState) -> ReportRows:
 
 
 def report_data(ctx: RunContext, state: RunState) -> ReportData:
-    """Gather what the report shows."""
+    """Collect the data of the report."""
     plan, facts, selection = state.plan, state.plan.facts, state.selection
     order = plan.table[plan.table["order"] >= 0].sort_values("order")
     certificate = facts.certificate
@@ -122,7 +122,7 @@ def report_data(ctx: RunContext, state: RunState) -> ReportData:
         metrics=state.metrics,
         calibration=_calibration(state),
         error_curve=state.codebook.error_curve,
-        warnings=tuple(ctx.cautions),
+        warnings=tuple(ctx.warnings),
         stages=tuple(ctx.stages),
         settings=ctx.settings.model_dump(mode="json"),
         versions=versions(ctx, state.embedder.revision),
@@ -161,9 +161,9 @@ def _sources(ctx: RunContext, state: RunState) -> pd.DataFrame | None:
         rows = ws.read("assignments", state.assignments[target.name])
         rows = rows.select("source", F.lit(None).alias("taken"))
         tops = tops.unionByName(_top(rows, target.name))
-    found = bounded(tops, _SOURCES_SHOWN * len(state.assignments), "sources").to_pandas()
-    found["side"] = found["side"].where(found["side"] == "pool", "target")
-    counts = found.groupby(["source", "side"])[["rows", "taken"]].sum().unstack(fill_value=0)
+    top_sources = bounded(tops, _MAX_SOURCES * len(state.assignments), "sources").to_pandas()
+    top_sources["side"] = top_sources["side"].where(top_sources["side"] == "pool", "target")
+    counts = top_sources.groupby(["source", "side"])[["rows", "taken"]].sum().unstack(fill_value=0)
     table = pd.DataFrame(
         {
             "pool": counts["rows", "pool"],
@@ -174,13 +174,13 @@ def _sources(ctx: RunContext, state: RunState) -> pd.DataFrame | None:
     return table.reset_index().sort_values(["pool", "source"], ascending=[False, True])
 
 
-def _top(rows: DataFrame, side: str) -> DataFrame:
+def _top(rows: DataFrame, dataset: str) -> DataFrame:
     named = rows.select(F.coalesce("source", F.lit("(none)")).alias("source"), "taken")
     counted = named.groupBy("source").agg(
         F.count(F.lit(1)).alias("rows"), F.count("taken").alias("taken")
     )
-    top = counted.orderBy(F.desc("rows"), "source").limit(_SOURCES_SHOWN)
-    return top.withColumn("side", F.lit(side))
+    top = counted.orderBy(F.desc("rows"), "source").limit(_MAX_SOURCES)
+    return top.withColumn("side", F.lit(dataset))
 
 
 def _samples(ctx: RunContext, state: RunState) -> dict[str, pa.Table]:
@@ -200,7 +200,7 @@ def _vectors(ctx: RunContext, dataset: Dataset) -> DataFrame:
 def _points(ctx: RunContext, state: RunState) -> Points:
     """Project the samples of pool and targets, and one of the selection."""
     ids = state.selection.rows.select(F.col("gio_id").alias("id"))
-    kept = hash_sample(
+    selected_sample = hash_sample(
         _vectors(ctx, state.datasets.pool).join(ids, "id", "left_semi"),
         ctx.settings.report.sample,
         f"report-{ctx.settings.seed}",
@@ -213,7 +213,9 @@ def _points(ctx: RunContext, state: RunState) -> Points:
         decode_vectors(samples[one.name]["vector"], dimension) for one in state.datasets.targets
     ]
     return project(
-        np.concatenate(targets), pool, decode_vectors(kept.sort_by("id")["vector"], dimension)
+        np.concatenate(targets),
+        pool,
+        decode_vectors(selected_sample.sort_by("id")["vector"], dimension),
     )
 
 
@@ -231,7 +233,7 @@ def _calibration(state: RunState) -> Calibration | None:
 
 
 def _examples(ctx: RunContext, state: RunState) -> tuple[Example, ...]:
-    """Pick a few rows taken and left of the clusters where both are to be seen."""
+    """Sample a few selected and unselected rows of the clusters that have both."""
     each = ctx.settings.report.examples
     columns = state.inputs["pool"].columns
     content = columns.text or columns.image
@@ -246,12 +248,12 @@ def _examples(ctx: RunContext, state: RunState) -> tuple[Example, ...]:
     ws = ctx.workspace
     rows = ws.read("assignments", state.assignments["pool"])
     rows = rows.where(F.col("cluster").isin(clusters))
-    kept = state.selection.rows.select(
+    selected_rows = state.selection.rows.select(
         F.col("gio_id").alias("id"),
         F.col("gio_log_ratio").alias("log_ratio"),
         F.lit(True).alias("taken"),
     )
-    marked = rows.select("id", "cluster", "source", "label").join(kept, "id", "left")
+    marked = rows.select("id", "cluster", "source", "label").join(selected_rows, "id", "left")
     total = int(state.plan.table["rows"].sum())
     sample = hash_sample(
         marked,
@@ -274,7 +276,7 @@ def _examples(ctx: RunContext, state: RunState) -> tuple[Example, ...]:
                 cluster=int(row["cluster"]),
                 taken=bool(row["taken"]),
                 id=str(row["id"]),
-                text=str(value)[:_TEXT_SHOWN] if is_text else None,
+                text=str(value)[:_MAX_TEXT] if is_text else None,
                 image=None if is_text else _image(value),
                 source=row["source"],
                 label=row["label"],
@@ -285,29 +287,29 @@ def _examples(ctx: RunContext, state: RunState) -> tuple[Example, ...]:
 
 
 def _contents(ctx: RunContext, source: Input, column: str, ids: list[str]) -> Mapping[str, Any]:
-    wanted = ctx.workspace.frame(pa.table({"id": pa.array(ids, pa.string())}))
+    id_rows = ctx.workspace.frame(pa.table({"id": pa.array(ids, pa.string())}))
     picked = F.col(quoted_column(column))
     if source.columns.text == column:
-        picked = F.substring(picked, 1, _TEXT_SHOWN)
+        picked = F.substring(picked, 1, _MAX_TEXT)
     rows = source.rows.select("id", picked.alias("content")).join(
-        F.broadcast(wanted), "id", "left_semi"
+        F.broadcast(id_rows), "id", "left_semi"
     )
     table = bounded(rows, len(ids), "examples")
     return dict(zip(table["id"].to_pylist(), table["content"].to_pylist(), strict=True))
 
 
 def _image(value: Any) -> Any:
-    """Return encoded bytes as they are, and a square of pixels as an array."""
+    """Encoded bytes as they are, and a square of pixels as an array."""
     if isinstance(value, bytes):
         return value
     pixels = np.asarray(value, dtype=np.float64)
-    side = round(float(np.sqrt(pixels.size)))
-    return pixels.reshape(side, side) if side * side == pixels.size else None
+    edge = round(float(np.sqrt(pixels.size)))
+    return pixels.reshape(edge, edge) if edge * edge == pixels.size else None
 
 
 def versions(ctx: RunContext, revision: str) -> dict[str, str]:
-    """Return the versions that a run depends on."""
-    found = {"python": platform.python_version(), "embedder": revision}
+    """The versions that a run depends on."""
+    package_versions = {"python": platform.python_version(), "embedder": revision}
     for name in (
         "gio-spark",
         "pyspark",
@@ -321,8 +323,8 @@ def versions(ctx: RunContext, revision: str) -> dict[str, str]:
         "mlflow-skinny",
     ):
         try:
-            found[name] = version(name)
+            package_versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    found["spark"] = str(ctx.spark.version)
-    return found
+    package_versions["spark"] = str(ctx.spark.version)
+    return package_versions

@@ -1,4 +1,4 @@
-"""The stages of a run, in order: what each of them reads and gives is in its own file."""
+"""Stages of a run, in order."""
 
 from __future__ import annotations
 

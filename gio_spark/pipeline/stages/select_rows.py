@@ -1,4 +1,4 @@
-"""Stage select rows: which rows of the pool pass the plan, written as a table of their own."""
+"""Stage select rows: the rows of the pool that pass the plan, written as a new table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_state import RunState, Selection
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.plan import rows_to_choose_from
-from gio_spark.pipeline.stages.source_strata import kept_by_source
+from gio_spark.pipeline.stages.source_strata import selected_by_source
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -90,9 +90,9 @@ def selected_ids(ctx: RunContext, state: RunState) -> DataFrame:
     rows = rows_to_choose_from(ctx, state, Order.stored(plan.facts.gate))
     if settings.select.source_caps or settings.select.source_floors:
         sources = ctx.workspace.read("assignments", state.assignments["pool"])
-        kept = kept_by_source(ctx, plan.key, rows, sources)
-        if kept is not None:
-            return kept
+        rows_by_source = selected_by_source(ctx, plan.key, rows, sources)
+        if rows_by_source is not None:
+            return rows_by_source
     return explode.selected_ids(rows, plan.table, settings=settings.explode, seed=settings.seed)
 
 
@@ -104,7 +104,7 @@ def write_candidate(
     expected: int,
     exact: bool = False,
 ) -> tuple[str, int]:
-    """Write selected rows as a table of its own, which nobody reads before it is published.
+    """Write selected rows as a new table, which has no readers before it is published.
 
     Args:
         ctx: The run.
@@ -127,14 +127,14 @@ def write_candidate(
         settings=settings,
         columns={"gio_run": ctx.run, "gio_input_version": pool.version},
     )
-    own = [] if settings.output == "ids" else pool.own(rows)
-    rows = rows.select(*own, *GIO_COLUMNS)
+    pool_columns = [] if settings.output == "ids" else pool.original_columns(rows)
+    rows = rows.select(*pool_columns, *GIO_COLUMNS)
     chosen_rows = int(ids.count())
     if exact and chosen_rows != expected:
         raise WorkspaceError(
             f"The plan takes {expected:,} rows, but {chosen_rows:,} pass its thresholds: rows of "
             f"{ctx.workspace.place('assignments')} or scores changed meanwhile. Run again."
         )
-    own_schema = T.StructType() if settings.output == "ids" else pool.schema
-    schema = T.StructType([*own_schema.fields, *_GIO_SCHEMA.fields])
+    pool_schema = T.StructType() if settings.output == "ids" else pool.schema
+    schema = T.StructType([*pool_schema.fields, *_GIO_SCHEMA.fields])
     return ctx.workspace.write_selection(rows, schema, run=ctx.run, expected=chosen_rows)

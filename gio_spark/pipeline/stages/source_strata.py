@@ -1,4 +1,4 @@
-"""Caps and floors per source: rows are chosen inside strata, a stratum being a source of a cluster.
+"""Caps and floors per source: selection inside strata (the sources of each cluster).
 
 The plan says how much to take of each cluster; where sources are bounded it also says of which
 source. Strata are numbered cluster * sources + source, so that the rules of explode serve them as
@@ -35,7 +35,7 @@ def in_strata(
     take: NDArray,
     names: Sequence[str],
 ) -> tuple[DataFrame, pd.DataFrame]:
-    """Number rows by stratum and find the threshold of each.
+    """Number rows by stratum and compute the threshold of each.
 
     Args:
         ctx: The run.
@@ -57,21 +57,23 @@ def in_strata(
     )
     numbered = _numbered(rows, sources, names)
     settings = ctx.settings
-    found = explode.with_thresholds(numbered, plan, settings=settings.explode, seed=settings.seed)
-    return numbered, found.sort_values("cluster")
+    strata = explode.with_thresholds(numbered, plan, settings=settings.explode, seed=settings.seed)
+    return numbered, strata.sort_values("cluster")
 
 
-def save_strata(ctx: RunContext, key: str, found: pd.DataFrame, names: Sequence[str]) -> None:
-    """Store the strata of a plan, as `in_strata` found them, under its fingerprint."""
-    arrays = {name: found[name].to_numpy(np.int64) for name in ("rows", "take", "threshold", "tie")}
+def save_strata(ctx: RunContext, key: str, strata: pd.DataFrame, names: Sequence[str]) -> None:
+    """Store the strata of a plan, as `in_strata` returns them, under its fingerprint."""
+    arrays = {
+        name: strata[name].to_numpy(np.int64) for name in ("rows", "take", "threshold", "tie")
+    }
     arrays["names"] = text_array(list(names))
     save_arrays(ctx.workspace, "strata", arrays, key=key, run=ctx.run)
 
 
-def kept_by_source(
+def selected_by_source(
     ctx: RunContext, key: str, rows: DataFrame, sources: DataFrame
 ) -> DataFrame | None:
-    """Return id, cluster, reason and log_ratio of the rows that a plan with strata keeps.
+    """Id, cluster, reason and log_ratio of the rows that a plan with strata keeps.
 
     Rows of a source that the plan has never seen are not taken.
 
@@ -83,27 +85,29 @@ def kept_by_source(
         return None
     names = array_text(arrays.pop("names"))
     plan = pd.DataFrame({"cluster": np.arange(len(arrays["take"])), **arrays})
-    kept = explode.selected_ids(
+    selected_rows = explode.selected_ids(
         _numbered(rows, sources, names),
         plan,
         settings=ctx.settings.explode,
         seed=ctx.settings.seed,
     )
-    told = reasons(
+    reason_texts = reasons(
         plan.assign(cluster=plan["cluster"] // len(names)),
         ctx.settings.explode,
         biased="pull" in rows.columns,
     )
-    text = [f"{reason} (source {names[i % len(names)]!r})" for i, reason in enumerate(told)]
+    text = [f"{reason} (source {names[i % len(names)]!r})" for i, reason in enumerate(reason_texts)]
     small = ctx.workspace.frame(
-        pa.table({"stratum": pa.array(np.arange(len(text), dtype=np.int32)), "told": text})
+        pa.table({"stratum": pa.array(np.arange(len(text), dtype=np.int32)), "reason_text": text})
     )
-    joined = kept.withColumnRenamed("cluster", "stratum").join(F.broadcast(small), "stratum")
+    joined = selected_rows.withColumnRenamed("cluster", "stratum").join(
+        F.broadcast(small), "stratum"
+    )
     return joined.select(
         "id",
         F.floor(F.col("stratum") / F.lit(len(names))).cast("int").alias("cluster"),
         F.when(F.col("reason") == F.lit(REQUIRED_REASON), F.col("reason"))
-        .otherwise(F.col("told"))
+        .otherwise(F.col("reason_text"))
         .alias("reason"),
         "log_ratio",
     )

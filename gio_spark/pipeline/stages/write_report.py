@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gio_spark.pipeline.constraints.gate_verdict import as_facts, checks_table, tell, verdict_of
+from gio_spark.pipeline.constraints.gate_verdict import (
+    as_facts,
+    checks_table,
+    report_verdict,
+    verdict_of,
+)
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.report_inputs import report_data
-from gio_spark.tables.local_files import report_folder
+from gio_spark.tables.output_folders import report_folder
 
 if TYPE_CHECKING:
     from gio_spark.pipeline.run_state import RunState
@@ -32,7 +37,7 @@ def write_report(step: Step, state: RunState) -> None:
 
     ctx = step.ctx
     verdict = verdict_of(state.plan.facts.gate, state.metrics)
-    tell(ctx, verdict)
+    report_verdict(ctx, verdict)
     with ctx.progress.stage("report") as progress:
         data = report_data(ctx, state)
         if verdict is not None:

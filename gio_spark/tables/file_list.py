@@ -1,4 +1,4 @@
-"""Lists of input files: found, pinned by what tells their content, and checked again later."""
+"""Lists of input files: listing, pinning by marks of their content, and checks for changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from gio_spark.errors import InputError, SnapshotExpiredError, WorkspaceError
-from gio_spark.tables.names import absolute, is_remote_path
+from gio_spark.tables.identifiers import absolute, is_remote_path
 
 if TYPE_CHECKING:
     from gio_spark.settings.inputs import Verify
@@ -38,11 +38,11 @@ _FOOTERS = 64
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
-# What stores say of an object's content, the best first: S3 and Azure the ETag; Google an MD5,
-# which composed objects lack. Content-MD5 is what a writer said, and later writes may leave it.
+# Checksums of an object in stores, the best first: S3 and Azure the ETag; Google an MD5,
+# which composed objects lack. Content-MD5 is set by a writer, and later writes may leave it.
 _CHECKS = ("ETag", "md5Hash", "etag", "crc32c")
-_ASKED_AT_ONCE = 16
-_HASHED_AT_ONCE = 8
+_PARALLEL_REQUESTS = 16
+_PARALLEL_HASHES = 8
 _BLOCK = 4 << 20
 # Names of files in a message; more are counted.
 _NAMED = 3
@@ -54,7 +54,7 @@ class DataFile(NamedTuple):
     Attributes:
         path: Where its file system finds it.
         length: In bytes.
-        marks: (what, value) of what tells its content: modified, changed, ETag, content, ...
+        marks: (name, value) of marks of its content: modified, changed, ETag, content, ...
     """
 
     path: str
@@ -68,7 +68,7 @@ class FileList:
 
     Attributes:
         root: Location that was listed.
-        files: What is there.
+        files: The files.
         verify: How they are pinned.
         kind: Format that settings name; "auto" where they name none.
         left_out: Paths of files of another kind, which are not read.
@@ -100,7 +100,7 @@ def compression_of(path: str) -> str | None:
 
 
 def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of a location and its path there.
+    """The file system of a location and its path there.
 
     Raises:
         InputError: There is no file system for its scheme.
@@ -129,7 +129,7 @@ def list_files(location: str, verify: Verify = "listing", kind: str = "auto") ->
 
     Args:
         location: A folder or one file.
-        verify: Whether files are told apart by what their store says of them, or by their bytes,
+        verify: Whether files are identified by the marks of their store, or by their bytes,
             all of which are then read.
         kind: Format that settings name. Where some files have an ending of that format, the others
             (a README beside them) are left out.
@@ -169,7 +169,7 @@ def list_files(location: str, verify: Verify = "listing", kind: str = "auto") ->
 
 
 def _is_data(item: Any, root: str) -> bool:
-    """Tell whether engines read a file: below no hidden name; `_name=value` is a partition."""
+    """Whether engines read a file: below no hidden name; `_name=value` is a partition."""
     below = PurePosixPath(item.path[len(root) :].lstrip("/") or item.base_name)
     return not any(
         part.startswith(".") or (part.startswith("_") and "=" not in part) for part in below.parts
@@ -188,7 +188,7 @@ def _marks(store: pafs.FileSystem, files: list[Any]) -> list[tuple[tuple[str, st
     # store has none to give.
     checks: list[tuple[str, str] | None] = [_check(store, files[0])]
     if checks[0] is not None:
-        checks += _at_once(lambda file: _check(store, file), files[1:], _ASKED_AT_ONCE)
+        checks += _map_parallel(lambda file: _check(store, file), files[1:], _PARALLEL_REQUESTS)
     else:
         checks += [None] * (len(files) - 1)
     return [
@@ -198,7 +198,7 @@ def _marks(store: pafs.FileSystem, files: list[Any]) -> list[tuple[tuple[str, st
 
 
 def _check(store: pafs.FileSystem, file: Any) -> tuple[str, str] | None:
-    """Return the name and value of the best checksum that a store has of an object."""
+    """The name and value of the best checksum that a store has of an object."""
     with store.open_input_file(file.path) as opened:
         known = opened.metadata() or {}
     texts = {_text(name): _text(value) for name, value in known.items()}
@@ -219,16 +219,16 @@ def _contents(store: pafs.FileSystem, files: list[Any]) -> list[tuple[tuple[str,
                 digest.update(view[:length])
         return (("content", digest.hexdigest()),)
 
-    return _at_once(content, files, min(_HASHED_AT_ONCE, os.cpu_count() or 1))
+    return _map_parallel(content, files, min(_PARALLEL_HASHES, os.cpu_count() or 1))
 
 
-def _at_once(call: Callable[[Any], Any], files: list[Any], threads: int) -> list[Any]:
+def _map_parallel(call: Callable[[Any], Any], files: list[Any], threads: int) -> list[Any]:
     with ThreadPoolExecutor(threads, "gio-spark-files") as pool:
         return list(pool.map(call, files))
 
 
 def footer_rows(files: FileList) -> dict[str, int | None] | None:
-    """Return how many rows each Parquet file says it has; of many or of remote files, nothing.
+    """Rows of each Parquet file by its footer; None for many or remote files.
 
     Returns:
         Path -> rows, or None where the footer cannot be read; or None.
@@ -245,7 +245,7 @@ def footer_rows(files: FileList) -> dict[str, int | None] | None:
 
 
 def is_encrypted(path: str) -> bool:
-    """Tell whether a Parquet file's footer is encrypted, so that only the engine may read it."""
+    """Whether a Parquet file's footer is encrypted, so that only the engine may read it."""
     try:
         with Path(path).open("rb") as file:
             return file.read(4) == b"PARE"
@@ -258,7 +258,7 @@ def check_unchanged(before: FileList) -> None:
 
     Raises:
         SnapshotExpiredError: With how many files came, went or were written again, the first of
-            them by name, and what of them differs.
+            them by name, and the marks that differ.
     """
     way_out = "Run again when nothing writes there, or read from a Delta table, which is pinned."
     try:
@@ -291,7 +291,7 @@ def check_unchanged(before: FileList) -> None:
 
 
 def _differing(old: DataFile, new: DataFile) -> str:
-    """Return what differs between two states of a file: length, modified, changed, ETag, ..."""
+    """Names of the marks that differ between two states of a file: length, modified, ETag, ..."""
     marks = {name for name, _ in set(old.marks) ^ set(new.marks)}
     order = [name for name, _ in (*old.marks, *new.marks)]
     names = [name for name in dict.fromkeys(order) if name in marks]
@@ -312,7 +312,7 @@ def _kind_of(path: str) -> str:
 
 
 def format_of(files: FileList) -> str:
-    """Tell the format from the files' names.
+    """Format of the files, by their names.
 
     Raises:
         InputError: They are of no known format, or of several.
@@ -322,10 +322,10 @@ def format_of(files: FileList) -> str:
         kinds.add(_kind_of(path))
     if len(kinds) == 1 and kinds <= set(_SUFFIXES.values()):
         return kinds.pop()
-    shown = ", ".join(sorted(kinds)[:5])
+    kinds_text = ", ".join(sorted(kinds)[:5])
     raise InputError(
-        f"Cannot tell the format of {files.root} from its files ({shown}). Set format to delta, "
-        "parquet, jsonl or csv, or give a folder with files of one kind."
+        f"Cannot tell the format of {files.root} from its files ({kinds_text}). Set format to "
+        "delta, parquet, jsonl or csv, or give a folder with files of one kind."
     )
 
 

@@ -1,4 +1,4 @@
-"""Records of finished stages: what the `runs` table holds, and which rows of a table count.
+"""Records of finished stages: rows of the `runs` table, which name the valid rows of tables.
 
 Rows of stage tables carry the key of their stage (`fingerprint`) and a token of the attempt that
 wrote them (`attempt`). A record names the attempts whose rows are the stage's: rows of an attempt
@@ -17,6 +17,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
+
+KEY = "fingerprint"
+"""Column of stage tables with the key of the stage."""
+ATTEMPT = "attempt"
+"""Column of stage tables with the token of the attempt."""
 
 SCHEMA = pa.schema(
     [
@@ -41,7 +46,7 @@ Attempts = Mapping[str, Mapping[str, Sequence[str]]]
 def new_token() -> str:
     """Token that no other attempt has, on whatever machine: 20 hexadecimal characters.
 
-    The first eight are the time by the writer's clock, from which retention tells old ones.
+    The first eight are the time by the writer's clock, by which retention recognizes old ones.
     """
     return f"{int(time.time()):08x}{secrets.token_hex(6)}"
 
@@ -52,13 +57,13 @@ def is_token(text: str) -> bool:
 
 
 def token_time(token: str) -> datetime:
-    """When a token was made, by the clock of its writer."""
+    """Time when a token was created, by the clock of its writer."""
     return datetime.fromtimestamp(int(token[:8], 16), tz=timezone.utc)
 
 
 @dataclass(frozen=True)
 class Base:
-    """Rows of an earlier stage that are a later stage's as well, for they did not change.
+    """Rows of an earlier stage that did not change and are also rows of a later one.
 
     Attributes:
         key: Key of the earlier stage's rows.
@@ -71,7 +76,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Record:
-    """What `runs` says of one finished stage, or of one chunk of a long stage.
+    """Record of one finished stage, or of one chunk of a long stage.
 
     The record of a chunk has a fingerprint of its own, and in `detail` its `chunk` and the
     fingerprint of the whole, `chunk_of`.
@@ -83,7 +88,7 @@ class Record:
         table: Table that holds them; "" where there is none.
         version: Newest version of the table when the record was made.
         rows: Rows of the stage, those of its base included.
-        seconds: What it took.
+        seconds: Its duration.
         finished: When, by the writer's clock; nothing is decided by it.
         detail: Facts of the stage, plain values.
         attempts: Which attempts' rows count.
@@ -104,11 +109,11 @@ class Record:
 
     @property
     def is_chunk(self) -> bool:
-        """Whether this is part of a stage only."""
+        """Whether this is the record of a chunk."""
         return "chunk_of" in self.detail
 
     def base(self, table: str) -> Base | None:
-        """Earlier rows that count as well for a table of this stage, or None."""
+        """Earlier rows that also belong to this stage in a table, or None."""
         named = self.detail.get("base", {}).get(table)
         return Base(*named) if named else None
 

@@ -1,8 +1,8 @@
-"""JSONL and CSV read by this package's own map, so that every engine reads the same rows.
+"""JSONL and CSV files, parsed on workers, so that every engine reads the same rows.
 
 Engines infer types and treat malformed lines differently (one of them fails the whole read on one
 bad line). Here values are read as text, cast by their column's role, and a line that cannot be read
-becomes a row of its own with the reason, to be put aside.
+becomes a row of its own with the reason, for the quarantine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 from gio_spark.engine import bounded, map_arrow
 from gio_spark.engine.content_hash import content_hashes
 from gio_spark.errors import InputError
-from gio_spark.tables.casts import BAD, LINE, type_of, typed
 from gio_spark.tables.content_paths import is_chat_json
 from gio_spark.tables.csv_files import (
     CsvDialect,
@@ -28,7 +27,7 @@ from gio_spark.tables.csv_files import (
     has_backslash_escapes,
     header_of,
 )
-from gio_spark.tables.files import FileList, compression_of, filesystem, partition_values
+from gio_spark.tables.file_list import FileList, compression_of, filesystem, partition_values
 from gio_spark.tables.json_types import (
     JsonType,
     array_rows,
@@ -38,6 +37,7 @@ from gio_spark.tables.json_types import (
     json_array,
     type_of_value,
 )
+from gio_spark.tables.text_casts import BAD, LINE, type_of, typed
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -101,22 +101,22 @@ def read_lines(
     )
     work = spark.createDataFrame(table).repartition(max(1, min(len(pieces), 1024)))
     root = files.root
-    found = _columns_of_files(work, root, kind, csv)
-    names = sorted(set(found.types) - set(columns.drop))
+    file_columns = _columns_of_files(work, root, kind, csv)
+    names = sorted(set(file_columns.types) - set(columns.drop))
     of_roles = {name: type_of(name, columns) for name in names}
-    has_messages = columns.text in names and is_chat_json(found.types[columns.text])
+    has_messages = columns.text in names and is_chat_json(file_columns.types[columns.text])
     types = {
-        name: arrow_type(found.types[name])
-        if kept == pa.string() and (name != columns.text or has_messages)
-        else kept
-        for name, kept in of_roles.items()
+        name: arrow_type(file_columns.types[name])
+        if role_type == pa.string() and (name != columns.text or has_messages)
+        else role_type
+        for name, role_type in of_roles.items()
     }
     schema = pa.schema([*types.items(), pa.field(BAD, pa.string()), pa.field(LINE, pa.string())])
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         for piece in _pieces(batches):
             with _readable(piece[0]):
-                for part in _parse(root, kind, piece, schema, found.dialect, of_roles):
+                for part in _parse(root, kind, piece, schema, file_columns.dialect, of_roles):
                     yield typed(part, schema)
 
     rows = map_arrow(work, read, schema, batch_rows=1)
@@ -131,7 +131,7 @@ def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, int, int]]
 
 @contextmanager
 def _readable(path: str) -> Iterator[None]:
-    """Turn what a broken file raises (half an archive, another format) into one clear error."""
+    """Re-raise the errors of a broken file (cut archive, another format) as one clear error."""
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:
@@ -302,7 +302,7 @@ def _json_rows(
             if not isinstance(value, dict):
                 raise ValueError("not an object")
         except (ValueError, RecursionError) as error:
-            # Without the position, so that lines are counted by what is wrong with them.
+            # Without the position, so that lines are counted by the kind of error.
             reason = f"malformed line: {getattr(error, 'msg', error)!s:.80}"
             yield {}, reason, line.decode("utf-8", "replace")
             continue
@@ -334,5 +334,5 @@ def _json_tables(
 
 
 def line_ids(lines: pa.Array) -> pa.Array:
-    """Return ids of malformed lines for the quarantine table: a hash of what was read."""
+    """Ids of malformed lines for the quarantine table: a hash of the line."""
     return pc.binary_join_element_wise("line-", content_hashes([lines]), "")

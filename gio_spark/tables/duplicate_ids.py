@@ -1,4 +1,4 @@
-"""Rows of one id: which of them stays, by a hash of all its columns, whatever their types."""
+"""Rows with a duplicate id: one of them is selected by a hash of all its columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from gio_spark.engine import bounded, row_hash
-from gio_spark.tables.names import quoted_column
+from gio_spark.tables.identifiers import quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -25,7 +25,7 @@ def free_name(name: str, taken: Iterable[str]) -> str:
 
 
 def split_doubles(rows: DataFrame) -> tuple[DataFrame, DataFrame]:
-    """Rows with one of each id, and the others.
+    """Split rows into one row per id and the others.
 
     Only rows with a doubled id are shuffled. Which one stays depends on content alone: the one with
     the smallest hash of all its columns; rows with equal hashes are equal.
@@ -38,7 +38,7 @@ def split_doubles(rows: DataFrame) -> tuple[DataFrame, DataFrame]:
     doubled = rows.groupBy("id").count().where("count > 1 AND id IS NOT NULL").select("id")
     names = [column for column in rows.columns if column != "id"]
     key, rank = free_name("_key", names), free_name("_rank", names)
-    doubles = rows.join(doubled, "id", "left_semi").withColumn(key, _whole_row_hash(rows, names))
+    doubles = rows.join(doubled, "id", "left_semi").withColumn(key, _row_hash(rows, names))
     order = Window.partitionBy("id").orderBy(key)
     ranked = doubles.withColumn(rank, F.row_number().over(order))
     columns = ["id", *map(quoted_column, names)]
@@ -48,8 +48,8 @@ def split_doubles(rows: DataFrame) -> tuple[DataFrame, DataFrame]:
 
 
 def frame_digest(df: DataFrame) -> str:
-    """Return a hash of a frame's rows, whatever their order, to name its snapshot."""
-    key = _whole_row_hash(df, df.columns)
+    """Hash of a frame's rows, independent of their order, as the name of its snapshot."""
+    key = _row_hash(df, df.columns)
     parts = df.select(
         F.count(F.lit(1)).alias("n"),
         F.sum(F.shiftrightunsigned(key, 33)).alias("high"),
@@ -61,7 +61,7 @@ def frame_digest(df: DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _whole_row_hash(df: DataFrame, names: list[str]) -> Column:
+def _row_hash(df: DataFrame, names: list[str]) -> Column:
     types = {field.name: field.dataType for field in df.schema.fields}
     columns = [_hashable(F.col(quoted_column(name)), types[name]) for name in names]
     return row_hash(df, *columns) if columns else F.lit(0)
@@ -69,12 +69,12 @@ def _whole_row_hash(df: DataFrame, names: list[str]) -> Column:
 
 def _hashable(column: Column, kind: T.DataType) -> Column:
     """Column as Spark hashes it: maps as lists of their entries, variants as JSON."""
-    if not _holds_map_or_variant(kind):
+    if not _has_map_or_variant(kind):
         return column
     if isinstance(kind, T.MapType):
         entry = T.StructType().add("key", kind.keyType).add("value", kind.valueType)
         return _hashable(F.map_entries(column), T.ArrayType(entry))
-    if isinstance(kind, T.ArrayType) and _holds_map_or_variant(kind.elementType):
+    if isinstance(kind, T.ArrayType) and _has_map_or_variant(kind.elementType):
         element = kind.elementType
         return F.transform(column, lambda item: _hashable(item, element))
     if isinstance(kind, T.StructType):
@@ -82,9 +82,9 @@ def _hashable(column: Column, kind: T.DataType) -> Column:
     return F.to_json(column)
 
 
-def _holds_map_or_variant(kind: T.DataType) -> bool:
+def _has_map_or_variant(kind: T.DataType) -> bool:
     if isinstance(kind, T.StructType):
-        return any(_holds_map_or_variant(field.dataType) for field in kind.fields)
+        return any(_has_map_or_variant(field.dataType) for field in kind.fields)
     if isinstance(kind, T.ArrayType):
-        return _holds_map_or_variant(kind.elementType)
+        return _has_map_or_variant(kind.elementType)
     return isinstance(kind, T.MapType | T.VariantType)

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 # Reason and first characters of a line that could not be read; null on good rows.
 BAD = "_malformed"
 LINE = "_line"
-_SHOWN = 200
+_MAX_LINE_TEXT = 200
 
 
 def type_of(name: str, columns: Columns) -> pa.DataType:
-    """Return the type that a text column is cast to."""
+    """Type that a text column is cast to."""
     if name in columns.numeric or name == columns.quality:
         return pa.float64()
     if name == columns.tokens:
@@ -41,13 +41,13 @@ def typed(table: pa.Table, schema: pa.Schema) -> pa.Table:
             for i in failed:
                 reasons[i] = reasons[i] or f"malformed value in column {field.name!r}"
     lines = table[LINE].to_pylist()
-    own = [n for n in schema.names if n not in (BAD, LINE)]
+    input_names = [n for n in schema.names if n not in (BAD, LINE)]
     for i, reason in enumerate(reasons):
         if reason is not None and lines[i] is None:
-            row = {n: table[n][i].as_py() for n in own}
+            row = {n: table[n][i].as_py() for n in input_names}
             lines[i] = json.dumps(row, ensure_ascii=False)
     columns[BAD] = pa.array(reasons, pa.string())
-    columns[LINE] = pa.array([x if x is None else x[:_SHOWN] for x in lines], pa.string())
+    columns[LINE] = pa.array([x if x is None else x[:_MAX_LINE_TEXT] for x in lines], pa.string())
     return pa.table(columns, schema=schema)
 
 

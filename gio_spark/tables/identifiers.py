@@ -1,4 +1,4 @@
-"""Names of tables and paths: told apart, checked and quoted in one place."""
+"""Names of tables and paths: classification, checks and quoting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def kind_of(location: str) -> Literal["path", "table"]:
-    """Tell whether a location is a path or a table's name.
+    """Kind of a location: a path, or the name of a table.
 
     A path holds a slash, starts with a dot, or exists; anything else must be a name of one to
     three plain parts.
@@ -33,7 +33,7 @@ def kind_of(location: str) -> Literal["path", "table"]:
 
 
 def is_schema(location: str) -> bool:
-    """Tell whether a workspace is a schema: a dotted plain name; a bare word is a folder."""
+    """Whether a workspace is a schema: a dotted plain name; a bare word is a folder."""
     return "." in location.strip(".") and kind_of(location) == "table"
 
 
@@ -69,12 +69,12 @@ def quoted_column(name: str) -> str:
 
 
 def is_remote_path(path: str) -> bool:
-    """Tell whether a path names a storage scheme (s3://, abfss://, dbfs:/ and so on)."""
+    """Whether a path names a storage scheme (s3://, abfss://, dbfs:/ and so on)."""
     return bool(_SCHEME.match(path)) and not path.lower().startswith("file:")
 
 
 def absolute(path: str) -> str:
-    """Return a local path as an absolute one; remote ones stay as they are."""
+    """A local path as an absolute one; remote ones stay as they are."""
     if is_remote_path(path):
         return path.rstrip("/")
     if path.lower().startswith("file:"):
