@@ -109,8 +109,8 @@ def explain_rows(
         raise InputError("No id to explain: give ids of rows, or --table with a column `id`.")
     if len(unique_ids) > MOST_IDS:
         raise InputError(
-            f"{len(unique_ids):,} ids are more than {MOST_IDS:,}: put them into a table with a column "
-            "`id`, and use --table and --output."
+            f"{len(unique_ids):,} ids are more than {MOST_IDS:,}: put them into a table with a "
+            "column `id`, and use --table and --output."
         )
     explained = _ExplainedRun.find(settings, run_id, spark)
     frame = explained.workspace.frame(pa.table({"id": pa.array(unique_ids, pa.string())}))
@@ -220,7 +220,7 @@ class _ExplainedRun:
 
 
 def _finished_run(workspace: Workspace, settings: RunSettings, run_id: str | None) -> Record:
-    """Record of the run that is unique_ids for."""
+    """Record of a finished run, the newest one of these settings by default."""
     if run_id is None:
         return newest_run(workspace, settings)
     finished = {r.run: r for r in workspace.records() if r.stage == "run"}
