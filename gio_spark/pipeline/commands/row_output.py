@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyarrow import csv, parquet
+import pyarrow.csv as pc
+from pyarrow import parquet
 
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.tables.aliases import engine_path
@@ -48,7 +49,7 @@ def _write_empty(rows: DataFrame, place: Path, file_format: str) -> None:
     place.mkdir()
     empty = rows.limit(0).toArrow()
     if file_format == "csv":
-        csv.write_csv(empty, place / "part-0.csv")
+        pc.write_csv(empty, place / "part-0.csv")
     else:
         parquet.write_table(empty, place / "part-0.parquet")
 
