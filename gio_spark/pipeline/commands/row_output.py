@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.csv as pc
 from pyarrow import parquet
 
 from gio_spark.errors import ConfigError, InputError
@@ -49,7 +48,8 @@ def _write_empty(rows: DataFrame, place: Path, file_format: str) -> None:
     place.mkdir()
     empty = rows.limit(0).toArrow()
     if file_format == "csv":
-        pc.write_csv(empty, place / "part-0.csv")
+        header = ",".join(empty.schema.names)
+        (place / "part-0.csv").write_text(f"{header}\n", encoding="utf-8")
     else:
         parquet.write_table(empty, place / "part-0.parquet")
 
