@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gio_spark.cli.explain import register_commands
 from gio_spark.cli.options import (
     GATE_FAILED,
     Config,
@@ -386,6 +387,9 @@ def demo(
         from gio_spark.demo import run as run_demo
 
         run_demo(engine=engine or "auto", folder=folder)
+
+
+register_commands(app)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from gio_spark.explode.density_ratio import RatioFit, RatioModel, RatioSample, f
 from gio_spark.explode.exact_thresholds import Thresholds, thresholds_of_arrays
 from gio_spark.explode.fetch_rows import materialize
 from gio_spark.explode.rank_keys import hash_keys, rank_keys, ratio_keys, share_thresholds
-from gio_spark.explode.row_filter import selected_ids, with_thresholds
+from gio_spark.explode.row_filter import row_keys, selected_ids, with_thresholds
 
 __all__ = [
     "Calibration",
@@ -22,6 +22,7 @@ __all__ = [
     "materialize",
     "rank_keys",
     "ratio_keys",
+    "row_keys",
     "score",
     "selected_ids",
     "share_thresholds",

@@ -46,6 +46,7 @@ REQUIRED_REASON = "holds an extreme of the pool's times, always kept"
 _SELECTED_SCHEMA = "id string, cluster int, reason string, log_ratio float"
 _HISTOGRAM_SCHEMA = "cluster bigint, bin bigint, rows bigint, low bigint, high bigint"
 _CANDIDATE_SCHEMA = "cluster bigint, key bigint, tie bigint"
+_KEY_SCHEMA = "id string, cluster int, rank_key bigint, tie bigint"
 
 
 def rank_salt(seed: int) -> str:
@@ -327,6 +328,34 @@ def _select_batches(
     return select_batches
 
 
+def row_keys(assignments: DataFrame, *, settings: ExplodeSettings, seed: int = 0) -> DataFrame:
+    """Rank key and tie of rows, as `selected_ids` compares them with the thresholds of a plan.
+
+    Args:
+        assignments: As for `selected_ids`.
+        settings: Settings that the thresholds were computed with.
+        seed: Seed that the thresholds were computed with.
+
+    Returns:
+        id, cluster, rank_key and tie of the rows that have a cluster.
+    """
+    rule = _rule(assignments, settings)
+
+    def key_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+        for batch in batches:
+            cluster, keys, ties = rule.keys(batch)
+            yield {
+                "id": batch.column("id"),
+                "cluster": cluster.astype(np.int32),
+                "rank_key": keys,
+                "tie": ties,
+            }
+
+    return map_arrow(
+        _hash_assignments(assignments, seed, "id"), key_batches, _KEY_SCHEMA, batch_rows=_BATCH_ROWS
+    )
+
+
 def _append_ratio(reason: pa.Array, ratio: pa.Array) -> pa.Array:
     filled = pc.fill_null(ratio.cast(pa.float64()), 0.0)
     # Adding 0.0 turns -0.0, which would print as -0.0, into 0.0.
@@ -381,6 +410,7 @@ __all__ = [
     "TAKE_NONE",
     "rank_salt",
     "reasons",
+    "row_keys",
     "selected_ids",
     "tie_salt",
     "with_thresholds",

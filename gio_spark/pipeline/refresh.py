@@ -180,6 +180,8 @@ def _select_anew(ctx: RunContext, base: RunSummary, state: RunState, link: Chain
         embeddings=state.datasets.pool.key,
         assignments=state.assignments["pool"],
         scores=state.get("scores") or "",
+        quarantine=state.keys["datasets"],
+        removed_rows=state.get("removed_rows") or "",
     )
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:

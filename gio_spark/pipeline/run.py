@@ -281,6 +281,8 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
             assignments=state.assignments,
             scores=state.get("scores") or "",
             ratio=state.ratio_model.key if state.has("ratio_model") else "",
+            quarantine=state.keys["datasets"],
+            removed_rows=state.get("removed_rows") or "",
         ),
         settings=ctx.settings.model_dump(mode="json"),
         identity=identity(ctx.settings),

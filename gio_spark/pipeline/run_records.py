@@ -177,7 +177,11 @@ class PlanFacts(Facts):
 
 
 class RunKeys(Facts):
-    """Fingerprints of the tables and models of a run, for refresh and gate."""
+    """Fingerprints of the tables and models of a run, for refresh and gate.
+
+    `quarantine` is that of unusable rows of all inputs, `removed_rows` that of the rows that the
+    stage clean removed from the pool.
+    """
 
     embeddings: dict[str, str]
     embed_fit: str
@@ -186,6 +190,8 @@ class RunKeys(Facts):
     assignments: dict[str, str]
     scores: str = ""
     ratio: str = ""
+    quarantine: str = ""
+    removed_rows: str = ""
 
 
 class RunSummary(Facts):
@@ -263,6 +269,8 @@ class RefreshKeys(Facts):
     embeddings: str
     assignments: str
     scores: str = ""
+    quarantine: str = ""
+    removed_rows: str = ""
 
 
 class RefreshCounts(Facts):
