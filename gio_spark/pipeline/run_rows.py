@@ -129,8 +129,14 @@ class RunRows:
 
     def _tells_sources(self, side: str) -> bool:
         """Say whether a side has a column of sources; one without is that of every source."""
-        inputs = self.settings.datasets()
-        return (inputs[side].columns or self.settings.columns).source is not None
+        dataset = self.settings.datasets()[side]
+        if (dataset.columns or self.settings.columns).source is None:
+            return False
+        if dataset.columns is not None or side == "pool":
+            return True
+        # A target may lack the column that the common roles name: all its sources are null.
+        rows = rows_of(self.workspace, "assignments", self.assignments[side])
+        return rows.where(F.col("source").isNotNull()).limit(1).count() > 0
 
     def target_states(
         self, constants: gime.Constants, *, vectors: bool

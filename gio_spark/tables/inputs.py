@@ -24,7 +24,7 @@ from gio_spark.tables import delta
 from gio_spark.tables.aliases import engine_path
 from gio_spark.tables.casts import BAD, LINE
 from gio_spark.tables.column_types import check_unique
-from gio_spark.tables.columns import check_names, check_types
+from gio_spark.tables.columns import check_names, check_types, without_absent_roles
 from gio_spark.tables.content_expressions import (
     TEXT_COLUMN,
     TEXT_FORMAT,
@@ -208,11 +208,13 @@ def open_input(
         IdentifierError: Its name is not one.
     """
     location = settings.location
+    # Common roles describe the pool; what a target or held-out set lacks of them it does without.
+    optional = settings.columns is None and name != "pool"
     base = pin or pin_input(spark, settings, name)
     kind = base.format
     if kind == "delta":
         raw = delta.read(spark, location, int(base.version))
-        return _finish(name, location, base, raw, columns, None)
+        return _finish(name, location, base, raw, columns, None, optional=optional)
     files = base.files
     if files is None:
         raise InputError(f"{name}: the pin of {location} has no list of files.")
@@ -221,7 +223,7 @@ def open_input(
             by_arrow = rows_read_by_arrow(spark, name, files, columns.drop)
             raw = by_arrow or _parquet_rows(spark, location, files)
             _ = raw.schema
-        opened = _finish(name, location, base, raw, columns, None)
+        opened = _finish(name, location, base, raw, columns, None, optional=optional)
         _check_footers(opened, raw, files)
         return opened
     # Columns of text formats are only known after reading, so roles are checked before the cast.
@@ -229,7 +231,8 @@ def open_input(
         lines = read_lines(spark, files, kind, columns, settings.csv)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    check_names(name, location, lines.names, columns)
+    present = without_absent_roles(columns, lines.names) if optional else columns
+    check_names(name, location, lines.names, present)
     raw = lines.rows
     bad = raw.where(F.col(BAD).isNotNull()).select(
         F.col(BAD).alias("reason"), F.col(LINE).alias("detail")
@@ -241,6 +244,7 @@ def open_input(
         raw.where(F.col(BAD).isNull()).drop(BAD, LINE),
         columns,
         _line_quarantine(bad),
+        optional=optional,
         json_messages=lines.json_messages,
     )
 
@@ -318,14 +322,17 @@ def _finish(
     columns: Columns,
     bad: DataFrame | None,
     *,
+    optional: bool,
     json_messages: bool = False,
 ) -> Input:
     dropped = [column for column in columns.drop if column in raw.columns]
     raw = raw.drop(*map(quoted_column, dropped)) if dropped else raw
     schema = raw.schema
     check_unique(name, location, schema.names)
-    check_names(name, location, schema.names, columns)
     where, settings_columns = f"{name}: {location}", columns
+    if optional:
+        columns = without_absent_roles(columns, schema.names)
+    check_names(name, location, schema.names, columns)
     text = content_expression(where, schema, columns, json_messages=json_messages)
     roles_of_messages: dict[str, int] = {}
     if text is not None:

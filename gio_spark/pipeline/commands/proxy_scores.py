@@ -28,14 +28,22 @@ def labelled_sides(run_rows: RunRows) -> list[str]:
     """Return the sides whose labels a model is scored by: targets, else held-out sets."""
     inputs = run_rows.settings.datasets()
     for kind in ("target", "held-out"):
-        found = [
+        labelled = [
             n
             for n, one in inputs.items()
-            if n.startswith(kind) and (one.columns or run_rows.settings.columns).label is not None
+            if n.startswith(kind)
+            and (one.columns or run_rows.settings.columns).label is not None
+            and (one.columns is not None or _has_labels(run_rows, n))
         ]
-        if found:
-            return found
+        if labelled:
+            return labelled
     return []
+
+
+def _has_labels(run_rows: RunRows, side: str) -> bool:
+    """Whether a side has the column of labels that the common roles name."""
+    rows = run_rows.rows(side, vectors=False)
+    return rows.where(F.col("label").isNotNull()).limit(1).count() > 0
 
 
 def proxy_scores(
@@ -64,8 +72,11 @@ def proxy_scores(
     Raises:
         NoVerdictError: The labels of target and pool are not the same, or nothing is learned.
     """
-    settings, sides = run_rows.settings, labelled_sides(run_rows)
-    if settings.pool_columns().label is None or not sides:
+    settings = run_rows.settings
+    if settings.pool_columns().label is None:
+        return None
+    sides = labelled_sides(run_rows)
+    if not sides:
         return None
     vectors = run_rows.vectors
     held = run_rows.rows(sides[0], vectors=vectors)
