@@ -62,20 +62,39 @@ def options(
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("gio-spark.yml"),
+    pool: Annotated[
+        str | None, typer.Argument(help="Path or table of the pool; none: an example of all keys.")
+    ] = None,
+    target: Annotated[str | None, typer.Argument(help="Path or table of the target.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+    engine: EngineOption = None,
 ) -> None:
-    """Write a commented example configuration."""
-    from gio_spark.settings.example import example
-
+    """Write a configuration for a pool and a target; of all settings where none are named."""
     with clear_errors():
-        if path.exists() and not force:
-            raise ConfigError(f"{path} exists already; use --force to overwrite it.")
+        if target is None and pool is not None:
+            if output is not None or not pool.endswith((".yml", ".yaml")):
+                raise ConfigError(
+                    "Name pool and target: gio-spark init POOL TARGET -o curate.yml. One name "
+                    "alone is the file (.yml) that an example of all settings goes to."
+                )
+            output = Path(pool)
+        file = output or Path("gio-spark.yml")
+        if file.exists() and not force:
+            raise ConfigError(f"{file} exists already; use --force to overwrite it.")
+        if pool is None or target is None:
+            from gio_spark.settings.example import example
+
+            text, following = example(), "set pool, target and columns, then "
+        else:
+            from gio_spark.pipeline.commands.init_config import init_config
+
+            text, following = init_config(start_session(engine), pool, target, file), ""
         try:
-            path.write_text(example(), encoding="utf-8")
+            file.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"Cannot write {path}: {error.strerror}.") from error
-    out.print(f"Wrote {path}. Next: set pool, target and columns, then gio-spark validate {path}")
+            raise ConfigError(f"Cannot write {file}: {error.strerror}.") from error
+    out.print(f"Wrote {file}. Next: {following}gio-spark validate {file}", markup=False)
 
 
 @app.command()

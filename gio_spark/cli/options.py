@@ -23,8 +23,6 @@ from gio_spark.errors import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from gio_spark.settings.run import RunSettings
 
 out = Console(highlight=False, soft_wrap=True)
@@ -157,7 +155,7 @@ def _engine_error(error: Exception) -> GioSparkError | None:
     return translated_error(error)
 
 
-def start_session(engine: str | None) -> SparkSession:
+def start_session(engine: str | None) -> Any:
     """Session of a command without a configuration; the engine is named beside the progress."""
     from gio_spark.engine import describe, session
     from gio_spark.engine.progress import Progress

@@ -193,17 +193,18 @@ class RunContext:
             shown.reached(there)
             shown.say(f"chunk {chunk.number} of {chunk.of}")
 
-        return write_chunks(
-            self.workspace,
-            table,
-            make,
-            count=count,
-            fingerprint=key,
-            run=self.run,
-            stage=stage,
-            expected=expected,
-            on_chunk=tell,
-        )
+        with shown.counting():
+            return write_chunks(
+                self.workspace,
+                table,
+                make,
+                count=count,
+                fingerprint=key,
+                run=self.run,
+                stage=stage,
+                expected=expected,
+                on_chunk=tell,
+            )
 
     def caution(self, name: str, text: str, action: str) -> None:
         """Tell the user something once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -471,7 +472,9 @@ def _with_content_id(df: DataFrame, columns: Columns) -> DataFrame:
 def _arrow_schema(df: DataFrame) -> pa.Schema:
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    return to_arrow_schema(df.schema)
+    # Spark 4.2 must be told the time zone; in earlier versions it is UTC.
+    by_name = "timezone" in inspect.signature(to_arrow_schema).parameters
+    return to_arrow_schema(df.schema, **({"timezone": "UTC"} if by_name else {}))
 
 
 def _without_doubles(made: Input) -> Input:

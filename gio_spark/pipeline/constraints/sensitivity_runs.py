@@ -121,11 +121,20 @@ def run_sensitivity(
 
     def make(shown: StageProgress) -> tuple[int, dict[str, Any]]:
         shown.say("sample and screen")
+        shown.unit, shown.total = "models", None
         sample, task = _task(ctx, run_rows)
         size = subset_size(ctx.settings, sample.rows.count, pool_rows)
-        found = gime.sensitivity(
-            ctx.spark, sample, task, size=size, settings=ctx.settings.gime, seed=ctx.settings.seed
-        )
+        with shown.counting():
+            found = gime.sensitivity(
+                ctx.spark,
+                sample,
+                task,
+                size=size,
+                settings=ctx.settings.gime,
+                seed=ctx.settings.seed,
+                on_models=lambda models: shown.update(0, total=models),
+            )
+        shown.unit = "rows"
         if isinstance(task, gime.Task):
             task.check_learned(found.full_score)
         directions = sample.directions()
