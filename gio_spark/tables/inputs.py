@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -473,8 +473,9 @@ def _arrow_schema(df: DataFrame) -> pa.Schema:
     from pyspark.sql.pandas.types import to_arrow_schema
 
     # Spark 4.2 must be told the time zone; in earlier versions it is UTC.
-    by_name = "timezone" in inspect.signature(to_arrow_schema).parameters
-    return to_arrow_schema(df.schema, **({"timezone": "UTC"} if by_name else {}))
+    parameters = inspect.signature(to_arrow_schema).parameters
+    zone: dict[str, Any] = {"timezone": "UTC"} if "timezone" in parameters else {}
+    return to_arrow_schema(df.schema, **zone)
 
 
 def _without_doubles(made: Input) -> Input:
