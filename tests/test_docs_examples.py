@@ -93,6 +93,8 @@ def test_the_readme_runs_on_three_thousand_rows(spark, folder, monkeypatch):
     for words in commands:
         if words[0] not in ELSEWHERE:
             run(["corpus/pool" if word == "TABLE" else word for word in words])
+    (changed,) = re.findall(r"# with a change: (.*)", section)
+    run(shlex.split(changed))
     (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict = {}
     exec(compile(python, "README.md", "exec"), names)  # noqa: S102 - the project's own page

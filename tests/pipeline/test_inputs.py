@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -345,3 +346,17 @@ def test_a_target_must_have_the_content_and_what_is_named_for_it_alone(spark, pl
     pool = jobs.write(jobs.vector_pool().drop_columns(["site"]), place / "bare-pool.parquet")
     with pytest.raises(InputError, match=r"pool: .* lacks the column\(s\) columns.source"):
         jobs.select(jobs.settings(place, pool=pool))
+
+
+def test_an_input_without_an_id_may_have_times(place):
+    times = pa.array([datetime(2024, 1, 1 + i % 28, tzinfo=timezone.utc) for i in range(600)])
+    pool = jobs.vector_pool().drop_columns(["id"]).append_column("at", times)
+    target = jobs.vector_target().drop_columns(["id"])
+    settings = jobs.settings(
+        place,
+        pool=jobs.write(pool, place / "times.parquet"),
+        target=jobs.write(target, place / "bare-target.parquet"),
+        columns={"id": None, "event_time": "at"},
+    )
+    curation = jobs.select(settings)
+    assert dict(curation.selected.dtypes)["at"] == "timestamp"
