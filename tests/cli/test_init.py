@@ -157,9 +157,12 @@ def test_a_table_of_features(spark, folder):
 
 
 def test_a_prompt_and_its_answer_and_a_target_with_other_columns(spark, folder):
-    pool = [{"instruction": r["text"], "input": "", "output": r["text"][:20]} for r in texts(600)]
+    pool = [
+        {"instruction": r["text"], "input": "", "output": r["text"][:20], "size": 3}
+        for r in texts(600)
+    ]
     (folder / "alpaca.json").write_text(json.dumps(pool))
-    lines([{"question_text": r["text"]} for r in texts(60, 1, 4)], folder / "target")
+    lines([{"question_text": r["text"], "size": 3} for r in texts(60, 1, 4)], folder / "target")
     config = first_hour(folder, str(folder / "alpaca.json"), str(folder / "target"))
     assert config["columns"] == {"text": "{instruction}\n{input}\n{output}"}
     assert config["target"] == {"location": "./target", "columns": {"text": "question_text"}}

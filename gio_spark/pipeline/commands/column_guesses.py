@@ -56,19 +56,19 @@ class Guess:
 def guess_columns(pool: SampledInput, target: SampledInput) -> list[Guess]:
     """Roles of the pool's columns; content that the target has as well goes first."""
     identity = _identity(pool)
-    taken = [identity.value] if identity.value else []
+    used = [identity.value] if identity.value else []
     roles = [
-        _first_role("source", pool, taken, _is_source, "a text column with few values",
+        _first_role("source", pool, used, _is_source, "a text column with few values",
                     _by_name(_SOURCE)),
-        _first_role("tokens", pool, taken, _is_tokens, "a whole number such as n_tokens"),
-        _first_role("quality", pool, taken, _is_quality, "a number from 0 to 1"),
-        _first_role("label", pool, taken, _is_label, "a class of the row", _by_name(_LABEL)),
-        _first_role("event_time", pool, taken, _is_event_time, "a timestamp or a date"),
-        _first_role("ingest_time", pool, taken, _is_ingest_time, "when a row was collected"),
+        _first_role("tokens", pool, used, _is_tokens, "a whole number such as n_tokens"),
+        _first_role("quality", pool, used, _is_quality, "a number from 0 to 1"),
+        _first_role("label", pool, used, _is_label, "a class of the row", _by_name(_LABEL)),
+        _first_role("event_time", pool, used, _is_event_time, "a timestamp or a date"),
+        _first_role("ingest_time", pool, used, _is_ingest_time, "when a row was collected"),
     ]  # fmt: skip
     # A role of the pool that the target's column of that name could not play stays open.
     roles = [_checked(role, target) for role in roles]
-    return [identity, *_content(pool, target, taken), *roles]
+    return [identity, *_content(pool, target, used), *roles]
 
 
 def _identity(pool: SampledInput) -> Guess:
@@ -101,19 +101,20 @@ def _is_unique(pool: SampledInput, name: str) -> bool:
         return ids.count() == pool.count
 
 
-def _content(pool: SampledInput, target: SampledInput, taken: Sequence[str]) -> list[Guess]:
+def _content(pool: SampledInput, target: SampledInput, used: Sequence[str]) -> list[Guess]:
     """Guess of the content: vectors, images, chats, texts, else features.
 
     Raises:
         InputError: No column can be the content.
     """
-    shared = [c for c in pool.columns if target.column(c.name) is not None]
-    for columns in (shared, list(pool.columns)):
-        left = [c for c in columns if c.name not in taken]
-        guess = _single_content(left, pool)
+    own = [c for c in pool.columns if c.name not in used]
+    shared = [c for c in own if target.column(c.name) is not None]
+    for columns in (shared, own):
+        guess = _single_content(columns, pool)
         if guess is not None:
             return [guess]
-        features = _features(left)
+    for columns in (shared, own):
+        features = _features(columns)
         if features:
             return features
     raise InputError(
@@ -190,17 +191,17 @@ def _features(columns: Sequence[SampledColumn]) -> list[Guess]:
 def _first_role(
     role: str,
     pool: SampledInput,
-    taken: list[str],
+    used: list[str],
     fits: Callable[[SampledColumn], bool],
     needed: str,
     order: Callable[[SampledColumn], Any] = lambda _: 0,
 ) -> Guess:
-    """Guess of an optional role: the first column that fits; it joins `taken`."""
-    fitting = sorted((c for c in pool.columns if c.name not in taken and fits(c)), key=order)
+    """Guess of an optional role: the first column that fits; it joins `used`."""
+    fitting = sorted((c for c in pool.columns if c.name not in used and fits(c)), key=order)
     names = [c.name for c in fitting]
     if not names:
         return Guess(role, None, f"no column seems to be {needed}")
-    taken.append(names[0])
+    used.append(names[0])
     return Guess(role, names[0], f"by name and values {needed}; {_others(names[1:])}or none")
 
 

@@ -89,8 +89,10 @@ class SampledInput:
     @property
     def types(self) -> str:
         """Names and types of the columns, as a sentence lists them."""
-        shown = [f"{c.name} {c.type.simpleString()[:40]}" for c in self.columns[:_SHOWN_COLUMNS]]
-        return ", ".join(shown) + (", ..." if len(self.columns) > _SHOWN_COLUMNS else "")
+        described = [
+            f"{c.name} {c.type.simpleString()[:40]}" for c in self.columns[:_SHOWN_COLUMNS]
+        ]
+        return ", ".join(described) + (", ..." if len(self.columns) > _SHOWN_COLUMNS else "")
 
     def column(self, name: str) -> SampledColumn | None:
         """Column of a name; None where it is not there."""
