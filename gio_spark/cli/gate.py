@@ -9,11 +9,12 @@ from gio_spark.cli.metrics import print_text_table
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gio_spark.pipeline.commands.gate import Gated
     from gio_spark.settings.run import RunSettings
 
 
-def print_gate(out: Console, settings: RunSettings, run_id: str | None, *, compare: bool) -> bool:
-    """Judge a run's selection, print the verdict; tells whether it passed."""
+def print_gate(out: Console, settings: RunSettings, run_id: str | None, *, compare: bool) -> Gated:
+    """Judge a run's selection and print the verdict."""
     from gio_spark.pipeline.commands.gate import gate
     from gio_spark.report.gate_page import check_table, score_table, way_table
 
@@ -36,4 +37,4 @@ def print_gate(out: Console, settings: RunSettings, run_id: str | None, *, compa
         out.print(f"note: {note}", style="yellow", markup=False)
     if found.page is not None:
         out.print(f"page: {found.page}", markup=False)
-    return found.passed
+    return found

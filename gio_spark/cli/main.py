@@ -17,15 +17,19 @@ from gio_spark.cli.options import (
     GATE_FAILED,
     Config,
     EngineOption,
+    JsonOption,
     Overrides,
+    QuietOption,
     WorkspaceOption,
     clear_errors,
     err,
     load_settings,
     out,
+    start_session,
 )
 from gio_spark.errors import ConfigError
 from gio_spark.interruption import end_on_signals
+from gio_spark.version import __version__
 
 if TYPE_CHECKING:
     from gio_spark.tables import Workspace
@@ -34,45 +38,93 @@ app = typer.Typer(
     name="gio-spark",
     help="Choose the rows of a pool that are worth training on for a target.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
 
+def _print_version(value: bool) -> None:
+    if value:
+        out.print(f"gio-spark {__version__}", markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Choose the rows of a pool that are worth training on for a target."""
+
+
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("gio-spark.yml"),
+    pool: Annotated[
+        str | None, typer.Argument(help="Path or table of the pool; none: an example of all keys.")
+    ] = None,
+    target: Annotated[str | None, typer.Argument(help="Path or table of the target.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+    engine: EngineOption = None,
 ) -> None:
-    """Write a commented example configuration."""
-    from gio_spark.settings.example import example
-
+    """Write a configuration for a pool and a target; of all settings where none are named."""
     with clear_errors():
-        if path.exists() and not force:
-            raise ConfigError(f"{path} exists already; use --force to overwrite it.")
+        if target is None and pool is not None:
+            if output is not None or not pool.endswith((".yml", ".yaml")):
+                raise ConfigError(
+                    "Name pool and target: gio-spark init POOL TARGET -o curate.yml. One name "
+                    "alone is the file (.yml) that an example of all settings goes to."
+                )
+            output = Path(pool)
+        file = output or Path("gio-spark.yml")
+        if file.exists() and not force:
+            raise ConfigError(f"{file} exists already; use --force to overwrite it.")
+        if pool is None or target is None:
+            from gio_spark.settings.example import example
+
+            text, following = example(), "set pool, target and columns, then "
+        else:
+            from gio_spark.pipeline.commands.init_config import init_config
+
+            text, following = init_config(start_session(engine), pool, target, file), ""
         try:
-            path.write_text(example(), encoding="utf-8")
+            file.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"Cannot write {path}: {error.strerror}.") from error
-    out.print(f"Wrote {path}. Next: set pool, target and columns, then gio-spark validate {path}")
+            raise ConfigError(f"Cannot write {file}: {error.strerror}.") from error
+    out.print(f"Wrote {file}. Next: {following}gio-spark validate {file}", markup=False)
 
 
 @app.command()
-def validate(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
+def validate(
+    config: Config,
+    overrides: Overrides = None,
+    engine: EngineOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
     """Check file, tables, columns and types, and print plan and forecast without running."""
-    with clear_errors():
+    with clear_errors(as_json=json_output, quiet=quiet) as facts:
         settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.json_result import forecast_facts
         from gio_spark.cli.show import print_forecast
         from gio_spark.engine import describe, session
         from gio_spark.engine.environment_check import environment_problems
         from gio_spark.pipeline.commands.forecast import validate as check
 
-        for text in environment_problems():
+        warnings = environment_problems()
+        for text in warnings:
             err.print(f"warning: {text}", style="yellow", markup=False)
         spark = session(settings.engine)
-        out.print(describe(spark).line())
+        if not quiet:
+            out.print(describe(spark).line())
         made, inputs, embedder = check(settings, spark)
         print_forecast(out, settings, made, inputs, embedder)
+        facts["engine"] = describe(spark).line().removeprefix("engine: ")
+        facts.update(forecast_facts(made, inputs, embedder, list(warnings)))
 
 
 @app.command()
@@ -83,39 +135,56 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show which stages would be run, and run none.")
     ] = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run all stages; what is complete already is not done again."""
-    if dry_run:
-        _dry_run(config, overrides, engine)
-    else:
-        _run(config, overrides, engine, None)
-
-
-def _dry_run(config: Path, overrides: list[str] | None, engine: str | None) -> None:
-    with clear_errors():
+    if not dry_run:
+        _run(config, overrides, engine, None, json_output=json_output, quiet=quiet)
+        return
+    with clear_errors(as_json=json_output, quiet=quiet) as facts:
         settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.json_result import planned_facts
         from gio_spark.cli.show import print_planned_stages
         from gio_spark.pipeline.run import plan_run
 
-        print_planned_stages(out, plan_run(settings))
+        stages = plan_run(settings)
+        print_planned_stages(out, stages)
+        facts.update(planned_facts(stages))
 
 
-def _run(config: Path, overrides: list[str] | None, engine: str | None, until: str | None) -> None:
-    with clear_errors():
+def _run(
+    config: Path,
+    overrides: list[str] | None,
+    engine: str | None,
+    until: str | None,
+    *,
+    json_output: bool,
+    quiet: bool,
+) -> None:
+    with clear_errors(as_json=json_output, quiet=quiet) as facts:
         settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.json_result import curation_facts
         from gio_spark.cli.publishing import print_publication
         from gio_spark.cli.show import print_curation
         from gio_spark.pipeline import run as run_pipeline
 
         curation = run_pipeline(settings, until=until)
         print_curation(out, curation, until)
+        facts.update(curation_facts(curation))
         if not print_publication(out, curation.publication):
             raise typer.Exit(GATE_FAILED)
 
 
 def _stage_command(stage: str, what: str) -> None:
-    def command(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
-        _run(config, overrides, engine, stage)
+    def command(
+        config: Config,
+        overrides: Overrides = None,
+        engine: EngineOption = None,
+        json_output: JsonOption = False,
+        quiet: QuietOption = False,
+    ) -> None:
+        _run(config, overrides, engine, stage, json_output=json_output, quiet=quiet)
 
     command.__doc__ = f"Run up to and including {what}."
     app.command(name=stage)(command)
@@ -156,11 +225,12 @@ def metrics(
     track: Annotated[bool, typer.Option(help="Record a table's metrics with MLflow.")] = False,
     forms: Annotated[bool, typer.Option(help="Also print literal and further forms.")] = False,
     engine: EngineOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Compute the eleven information metrics of a run's pool and selection, or of any table."""
     from gio_spark.cli.metrics import metrics_of_run, metrics_of_table
 
-    with clear_errors():
+    with clear_errors(quiet=quiet):
         if what.endswith((".yml", ".yaml")):
             metrics_of_run(
                 out,
@@ -196,13 +266,20 @@ def metrics(
 
 
 @app.command()
-def sensitivity(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
+def sensitivity(
+    config: Config,
+    overrides: Overrides = None,
+    engine: EngineOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
     """Learn which metrics models follow on this data, and what thresholds to hold them to."""
-    with clear_errors():
+    with clear_errors(as_json=json_output, quiet=quiet) as facts:
         settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.json_result import sensitivity_facts
         from gio_spark.cli.sensitivity import sensitivity_of_run
 
-        sensitivity_of_run(out, settings)
+        facts.update(sensitivity_facts(sensitivity_of_run(out, settings)))
 
 
 @app.command()
@@ -216,13 +293,18 @@ def gate(
         bool, typer.Option("--stored", help="Give the verdict left by the run or last refresh.")
     ] = False,
     engine: EngineOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Judge a selection by its thresholds; the exit code is 4 where it fails."""
-    with clear_errors():
+    with clear_errors(as_json=json_output, quiet=quiet) as facts:
         settings = load_settings(config, overrides, engine)
         from gio_spark.cli.gate import print_gate
+        from gio_spark.cli.json_result import gate_facts
 
-        if not print_gate(out, settings, run_id, compare=not stored):
+        verdict = print_gate(out, settings, run_id, compare=not stored)
+        facts.update(gate_facts(verdict))
+        if not verdict.passed:
             raise typer.Exit(GATE_FAILED)
 
 
@@ -239,11 +321,10 @@ def show(
     with clear_errors():
         from gio_spark.cli.publishing import print_publishes
         from gio_spark.cli.show import print_run, print_runs
-        from gio_spark.engine import session
         from gio_spark.pipeline.commands.run_history import history
         from gio_spark.tables import PublishLog, Workspace
 
-        spark = session(engine or "auto")  # type: ignore[arg-type]
+        spark = start_session(engine)
         records = history(spark, workspace)
         tables = Workspace(spark, workspace, writable=False)
         names = PublishLog(tables).names()
@@ -327,49 +408,69 @@ def forget(
 @contextmanager
 def _opened(workspace: str, engine: str | None) -> Iterator[Workspace]:
     """Open a workspace that is there."""
-    from gio_spark.engine import session
     from gio_spark.pipeline.commands.run_history import history
     from gio_spark.tables import Workspace
 
-    spark = session(engine or "auto")  # type: ignore[arg-type]
+    spark = start_session(engine)
     history(spark, workspace)
     yield Workspace(spark, workspace)
 
 
 @app.command()
-def refresh(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
+def refresh(
+    config: Config,
+    overrides: Overrides = None,
+    engine: EngineOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
     """Bring a selection up to date with a pool that has grown, by the frozen plan."""
-    with clear_errors():
+    with clear_errors(as_json=json_output, quiet=quiet) as facts:
         settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.json_result import refresh_facts
         from gio_spark.cli.publishing import print_publication
         from gio_spark.cli.show import print_refresh
         from gio_spark.pipeline.refresh import refresh as refresh_pipeline
 
         refreshed = refresh_pipeline(settings)
         print_refresh(out, refreshed)
+        facts.update(refresh_facts(refreshed))
         if not print_publication(out, refreshed.publication):
             raise typer.Exit(GATE_FAILED)
 
 
 @app.command()
-def check(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
+def check(
+    config: Config,
+    overrides: Overrides = None,
+    engine: EngineOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
     """Judge the method on your own data: consistency, reach, coverage of the target's modes."""
-    with clear_errors():
+    with clear_errors(as_json=json_output, quiet=quiet) as facts:
         settings = load_settings(config, overrides, engine)
+        from gio_spark.cli.json_result import check_facts
         from gio_spark.cli.show import print_checks
         from gio_spark.pipeline.commands.check import check as check_pipeline
 
         done = check_pipeline(settings)
         held = print_checks(out, done.checks)
+        facts.update(check_facts(done))
         out.print(f"pictures: {done.page}", markup=False)
         if not held:
             raise typer.Exit(GATE_FAILED)
 
 
 @app.command()
-def evaluate(config: Config, overrides: Overrides = None, engine: EngineOption = None) -> None:
+def evaluate(
+    config: Config,
+    overrides: Overrides = None,
+    engine: EngineOption = None,
+    quiet: QuietOption = False,
+) -> None:
     """Compare selection methods on your own data: is this better than random, at what cost?"""
-    with clear_errors():
+    with clear_errors(quiet=quiet):
         settings = load_settings(config, overrides, engine)
         from gio_spark.cli.evaluate import print_evaluation
         from gio_spark.evaluate import evaluate as evaluate_methods

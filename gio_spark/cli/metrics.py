@@ -105,7 +105,7 @@ def metrics_of_table(
     forms: bool,
 ) -> None:
     """Measure a table, print its metrics and write its page."""
-    from gio_spark.engine import session
+    from gio_spark.cli.options import start_session
     from gio_spark.pipeline.commands.table_metrics import measure_table
     from gio_spark.report.metrics_page import render_metrics
     from gio_spark.settings.inputs import InputSettings
@@ -118,7 +118,7 @@ def metrics_of_table(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"Cannot write to {folder}: {error.strerror}.") from error
-    spark = session(engine)  # type: ignore[arg-type]
+    spark = start_session(engine)
     found = measure_table(
         spark,
         InputSettings(location=location),

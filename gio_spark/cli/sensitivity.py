@@ -9,10 +9,11 @@ from gio_spark.cli.metrics import print_text_table
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gio_spark.pipeline.commands.sensitivity import SensitivityOutput
     from gio_spark.settings.run import RunSettings
 
 
-def sensitivity_of_run(out: Console, settings: RunSettings) -> None:
+def sensitivity_of_run(out: Console, settings: RunSettings) -> SensitivityOutput:
     """Run what is missing, print the table, thresholds and curve, and write the page."""
     from gio_spark.pipeline.commands.sensitivity import sensitivity
     from gio_spark.report import sensitivity_page as page
@@ -41,3 +42,4 @@ def sensitivity_of_run(out: Console, settings: RunSettings) -> None:
             "gime.accepted_loss=0.05, or gime.thresholds by hand.",
             markup=False,
         )
+    return found

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gio_spark.engine.capabilities import describe
+from gio_spark.engine.row_counter import count_rows, current_label
 from gio_spark.errors import InputError
 from gio_spark.process import one_blas_thread
 
@@ -237,6 +238,7 @@ def map_arrow(
     """
     declared = _as_schema(schema)
     names = _names_with_dots(df)
+    label = current_label()
     if names:
         df = df.toDF(*[f"column_{i}" for i in range(len(names))])
 
@@ -245,7 +247,9 @@ def map_arrow(
             batches = (batch.rename_columns(names) for batch in batches)
         with one_blas_thread():
             for produced in fn(rebatch(batches, batch_rows, batch_bytes)):
-                yield from conform(produced, declared)
+                for batch in conform(produced, declared):
+                    count_rows(label, batch.num_rows)
+                    yield batch
 
     return df.mapInArrow(run, _spark_schema(declared))
 

@@ -1,8 +1,9 @@
 """Progress display of a run: a live line in a terminal, plain lines in a log, silent in tests.
 
 The driver does not see rows processed inside a distributed pass. So a stage shows the rows reported
-by `update`, else the tasks reported by the engine (Spark Connect only; see `watch`), else the time
-spent and the forecast time of the stage.
+by `update` or counted by maps in this process (embedded engine), else the steps of its work, else
+the tasks reported by the engine (Spark Connect only; see `watch`), else the time spent and the
+forecast time of the stage.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from gio_spark.engine.row_counter import counted_rows, rows_so_far
+
 log = logging.getLogger(__name__)
 
 Mode = Literal["auto", "live", "lines", "silent"]
-LINE_EVERY_SECONDS = 10.0
+LINE_EVERY_SECONDS = 30.0
+FIRST_LINE_SECONDS = 2.0
 _LIVE_PER_SECOND = 4
 MIN_RATE_SECONDS = 0.01
 """Minimum duration in seconds for which a rate is shown."""
@@ -45,8 +49,11 @@ class Stage:
     finished: bool = False
     failed: bool = False
     tasks: tuple[int, int] | None = None
+    steps: tuple[int, int] | None = None
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
+    _label: str = field(default="", init=False, repr=False)
+    _before: int = field(default=0, init=False, repr=False)
 
     def update(self, rows: int, *, total: int | None = None) -> None:
         """Add rows completed since the last call."""
@@ -57,6 +64,29 @@ class Stage:
     def reached(self, rows: int) -> None:
         """Set the total number of completed rows."""
         self.rows = rows
+
+    def step(self, done: int, of: int) -> None:
+        """Set how many steps of the stage's work are done, for instance passes of a fit."""
+        self.steps = (done, of)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Show the rows of maps that are built in a block, as far as they run in this process."""
+        with counted_rows() as label:
+            self._label, self._before = label, self.rows
+            try:
+                yield
+            finally:
+                self.rows = self.rows_done
+                self._label = ""
+
+    @property
+    def rows_done(self) -> int:
+        """Rows reported or counted so far, at most the total."""
+        if not self._label:
+            return self.rows
+        counted = max(self.rows, self._before + rows_so_far(self._label))
+        return min(counted, max(self.rows, self.total)) if self.total else counted
 
     def say(self, note: str) -> None:
         """Set a short note to show beside the stage, for instance the current pass."""
@@ -81,13 +111,16 @@ class Stage:
     @property
     def rate(self) -> float | None:
         """Rows per second, None before the first row or below `MIN_RATE_SECONDS`."""
-        return self.rows / self.seconds if self.rows and self.seconds > MIN_RATE_SECONDS else None
+        rows = self.rows_done
+        return rows / self.seconds if rows and self.seconds > MIN_RATE_SECONDS else None
 
     @property
     def share(self) -> float | None:
-        """Completed share, by rows, else by tasks, else by forecast time (at most 0.99)."""
-        if self.total and self.rows:
-            return min(self.rows / self.total, 1.0)
+        """Completed share, by rows, steps, tasks or else by forecast time (at most 0.99)."""
+        if self.total and self.rows_done:
+            return min(self.rows_done / self.total, 1.0)
+        if self.steps and self.steps[0]:
+            return min(self.steps[0] / self.steps[1], 1.0)
         if self.tasks and self.tasks[1]:
             return min(self.tasks[0] / self.tasks[1], 1.0)
         if self.forecast_seconds:
@@ -100,7 +133,8 @@ class Stage:
         share = self.share
         if self.finished or not share:
             return None
-        if not (self.total and self.rows) and not self.tasks and self.forecast_seconds:
+        by_forecast = not (self.total and self.rows_done) and not self.steps and not self.tasks
+        if by_forecast and self.forecast_seconds:
             remaining = self.forecast_seconds - self.seconds
             return remaining if remaining > 0 else None  # overdue: no estimate
         return self.seconds * (1 - share) / share
@@ -112,12 +146,13 @@ class Stage:
             parts.append("skipped")
         elif self.failed:
             parts.append(f"failed after {duration(self.seconds)}")
-        if self.rows:
+        rows = self.rows_done
+        if rows:
             of = f" of {self.total:,}" if self.total and not self.finished else ""
-            parts.append(f"{self.rows:,}{of} {self.unit}")
+            parts.append(f"{rows:,}{of} {self.unit}")
         elif self.total and not self.finished:
             parts.append(f"{self.total:,} {self.unit} to do")
-        if not self.rows and self.tasks and not self.finished:
+        if not rows and not self.steps and self.tasks and not self.finished:
             parts.append(f"{self.tasks[0]:,} of {self.tasks[1]:,} tasks")
         if self.rate is not None and not self.skipped:
             parts.append(f"{quantity(self.rate)} {self.unit}/s")
@@ -134,7 +169,8 @@ class Progress:
     """Display of the stages of one run, in sequence.
 
     Args:
-        mode: 'live' (a moving line, needs a terminal), 'lines' (one line every few seconds),
+        mode: 'live' (a moving line, needs a terminal), 'lines' (a line after two seconds of a
+            stage, then one every half minute),
             'silent', or 'auto': silent under pytest or with GIO_SPARK_PROGRESS=silent, live in a
             terminal, else lines.
         stream: where to write; standard error by default, so that results can be piped.
@@ -215,8 +251,11 @@ class Progress:
             stop = threading.Event()
 
             def print_lines() -> None:
-                while not stop.wait(self._interval):
-                    self.say(f"  {stage.name:<12} {stage.line()} ...")
+                wait = min(FIRST_LINE_SECONDS, self._interval)
+                while not stop.wait(wait):
+                    wait = self._interval
+                    share = "" if stage.share is None else f"{stage.share:.0%}, "
+                    self.say(f"  {stage.name:<12} {share}{stage.line()} ...")
 
             printer = threading.Thread(target=print_lines, name="gio-spark-progress", daemon=True)
             printer.start()

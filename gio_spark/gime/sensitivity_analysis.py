@@ -7,7 +7,7 @@ percentile at equal subset size, with an interval clustered by seed. Metrics tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,7 @@ def sensitivity(
     size: int,
     settings: GimeSettings | None = None,
     seed: int = 0,
+    on_models: Callable[[int], None] | None = None,
 ) -> Sensitivity:
     """Run the screen and the level sweeps.
 
@@ -73,6 +74,7 @@ def sensitivity(
         size: Rows per subset.
         settings: Subsets of the screen, levels, seeds.
         seed: Seed of all draws.
+        on_models: Called with the number of models to train, as far as it is known.
 
     Raises:
         InputError: The subsets are not smaller than the sample, or no metric differs between them.
@@ -88,6 +90,8 @@ def sensitivity(
     coefficients, subsets = random_tilts(tilts, settings.screen, size)
     achieved = pd.DataFrame([sample.metrics(s) for s in subsets])
     all_rows = np.arange(sample.rows.count)
+    if on_models is not None:
+        on_models(len(subsets) + 1)
     scored = train_many(spark, task, [*subsets, all_rows], seeds=(seed,))
     screen = achieved.assign(score=scored["score"].to_numpy()[:-1])
     is_untilted = (coefficients == 0).all(axis=1)
@@ -97,6 +101,8 @@ def sensitivity(
         raise InputError("No metric differs between subsets: nothing can be said about any.")
     spread = float(screen["score"].std())
     survivors = _survivors(factors, achieved, screen["score"].to_numpy())
+    if on_models is not None:
+        on_models(len(subsets) + 1 + len(survivors) * settings.seeds * settings.levels)
     sweeps, sweep_seconds = _sweep(
         spark, sample, task, tilts, survivors, coefficients, achieved, size, settings, seed
     )

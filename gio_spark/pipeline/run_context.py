@@ -193,17 +193,18 @@ class RunContext:
             progress.reached(rows_written)
             progress.say(f"chunk {chunk.number} of {chunk.of}")
 
-        return write_chunks(
-            self.workspace,
-            table,
-            make,
-            count=count,
-            fingerprint=key,
-            run=self.run,
-            stage=stage,
-            expected=expected,
-            on_chunk=report_chunk,
-        )
+        with progress.counting():
+            return write_chunks(
+                self.workspace,
+                table,
+                make,
+                count=count,
+                fingerprint=key,
+                run=self.run,
+                stage=stage,
+                expected=expected,
+                on_chunk=report_chunk,
+            )
 
     def warn(self, name: str, text: str, action: str) -> None:
         """Add a warning, unless the run has it already."""

@@ -129,8 +129,14 @@ class RunRows:
 
     def _has_source_column(self, dataset: str) -> bool:
         """Whether a dataset has a column of sources; one without is that of every source."""
-        inputs = self.settings.datasets()
-        return (inputs[dataset].columns or self.settings.columns).source is not None
+        settings = self.settings.datasets()[dataset]
+        if (settings.columns or self.settings.columns).source is None:
+            return False
+        if settings.columns is not None or dataset == "pool":
+            return True
+        # A target may lack the column that the common roles name: all its sources are null.
+        rows = rows_of(self.workspace, "assignments", self.assignments[dataset])
+        return rows.where(F.col("source").isNotNull()).limit(1).count() > 0
 
     def target_states(
         self, constants: gime.Constants, *, vectors: bool

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from gio_spark.settings.columns import Columns
 
 
+# Roles that say something of a row beside its content: an input may do without.
+_OPTIONAL_ROLES = ("source", "event_time", "ingest_time", "quality", "tokens", "label")
+
+
+def without_absent_roles(columns: Columns, present: list[str]) -> Columns:
+    """Roles without those optional ones whose column is not there."""
+    absent = {r: None for r in _OPTIONAL_ROLES if getattr(columns, r) not in (None, *present)}
+    return columns.model_copy(update=absent) if absent else columns
+
+
 def check_names(name: str, location: str, present: list[str], columns: Columns) -> None:
     """Raise one error that names every missing column and the nearest present one.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import delta
 from gio_spark.tables.column_types import check_unique
-from gio_spark.tables.columns import check_names, check_types
+from gio_spark.tables.columns import check_names, check_types, without_absent_roles
 from gio_spark.tables.content_expressions import (
     TEXT_COLUMN,
     TEXT_FORMAT,
@@ -133,11 +134,13 @@ def open_input(
         IdentifierError: Its name is not one.
     """
     location = settings.location
+    # Common roles describe the pool; what a target or held-out set lacks of them it does without.
+    optional = settings.columns is None and name != "pool"
     base = pin or pin_input(spark, settings, name)
     kind = base.format
     if kind == "delta":
         raw = delta.read(spark, location, int(base.version))
-        return _finish(name, location, base, raw, columns, None)
+        return _finish(name, location, base, raw, columns, None, optional=optional)
     files = base.files
     if files is None:
         raise InputError(f"{name}: the pin of {location} has no list of files.")
@@ -146,7 +149,7 @@ def open_input(
             by_arrow = rows_read_by_arrow(spark, name, files, columns.drop)
             raw = by_arrow or _parquet_rows(spark, location, files)
             _ = raw.schema
-        opened_input = _finish(name, location, base, raw, columns, None)
+        opened_input = _finish(name, location, base, raw, columns, None, optional=optional)
         _check_footers(opened_input, raw, files)
         return opened_input
     # Columns of text formats are only known after reading, so roles are checked before the cast.
@@ -154,7 +157,8 @@ def open_input(
         lines = read_lines(spark, files, kind, columns, settings.csv)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    check_names(name, location, lines.names, columns)
+    present = without_absent_roles(columns, lines.names) if optional else columns
+    check_names(name, location, lines.names, present)
     raw = lines.rows
     bad = raw.where(F.col(BAD).isNotNull()).select(
         F.col(BAD).alias("reason"), F.col(LINE).alias("detail")
@@ -166,6 +170,7 @@ def open_input(
         raw.where(F.col(BAD).isNull()).drop(BAD, LINE),
         columns,
         _line_quarantine(bad),
+        optional=optional,
         json_messages=lines.json_messages,
     )
 
@@ -244,14 +249,17 @@ def _finish(
     columns: Columns,
     bad: DataFrame | None,
     *,
+    optional: bool,
     json_messages: bool = False,
 ) -> Input:
     dropped = [column for column in columns.drop if column in raw.columns]
     raw = raw.drop(*map(quoted_column, dropped)) if dropped else raw
     schema = raw.schema
     check_unique(name, location, schema.names)
-    check_names(name, location, schema.names, columns)
     where, settings_columns = f"{name}: {location}", columns
+    if optional:
+        columns = without_absent_roles(columns, schema.names)
+    check_names(name, location, schema.names, columns)
     text = content_expression(where, schema, columns, json_messages=json_messages)
     roles_of_messages: dict[str, int] = {}
     if text is not None:
@@ -390,7 +398,10 @@ def _with_content_id(df: DataFrame, columns: Columns) -> DataFrame:
 def _arrow_schema(df: DataFrame) -> pa.Schema:
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    return to_arrow_schema(df.schema)
+    # Spark 4.2 must be told the time zone; in earlier versions it is UTC.
+    parameters = inspect.signature(to_arrow_schema).parameters
+    zone: dict[str, Any] = {"timezone": "UTC"} if "timezone" in parameters else {}
+    return to_arrow_schema(df.schema, **zone)
 
 
 def _without_doubles(opened_input: Input) -> Input:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from gio_spark.engine import map_arrow
 from gio_spark.engine.progress import Progress, Stage, duration, quantity, watch
 
 
@@ -120,3 +121,39 @@ def test_quantities_are_short():
 def test_a_rate_over_next_to_no_time_is_not_told():
     assert a_stage(2.0, rows=1000).rate == pytest.approx(500, rel=0.1)
     assert a_stage(0.0, rows=1000, ended=time.monotonic()).rate is None
+
+
+def test_steps_tell_the_share_where_no_rows_do():
+    stage = a_stage(10)
+    stage.step(2, 10)
+    assert stage.share == 0.2 and stage.seconds_left == pytest.approx(40, rel=0.01)
+
+
+def test_rows_of_a_map_are_counted_while_it_runs(spark):
+    stage = a_stage(10, total=4000)
+    seen = []
+
+    def give(batches):
+        for batch in batches:
+            seen.append(stage.rows_done)
+            yield {"id": batch["id"]}
+
+    with stage.counting():
+        frame = map_arrow(spark.range(4000).repartition(1), give, "id bigint", batch_rows=500)
+        assert frame.toArrow().num_rows == 4000
+        assert stage.rows_done == 4000
+    assert stage.rows == 4000 and stage.share == 1.0
+    # Maps that are built outside of the block are none of the stage's.
+    map_arrow(spark.range(10), give, "id bigint").toArrow()
+    assert stage.rows_done == 4000
+
+
+def test_a_log_gets_its_first_line_after_two_seconds_and_then_one_each_half_minute():
+    stream = io.StringIO()
+    progress = Progress("lines", stream=stream)
+    with progress.stage("embed", 1000) as stage:
+        stage.update(250)
+        time.sleep(2.3)
+    first, last = stream.getvalue().splitlines()
+    assert "25%, 250 of 1,000 rows" in first and "left" in first
+    assert "250 rows" in last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -308,3 +309,54 @@ def test_columns_of_any_name_are_kept_here_and_told_before_the_work_on_spark(spa
         InputError, match=r"pool: Delta tables on Spark .*'my text, \(odd\)'. Rename"
     ):
         check_plain_names(opened)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "delta"])
+def test_a_target_may_lack_the_optional_columns_that_the_common_roles_name(spark, place, kind):
+    roles = ("site", "words", "note")
+    bare = {"target": jobs.vector_target(), "held_out": jobs.vector_target(20, blob=3, name="h")}
+    for name, table in bare.items():
+        rows = table.drop_columns(list(roles))
+        if kind == "delta":
+            write_deltalake(str(place / f"{name}-bare"), rows)
+        elif kind == "jsonl":
+            lines = [json.dumps(row) for row in rows.to_pylist()]
+            (place / f"{name}-bare").mkdir()
+            (place / f"{name}-bare" / "0.jsonl").write_text("\n".join(lines))
+        else:
+            jobs.write(rows, place / f"{name}-bare", files=2)
+    settings = jobs.settings(
+        place,
+        target=str(place / "target-bare"),
+        held_out=[str(place / "held_out-bare")],
+        columns={"label": "note"},
+    )
+    assert jobs.select(settings).selected.count() == 100
+
+
+def test_a_target_must_have_the_content_and_what_is_named_for_it_alone(spark, place):
+    rows = jobs.vector_target().drop_columns(["site", "words"])
+    bare = jobs.write(rows, place / "bare.parquet")
+    own = {"location": bare, "columns": {"id": "id", "vector": "vector", "source": "site"}}
+    with pytest.raises(InputError, match=r"target: .* lacks the column\(s\) columns.source"):
+        jobs.select(jobs.settings(place, target=own))
+    empty = jobs.write(rows.drop_columns(["vector"]), place / "empty.parquet")
+    with pytest.raises(InputError, match=r"target: .* lacks the column\(s\) columns.vector"):
+        jobs.select(jobs.settings(place, target=empty))
+    pool = jobs.write(jobs.vector_pool().drop_columns(["site"]), place / "bare-pool.parquet")
+    with pytest.raises(InputError, match=r"pool: .* lacks the column\(s\) columns.source"):
+        jobs.select(jobs.settings(place, pool=pool))
+
+
+def test_an_input_without_an_id_may_have_times(place):
+    times = pa.array([datetime(2024, 1, 1 + i % 28, tzinfo=timezone.utc) for i in range(600)])
+    pool = jobs.vector_pool().drop_columns(["id"]).append_column("at", times)
+    target = jobs.vector_target().drop_columns(["id"])
+    settings = jobs.settings(
+        place,
+        pool=jobs.write(pool, place / "times.parquet"),
+        target=jobs.write(target, place / "bare-target.parquet"),
+        columns={"id": None, "event_time": "at"},
+    )
+    curation = jobs.select(settings)
+    assert dict(curation.selected.dtypes)["at"] == "timestamp"

@@ -31,11 +31,19 @@ def labeled_datasets(run_rows: RunRows) -> list[str]:
         names = [
             n
             for n, one in inputs.items()
-            if n.startswith(kind) and (one.columns or run_rows.settings.columns).label is not None
+            if n.startswith(kind)
+            and (one.columns or run_rows.settings.columns).label is not None
+            and (one.columns is not None or _has_labels(run_rows, n))
         ]
         if names:
             return names
     return []
+
+
+def _has_labels(run_rows: RunRows, side: str) -> bool:
+    """Whether a side has the column of labels that the common roles name."""
+    rows = run_rows.rows(side, vectors=False)
+    return rows.where(F.col("label").isNotNull()).limit(1).count() > 0
 
 
 def proxy_scores(
@@ -64,8 +72,11 @@ def proxy_scores(
     Raises:
         NoVerdictError: The labels of target and pool are not the same, or nothing is learned.
     """
-    settings, datasets = run_rows.settings, labeled_datasets(run_rows)
-    if settings.pool_columns().label is None or not datasets:
+    settings = run_rows.settings
+    if settings.pool_columns().label is None:
+        return None
+    datasets = labeled_datasets(run_rows)
+    if not datasets:
         return None
     vectors = run_rows.vectors
     held_out = run_rows.rows(datasets[0], vectors=vectors)

@@ -121,11 +121,20 @@ def run_sensitivity(
 
     def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
         progress.say("sample and screen")
+        progress.unit, progress.total = "models", None
         sample, task = _task(ctx, run_rows)
         size = subset_size(ctx.settings, sample.rows.count, pool_rows)
-        analysis = gime.sensitivity(
-            ctx.spark, sample, task, size=size, settings=ctx.settings.gime, seed=ctx.settings.seed
-        )
+        with progress.counting():
+            analysis = gime.sensitivity(
+                ctx.spark,
+                sample,
+                task,
+                size=size,
+                settings=ctx.settings.gime,
+                seed=ctx.settings.seed,
+                on_models=lambda models: progress.update(0, total=models),
+            )
+        progress.unit = "rows"
         if isinstance(task, gime.Task):
             task.check_learned(analysis.full_score)
         directions = sample.directions()

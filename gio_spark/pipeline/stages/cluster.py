@@ -171,6 +171,7 @@ def fit(step: Step, state: RunState) -> None:
         def commit(kmeans: KMeansState) -> None:
             nonlocal saved, written
             progress.say(_pass_note(kmeans, settings.max_passes))
+            progress.step(kmeans.passes, settings.max_passes)
             if kmeans.finished or time.monotonic() - saved >= COMMIT_SECONDS:
                 written = save_state(ctx, kmeans, step.key)
                 saved = time.monotonic()
