@@ -171,15 +171,15 @@ def check_facts(checked: Checked) -> dict[str, Any]:
 
 def sensitivity_facts(result: SensitivityOutput) -> dict[str, Any]:
     """Metrics that models depend on, thresholds and their cost."""
-    facts = result.learnt.facts
+    facts = result.result.facts
     return {
         "did_work": not result.skipped,
         "counts": {"models": facts["models"], "subset": facts["size"]},
         "measure": facts["measure"],
         "level": result.level,
-        "metrics": result.learnt.table,
+        "metrics": result.result.table,
         "thresholds": result.thresholds,
-        "curve": result.learnt.curve,
+        "curve": result.result.curve,
         "warnings": facts["notes"],
         "paths": {"table": result.place, "page": _path(result.page)},
     }
