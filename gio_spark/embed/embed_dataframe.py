@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from gio_spark.embed.column_casts import as_numbers, as_strings, as_times, is_text
 from gio_spark.embed.embedder import (
+    LONG_TEXT,
     ZERO_NORM,
     Embedder,
     State,
@@ -153,9 +154,30 @@ def _described_columns(
     }
 
 
+def _has_long_text(rows: pa.Table, embedder: Embedder) -> np.ndarray:
+    """Mask (n,) of the rows whose text is above `embed.max_bytes`."""
+    text = embedder.columns.text
+    if text is None or text not in embedder.reads or not is_text(column(rows, text).type):
+        return np.zeros(rows.num_rows, bool)
+    sizes = pc.fill_null(pc.binary_length(column(rows, text)), 0)
+    return np.asarray(sizes.to_numpy(zero_copy_only=False) > embedder.settings.max_bytes)
+
+
+def _without_text(rows: pa.Table, embedder: Embedder, is_left_out: np.ndarray) -> pa.Table:
+    """Rows of which some have no text, so that embedding them costs nothing."""
+    text = embedder.columns.text
+    if text is None or not is_left_out.any():
+        return rows
+    texts = column(rows, text)
+    texts = pc.if_else(pa.array(is_left_out), pa.scalar(None, texts.type), texts)
+    return rows.set_column(rows.schema.get_field_index(text), text, texts)
+
+
 def embed_rows(rows: pa.Table, embedder: Embedder, *, directions: bool = False) -> pa.Table:
     """Embed one batch of rows on a worker; for the columns see `embed`."""
-    vectors, reasons = embedder.embed(rows)
+    is_long = _has_long_text(rows, embedder)
+    vectors, reasons = embedder.embed(_without_text(rows, embedder, is_long))
+    reasons[is_long] = LONG_TEXT
     if directions:
         set_reason(reasons, np.asarray(~vectors.any(axis=1)), ZERO_NORM)
     passed = _passed_columns(rows, embedder, reasons)

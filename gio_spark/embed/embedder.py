@@ -23,6 +23,7 @@ NOT_UTF8 = "text is not UTF-8"
 NOT_FINITE = "NaN or infinite value"
 ZERO_NORM = "zero norm"
 HUGE = "value too large"
+LONG_TEXT = "text above embed.max_bytes"
 UNREADABLE_IMAGE = "unreadable image"
 
 State = dict[str, np.ndarray]

@@ -48,6 +48,14 @@ class EmbedSettings(StageSettings):
         20_000, ge=10, description="Rows of the hash sample that an embedder is fitted on."
     )
     batch_rows: int = Field(4096, ge=1, le=65536, description="Rows embedded at once on a worker.")
+    max_bytes: int = Field(
+        8 * 2**20,
+        ge=1024,
+        description=(
+            "Longest text in bytes of UTF-8; longer ones go to quarantine, since one of them costs "
+            "as much as thousands of rows."
+        ),
+    )
     device: str | None = Field(
         None,
         description="Device of sentence-transformers, such as cpu or cuda; unset: GPU if any.",

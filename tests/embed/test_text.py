@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gio_spark.embed import make_embedder
+from gio_spark.embed import embed_rows, make_embedder
 from gio_spark.embed.ngrams import ngram_sums
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.settings.columns import Columns
@@ -109,6 +109,21 @@ def test_bytes_that_are_not_utf8_have_a_reason(embedder):
     )
     _, reasons = embedder.embed(pa.table({"text": broken}))
     assert reasons.tolist() == [None, "text is not UTF-8", None]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_text_above_the_limit_goes_to_quarantine_and_changes_no_other_row(kind):
+    limited = make_embedder(EmbedSettings(name="ngrams", max_bytes=1024), Columns(text="text"))
+    texts = ["a short text", "\u00e9" * 513, "\u00e9" * 512, None, "another text"]
+    table = rows(texts, kind).append_column("id", pa.array([str(i) for i in range(5)]))
+    embedded = embed_rows(table, limited)
+    reasons = [None, "text above embed.max_bytes", None, "null content", None]
+    assert embedded["reason"].to_pylist() == reasons
+    assert [v is None for v in embedded["vector"].to_pylist()] == [r is not None for r in reasons]
+    alone = embed_rows(table.take([0, 2, 4]), limited)
+    assert alone["vector"].to_pylist() == embedded.take([0, 2, 4])["vector"].to_pylist()
+    # The row keeps the hash of its own content.
+    assert len(set(embedded["content_hash"].to_pylist())) == 5
 
 
 def test_an_empty_batch_gives_an_empty_matrix(embedder):
