@@ -1,4 +1,4 @@
-"""Translation of engine errors to gio_spark errors that name cause, location and remedy.
+"""Translation of errors of engines and Python workers to gio_spark errors with cause and remedy.
 
 Spark and Delta identify causes by error conditions and Java classes, delta-rs by classes; the
 embedded engine has messages alone. An error is classified by the first of these that its engine

@@ -1,4 +1,4 @@
-"""Selected ids of a plan over clusters: thresholds per cluster and a map over the assignments."""
+"""Threshold of each cluster, and the rows above it: the selected ids of a plan."""
 
 from __future__ import annotations
 

@@ -194,9 +194,9 @@ def _select_anew(ctx: RunContext, base: RunSummary, state: RunState, link: Chain
         pool.recheck()
         summary = RefreshSummary(
             counts=RefreshCounts(
-                **_changes_of_pool(workspace, embeddings_before, keys.embeddings),
+                **_count_changes_of_pool(workspace, embeddings_before, keys.embeddings),
                 bad_rows=sum(state.quarantined["pool"].values()),
-                **_changes_of_selection(workspace, link.candidate.table, table),
+                **_count_changes_of_selection(workspace, link.candidate.table, table),
             ),
             version=pool.version,
             table_id=pool.table_id,
@@ -308,7 +308,7 @@ def check_schema(pool: Input, earlier: dict[str, Any]) -> None:
             ).about(location=pool.location, column=field.name)
 
 
-def _changes_of_pool(ws: Workspace, earlier: str, now: str) -> dict[str, int]:
+def _count_changes_of_pool(ws: Workspace, earlier: str, now: str) -> dict[str, int]:
     """Rows of the pool that are new, changed and gone since the refresh before."""
     columns = ["id", "content_hash", "row_hash"]
     differing = changed_rows(
@@ -323,7 +323,7 @@ def _changes_of_pool(ws: Workspace, earlier: str, now: str) -> dict[str, int]:
     }
 
 
-def _changes_of_selection(ws: Workspace, before: str, after: str) -> dict[str, int]:
+def _count_changes_of_selection(ws: Workspace, before: str, after: str) -> dict[str, int]:
     """Rows that were selected before and after, and how many came and went."""
     old, new = (ws.read_table(t).select(F.col("gio_id").alias("id")) for t in (before, after))
     added, _, dropped = count_changes(changed_rows(old, new))

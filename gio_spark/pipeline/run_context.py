@@ -1,4 +1,7 @@
-"""Context that all stages of a run share: session, settings, tables, progress, tracker."""
+"""Context of a run: session, settings, tables, progress, tracker; a complete stage is skipped here.
+
+`RunContext.stage` does the work of a stage, unless the workspace records it as complete.
+"""
 
 from __future__ import annotations
 

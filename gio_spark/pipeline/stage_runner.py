@@ -1,4 +1,4 @@
-"""Runner of a graph of stages: order, fingerprints, skipped and parallel stages.
+"""Runner of a graph of stages: order, fingerprints, parallel stages (`RunContext.stage` skips one).
 
 A stage says which names of a `RunState` it reads and which it sets. All else follows from that:
 

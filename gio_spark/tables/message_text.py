@@ -1,4 +1,4 @@
-"""Text of nested values: chat messages by role, parts of content, values at a path.
+"""Text of chat messages and nested values on workers; `content_expressions` is the entry.
 
 Values are plain Python ones (see `plain_value`), whether they come from typed columns or from JSON,
 so that every file format and engine gives the same text.

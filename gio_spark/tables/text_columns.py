@@ -1,4 +1,4 @@
-"""Text of typed nested columns by the engines' own functions, as `message_text` defines it.
+"""Text of typed nested columns by the engines' own functions; `content_expressions` is the entry.
 
 A field of a null struct is null on Spark and may be an empty text on the embedded engine, so every
 access asks whether there is a struct.

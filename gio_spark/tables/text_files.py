@@ -1,4 +1,4 @@
-"""JSONL and CSV files, parsed on workers, so that every engine reads the same rows.
+"""JSONL and CSV files, parsed on workers; a malformed line becomes a row of quarantine.
 
 Engines infer types and treat malformed lines differently (one of them fails the whole read on one
 bad line). Here values are read as text, cast by their column's role, and a line that cannot be read

@@ -1,4 +1,7 @@
-"""Stage clean, optional: rows that overlap held-out sets or repeat others go to quarantine."""
+"""Stage clean, optional: duplicates and rows that overlap held-out sets go to quarantine.
+
+Rows with the id of another row are removed earlier, where an input is opened (`tables/inputs.py`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes between two versions of an input, so that only changed rows are embedded.
+"""Rows of an input that are new, changed or gone since its last version: only they are embedded.
 
 The earlier rows stay where they are and count for the new version as well, but for those that are
 gone or changed (`replaced` holds their ids). Changed rows are written anew; one whose content was

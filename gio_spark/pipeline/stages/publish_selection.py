@@ -1,4 +1,4 @@
-"""Audit and publication of selections: a name moves to a selection once it was judged.
+"""Publication of a selection, or its hold where the gate or drift found problems.
 
 A run or refresh writes a candidate, a table of its own. Its audit is recorded; only where it
 passed, one atomic commit moves the name to it. Whatever is cut short goes on at the next start, and
