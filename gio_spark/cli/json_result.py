@@ -174,13 +174,13 @@ def sensitivity_facts(result: SensitivityOutput) -> dict[str, Any]:
     facts = result.result.facts
     return {
         "did_work": not result.skipped,
-        "counts": {"models": facts["models"], "subset": facts["size"]},
-        "measure": facts["measure"],
+        "counts": {"models": facts.models, "subset": facts.size},
+        "measure": facts.measure,
         "level": result.level,
         "metrics": result.result.table,
         "thresholds": result.thresholds,
         "curve": result.result.curve,
-        "warnings": facts["notes"],
+        "warnings": facts.notes,
         "paths": {"table": result.place, "page": _path(result.page)},
     }
 

@@ -26,11 +26,11 @@ def sensitivity_of_run(out: Console, settings: RunSettings) -> SensitivityOutput
     print_text_table(out, page.curve_table(learnt.curve))
     facts = learnt.facts
     out.print(
-        f"{facts['models']:,} models trained, {facts['seconds']:.1f} s of processor time; full "
-        f"sample {facts['full_score']:.4g} ({facts['measure']}), random subsets of "
-        f"{facts['size']:,} rows {facts['random_score'][0]:.4g}."
+        f"{facts.models:,} models trained, {facts.seconds:.1f} s of processor time; full "
+        f"sample {facts.full_score:.4g} ({facts.measure}), random subsets of "
+        f"{facts.size:,} rows {facts.random_score[0]:.4g}."
     )
-    for note in facts["notes"]:
+    for note in facts.notes:
         out.print(f"note: {note}", style="yellow", markup=False)
     if found.skipped:
         out.print("Nothing was left to do: the runs were complete.")

@@ -120,6 +120,38 @@ class AutomaticBudget(Facts):
     curve: tuple[list[float], list[float], list[float]]
 
 
+class SensitivityFacts(Facts):
+    """Facts of sensitivity runs.
+
+    Attributes:
+        measure: How models are scored.
+        proxy: Kind of model.
+        sample: Rows of the sample.
+        size: Rows of a subset.
+        models: Models trained.
+        seconds: Processor time of their training.
+        full_score: Score on the whole sample.
+        random_score: Mean and standard deviation of the score on random subsets.
+        full_seconds: Processor time of a model of the whole sample.
+        notes: Remarks for the reader.
+        directions: Metric -> 1 where more is better, -1 where less is, 0 where it is unknown.
+        random_metrics: Metric -> mean over random subsets.
+    """
+
+    measure: str
+    proxy: str
+    sample: int
+    size: int
+    models: int
+    seconds: float
+    full_score: float
+    random_score: tuple[float, float]
+    full_seconds: float
+    notes: tuple[str, ...]
+    directions: dict[str, int]
+    random_metrics: dict[str, float]
+
+
 class MixtureFacts(Facts):
     """Share of the pool that can have the target's distribution (mixture-proportion estimate).
 

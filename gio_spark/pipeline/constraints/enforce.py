@@ -66,7 +66,7 @@ class Enforcement:
         if len(self.views) > 1:
             return False
         if self.sensitivity is not None:
-            return int(self.sensitivity.facts["size"]) == rows
+            return self.sensitivity.facts.size == rows
         sample = self.views[None].sample.rows.count
         return sensitivity_runs.subset_size(self.ctx.settings, sample, self.pool_rows) == rows
 
@@ -84,7 +84,7 @@ class Enforcement:
                 level=level,
                 manual_shares=gime_settings.manual_shares(),
             )
-            random_metrics |= self.sensitivity.facts["random_metrics"]
+            random_metrics |= self.sensitivity.facts.random_metrics
         for source, view in self.views.items():
             shares = self.ctx.settings.gime.manual_shares(source)
             if not shares or (source is None and self.sensitivity is not None):

@@ -64,22 +64,22 @@ def write_page(ctx: RunContext, result: SensitivityResult) -> None:
         result.curve,
         thresholds_of(ctx.settings, result),
         page_of(ctx.workspace, ctx.run).parent,
-        numbers={**facts, "level": level},
+        numbers={**facts.plain(), "level": level},
         facts={
             "run": ctx.run,
             "profile": ctx.settings.gime.profile,
-            "proxy": f"{facts['proxy']}, scored by {facts['measure']}",
+            "proxy": f"{facts.proxy}, scored by {facts.measure}",
             "thresholds for": f"{level:.0%} of full performance",
             "budget": str(ctx.settings.budget),
             "stored in": ctx.workspace.place("sensitivity"),
         },
     )
     numbers = {
-        "sensitivity/full_score": facts["full_score"],
-        "sensitivity/random_score": facts["random_score"][0],
-        "sensitivity/training_seconds": facts["seconds"],
-        "sensitivity/full_training_seconds": facts["full_seconds"],
-        "sensitivity/models": float(facts["models"]),
+        "sensitivity/full_score": facts.full_score,
+        "sensitivity/random_score": facts.random_score[0],
+        "sensitivity/training_seconds": facts.seconds,
+        "sensitivity/full_training_seconds": facts.full_seconds,
+        "sensitivity/models": float(facts.models),
     }
     for row in result.table.to_dict("records"):
         for name in ("change", "low", "high", "pearson", "spearman"):

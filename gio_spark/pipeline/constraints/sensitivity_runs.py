@@ -16,6 +16,7 @@ from gio_spark.engine import bounded
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.driver_samples import labeled_sample, unlabeled_sample
 from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_records import SensitivityFacts
 from gio_spark.pipeline.run_rows import RunRows
 from gio_spark.settings.budget import parse_budget
 
@@ -67,7 +68,7 @@ class SensitivityResult:
         directions: 1 where more is better, -1 where less is, 0 where it is unknown.
         curve: Way, rows, tokens, seconds, score, of_full.
         table: One row per metric, as in the Delta table.
-        facts: Measure, proxy, rows of the sample, rows per subset, models, seconds, notes.
+        facts: Facts of the runs.
         key: Fingerprint.
     """
 
@@ -75,7 +76,7 @@ class SensitivityResult:
     directions: Mapping[str, int]
     curve: pd.DataFrame
     table: pd.DataFrame
-    facts: Mapping[str, Any]
+    facts: SensitivityFacts
     key: str
 
 
@@ -141,20 +142,20 @@ def run_sensitivity(
         progress.say("efficiency curve")
         curve = _curve(ctx, sample, task, analysis, directions)
         spent = analysis.seconds + float(curve["seconds"].sum())
-        facts = {
-            "measure": task.measure,
-            "proxy": task.proxy,
-            "sample": sample.rows.count,
-            "size": analysis.size,
-            "models": analysis.models + len(curve),
-            "seconds": spent,
-            "full_score": analysis.full_score,
-            "random_score": list(analysis.random_score),
-            "full_seconds": float(curve.loc[curve["way"] == "full", "seconds"].mean()),
-            "notes": list(analysis.notes),
-            "directions": directions,
-            "random_metrics": dict(analysis.random_metrics),
-        }
+        facts = SensitivityFacts(
+            measure=task.measure,
+            proxy=task.proxy,
+            sample=sample.rows.count,
+            size=analysis.size,
+            models=analysis.models + len(curve),
+            seconds=spent,
+            full_score=analysis.full_score,
+            random_score=analysis.random_score,
+            full_seconds=float(curve.loc[curve["way"] == "full", "seconds"].mean()),
+            notes=tuple(analysis.notes),
+            directions=dict(directions),
+            random_metrics=dict(analysis.random_metrics),
+        )
         table = _metric_rows(analysis, directions)
         _write_runs(ctx, key, analysis, curve)
         rows = ctx.workspace.write_arrow(
@@ -164,7 +165,7 @@ def run_sensitivity(
             run=ctx.run,
             stage=STAGE,
         )
-        return rows, facts
+        return rows, facts.plain()
 
     record = ctx.stage(STAGE, key, "sensitivity", make, rows=ctx.settings.gime.sample)
     return load(ctx.workspace, record)
@@ -328,7 +329,7 @@ def _write_runs(ctx: RunContext, key: str, analysis: gime.Sensitivity, curve: pd
 
 def load(workspace: Workspace, record: Record) -> SensitivityResult:
     """Read the result of the runs of a record."""
-    key, facts = record.fingerprint, record.detail
+    key, facts = record.fingerprint, SensitivityFacts.model_validate(record.detail)
     table = bounded(workspace.read("sensitivity", key), 1000, "metrics").to_pandas()
     table = table.drop(columns="fingerprint")
     runs = bounded(workspace.read("sensitivity_runs", key), _MAX_RUNS, "sensitivity runs")
@@ -353,17 +354,17 @@ def load(workspace: Workspace, record: Record) -> SensitivityResult:
         table=ordered,
         screen=screen,
         sweeps=sweeps,
-        random_score=(facts["random_score"][0], facts["random_score"][1]),
-        full_score=facts["full_score"],
-        size=facts["size"],
-        seconds=facts["seconds"],
-        models=facts["models"],
-        notes=tuple(facts["notes"]),
-        random_metrics=facts["random_metrics"],
+        random_score=facts.random_score,
+        full_score=facts.full_score,
+        size=facts.size,
+        seconds=facts.seconds,
+        models=facts.models,
+        notes=facts.notes,
+        random_metrics=facts.random_metrics,
     )
     table = table.set_index("factor").loc[list(ordered["metrics"])].reset_index()
     return SensitivityResult(
-        analysis, facts["directions"], curve.reset_index(drop=True), table, facts, key
+        analysis, facts.directions, curve.reset_index(drop=True), table, facts, key
     )
 
 
