@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from gio_spark.engine import describe, session
 
 # Spark's two APIs cannot be told apart within one process once a Connect session has been made, so
 # tests that need a JVM run in a pytest process of their own (`pytest -m spark`).
+
+
+# Where a shell starts the tests in the background, Ctrl-C is ignored by them and by what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
