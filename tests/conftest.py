@@ -15,7 +15,7 @@ from gio_spark.engine import describe, session
 # tests that need a JVM run in a pytest process of their own (`pytest -m spark`).
 
 
-# Where a shell starts the tests in the background, Ctrl-C is ignored by them and by what they start.
+# A shell that starts tests in the background has them, and what they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
