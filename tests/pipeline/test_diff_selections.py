@@ -82,6 +82,7 @@ def test_a_run_and_its_refresh_differ_by_what_the_refresh_changed(spark, folder)
     check_refresh(folder, spark, "embedded")
 
 
+@pytest.mark.faults  # minutes
 @pytest.mark.spark
 @pytest.mark.timeout(900)
 def test_a_run_and_its_refresh_differ_alike_on_local_spark(local_spark, folder):

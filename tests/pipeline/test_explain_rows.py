@@ -153,6 +153,7 @@ def test_every_row_is_explained_as_it_was_selected_before_and_after_a_refresh(sp
     assert (after.refresh, after.publish, after.is_current) == (1, 2, False)
 
 
+@pytest.mark.faults  # minutes
 @pytest.mark.spark
 @pytest.mark.timeout(900)
 def test_every_row_is_explained_as_it_was_selected_on_local_spark(local_spark, folder):
