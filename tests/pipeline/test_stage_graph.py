@@ -111,7 +111,7 @@ def queries_only(**outputs):
 
 
 def test_the_order_follows_from_inputs_however_stages_are_listed(place):
-    ctx = open_context(jobs.settings(place), progress=SILENT, tracked=False)
+    ctx = open_context(jobs.settings(place), progress=SILENT, dry=True)
     parts = {
         "first": ((), "plan"),
         "second": (("plan",), "scores"),
@@ -130,8 +130,8 @@ def test_the_order_follows_from_inputs_however_stages_are_listed(place):
 
 
 def test_a_key_follows_settings_and_inputs_and_nothing_else(place):
-    ctx = open_context(jobs.settings(place), progress=SILENT, tracked=False)
-    other = open_context(jobs.settings(place, budget=50), progress=SILENT, tracked=False)
+    ctx = open_context(jobs.settings(place), progress=SILENT, dry=True)
+    other = open_context(jobs.settings(place, budget=50), progress=SILENT, dry=True)
     by_budget = Stage("one", inputs=("plan",), settings=("budget", "target.*.share"))
     by_seed = Stage("one", inputs=("plan",), settings=("seed",))
     assert by_budget.key(ctx, {"plan": "a"}) != by_budget.key(other, {"plan": "a"})
@@ -142,7 +142,7 @@ def test_a_key_follows_settings_and_inputs_and_nothing_else(place):
 
 
 def test_a_query_is_made_once_and_only_where_a_stage_asks_for_it(place):
-    ctx = open_context(jobs.settings(place), progress=SILENT, tracked=False)
+    ctx = open_context(jobs.settings(place), progress=SILENT, dry=True)
     calls = []
     query = Stage(
         "query", query=lambda _ctx, _state: calls.append(1) or 7, outputs=("target_mass",)
