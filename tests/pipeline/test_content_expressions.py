@@ -108,6 +108,7 @@ def test_a_text_reached_by_an_expression_gives_the_selection_of_the_text(folder)
         assert all(row == {k: rows[row["id"]][k] for k in row} for row in columns.to_pylist())
 
 
+@pytest.mark.faults  # minutes
 @pytest.mark.spark
 @pytest.mark.timeout(900)
 def test_a_text_reached_by_an_expression_gives_the_selection_of_the_text_on_spark(
