@@ -143,6 +143,7 @@ class ReportData:
         certificate: Certificate of optimality, if the objective has one.
         constraints: Active constraints, one sentence each.
         unreached: Share of the target mass that no pool row is near to (0..1).
+        mixture_share: Largest share of the pool that can have the target's distribution (0..1).
         divergence: Divergences of pool, random rows and selection, and the path.
         plan: One row per cluster: cluster, rows, take, target_mass [, order, divergence_after,
             label, ...]; `label` is a short description of the cluster.
@@ -184,6 +185,7 @@ class ReportData:
     certificate: Certificate | None = None
     constraints: tuple[str, ...] = ()
     unreached: float | None = None
+    mixture_share: float | None = None
     divergence: Divergence = field(default_factory=Divergence)
     plan: pd.DataFrame = field(default_factory=_empty_plan)
     sources: pd.DataFrame | None = None

@@ -153,4 +153,7 @@ def tiles(data: ReportData) -> list[tuple[str, str, str]]:
         tiles.append(("Proof of optimality", number, f"gap to the best plan: {gap_note}"))
     if data.unreached is not None:
         tiles.append(("Target out of reach", percent_text(data.unreached), "of its mass"))
+    if data.mixture_share is not None:
+        alike = percent_text(data.mixture_share)
+        tiles.append(("Pool like the target", alike, "can have the target's distribution"))
     return tiles

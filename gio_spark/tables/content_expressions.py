@@ -162,7 +162,7 @@ def with_text_column(rows: DataFrame, name: str, expression: ContentExpression) 
     if describe(rows.sparkSession).kind == "embedded":
         # The engine fails where it moves a filter on a function of array elements into the scan of
         # a table. It moves none on a random value, and this one is never below zero.
-        text = F.when(F.rand() >= F.lit(0.0), text)
+        text = F.when(F.rand(0) >= F.lit(0.0), text)
     return rows.withColumn(name, text)
 
 

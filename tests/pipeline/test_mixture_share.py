@@ -83,3 +83,4 @@ def test_a_target_like_part_of_the_pool_is_no_warning(place, budget):
     curation = jobs.go(_settings(place, "like", budget=budget))
     assert "pool unlike target" not in _warnings(curation)
     assert 0.01 < curation.summary["mixture"]["share"] < 0.6
+    assert "Pool like the target" in curation.report.read_text(encoding="utf-8")

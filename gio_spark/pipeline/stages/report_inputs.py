@@ -103,6 +103,7 @@ def report_data(ctx: RunContext, state: RunState) -> ReportData:
         ),
         constraints=facts.binding,
         unreached=facts.lost_mass,
+        mixture_share=state.mixture.share if state.has("mixture") else None,
         divergence=Divergence(
             name="KL divergence from the target, over clusters",
             pool=facts.divergences["pool"],
