@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gio_spark.cli.explain import register_commands
+from gio_spark.cli import explain, maintain
 from gio_spark.cli.options import (
     GATE_FAILED,
     Config,
@@ -490,7 +490,8 @@ def demo(
         run_demo(engine=engine or "auto", folder=folder)
 
 
-register_commands(app)
+explain.register_commands(app)
+maintain.register_commands(app)
 
 
 def main() -> None:

@@ -81,8 +81,13 @@ def print_publishes(out: Console, workspace: Workspace, name: str, number: int |
 
 def print_pruned(out: Console, run: str, pruned: Pruned) -> None:
     """Print what forgetting a run took away."""
+    print_pruned_rows(out, pruned)
+    out.print(f"{run} is forgotten; what other runs read as well has stayed.", markup=False)
+
+
+def print_pruned_rows(out: Console, pruned: Pruned) -> None:
+    """Print the rows and tables that retention took away."""
     for table, attempts in pruned.attempts.items():
         out.print(f"{table}: rows of {attempts} attempts deleted", markup=False)
     for name in pruned.tables:
         out.print(f"{name}: dropped", markup=False)
-    out.print(f"{run} is forgotten; what other runs read as well has stayed.", markup=False)

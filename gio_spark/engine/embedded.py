@@ -67,16 +67,12 @@ def retry_policy() -> Any:
     seen once in some million calls on a busy machine, where the same call gave the right response
     next time.
     """
-    import grpc
     from pyspark.sql.connect.client.retries import DefaultPolicy
 
     class RetryPolicy(DefaultPolicy):
         def can_retry(self, e: BaseException) -> bool:
-            unreadable = (
-                isinstance(e, grpc.RpcError)
-                and e.code() == grpc.StatusCode.INTERNAL
-                and "Exception deserializing response" in str(e.details())
-            )
+            details = getattr(e, "details", None)  # a method of errors of gRPC
+            unreadable = callable(details) and "Exception deserializing response" in str(details())
             return unreadable or super().can_retry(e)
 
     return RetryPolicy(**_RETRIES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from html import escape
 from pathlib import Path
@@ -202,7 +202,10 @@ def plan_run(
     ctx = open_context(settings, spark=spark, progress=progress, dry=True)
     pinned = pin_inputs(ctx)
     ctx.run = pinned.run_id
-    return planned_stages(ctx, run_graph(settings), pinned.open(), [PARTS["report"]])
+    stages = planned_stages(ctx, run_graph(settings), pinned.open(), [PARTS["report"]])
+    if _finished(ctx) is not None:  # the report has no record of its own
+        return [replace(stage, complete=True) for stage in stages]
+    return stages
 
 
 def _finished(ctx: RunContext) -> Record | None:
