@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gio_spark.engine import map_arrow
+from gio_spark.engine import describe, map_arrow
 from gio_spark.errors import InputError
 from gio_spark.tables.column_types import (
     carried_schema,
@@ -45,11 +45,14 @@ class _FileSchema:
         path: Of the file.
         read: As Arrow reads them.
         written: As whoever wrote them had them.
+        has_int96: Whether it has times of 96 bits, which Spark reads as instants and the embedded
+            engine as times without a zone.
     """
 
     path: str
     read: pa.Schema
     written: pa.Schema
+    has_int96: bool
 
     @property
     def is_read_by_engines(self) -> bool:
@@ -82,7 +85,8 @@ def schemas_of(files: FileList) -> list[_FileSchema]:
         stored = (footer.metadata or {}).get(b"ARROW:schema")
         written = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored))) if stored else schema
         int96 = {c.path for c in footer.schema if c.physical_type == "INT96"}
-        return _FileSchema(path, _with_instants(schema, int96), _with_instants(written, int96))
+        read, as_written = (_with_instants(one, int96) for one in (schema, written))
+        return _FileSchema(path, read, as_written, bool(int96))
 
     paths = [file.path for file in files.files[:_SCHEMAS] if file.length]
     with ThreadPoolExecutor(_AT_ONCE, "gio-spark-footers") as pool:
@@ -94,8 +98,25 @@ def _with_instants(schema: pa.Schema, int96: set[str]) -> pa.Schema:
 
     Arrow takes them for nanoseconds, in which years after 2262 have no place.
     """
-    instant = pa.timestamp("us", tz="UTC")
-    return pa.schema([f.with_type(instant) if f.name in int96 else f for f in schema])
+    return pa.schema(
+        [
+            f.with_type(_instants(f.type))
+            if any(path == f.name or path.startswith(f"{f.name}.") for path in int96)
+            else f
+            for f in schema
+        ]
+    )
+
+
+def _instants(kind: pa.DataType) -> pa.DataType:
+    """Type with instants of microseconds in place of nanoseconds without a zone."""
+    if pa.types.is_struct(kind):
+        return pa.struct([f.with_type(_instants(f.type)) for f in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_instants(kind.key_type), _instants(kind.item_type))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(_instants(kind.value_type))
+    return pa.timestamp("us", tz="UTC") if kind == pa.timestamp("ns") else kind
 
 
 def _schema_of_all(
@@ -156,7 +177,10 @@ def rows_read_by_arrow(
     # Engines read all files of a folder, those that are left out as well, and one of them takes
     # the columns of one file for those of all.
     alike = all(one.types(dropped) == schemas[0].types(dropped) for one in schemas)
-    if alike and not files.left_out and all(one.is_read_by_engines for one in schemas):
+    right = all(one.is_read_by_engines for one in schemas) and not (
+        describe(spark).kind == "embedded" and any(one.has_int96 for one in schemas)
+    )
+    if alike and right and not files.left_out:
         return None
     folders = partition_values(root, files.files[0].path)
     carried = pa.schema([*common_schema, *((column, pa.string()) for column in folders)])

@@ -29,12 +29,13 @@ from gio_spark.tables.csv_files import (
 )
 from gio_spark.tables.file_list import FileList, compression_of, filesystem, partition_values
 from gio_spark.tables.json_types import (
+    JsonParser,
     JsonType,
     array_rows,
     arrow_type,
     as_text,
     common_type,
-    json_array,
+    parsed_object,
     type_of_value,
 )
 from gio_spark.tables.text_casts import BAD, LINE, type_of, typed
@@ -291,22 +292,15 @@ def _json_rows(
         # One JSON array cannot be cut: whoever has its beginning reads it all.
         if piece[1] == 0:
             with _open(root, piece[0]) as stream:
-                yield from array_rows(stream)
+                yield from array_rows(stream, piece[0])
         return
+    parser = JsonParser()
     for raw in _json_lines(root, piece):
         line = raw.strip()
         if not line:
             continue
-        try:
-            value = json.loads(line)
-            if not isinstance(value, dict):
-                raise ValueError("not an object")
-        except (ValueError, RecursionError) as error:
-            # Without the position, so that lines are counted by the kind of error.
-            reason = f"malformed line: {getattr(error, 'msg', error)!s:.80}"
-            yield {}, reason, line.decode("utf-8", "replace")
-            continue
-        yield value, None, None
+        values, reason = parsed_object(parser, line)
+        yield values, reason, None if reason is None else line.decode("utf-8", "replace")
 
 
 def _is_array(root: str, path: str) -> bool:
@@ -327,10 +321,10 @@ def _json_tables(
         columns[BAD].append(reason)
         columns[LINE].append(line)
         if len(columns[BAD]) == rows:
-            yield pa.table({name: json_array(columns[name], kind) for name, kind in fields})
+            yield pa.table({name: pa.array(columns[name], kind) for name, kind in fields})
             columns = {name: [] for name in columns}
     if columns[BAD]:
-        yield pa.table({name: json_array(columns[name], kind) for name, kind in fields})
+        yield pa.table({name: pa.array(columns[name], kind) for name, kind in fields})
 
 
 def line_ids(lines: pa.Array) -> pa.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 
@@ -114,6 +115,7 @@ def test_types_are_carried_or_refused_as_the_docs_say(spark, folder):
 def test_types_are_carried_or_refused_as_the_docs_say_on_spark(local_spark, folder):
     check_carried(local_spark, folder, 1)
     check_refused(local_spark, folder, 1)
+    check_times_of_96_bits(local_spark, folder)
 
 
 @pytest.mark.embedded
@@ -259,13 +261,27 @@ def test_two_columns_of_one_name_in_any_file_are_refused(spark, folder):
         values_of(spark, folder, "text")
 
 
+INSTANTS = [datetime(2024, 1, 1, 0, 0, 0, 123456), None, datetime(3024, 1, 1)]
+
+
+def check_times_of_96_bits(spark, folder):
+    """As Spark writes times: instants, on both engines and whatever stands beside them."""
+    kind = pa.timestamp("us")
+    nested = pa.array([[when] for when in INSTANTS], pa.list_(kind))
+    columns = {"t": pa.array(INSTANTS, kind), "nested": nested}
+    for number, more in enumerate([{}, {"n": pa.array([1, 2, 3], pa.uint8())}]):
+        place = folder / f"int96-{number}.parquet"
+        table = pa.table({"id": list("abc"), "text": list("xyz"), **columns, **more})
+        pq.write_table(table, place, use_deprecated_int96_timestamps=True)
+        opened = open_input(spark, InputSettings(location=str(place)), COLUMNS, "pool")
+        types = {f.name: f.dataType.simpleString() for f in opened.schema.fields}
+        assert (types["t"], types["nested"]) == ("timestamp", "array<timestamp>")
+        rows = opened.rows.toArrow().sort_by("id")
+        instants = [when and when.replace(tzinfo=timezone.utc) for when in INSTANTS]
+        assert rows["t"].cast(pa.timestamp("us", "UTC")).to_pylist() == instants
+        assert [times[0] for times in rows["nested"].to_pylist()] == instants
+
+
 @pytest.mark.embedded
-@pytest.mark.parametrize("more", [{}, {"n": pa.array([1], pa.uint8())}])
-def test_times_of_96_bits_are_read_whatever_stands_beside_them(spark, folder, more):
-    when = pd.Timestamp("2024-01-01T00:00:00.123456")
-    table = pa.table(
-        {"id": ["a"], "text": ["x"], "t": pa.array([when], pa.timestamp("us")), **more}
-    )
-    pq.write_table(table, folder / "a.parquet", use_deprecated_int96_timestamps=True)
-    (value,) = values_of(spark, folder, "t")
-    assert value.replace(tzinfo=None) == when
+def test_times_of_96_bits_are_instants_whatever_stands_beside_them(spark, folder):
+    check_times_of_96_bits(spark, folder)
