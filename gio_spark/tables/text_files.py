@@ -104,6 +104,12 @@ def read_lines(
     root = files.root
     file_columns = _columns_of_files(work, root, kind, csv)
     names = sorted(set(file_columns.types) - set(columns.drop))
+    clash = [name for name in names if name.lower() in (BAD, LINE)]
+    if clash:
+        raise InputError(
+            f"{root} has a column named {clash[0]!r}, a name that the reader of text files uses. "
+            f"Rename it, or leave it out: columns.drop: [{clash[0]}]."
+        )
     of_roles = {name: type_of(name, columns) for name in names}
     has_messages = columns.text in names and is_chat_json(file_columns.types[columns.text])
     types = {
@@ -191,9 +197,6 @@ def _columns_of_files(work: DataFrame, root: str, kind: str, csv: CsvSettings) -
         )
     if len(types) > _MAX_COLUMNS:
         raise InputError(f"{root} has {len(types):,} columns, more than {_MAX_COLUMNS:,}.")
-    clash = [n for n in types if n in (BAD, LINE)]
-    if clash:
-        raise InputError(f"{root} has a column named {clash[0]!r}, which is reserved.")
     # One file with proof speaks for all: they were written together.
     return _FileColumns(types, CsvDialect(csv, backslashes=any(table["backslashes"].to_pylist())))
 
