@@ -66,6 +66,7 @@ def curation_facts(curation: Curation) -> dict[str, Any]:
             "target": summary["target_rows"],
             "selected": summary["selected_rows"],
             "clusters": summary["clusters"],
+            "clusters_selected": summary.get("clusters_selected"),
             "quarantine": summary["quarantine"],
         }
         facts["budget"] = {

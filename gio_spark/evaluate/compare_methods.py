@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 BASELINE = "random"
 ORACLE = "oracle"
+# Method that a run uses unless its settings say else.
+DEFAULT = "kl_ratio_t025"
 # Setting that a field of the dataset comes from.
 _SETTING_OF_FIELD = {
     "texts": "columns.text of pool and targets",
@@ -289,6 +291,10 @@ def _write_results(
         facts=facts,
         ranking_measures=ranking_measures(results.table),
         settings=ctx.settings.model_dump(mode="json"),
+        descriptions={
+            name: registry.get(name).summary for name in results.table["method"].unique()
+        },
+        default=DEFAULT,
     )
     ctx.tracker.metrics(flat_metrics(results.table))
     ctx.tracker.artifact(folder, "evaluation")

@@ -35,6 +35,7 @@ from gio_spark.pipeline.stages.publish_selection import (
 )
 from gio_spark.pipeline.stages.run_graph import PARTS, run_graph
 from gio_spark.pipeline.stages.select_rows import SELECT
+from gio_spark.report.text_format import clusters_text
 from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.keywords import RunKeywords
 from gio_spark.settings.load import build
@@ -91,7 +92,7 @@ class Curation:
             ("run", self.run_id),
             ("selected", f"{summary.selected_rows:,} of {summary.pool_rows:,} rows"),
             ("target", f"{summary.target_rows:,} rows"),
-            ("clusters", f"{summary.clusters:,}"),
+            ("clusters", clusters_text(summary.clusters, summary.clusters_selected)),
             ("divergence from the target", distance),
             *((f"warning, {name}", f"{text} {advice}") for name, text, advice in summary.cautions),
             ("published", published),
@@ -251,6 +252,7 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
         target_rows=state.datasets.target_rows,
         selected_rows=state.selection.count,
         clusters=len(state.codebook.centroids),
+        clusters_selected=int((state.plan.table["take"] > 0).sum()),
         budget=str(ctx.settings.budget),
         budget_in_words=(
             parse_budget(ctx.settings.budget).in_words(state.inputs["pool"].count)

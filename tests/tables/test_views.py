@@ -19,7 +19,7 @@ def test_a_view_is_read_once_and_a_named_table_at_its_version(local_spark, folde
 
     def pinned():
         inputs = settings.datasets().values()
-        return [input_snapshots.pin_view(spark, workspace, one) for one in inputs]
+        return [input_snapshots.pin_view(spark, workspace, one, "pool") for one in inputs]
 
     pool_now, target_now = pinned()
     assert target_now == settings.target[0]
