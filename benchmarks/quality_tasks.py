@@ -22,13 +22,13 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from gio_spark import embed
-from gio_spark.evaluate.dataset import EvaluationDataset
-from gio_spark.evaluate.methods import get, methods
 from gio_spark.gio.target_mass import kernel_mass, kernel_width, nearest_clusters
 from gio_spark.kernels import nearest
 from gio_spark.quantize import auto_clusters
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
+from gio_spark.strategy.methods import get, methods
 
 TARGET, HELD = 1_650, 8_350
 DIMENSION = 64

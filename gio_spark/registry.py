@@ -17,7 +17,7 @@ _ROOMS: dict[str, str] = {
     "embedder": "gio_spark.embed.registry",
     "objective": "gio_spark.gio.selection_problem",
     "profile": "gio_spark.gime.metric_profile",
-    "method": "gio_spark.evaluate.methods.method_registry",
+    "method": "gio_spark.strategy.methods.method_registry",
 }
 
 

@@ -16,7 +16,6 @@ from gio_spark.engine import bounded, decode_vectors, hash53, hash_sample
 from gio_spark.engine.arrow import take_rows
 from gio_spark.engine.sampling import HASH_RANGE
 from gio_spark.errors import InputError
-from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.gio import mix_targets
 from gio_spark.pipeline.run_context import RunContext, fingerprint
@@ -27,6 +26,7 @@ from gio_spark.pipeline.stages.open_inputs import open_context, opened_run, pin_
 from gio_spark.pipeline.stages.run_graph import run_graph
 from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.run import RunSettings
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 from gio_spark.tables import quoted_column
 
 if TYPE_CHECKING:

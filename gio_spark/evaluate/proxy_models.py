@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gio_spark.errors import InputError, MissingExtraError
-from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.gime.proxy_training import Task, train_one
 from gio_spark.process import no_warnings
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -127,7 +127,7 @@ def test_frames_are_compared_without_files(spark, tmp_path):
 
 
 def test_a_method_of_ones_own_fails_as_a_row(spark, folder):
-    from gio_spark.evaluate.methods import method, method_registry
+    from gio_spark.strategy.methods import method, method_registry
 
     @method("mine_that_fails")
     def mine(dataset, budget, seed):

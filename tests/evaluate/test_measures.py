@@ -10,7 +10,8 @@ from gio_spark.errors import ConfigError, InputError, MissingExtraError
 from gio_spark.evaluate import proxy_models
 from gio_spark.evaluate.measure_inputs import mean_distance, prepare_measure_inputs
 from gio_spark.evaluate.measures import MEASURES, measures_of_settings, two_sample_auc
-from gio_spark.evaluate.word_pair_model import (
+from gio_spark.gio.divergence_estimators import energy_distance
+from gio_spark.strategy.word_pair_model import (
     CODES,
     WordPairs,
     cross_entropy,
@@ -18,7 +19,6 @@ from gio_spark.evaluate.word_pair_model import (
     word_codes,
     word_positions,
 )
-from gio_spark.gio.divergence_estimators import energy_distance
 
 from .small_datasets import small_dataset
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.evaluate.methods.hash_draws import top, top_of_clusters, uniform
-from gio_spark.evaluate.methods.method_registry import method
 from gio_spark.kernels.rounding import largest_remainders
+from gio_spark.strategy.methods.hash_draws import top, top_of_clusters, uniform
+from gio_spark.strategy.methods.method_registry import method
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 
 @method("oracle", needs=("good",))

@@ -12,7 +12,7 @@ from gio_spark.kernels.splitmix import mix64
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 
 def row_keys(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.uint64]:

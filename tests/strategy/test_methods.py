@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from gio_spark.errors import BudgetError, ConfigError, InputError, MissingExtraError
-from gio_spark.evaluate.methods import MethodResult, get, method, methods, run_method
-from gio_spark.evaluate.methods.method_registry import METHODS, reordered
+from gio_spark.strategy.methods import MethodResult, get, method, methods, run_method
+from gio_spark.strategy.methods.method_registry import METHODS, reordered
 
 from .planted_dataset import planted_dataset
 

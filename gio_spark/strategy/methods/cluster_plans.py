@@ -9,16 +9,16 @@ import numpy as np
 
 from gio_spark import gio
 from gio_spark.errors import BudgetError
-from gio_spark.evaluate.methods.baselines import proportional
-from gio_spark.evaluate.methods.density_ratios import Estimator, hash53, log_ratio
-from gio_spark.evaluate.methods.hash_draws import generator, top_of_clusters
-from gio_spark.evaluate.methods.method_registry import MethodResult, method
 from gio_spark.explode import rank_keys
+from gio_spark.strategy.methods.baselines import proportional
+from gio_spark.strategy.methods.density_ratios import Estimator, hash53, log_ratio
+from gio_spark.strategy.methods.hash_draws import generator, top_of_clusters
+from gio_spark.strategy.methods.method_registry import MethodResult, method
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Most target points that an objective gets.
 MAX_POINTS = 4_000

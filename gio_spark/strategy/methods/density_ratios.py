@@ -9,16 +9,16 @@ import pyarrow as pa
 
 from gio_spark import explode
 from gio_spark.engine import encode_vectors
-from gio_spark.evaluate.methods.hash_draws import generator, gumbel, row_keys, top
-from gio_spark.evaluate.methods.method_registry import MethodResult, method
-from gio_spark.evaluate.methods.shared_work import compute_once
-from gio_spark.evaluate.methods.text_corpus import text_array
 from gio_spark.settings.explode import ExplodeSettings
+from gio_spark.strategy.methods.hash_draws import generator, gumbel, row_keys, top
+from gio_spark.strategy.methods.method_registry import MethodResult, method
+from gio_spark.strategy.methods.shared_work import compute_once
+from gio_spark.strategy.methods.text_corpus import text_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 Estimator = Literal["classifier", "knn"]
 #: Rows that are scored at a time.

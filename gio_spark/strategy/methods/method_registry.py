@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gio_spark.errors import BudgetError, ConfigError, GioSparkError, InputError
-from gio_spark.evaluate.methods.shared_work import Meter
 from gio_spark.process import one_blas_thread
 from gio_spark.registry import Registry
+from gio_spark.strategy.methods.shared_work import Meter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Exceptions of a method that give a failed row of the table instead of ending the bake-off.
 FAILURES = (
@@ -121,7 +121,7 @@ def register_entry(
         ConfigError: The name is one of gio_spark's own, or a need is not a field of
             `EvaluationDataset`.
     """
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
     field_names = {field.name for field in dataclasses.fields(EvaluationDataset)}
     for field_name in needs:

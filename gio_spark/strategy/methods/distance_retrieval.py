@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.evaluate.methods.hash_draws import top, uniform
-from gio_spark.evaluate.methods.method_registry import MethodResult, method
-from gio_spark.evaluate.methods.neighbor_lists import (
+from gio_spark.strategy.methods.hash_draws import top, uniform
+from gio_spark.strategy.methods.method_registry import MethodResult, method
+from gio_spark.strategy.methods.neighbor_lists import (
     first_rank,
     max_list_length,
     nearest_rows,
@@ -18,7 +18,7 @@ from gio_spark.evaluate.methods.neighbor_lists import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 
 @method("nearest", needs=("target_vectors",))
