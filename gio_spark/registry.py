@@ -72,9 +72,9 @@ class Registry(Generic[T]):
             )
         return self.entries[name]
 
-    def names(self) -> tuple[str, ...]:
-        """Names in order of registration."""
-        return tuple(self.entries)
+    def names(self, *, built_in: bool = True) -> tuple[str, ...]:
+        """Names in order of registration, with or without those of gio_spark's own."""
+        return tuple(name for name in self.entries if built_in or name not in self._built_in)
 
 
 def register(kind: Kind, name: str, **options: Any) -> Callable[[Value], Value]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark.engine import BroadcastArrays, bounded, broadcast_arrays, describe, map_arrow
+from gio_spark.evaluate import auto_method  # noqa: F401 - registers the method `auto`
 from gio_spark.evaluate.dataset_arrays import (
     content_hash,
     dataset_from_arrays,

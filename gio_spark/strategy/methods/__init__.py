@@ -4,6 +4,7 @@
 # In the order in which tables list the methods.
 from gio_spark.strategy.methods import baselines
 from gio_spark.strategy.methods import distance_retrieval
+from gio_spark.strategy.methods import sparse_regions
 from gio_spark.strategy.methods import bm25
 from gio_spark.strategy.methods import language_models
 from gio_spark.strategy.methods import dsir
@@ -22,6 +23,7 @@ from gio_spark.strategy.methods.method_registry import (
     get,
     method,
     methods,
+    registered_by_users,
     run_method,
 )
 from gio_spark.strategy.methods.shared_work import compute_once
@@ -45,5 +47,7 @@ __all__ = [
     "method",
     "methods",
     "optimal_transport",
+    "registered_by_users",
     "run_method",
+    "sparse_regions",
 ]

@@ -97,9 +97,8 @@ def rows_by_rule(
 ) -> NDArray[np.int64]:
     """Rows of an allocation over clusters, by a within-cluster rule of the explode stage."""
     hashes = hash53(dataset, seed, "explode")
-    return top_of_clusters(
-        dataset.cluster, take, _dense_ranks(rank_keys(rule, hashes, ratio, temperature=temperature))
-    )
+    keys = _dense_ranks(rank_keys(rule, hashes, ratio, temperature=temperature))
+    return top_of_clusters(dataset.cluster, take, keys, dataset.weights)
 
 
 def _dense_ranks(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -129,7 +128,7 @@ _register_objective(
 )
 
 
-@method("kl_hash")
+@method("kl_hash", weighted=True)
 def kl_hash(dataset: EvaluationDataset, budget: int, seed: int) -> MethodResult:
     """Fill the budgeted KL's quotas at random."""
     take, note = cluster_plan(dataset, "budgeted_kl", budget, seed)
@@ -154,7 +153,7 @@ def _register_ratio_rule(name: str, estimator: Estimator, temperature: float) ->
         f"Fill the budgeted KL's quotas by the {estimator}'s density ratio, temperature "
         f"{temperature:g}."
     )
-    method(name, needs=("target_vectors",))(select_rows)
+    method(name, needs=("target_vectors",), weighted=True)(select_rows)
 
 
 for _prefix, _estimator in (("kl_ratio", "classifier"), ("kl_knn", "knn")):
