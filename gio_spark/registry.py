@@ -17,7 +17,7 @@ _ROOMS: dict[str, str] = {
     "embedder": "gio_spark.embed.registry",
     "objective": "gio_spark.gio.selection_problem",
     "profile": "gio_spark.gime.metric_profile",
-    "method": "gio_spark.evaluate.methods.method_registry",
+    "method": "gio_spark.strategy.methods.method_registry",
 }
 
 
@@ -72,9 +72,9 @@ class Registry(Generic[T]):
             )
         return self.entries[name]
 
-    def names(self) -> tuple[str, ...]:
-        """Names in order of registration."""
-        return tuple(self.entries)
+    def names(self, *, built_in: bool = True) -> tuple[str, ...]:
+        """Names in order of registration, with or without those of gio_spark's own."""
+        return tuple(name for name in self.entries if built_in or name not in self._built_in)
 
 
 def register(kind: Kind, name: str, **options: Any) -> Callable[[Value], Value]:

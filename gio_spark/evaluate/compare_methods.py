@@ -16,7 +16,6 @@ import pandas as pd
 from gio_spark.engine import describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.evaluate import methods as registry
 from gio_spark.evaluate.measures import MEASURES, measures_of_settings
 from gio_spark.evaluate.prepare_dataset import (
     EvaluationInputs,
@@ -30,14 +29,15 @@ from gio_spark.registry import load_modules
 from gio_spark.report import trial_statistics
 from gio_spark.report.evaluation_page import render_evaluation
 from gio_spark.settings.load import build
+from gio_spark.strategy import methods as registry
 from gio_spark.tables import Workspace
 from gio_spark.tables.output_folders import local_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
     from gio_spark.settings.run import RunSettings
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 log = logging.getLogger(__name__)
 

@@ -25,6 +25,8 @@ PROXIES = ("linear", "boosting")
 # Standard errors above chance (one-sided 95 %) from which on a model counts as having learned.
 Z = 1.64
 
+# Labels with fractions and more distinct values than this are numbers, not classes.
+_MAX_CLASSES = 20
 MEASURES = ("auc", "accuracy", "average_precision", "skill")
 _SCHEMA = (
     "subset bigint, seed bigint, proxy string, rows bigint, score double, seconds double, "
@@ -107,6 +109,18 @@ class Task:
             )
 
 
+def score_kind(labels: NDArray[Any]) -> str:
+    """Measure for labels: skill (numbers), auc (labels 0 and 1) or accuracy (classes).
+
+    Example:
+        >>> score_kind(np.array([0, 1, 1])), score_kind(np.array(["a", "b"]))
+        ('auc', 'accuracy')
+    """
+    if np.asarray(labels).dtype.kind == "f" and len(np.unique(labels)) > _MAX_CLASSES:
+        return "skill"
+    return "auc" if set(np.unique(labels).tolist()) == {0, 1} else "accuracy"
+
+
 @dataclass(frozen=True, eq=False)
 class CustomScore:
     """Scoring function of the user, in place of labels and a proxy.
@@ -151,6 +165,17 @@ def row_count_of(task: Task | CustomScore) -> int:
 
 def train_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[float, float]:
     """Train on some rows: held-out score, and processor seconds of the training."""
+    predicted, seconds = predict_one(task, index, seed)
+    return _score(task, predicted), seconds
+
+
+def predict_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[NDArray[Any], float]:
+    """Train on some rows: predictions of the held-out rows, and processor seconds of the training.
+
+    Returns:
+        (m,) predicted classes (accuracy), probabilities of class 1 (auc, average_precision) or
+        numbers (skill), and seconds.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
@@ -172,30 +197,26 @@ def train_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[float, fl
     labels = task.labels[index]
     if not regression and np.unique(labels).size < 2:
         # One class only: the model is the best constant.
-        model = _constant(labels[0], task.test_labels)
-        return (0.5 if task.measure == "auc" else model), 0.0
+        return np.full(len(task.test_labels), labels[0]), 0.0
     # Processor time of this thread: models train in parallel, and wall time would count the others.
     start = time.thread_time()
     model.fit(task.features[index], labels)
     seconds = time.thread_time() - start
-    return _score(task, model), seconds
+    if task.measure in ("accuracy", "skill"):
+        return model.predict(task.test_features), seconds
+    return model.predict_proba(task.test_features)[:, list(model.classes_).index(1)], seconds
 
 
-def _constant(label: Any, truth: NDArray[Any]) -> float:
-    return float(np.mean(truth == label))
-
-
-def _score(task: Task, model: Any) -> float:
+def _score(task: Task, predicted: NDArray[Any]) -> float:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     if task.measure == "accuracy":
-        return float(np.mean(model.predict(task.test_features) == task.test_labels))
+        return float(np.mean(predicted == task.test_labels))
     if task.measure == "skill":
-        gap = model.predict(task.test_features) - task.test_labels
+        gap = predicted - task.test_labels
         return 1.0 - float(np.sqrt(np.mean(gap**2)) / np.std(task.test_labels))
-    probability = model.predict_proba(task.test_features)[:, list(model.classes_).index(1)]
     judge = roc_auc_score if task.measure == "auc" else average_precision_score
-    return float(judge(task.test_labels, probability))
+    return float(judge(task.test_labels, predicted))
 
 
 def train_many(

@@ -238,9 +238,24 @@ def _tables(
             "Left out of the ranks", ["task", "measure", "budget"], weak_rows,
             [False, False, True], open=False,
         ),
+        _note_table(trials),
         TableText("Settings", ["setting", "value"], settings_rows, [False, False], open=False),
     ]  # fmt: skip
     return [task for task in tables if task.rows]
+
+
+def _note_table(trials: pd.DataFrame) -> TableText:
+    rows = [
+        [
+            clean_text(row["method"], 50),
+            budget_text(float(row["budget"])),
+            str(row["seed"]),
+            clean_text(row["note"], 500),
+        ]
+        for row in trial_statistics.method_notes(trials).to_dict("records")[:MAX_ROWS]
+    ]
+    columns = ["method", "budget", "seed", "note"]
+    return TableText("Notes", columns, rows, [False, True, True, False], id="notes", open=False)
 
 
 def _score_table(
