@@ -286,7 +286,7 @@ def failure_signs(
                 "target_too_small",
                 f"The target has {target_rows} rows for {used_clusters} clusters; shares per "
                 f"cluster are mostly noise.",
-                "Give more target rows, or use fewer clusters.",
+                "Give more target rows.",
             )
         )
     if int((available > 0).sum()) < FEW_CLUSTERS:
