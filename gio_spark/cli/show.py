@@ -106,6 +106,10 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     table.add_row(
         "selected", f"{summary['selected_rows']:,} of {summary['pool_rows']:,} rows ({share:.1%})"
     )
+    if summary.get("copies") is not None:
+        table.add_row(
+            "with repeats", f"{summary['copies']:,} rows (gio_repeat: how often each row counts)"
+        )
     if summary.get("budget_in_words"):
         table.add_row("budget", summary["budget_in_words"])
     if summary["unit"] == "tokens":

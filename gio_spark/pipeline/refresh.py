@@ -190,7 +190,8 @@ def _select_anew(ctx: RunContext, base: RunSummary, state: RunState, link: Chain
             record_before = workspace.recorded(REFRESH, link.before)[-1]
             embeddings_before = RefreshSummary.of(record_before).keys.embeddings
         ids = selected_ids(ctx, state)
-        table, rows = write_candidate(ctx, pool, ids, expected=int(state.plan.table["take"].sum()))
+        written = write_candidate(ctx, pool, ids, plan=state.plan.facts)
+        table, rows = written.table, written.rows
         pool.recheck()
         summary = RefreshSummary(
             counts=RefreshCounts(

@@ -55,7 +55,8 @@ class Curation:
 
     Attributes:
         selected: The rows that this run selected, published or not: the pool's own columns and
-            gio_id, gio_cluster, gio_reason, gio_log_ratio, gio_input_version, gio_run.
+            gio_id, gio_cluster, gio_reason, gio_log_ratio, gio_input_version, gio_run; where rows
+            repeat (`select.repeat`) also gio_repeat and gio_weight.
         plan: One row per cluster: rows, take, target_mass, order, divergence_after, threshold.
         summary: Figures of the run, plain values.
         report: Path of the HTML report; None where none was written.
@@ -91,6 +92,7 @@ class Curation:
         return [
             ("run", self.run_id),
             ("selected", f"{summary.selected_rows:,} of {summary.pool_rows:,} rows"),
+            *([("with repeats", f"{summary.copies:,} rows")] if summary.copies is not None else []),
             ("target", f"{summary.target_rows:,} rows"),
             ("clusters", clusters_text(summary.clusters, summary.clusters_selected)),
             ("divergence from the target", distance),
@@ -259,6 +261,7 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
             + tokens_in_words(ctx.settings)
         ),
         spent=state.selection.spent,
+        copies=state.selection.copies,
         unit=facts.unit,
         objective=facts.objective,
         within_cluster=ctx.settings.explode.within_cluster,
@@ -314,13 +317,17 @@ def _track(ctx: RunContext, state: RunState, summary: RunSummary) -> None:
         "lost_mass": summary.lost_mass,
         **{f"divergence_{k}": v for k, v in summary.divergences.items()},
     }
+    if summary.copies is not None:
+        numbers["selected_copies"] = summary.copies
     if state.has("ratio_model"):
         numbers["ratio_auc"] = state.ratio_model.facts.auc
     ctx.tracker.metrics({k: float(v) for k, v in numbers.items()})
     table = state.plan.table
     order = table[table["order"] >= 0].sort_values("order")
     ctx.tracker.path(
-        "divergence", order["divergence_after"].tolist(), [int(n) for n in order["take"].cumsum()]
+        "divergence",
+        order["divergence_after"].tolist(),
+        [int(n) for n in state.plan.trained_rows[order.index].cumsum()],
     )
     table.to_csv(state.report.parent / "plan.csv", index=False)
     ctx.tracker.artifact(state.report.parent, "report")

@@ -191,6 +191,8 @@ class PlanFacts(Facts):
         auto: Where the budget is `auto`.
         divergences: Smoothed KL divergence of pool, random rows and selection.
         gate: Thresholds of metrics in force, or None.
+        copies: Rows to select with their repeats, where rows repeat.
+        fresh_rows: Rows of the pool that may be taken, where rows repeat.
     """
 
     objective: str
@@ -206,6 +208,8 @@ class PlanFacts(Facts):
     auto: AutomaticBudget | None = None
     divergences: dict[str, float]
     gate: GateFacts | None = None
+    copies: int | None = None
+    fresh_rows: int | None = None
 
 
 class RunKeys(Facts):
@@ -239,7 +243,8 @@ class RunSummary(Facts):
         clusters_selected: Number of those that rows are selected from; None in earlier records.
         budget: As it was set.
         budget_in_words: The same in words, with what tokens are.
-        spent: Rows or tokens of the selected rows.
+        spent: Rows or tokens of the selected rows, repeats included.
+        copies: Selected rows with their repeats, where rows repeat.
         gate: Verdict, or None where no thresholds are in force.
         quarantine: Dataset -> reason -> rows.
         versions: Dataset -> version read.
@@ -266,6 +271,7 @@ class RunSummary(Facts):
     budget: str
     budget_in_words: str = ""
     spent: float
+    copies: int | None = None
     unit: str
     objective: str
     within_cluster: str

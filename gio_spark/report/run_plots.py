@@ -179,7 +179,8 @@ def clusters_plot(plan: pd.DataFrame) -> Plot | None:
     """Plot of the share of each cluster in pool, target and selection."""
     if len(plan) < 2:
         return None
-    pool, target, selected = (_share(plan[column]) for column in ("rows", "target_mass", "take"))
+    trained = "copies" if "copies" in plan else "take"
+    pool, target, selected = (_share(plan[column]) for column in ("rows", "target_mass", trained))
     return (
         _few_clusters(plan, pool, target, selected)
         if len(plan) <= FEW_CLUSTERS

@@ -43,6 +43,16 @@ def _selection_text(data: ReportData) -> str:
         f"From a pool of {count_text(data.rows_pool)} rows this run took "
         f"{count_text(data.rows_selected)}"
         f"{share_text}, chosen so that together they look like the target{target_text}."
+        + _copies_text(data)
+    )
+
+
+def _copies_text(data: ReportData) -> str:
+    if data.copies_selected is None:
+        return ""
+    return (
+        f" With their repeats (gio_repeat) they count as {count_text(data.copies_selected)} rows; "
+        "distances from the target are of these."
     )
 
 

@@ -139,7 +139,7 @@ def score_pool(step: Step, state: RunState) -> None:
     ctx, ws, model = step.ctx, step.ctx.workspace, state.ratio_model
     assignments, total = state.assignments["pool"], state.pool_rows
     for text in model.facts.warnings:
-        ctx.warn("density ratio", text, "See the calibration plot; or use exact_count.")
+        ctx.warn("density ratio", text, "See the calibration plot in the report.")
     below = ws.base_of("assignments", assignments)
     base = step.key_with("assignments.pool", below.key) if below else ""
     on_base = bool(base) and ws.complete(step.stage.name, base) is not None

@@ -18,14 +18,16 @@ from gio_spark.pipeline.constraints import sensitivity_page
 from gio_spark.pipeline.constraints.enforce import Enforcement, enforce
 from gio_spark.pipeline.constraints.score_bias import Order, to_choose_from
 from gio_spark.pipeline.constraints.sensitivity_runs import USED, run_sensitivity
-from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_records import Notice, PlanFacts
 from gio_spark.pipeline.run_state import Plan, RunState
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.cluster import centroids_of
+from gio_spark.pipeline.stages.fresh_rows import fresh_rows
 from gio_spark.pipeline.stages.mixture_share import automatic_budget
 from gio_spark.pipeline.stages.source_strata import in_strata, save_strata
 from gio_spark.settings.budget import parse_budget
+from gio_spark.tables.model_arrays import load_arrays, save_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from gio_spark.tables import Workspace
 
 _MAX_SOURCES = 10_000
+# Columns of a plan with repeated rows, which the table of plans lacks: stored as arrays.
+_COPIES = ("copies", "extra_threshold", "extra_tie")
 
 
 def enforcement_stages(settings: RunSettings, names: Sequence[str]) -> list[Stage]:
@@ -166,6 +170,10 @@ def make_plan(step: Step, state: RunState) -> None:
         if result.take_by_source is not None:
             strata = strata_of(rows, result.take_by_source)[1]
             save_strata(ctx, step.key, strata, problem.source_names)
+        if result.copies is not None:
+            arrays = {name: table[name].to_numpy(np.int64) for name in _COPIES}
+            save_arrays(ws, "copies", arrays, key=_copies_key(step.key), run=ctx.run)
+            table = table.drop(columns=list(_COPIES))
         rows_of_plan = pa.Table.from_pandas(table, preserve_index=False)
         written = step.write_small("plan", rows_of_plan)
         facts = _facts(result, problem, signs).model_copy(update={"gate": gate})
@@ -188,7 +196,14 @@ def load_plan(workspace: Workspace, key: str) -> Plan:
         raise WorkspaceError(f"{workspace.place('plan')} lacks the plan {key}. Run again.")
     table = workspace.read_arrow("plan", key, 1 << 20, "clusters of the plan").to_pandas()
     table = table.sort_values("cluster", ignore_index=True)
-    return Plan(table, key, PlanFacts.model_validate(records[-1].detail))
+    facts = PlanFacts.model_validate(records[-1].detail)
+    if facts.copies is not None:
+        table = table.assign(**load_arrays(workspace, _copies_key(key)))
+    return Plan(table, key, facts)
+
+
+def _copies_key(key: str) -> str:
+    return fingerprint("copies", key)
 
 
 def rows_to_choose_from(ctx: RunContext, state: RunState, order: Order) -> DataFrame:
@@ -219,6 +234,7 @@ def _problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
     elif unit == "share":
         budget = float(max(1, round(amount * float(stats.rows.sum()))))
     counts, tokens, names = _sources(ctx, state)
+    repeat = settings.select.repeat
     return gio.SelectionProblem(
         pool_centroids=state.codebook.centroids,
         sizes=stats.rows,
@@ -236,6 +252,8 @@ def _problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
         caps=settings.select.source_caps,
         floors=settings.select.source_floors,
         quality=_quality(ctx, state) if settings.select.use_quality else None,
+        repeat=gio.Repetition(repeat.max, repeat.decay) if repeat else None,
+        fresh=fresh_rows(ctx, state, mass) if repeat else None,
         seed=settings.seed,
         options=options,
     )
@@ -289,7 +307,7 @@ def _plan_table(result: gio.SelectionResult, problem: gio.SelectionProblem) -> p
     order[result.order] = np.arange(len(result.order))
     after = np.full(count, np.nan)
     after[result.order] = result.divergence_path
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "cluster": np.arange(count, dtype=np.int32),
             "rows": np.asarray(problem.sizes, np.int64),
@@ -300,6 +318,9 @@ def _plan_table(result: gio.SelectionResult, problem: gio.SelectionProblem) -> p
             "divergence_after": after,
         }
     )
+    if result.copies is None:
+        return table
+    return table.assign(copies=np.asarray(result.copies, np.int64))
 
 
 def _facts(
@@ -325,5 +346,9 @@ def _facts(
             Notice(name=n.name, text=n.text, remedy=n.remedy) for n in (*result.notices, *signs)
         ),
         auto=problem.options if problem.budget == "auto" else None,  # type: ignore[arg-type]
-        divergences=gio.divergences(result.target_mass, problem.sizes, result.take, problem.seed),
+        divergences=gio.divergences(
+            result.target_mass, problem.sizes, result.take, problem.seed, copies=result.copies
+        ),
+        copies=None if result.copies is None else int(result.copies.sum()),
+        fresh_rows=None if problem.fresh is None else int(problem.fresh.sum()),
     )
