@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.stats import norm, t
@@ -124,6 +124,7 @@ def choose_strategy(
     *,
     names: tuple[str, ...] = (),
     scorer: RowScorer | None = None,
+    unit: Literal["rows", "tokens"] = "rows",
 ) -> StrategyChoice:
     """Choose the strategy whose selections are best for target rows that it has not seen.
 
@@ -138,10 +139,14 @@ def choose_strategy(
         seed: Seed.
         names: Candidates; none: `CANDIDATES` and the methods of users.
         scorer: Scoring function of rows of the dataset, in place of labels or texts.
+        unit: Unit of the budget that the choice is for; texts are compared at as many rows, or at
+            as many words.
     """
     started = time.perf_counter()
     trials = compute_once(
-        dataset, ("strategy trials", seed, scorer), lambda: _prepare(dataset, seed, scorer)
+        dataset,
+        ("strategy trials", seed, scorer, unit),
+        lambda: _prepare(dataset, seed, scorer, unit),
     )
     choice = _choose(trials, names, budget, seed)
     return replace(choice, sample_rows=trials.sample_rows, seconds=time.perf_counter() - started)
@@ -206,7 +211,7 @@ def _choose(trials: _Trials, names: tuple[str, ...], budget: int, seed: int) -> 
     )  # fmt: skip
 
 
-def _prepare(dataset: EvaluationDataset, seed: int, scorer: RowScorer | None) -> _Trials:
+def _prepare(dataset: EvaluationDataset, seed: int, scorer: RowScorer | None, unit: str) -> _Trials:
     has_texts = dataset.texts is not None and dataset.target_texts is not None
     has_labels = dataset.labels is not None and dataset.target_labels is not None
     if scorer is None and not has_texts and not has_labels:
@@ -224,7 +229,8 @@ def _prepare(dataset: EvaluationDataset, seed: int, scorer: RowScorer | None) ->
     elif has_labels:
         judge = LabelJudge(sample)
     elif words is not None:
-        judge = TextJudge(words, _text_codes(sample, byte_codes_of))
+        letters = _text_codes(sample, byte_codes_of)
+        judge = TextJudge(words, letters, equal_words=unit == "tokens")
     if not splits:
         return _Trials([], None, sample.rows, "the target's groups are too few to be split.")
     return _Trials(splits, judge, sample.rows)

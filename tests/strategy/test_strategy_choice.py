@@ -289,7 +289,7 @@ def test_the_auc_of_a_judge_has_the_error_of_its_rows():
     assert np.sqrt(np.square(score.influence).sum()) == pytest.approx(spread, rel=0.25)
 
 
-def test_texts_are_judged_at_equal_words_and_by_their_spelling(misleading):
+def test_texts_are_judged_in_the_unit_of_the_budget_and_by_their_spelling(misleading):
     rng = np.random.default_rng(0)
     vocabulary = np.array([f"{a}{b}" for a in ("ba", "do", "ki", "lu") for b in ("ne", "ro", "ti")])
 
@@ -301,8 +301,11 @@ def test_texts_are_judged_at_equal_words_and_by_their_spelling(misleading):
     target = pa.array(texts(TARGET, 8))
     pairs = [(codes(pool), codes(target)) for codes in (word_codes_of, byte_codes_of)]
     split = split_target(misleading, 0)[0]
-    rows = {"base": np.arange(300), "long": np.arange(300, 600), "misspelt": np.arange(600, 900)}
-    gains = TextJudge(*pairs).gains(split, rows, "base", "base", 0)
-    assert gains["base"].value == 0.0
-    assert abs(gains["long"].value) < 0.02
-    assert gains["misspelt"].value < -0.1
+    rows = {"base": np.arange(60), "long": np.arange(300, 360), "misspelt": np.arange(600, 660)}
+    by_words, by_rows = (
+        TextJudge(*pairs, equal_words=equal).gains(split, rows, "base", "base", 0)
+        for equal in (True, False)
+    )
+    assert by_words["base"].value == by_rows["base"].value == 0.0
+    assert by_rows["long"].value > 0.02 > 2 * abs(by_words["long"].value)
+    assert by_words["misspelt"].value < -0.1
