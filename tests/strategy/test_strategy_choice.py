@@ -10,7 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from gio_spark import register
-from gio_spark.strategy.candidate_strategies import DEFAULT, RANDOM
+from gio_spark.settings.explode import ExplodeSettings
+from gio_spark.strategy.candidate_strategies import DEFAULT, RANDOM, RUN_SETTINGS
 from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 from gio_spark.strategy.held_out_judge import TextJudge, auc_score
 from gio_spark.strategy.methods import run_method
@@ -99,11 +100,20 @@ def test_the_method_auto_takes_the_rows_of_the_choice_and_says_so(misleading):
     assert strategy != DEFAULT
     assert "Judge: accuracy of a proxy, 300 target rows" in selection.note
     assert np.array_equal(selection.rows, run_method(strategy, misleading, BUDGET, 0).rows)
+    values = [f"explode.{name}: {value}" for name, value in RUN_SETTINGS.get(strategy, {}).items()]
+    assert ("In a run: " + (", ".join(values) or "a run cannot carry it out yet")) in selection.note
+
+
+@pytest.mark.parametrize("strategy", RUN_SETTINGS)
+def test_a_strategy_that_a_run_can_carry_out_has_settings_of_a_run(strategy):
+    settings = ExplodeSettings(**RUN_SETTINGS[strategy])
+    is_default = settings == ExplodeSettings()
+    assert is_default == (strategy == DEFAULT)
 
 
 def test_the_same_data_give_the_same_choice_and_figures(misleading):
     first = choose_strategy(misleading, BUDGET, 0, names=("kl_hash",))
-    again = choose_strategy(labelled_dataset(), BUDGET, 0, names=("kl_hash",))
+    again = choose_strategy(labelled_dataset(), BUDGET, 0, names=("kl_hash",), threads=3)
     assert without_times(first) == without_times(again)
 
 
