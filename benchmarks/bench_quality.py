@@ -63,7 +63,8 @@ def place_of(task: QualityTask, seed: int, options: Options, store: Path) -> Pat
     for name, value in varied.items():
         value = _content(value) if name == "vectors" else value
         label += f"-{name}-{str(value).replace('/', '_')}"
-    return store / "datasets" / f"{label}.npz"
+    # The folder is renamed when datasets get more fields (2: labels of the target).
+    return store / "datasets2" / f"{label}.npz"
 
 
 @cache

@@ -88,7 +88,7 @@ def register(kind: Kind, name: str, **options: Any) -> Callable[[Value], Value]:
             of a `gio.SelectionProblem`), "profile" (a function without arguments that gives a
             `gime.Profile`) or "method" (a function of dataset, budget and seed).
         name: The name. A name of gio_spark's own is refused; one of yours may be registered again.
-        options: Of a method: `needs`, `takes_all`, `version`.
+        options: Of a method: `needs`, `takes_all`, `version`, `weighted`.
 
     Raises:
         ConfigError: The kind is unknown, the name is taken, or the entry is not of its kind.

@@ -33,6 +33,18 @@ CANDIDATES = (
     "stratified",
     RANDOM,
 )
+_CLASSIFIER = {"within_cluster": "density_ratio", "estimator": "classifier"}
+_KNN = {"within_cluster": "density_ratio", "estimator": "knn"}
+#: Settings `explode.*` with which a run carries a strategy out, beside objective budgeted_kl.
+RUN_SETTINGS: dict[str, dict[str, str | float]] = {
+    "kl_ratio_t0": {**_CLASSIFIER, "temperature": 0.0},
+    "kl_ratio_t025": {**_CLASSIFIER, "temperature": 0.25},
+    "kl_ratio_t1": {**_CLASSIFIER, "temperature": 1.0},
+    "kl_knn_t0": {**_KNN, "temperature": 0.0},
+    "kl_knn_t025": {**_KNN, "temperature": 0.25},
+    "kl_knn_t1": {**_KNN, "temperature": 1.0},
+    "kl_hash": {"within_cluster": "exact_count"},
+}
 #: Rows that a judge's model is trained on.
 TRAINING_ROWS = 6_000
 

@@ -186,23 +186,27 @@ _SCORES = {"accuracy": accuracy_score, "auc": auc_score, "skill": skill_score}
 
 
 class TextJudge:
-    """Judge by the cross-entropy of target texts, in nats per byte, at equal numbers of words.
+    """Judge by the cross-entropy of target texts, in nats per byte.
 
     The mean of a model of pairs of words, which sees what a text is about, and of a model of three
-    bytes, which sees how it is written. Of two selections the longer one is cut to the words of the
-    shorter one.
+    bytes, which sees how it is written. Selections are compared in the unit of the budget: at equal
+    rows, or at equal words, for which the longer of two selections is cut.
     """
 
-    title = "cross-entropy of words and bytes"
-
     def __init__(
-        self, words: tuple[TextCodes, TextCodes], letters: tuple[TextCodes, TextCodes]
+        self,
+        words: tuple[TextCodes, TextCodes],
+        letters: tuple[TextCodes, TextCodes],
+        *,
+        equal_words: bool,
     ) -> None:
         """Judge on the codes of the words, and of the bytes, of the sample and of the target."""
+        self.title = "cross-entropy of words and bytes at equal "
+        self.title += "words" if equal_words else "rows"
         self._levels = (words, letters)
         self._pairs = [WordPairs.from_words(pool.code, pool.previous, target.code, target.previous)
                        for pool, target in self._levels]  # fmt: skip
-        self._words = words[0].counts
+        self._words = words[0].counts if equal_words else np.zeros_like(words[0].counts)
         self._bytes = letters[1].counts
 
     def gains(

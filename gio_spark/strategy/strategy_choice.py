@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.stats import norm, t
@@ -13,6 +14,7 @@ from scipy.stats import norm, t
 from gio_spark.strategy.candidate_strategies import (
     DEFAULT,
     RANDOM,
+    RUN_SETTINGS,
     candidates,
     try_candidate,
 )
@@ -99,11 +101,15 @@ class StrategyChoice:
         """Choice, reason and the figures of the best candidates, as one paragraph."""
         if not self.figures:
             return self.line()
-        shown = [c for c in self.figures if not c.problem][:4]
+        in_run = "a run cannot carry it out yet"
+        if self.strategy in RUN_SETTINGS:
+            values = RUN_SETTINGS[self.strategy].items()
+            in_run = ", ".join(f"explode.{name}: {value}" for name, value in values)
+        shown = [c for c in self.figures if not c.problem][:3]
         gains = ", ".join(f"{c.name} {_percent(c.gain, c.gain_error)}" for c in shown)
         return (
-            f"{self.line()} Judge: {self.judge}, {self.judging_rows:,} target rows in "
-            f"{self.splits} splits. Gains over {DEFAULT}: {gains}."
+            f"{self.line()} In a run: {in_run}. Judge: {self.judge}, {self.judging_rows:,} target "
+            f"rows in {self.splits} splits. Gains over {DEFAULT}: {gains}."
         )
 
 
@@ -124,6 +130,8 @@ def choose_strategy(
     *,
     names: tuple[str, ...] = (),
     scorer: RowScorer | None = None,
+    unit: Literal["rows", "tokens"] = "rows",
+    threads: int = 1,
 ) -> StrategyChoice:
     """Choose the strategy whose selections are best for target rows that it has not seen.
 
@@ -138,64 +146,96 @@ def choose_strategy(
         seed: Seed.
         names: Candidates; none: `CANDIDATES` and the methods of users.
         scorer: Scoring function of rows of the dataset, in place of labels or texts.
+        unit: Unit of the budget that the choice is for; texts are compared at as many rows, or at
+            as many words.
+        threads: Splits that are tried at the same time; the choice does not depend on it.
     """
     started = time.perf_counter()
     trials = compute_once(
-        dataset, ("strategy trials", seed, scorer), lambda: _prepare(dataset, seed, scorer)
+        dataset,
+        ("strategy trials", seed, scorer, unit),
+        lambda: _prepare(dataset, seed, scorer, unit),
     )
-    choice = _choose(trials, names, budget, seed)
+    choice = _choose(trials, names, budget, seed, threads)
     return replace(choice, sample_rows=trials.sample_rows, seconds=time.perf_counter() - started)
 
 
-def _choose(trials: _Trials, names: tuple[str, ...], budget: int, seed: int) -> StrategyChoice:
+@dataclass(frozen=True)
+class _SplitResult:
+    """Gains and seconds of the candidates on one split, and the reasons of those that failed."""
+
+    gains: dict[str, Gain]
+    seconds: dict[str, float]
+    problems: dict[str, str]
+    refusal: str = ""
+
+
+def _try_split(
+    trials: _Trials, number: int, tried: Sequence[str], budget: int, seed: int
+) -> _SplitResult:
+    """Try all candidates on a split; without a result if the default selects too few rows."""
+    split, split_seed = trials.splits[number], seed * 101 + number
+    training: dict[str, NDArray[np.int64]] = {}
+    seconds: dict[str, float] = {}
+    problems: dict[str, str] = {}
+    count = None
+    for name in tried:
+        trial = try_candidate(name, split.dataset, budget, count, split_seed)
+        if name == DEFAULT:
+            if trial.problem or trial.selected < MIN_SELECTED_ROWS:
+                few = (
+                    f"the sample has {trial.selected:,} of the rows that this budget takes, and a "
+                    f"choice needs {MIN_SELECTED_ROWS}."
+                )
+                return _SplitResult({}, {}, {}, trial.problem or few)
+            count = len(trial.rows)
+        if trial.problem or not len(trial.rows):
+            problems[name] = trial.problem or "It selects no row of the sample."
+        else:
+            training[name] = split.rows[trial.rows]
+            seconds[name] = trial.seconds
+    if trials.judge is None or RANDOM in problems:
+        return _SplitResult({}, {}, {}, problems.get(RANDOM, ""))
+    gains = trials.judge.gains(split, training, DEFAULT, RANDOM, split_seed)
+    return _SplitResult(gains, seconds, problems)
+
+
+def _choose(
+    trials: _Trials, names: tuple[str, ...], budget: int, seed: int, threads: int = 1
+) -> StrategyChoice:
     if trials.judge is None:
         return StrategyChoice(DEFAULT, trials.reason)
-    gains: dict[str, list[Gain]] = {}
-    seconds: dict[str, list[float]] = {}
-    problems: dict[str, str] = {}
-    tried = candidates(trials.splits[0].dataset, names)
-    judging_rows = 0
-    for number, split in enumerate(trials.splits):
-        split_seed = seed * 101 + number
-        training: dict[str, NDArray[np.int64]] = {}
-        count = None
-        for name in tried:  # the default is the first
-            if name in problems:
-                continue
-            trial = try_candidate(name, split.dataset, budget, count, split_seed)
-            if name == DEFAULT:
-                if trial.problem or trial.selected < MIN_SELECTED_ROWS:
-                    return StrategyChoice(
-                        DEFAULT,
-                        trial.problem
-                        or f"the sample has {trial.selected:,} of the rows that this "
-                        f"budget takes, and a choice needs {MIN_SELECTED_ROWS}.",
-                    )
-                count = len(trial.rows)
-            if trial.problem or not len(trial.rows):
-                problems[name] = trial.problem or "It selects no row of the sample."
-                continue
-            training[name] = split.rows[trial.rows]
-            seconds.setdefault(name, []).append(trial.seconds)
-        of_split = trials.judge.gains(split, training, DEFAULT, RANDOM, split_seed)
-        for name, gain in of_split.items():
-            gains.setdefault(name, []).append(gain)
-        judging_rows += len(split.judging) if of_split else 0
-    if DEFAULT not in gains:
+    tried = candidates(trials.splits[0].dataset, names)  # the default is the first
+
+    def attempt(number: int) -> _SplitResult:
+        return _try_split(trials, number, tried, budget, seed)
+
+    with ThreadPoolExecutor(threads) as executor:
+        results = list(executor.map(attempt, range(len(trials.splits))))
+    for result in results:
+        if result.refusal:
+            return StrategyChoice(DEFAULT, result.refusal)
+    problems = {name: text for result in results for name, text in result.problems.items()}
+    judged = [number for number, result in enumerate(results) if result.gains]
+    if not judged:
         return StrategyChoice(DEFAULT, "the labels of the target's parts are all of one class.")
+    results = [results[number] for number in judged]
+    judging_rows = sum(len(trials.splits[number].judging) for number in judged)
+    gains = {
+        name: [result.gains[name] for result in results] for name in tried if name not in problems
+    }
     figures = [
         CandidateFigures(
             name,
             *paired_gain(gains[name], gains[DEFAULT]),
             *paired_gain(gains[name], gains[RANDOM]),
-            float(np.mean(seconds[name])),
+            float(np.mean([result.seconds[name] for result in results])),
         )
-        for name in tried
-        if name in gains and name not in problems
+        for name in gains
     ]
     figures.sort(key=lambda candidate: -candidate.gain)
     # Errors from the spread of few splits alone are those of Student's distribution.
-    splits = len(gains[DEFAULT])
+    splits = len(results)
     has_rows = gains[DEFAULT][0].influence is not None
     quantile = norm.ppf(CONFIDENCE) if has_rows else t.ppf(CONFIDENCE, max(1, splits - 1))
     strategy, reason, warning = decide(figures, float(quantile))
@@ -206,7 +246,7 @@ def _choose(trials: _Trials, names: tuple[str, ...], budget: int, seed: int) -> 
     )  # fmt: skip
 
 
-def _prepare(dataset: EvaluationDataset, seed: int, scorer: RowScorer | None) -> _Trials:
+def _prepare(dataset: EvaluationDataset, seed: int, scorer: RowScorer | None, unit: str) -> _Trials:
     has_texts = dataset.texts is not None and dataset.target_texts is not None
     has_labels = dataset.labels is not None and dataset.target_labels is not None
     if scorer is None and not has_texts and not has_labels:
@@ -224,7 +264,8 @@ def _prepare(dataset: EvaluationDataset, seed: int, scorer: RowScorer | None) ->
     elif has_labels:
         judge = LabelJudge(sample)
     elif words is not None:
-        judge = TextJudge(words, _text_codes(sample, byte_codes_of))
+        letters = _text_codes(sample, byte_codes_of)
+        judge = TextJudge(words, letters, equal_words=unit == "tokens")
     if not splits:
         return _Trials([], None, sample.rows, "the target's groups are too few to be split.")
     return _Trials(splits, judge, sample.rows)

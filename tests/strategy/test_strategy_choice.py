@@ -10,7 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from gio_spark import register
-from gio_spark.strategy.candidate_strategies import DEFAULT, RANDOM
+from gio_spark.settings.explode import ExplodeSettings
+from gio_spark.strategy.candidate_strategies import DEFAULT, RANDOM, RUN_SETTINGS
 from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 from gio_spark.strategy.held_out_judge import TextJudge, auc_score
 from gio_spark.strategy.methods import run_method
@@ -99,11 +100,20 @@ def test_the_method_auto_takes_the_rows_of_the_choice_and_says_so(misleading):
     assert strategy != DEFAULT
     assert "Judge: accuracy of a proxy, 300 target rows" in selection.note
     assert np.array_equal(selection.rows, run_method(strategy, misleading, BUDGET, 0).rows)
+    values = [f"explode.{name}: {value}" for name, value in RUN_SETTINGS.get(strategy, {}).items()]
+    assert ("In a run: " + (", ".join(values) or "a run cannot carry it out yet")) in selection.note
+
+
+@pytest.mark.parametrize("strategy", RUN_SETTINGS)
+def test_a_strategy_that_a_run_can_carry_out_has_settings_of_a_run(strategy):
+    settings = ExplodeSettings(**RUN_SETTINGS[strategy])
+    is_default = settings == ExplodeSettings()
+    assert is_default == (strategy == DEFAULT)
 
 
 def test_the_same_data_give_the_same_choice_and_figures(misleading):
     first = choose_strategy(misleading, BUDGET, 0, names=("kl_hash",))
-    again = choose_strategy(labelled_dataset(), BUDGET, 0, names=("kl_hash",))
+    again = choose_strategy(labelled_dataset(), BUDGET, 0, names=("kl_hash",), threads=3)
     assert without_times(first) == without_times(again)
 
 
@@ -289,7 +299,7 @@ def test_the_auc_of_a_judge_has_the_error_of_its_rows():
     assert np.sqrt(np.square(score.influence).sum()) == pytest.approx(spread, rel=0.25)
 
 
-def test_texts_are_judged_at_equal_words_and_by_their_spelling(misleading):
+def test_texts_are_judged_in_the_unit_of_the_budget_and_by_their_spelling(misleading):
     rng = np.random.default_rng(0)
     vocabulary = np.array([f"{a}{b}" for a in ("ba", "do", "ki", "lu") for b in ("ne", "ro", "ti")])
 
@@ -301,8 +311,11 @@ def test_texts_are_judged_at_equal_words_and_by_their_spelling(misleading):
     target = pa.array(texts(TARGET, 8))
     pairs = [(codes(pool), codes(target)) for codes in (word_codes_of, byte_codes_of)]
     split = split_target(misleading, 0)[0]
-    rows = {"base": np.arange(300), "long": np.arange(300, 600), "misspelt": np.arange(600, 900)}
-    gains = TextJudge(*pairs).gains(split, rows, "base", "base", 0)
-    assert gains["base"].value == 0.0
-    assert abs(gains["long"].value) < 0.02
-    assert gains["misspelt"].value < -0.1
+    rows = {"base": np.arange(60), "long": np.arange(300, 360), "misspelt": np.arange(600, 660)}
+    by_words, by_rows = (
+        TextJudge(*pairs, equal_words=equal).gains(split, rows, "base", "base", 0)
+        for equal in (True, False)
+    )
+    assert by_words["base"].value == by_rows["base"].value == 0.0
+    assert by_rows["long"].value > 0.02 > 2 * abs(by_words["long"].value)
+    assert by_words["misspelt"].value < -0.1
