@@ -60,7 +60,8 @@ def enforcement_stages(settings: RunSettings, names: Sequence[str]) -> list[Stag
         reads=("datasets",),
         outputs=("sensitivity",),
         settings=(
-            *(f"gime.{name}" for name in USED), "budget", "columns.label", "pool.columns", "seed",
+            *(f"gime.{name}" for name in USED), "sensitivity_budget", "columns.label",
+            "pool.columns", "seed",
         ),
     )  # fmt: skip
     automatic = settings.gime.performance_level is not None
