@@ -9,7 +9,7 @@ from pyspark.sql import types as T
 
 from gio_spark import explode
 from gio_spark.engine import bounded
-from gio_spark.errors import WorkspaceError
+from gio_spark.errors import EmptySelectionError, WorkspaceError
 from gio_spark.pipeline.constraints.score_bias import Order
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_state import RunState, Selection
@@ -65,7 +65,7 @@ def select_rows(step: Step, state: RunState) -> None:
         pool.recheck()
         detail: dict[str, Any] = {"plan": plan.key, "table": table, "version": pool.version}
         if plan.facts.unit == "tokens":
-            detail["tokens"] = _tokens_of(ctx, state, ids)
+            detail["tokens"] = tokens_of(ctx, state, ids)
         return written, detail
 
     record = step.record(make, rows=pool.count, claim=True)
@@ -77,7 +77,7 @@ def select_rows(step: Step, state: RunState) -> None:
     )
 
 
-def _tokens_of(ctx: RunContext, state: RunState, ids: DataFrame) -> int:
+def tokens_of(ctx: RunContext, state: RunState, ids: DataFrame) -> int:
     """Tokens of the selected rows; a plan knows the mean of each cluster alone."""
     rows = ctx.workspace.read("assignments", state.assignments["pool"])
     counted = rows.join(ids.select("id"), "id", "left_semi").agg(F.sum("tokens").alias("tokens"))
@@ -117,6 +117,7 @@ def write_candidate(
         Name of the table and its rows.
 
     Raises:
+        EmptySelectionError: No row was chosen.
         WorkspaceError: It does not hold as many rows as were chosen.
     """
     settings = ctx.settings.explode
@@ -130,6 +131,11 @@ def write_candidate(
     pool_columns = [] if settings.output == "ids" else pool.original_columns(rows)
     rows = rows.select(*pool_columns, *GIO_COLUMNS)
     chosen_rows = int(ids.count())
+    if chosen_rows == 0:
+        raise EmptySelectionError(
+            f"None of the rows of {pool.location} passes the plan. Take a larger budget, or run "
+            "again if the pool has changed."
+        )
     if exact and chosen_rows != expected:
         raise WorkspaceError(
             f"The plan takes {expected:,} rows, but {chosen_rows:,} pass its thresholds: rows of "
