@@ -32,12 +32,7 @@ from gio_spark.tables.content_expressions import (
 )
 from gio_spark.tables.duplicate_ids import free_name, split_doubles
 from gio_spark.tables.engine_paths import engine_path
-from gio_spark.tables.file_list import (
-    FileList,
-    filesystem,
-    footer_rows,
-    is_encrypted,
-)
+from gio_spark.tables.file_list import FileList, footer_rows, is_encrypted, relative_path
 from gio_spark.tables.identifiers import is_remote_path, kind_of, quoted_column
 from gio_spark.tables.parquet_files import rows_read_by_arrow
 from gio_spark.tables.pinned_inputs import PinnedInput, pin_input
@@ -176,17 +171,20 @@ def open_input(
 
 def _parquet_rows(spark: SparkSession, location: str, files: FileList) -> DataFrame:
     reader = spark.read
-    folders = {PurePosixPath(f.path).parent for f in files.files}
+    folders = {relative_path(files.root, f.path).parent for f in files.files}
     # Spark passes over files in plain folders below the location, which the embedded engine reads.
-    if describe(spark).kind != "embedded" and _are_nested(files.root, folders):
+    if describe(spark).kind != "embedded" and _are_nested(folders):
         reader = reader.option("recursiveFileLookup", value=True)
-    return reader.parquet(engine_path(spark, location))
+    if files.spark is None:
+        return reader.parquet(engine_path(spark, location))
+    # Spark takes the columns of one file for those of all, unless it is told to look at each.
+    reader = reader.option("mergeSchema", value=True).option("basePath", location)
+    return reader.parquet(*([f.path for f in files.files] if files.left_out else [location]))
 
 
-def _are_nested(root: str, folders: set[PurePosixPath]) -> bool:
+def _are_nested(folders: set[PurePosixPath]) -> bool:
     """Whether files lie in folders below the root that are no partitions."""
-    _, top = filesystem(root)
-    below = [f.relative_to(top).parts for f in folders if f.is_relative_to(top)]
+    below = [folder.parts for folder in folders]
     return any(below) and not any("=" in part for parts in below for part in parts)
 
 

@@ -204,6 +204,8 @@ def rows_read_by_arrow(
     Raises:
         InputError: A column cannot be carried, or several have one name.
     """
+    if files.spark is not None:
+        return None  # workers cannot open the files
     root = files.root
     schemas = schemas_of(files)
     if not schemas:
