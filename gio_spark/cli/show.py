@@ -115,7 +115,7 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
         table.add_row("tokens of these rows", f"{summary['spent']:,.0f}")
     table.add_row("target", f"{summary['target_rows']:,} rows")
     with_rows = summary.get("clusters_selected")
-    table.add_row("clusters", clusters_text(summary["clusters"], with_rows))
+    table.add_row("clusters", clusters_text(summary["clusters"], with_rows, ""))
     table.add_row(
         "chosen by", f"{summary['objective']}, inside a cluster {summary['within_cluster']}"
     )

@@ -397,6 +397,21 @@ def _capitalized(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+_FILE_SYSTEM_CLASSES = frozenset({"UnsupportedFileSystemException", "ClassNotFoundException"})
+
+
+def _file_system_error(failure: EngineFailure) -> GioSparkError | None:
+    """Error of a scheme (s3a://, abfss://, ...) that the session's Hadoop cannot open."""
+    cause = failure.with_class(_FILE_SYSTEM_CLASSES)
+    if cause is None or "FileSystem" not in f"{cause.name} {cause.message}":
+        return None
+    return InputError(
+        f"Spark has no file system for {failure.target}. Add its jar (hadoop-aws for s3a, "
+        "hadoop-azure for abfss, the connector of Google for gs) by spark.jars.packages, or give a "
+        "path that it can open."
+    ).about(**failure.details())
+
+
 # Ordered: a full disk or a denied file also appears as a failed commit, write or read.
 _CLASSIFIERS: tuple[Callable[[EngineFailure], GioSparkError | None], ...] = (
     _full_disk_error,
@@ -404,6 +419,7 @@ _CLASSIFIERS: tuple[Callable[[EngineFailure], GioSparkError | None], ...] = (
     _permission_error,
     _conflict_error,
     _version_error,
+    _file_system_error,
     _file_error,
     _column_error,
     _gone_error,

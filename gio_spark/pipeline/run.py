@@ -96,7 +96,7 @@ class Curation:
             ("selected", f"{summary.selected_rows:,} of {summary.pool_rows:,} rows"),
             *([("with repeats", f"{summary.copies:,} rows")] if summary.copies is not None else []),
             ("target", f"{summary.target_rows:,} rows"),
-            ("clusters", clusters_text(summary.clusters, summary.clusters_selected)),
+            ("clusters", clusters_text(summary.clusters, summary.clusters_selected, "")),
             ("divergence from the target", distance),
             *((f"warning, {name}", f"{text} {advice}") for name, text, advice in summary.cautions),
             ("published", published),

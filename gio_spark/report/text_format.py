@@ -131,14 +131,14 @@ def verdict_text(*, passed: bool, checks: int) -> str:
     return "passed" if passed else "FAILED"
 
 
-def clusters_text(clusters: int, with_rows: int | None) -> str:
+def clusters_text(clusters: int, with_rows: int | None, noun: str = " clusters") -> str:
     """Number of clusters, and of those that rows are selected from, where it is known.
 
     Example:
         >>> clusters_text(1216, 310)
         '1,216 clusters, 310 of them with rows selected'
     """
-    text = f"{clusters:,} clusters"
+    text = f"{clusters:,}{noun}"
     return text if with_rows is None else f"{text}, {with_rows:,} of them with rows selected"
 
 

@@ -12,6 +12,7 @@ from gio_spark.engine.engine_errors import engine_errors, translated_error
 from gio_spark.errors import GioSparkError, InputError, SnapshotExpiredError
 from gio_spark.tables.engine_paths import engine_path, plain_path
 from gio_spark.tables.identifiers import kind_of, quoted, quoted_column, quoted_path
+from gio_spark.tables.spark_files import is_delta_for_spark, is_listed_by_spark
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -180,8 +181,11 @@ def committed_rows(location: str, place: Mapping[str, str]) -> int | None:
     return sum(int(stats["numRecords"]) for stats in file_stats)
 
 
-def has_commit(location: str, token: str) -> bool:
+def has_commit(spark: SparkSession, location: str, token: str) -> bool:
     """Whether one of the newest commits of a table at a path has a token in its metadata."""
+    if is_listed_by_spark(spark, location):
+        history = spark.sql(f"DESCRIBE HISTORY {sql_name(spark, location)} LIMIT {_LOOK_BACK}")
+        return any(token in (row["userMetadata"] or "") for row in history.collect())
     return _newest_stats(location, {"attempt": token}, files=False) is not None
 
 
@@ -205,7 +209,7 @@ def _newest_stats(
     from gio_spark.tables.file_list import filesystem
 
     store, path = filesystem(location)
-    newest = newest_version(location)
+    newest = _newest_in_log(location)
     for version in range(newest, max(-1, newest - _LOOK_BACK), -1):
         name = f"{path}/_delta_log/{version:020d}.json"
         info = store.get_file_info(name)
@@ -227,8 +231,14 @@ def _newest_stats(
     return None
 
 
-def newest_version(location: str) -> int:
+def newest_version(spark: SparkSession, location: str) -> int:
     """The newest version of a Delta table at a path, from the names in its log."""
+    if is_listed_by_spark(spark, location):
+        return _pin_by_sql(spark, location).version
+    return _newest_in_log(location)
+
+
+def _newest_in_log(location: str) -> int:
     import pyarrow.fs as pafs
 
     from gio_spark.tables.file_list import filesystem
@@ -242,11 +252,13 @@ def newest_version(location: str) -> int:
     return max(numbers)
 
 
-def is_delta(location: str) -> bool:
+def is_delta(spark: SparkSession, location: str) -> bool:
     """Whether a path holds a Delta log with a commit or a checkpoint in it.
 
     A first write that was killed leaves a log without either, which is no table yet.
     """
+    if is_listed_by_spark(spark, location):
+        return is_delta_for_spark(spark, sql_name(spark, location), location)
     import pyarrow.fs as pafs
 
     from gio_spark.tables.file_list import filesystem
@@ -277,14 +289,22 @@ def folder_in_the_way(error: Exception) -> str | None:
     return named.get("tableLocation")
 
 
-def has_log(location: str) -> bool:
+def has_log(spark: SparkSession, location: str) -> bool:
     """Whether a path holds the folder of a Delta log, with or without a commit in it."""
+    if is_listed_by_spark(spark, location):
+        return is_delta(spark, location)
     import pyarrow.fs as pafs
 
     from gio_spark.tables.file_list import filesystem
 
     store, path = filesystem(location)
     return bool(store.get_file_info(path + "/_delta_log").type == pafs.FileType.Directory)
+
+
+def delete_rows(spark: SparkSession, location: str) -> None:
+    """Delete all rows of a table; the name is quoted."""
+    with engine_errors(location=location):
+        spark.sql(f"DELETE FROM {sql_name(spark, location)}").collect()  # noqa: S608
 
 
 def insert_where_free(

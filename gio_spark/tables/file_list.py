@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
@@ -19,8 +19,15 @@ import pyarrow.parquet as pq
 
 from gio_spark.errors import InputError, SnapshotExpiredError, WorkspaceError
 from gio_spark.tables.identifiers import absolute, is_remote_path
+from gio_spark.tables.spark_files import (
+    files_listed_by_spark,
+    is_listed_by_spark,
+    without_scheme,
+)
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from gio_spark.settings.inputs import Verify
 
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd", ".lz4": "lz4"}
@@ -72,6 +79,7 @@ class FileList:
         verify: How they are pinned.
         kind: Format that settings name; "auto" where they name none.
         left_out: Paths of files of another kind, which are not read.
+        spark: Session that lists and opens the files; None where each process does so itself.
     """
 
     root: str
@@ -79,6 +87,7 @@ class FileList:
     verify: Verify = "listing"
     kind: str = "auto"
     left_out: tuple[str, ...] = ()
+    spark: SparkSession | None = field(default=None, repr=False, compare=False)
 
     @property
     def version(self) -> str:
@@ -111,20 +120,33 @@ def filesystem(location: str) -> tuple[pafs.FileSystem, str]:
         return pafs.FileSystem.from_uri(location)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"Cannot list the files of {location}: {error}. Give a Delta or Parquet table by its "
-            "catalog name, or a path that this process can open."
+            f"Cannot list the files of {location}: {error}. Run with engine: spark, whose Hadoop "
+            "file systems open it, or give a path that this process can open (s3://, gs://)."
         ) from error
+
+
+def relative_path(root: str, path: str) -> PurePosixPath:
+    """Path of a file below the location that was listed."""
+    if is_remote_path(path):  # as Spark lists it
+        top, path = without_scheme(root), without_scheme(path)
+    else:
+        _, top = filesystem(root)
+    return PurePosixPath(path[len(top) :].lstrip("/"))
 
 
 def partition_values(root: str, path: str) -> dict[str, str | None]:
     """Columns that the folders of a file name, as in `lang=en/part-0.jsonl`, with their values."""
-    _, top = filesystem(root)
-    folders = PurePosixPath(path[len(top) :].lstrip("/")).parent.parts
+    folders = relative_path(root, path).parent.parts
     parts = (folder.partition("=") for folder in folders if "=" in folder)
     return {name: None if value == _NULL_PARTITION else unquote(value) for name, _, value in parts}
 
 
-def list_files(location: str, verify: Verify = "listing", kind: str = "auto") -> FileList:
+def list_files(
+    location: str,
+    verify: Verify = "listing",
+    kind: str = "auto",
+    spark: SparkSession | None = None,
+) -> FileList:
     """List the data files below a location; names starting with '_' or '.' are left out.
 
     Args:
@@ -133,10 +155,22 @@ def list_files(location: str, verify: Verify = "listing", kind: str = "auto") ->
             all of which are then read.
         kind: Format that settings name. Where some files have an ending of that format, the others
             (a README beside them) are left out.
+        spark: Session that lists the files where this process cannot.
 
     Raises:
         InputError: Nothing is there, or it cannot be read.
     """
+    if spark is not None and is_listed_by_spark(spark, location):
+        listed_files = [
+            DataFile(*one)
+            for one in files_listed_by_spark(
+                spark, location, MAX_FILES, by_content=verify == "content"
+            )
+        ]
+        if not listed_files:
+            raise InputError(f"Nothing found at {location}. Check the path and its permissions.")
+        chosen, left_out = _of_kind(listed_files, kind)
+        return FileList(location, tuple(chosen), verify, kind, tuple(left_out), spark)
     store, path = filesystem(location)
     try:
         info = store.get_file_info(path)
@@ -153,9 +187,7 @@ def list_files(location: str, verify: Verify = "listing", kind: str = "auto") ->
         )
         if not files:
             raise InputError(f"No files found in {location}.")
-        of_kind = [f for f in files if _kind_of(f.path) == kind]
-        left_out = [f.path for f in files if _kind_of(f.path) != kind] if of_kind else []
-        files = of_kind or files
+        files, left_out = _of_kind(files, kind)
         if len(files) > MAX_FILES:
             raise InputError(
                 f"{location} holds {len(files):,} files, more than {MAX_FILES:,}: "
@@ -166,6 +198,13 @@ def list_files(location: str, verify: Verify = "listing", kind: str = "auto") ->
         raise InputError(f"Cannot read {location}: {error}") from error
     listed = (DataFile(f.path, int(f.size), m) for f, m in zip(files, marks, strict=True))
     return FileList(location, tuple(listed), verify, kind, tuple(left_out))
+
+
+def _of_kind(files: list[Any], kind: str) -> tuple[list[Any], list[str]]:
+    """Files of a format, all where there are none of it, and the paths of the others."""
+    of_kind = [f for f in files if _kind_of(f.path) == kind]
+    left_out = [f.path for f in files if _kind_of(f.path) != kind] if of_kind else []
+    return of_kind or files, left_out
 
 
 def _is_data(item: Any, root: str) -> bool:
@@ -233,7 +272,7 @@ def footer_rows(files: FileList) -> dict[str, int | None] | None:
     Returns:
         Path -> rows, or None where the footer cannot be read; or None.
     """
-    if is_remote_path(files.root) or len(files.files) > _FOOTERS:
+    if files.spark or is_remote_path(files.root) or len(files.files) > _FOOTERS:
         return None
     rows: dict[str, int | None] = {}
     for path, length, _ in files.files:
@@ -262,7 +301,7 @@ def check_unchanged(before: FileList) -> None:
     """
     way_out = "Run again when nothing writes there, or read from a Delta table, which is pinned."
     try:
-        now = list_files(before.root, before.verify, before.kind)
+        now = list_files(before.root, before.verify, before.kind, before.spark)
     except InputError as error:
         raise SnapshotExpiredError(
             f"The files of {before.root} cannot be listed any more, so they may have changed "

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -31,15 +30,9 @@ from gio_spark.tables.content_expressions import (
     with_text_column,
 )
 from gio_spark.tables.duplicate_ids import free_name, split_doubles
-from gio_spark.tables.engine_paths import engine_path
-from gio_spark.tables.file_list import (
-    FileList,
-    filesystem,
-    footer_rows,
-    is_encrypted,
-)
+from gio_spark.tables.file_list import FileList, footer_rows, is_encrypted
 from gio_spark.tables.identifiers import is_remote_path, kind_of, quoted_column
-from gio_spark.tables.parquet_files import rows_read_by_arrow
+from gio_spark.tables.parquet_files import parquet_rows
 from gio_spark.tables.pinned_inputs import PinnedInput, pin_input
 from gio_spark.tables.table_schema import selection_schema
 from gio_spark.tables.text_casts import BAD, LINE
@@ -145,8 +138,7 @@ def open_input(
         raise InputError(f"{name}: the pin of {location} has no list of files.")
     if kind == "parquet":
         with _readable(name, location):
-            by_arrow = rows_read_by_arrow(spark, name, files, columns.drop)
-            raw = by_arrow or _parquet_rows(spark, location, files)
+            raw = parquet_rows(spark, name, location, files, columns.drop)
             _ = raw.schema
         opened_input = _finish(name, location, base, raw, columns, None, optional=optional)
         _check_footers(opened_input, raw, files)
@@ -172,22 +164,6 @@ def open_input(
         optional=optional,
         json_messages=lines.json_messages,
     )
-
-
-def _parquet_rows(spark: SparkSession, location: str, files: FileList) -> DataFrame:
-    reader = spark.read
-    folders = {PurePosixPath(f.path).parent for f in files.files}
-    # Spark passes over files in plain folders below the location, which the embedded engine reads.
-    if describe(spark).kind != "embedded" and _are_nested(files.root, folders):
-        reader = reader.option("recursiveFileLookup", value=True)
-    return reader.parquet(engine_path(spark, location))
-
-
-def _are_nested(root: str, folders: set[PurePosixPath]) -> bool:
-    """Whether files lie in folders below the root that are no partitions."""
-    _, top = filesystem(root)
-    below = [f.relative_to(top).parts for f in folders if f.is_relative_to(top)]
-    return any(below) and not any("=" in part for parts in below for part in parts)
 
 
 def _check_footers(opened_input: Input, raw: DataFrame, files: FileList) -> None:

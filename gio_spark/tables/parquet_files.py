@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import pyarrow as pa
@@ -24,7 +25,8 @@ from gio_spark.tables.column_types import (
     is_read_by_engines,
     uncarried_columns,
 )
-from gio_spark.tables.file_list import FileList, filesystem, partition_values
+from gio_spark.tables.engine_paths import engine_path
+from gio_spark.tables.file_list import FileList, filesystem, partition_values, relative_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -204,6 +206,8 @@ def rows_read_by_arrow(
     Raises:
         InputError: A column cannot be carried, or several have one name.
     """
+    if files.spark is not None:
+        return None  # workers cannot open the files
     root = files.root
     schemas = schemas_of(files)
     if not schemas:
@@ -274,3 +278,54 @@ def _pieces(files: FileList) -> Iterator[tuple[str, int]]:
         with store.open_input_file(path) as file:
             for group in range(pq.read_metadata(file).num_row_groups):
                 yield path, group
+
+
+def parquet_rows(
+    spark: SparkSession, name: str, location: str, files: FileList, dropped: Sequence[str]
+) -> DataFrame:
+    """Rows of Parquet files: read by the engine, or by Arrow where it would misread a column.
+
+    Args:
+        spark: Session.
+        name: Of the input, for messages.
+        location: Of the files.
+        files: The files.
+        dropped: Columns that are left out; the engine may give them still.
+
+    Raises:
+        InputError: A column cannot be carried, or several have one name.
+    """
+    return rows_read_by_arrow(spark, name, files, dropped) or _rows_by_engine(
+        spark, location, files
+    )
+
+
+def uncarried_columns_of(files: FileList) -> list[str]:
+    """Columns in types that no table can carry."""
+    if files.spark is not None:
+        return []
+    names = [
+        name
+        for one in schemas_of(files)
+        for name in (*(f.name for f in one.read if carried_type(f.type) is None), *one.own_types)
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _rows_by_engine(spark: SparkSession, location: str, files: FileList) -> DataFrame:
+    reader = spark.read
+    folders = {relative_path(files.root, f.path).parent for f in files.files}
+    # Spark passes over files in plain folders below the location, which the embedded engine reads.
+    if describe(spark).kind != "embedded" and _are_nested(folders):
+        reader = reader.option("recursiveFileLookup", value=True)
+    if files.spark is None:
+        return reader.parquet(engine_path(spark, location))
+    # Spark takes the columns of one file for those of all, unless it is told to look at each.
+    reader = reader.option("mergeSchema", value=True).option("basePath", location)
+    return reader.parquet(*([f.path for f in files.files] if files.left_out else [location]))
+
+
+def _are_nested(folders: set[PurePosixPath]) -> bool:
+    """Whether files lie in folders below the root that are no partitions."""
+    below = [folder.parts for folder in folders]
+    return any(below) and not any("=" in part for parts in below for part in parts)

@@ -64,7 +64,7 @@ def _pin_version(spark: SparkSession, settings: InputSettings) -> PinnedInput:
     if (
         kind_of(location) == "table"
         or kind == "delta"
-        or (kind == "auto" and delta.is_delta(location))
+        or (kind == "auto" and delta.is_delta(spark, location))
     ):
         pinned = delta.pin(spark, location, settings.version)
         return PinnedInput(
@@ -74,7 +74,7 @@ def _pin_version(spark: SparkSession, settings: InputSettings) -> PinnedInput:
             pinned.bytes,
             check_table=lambda: delta.check_same(spark, location, pinned),
         )
-    if kind == "auto" and delta.has_log(location):
+    if kind == "auto" and delta.has_log(spark, location):
         raise InputError(
             f"{location} holds the log of a Delta table without a commit in it: its first write "
             "was not finished, or its log was emptied. Write the table again, or set format: "
@@ -85,6 +85,6 @@ def _pin_version(spark: SparkSession, settings: InputSettings) -> PinnedInput:
             f"{location} is no Delta table, so it has no version {settings.version}. "
             "Files are pinned by their list."
         )
-    files = list_files(location, settings.verify, kind)
+    files = list_files(location, settings.verify, kind, spark)
     kind = format_of(files) if kind == "auto" else kind
     return PinnedInput(kind, absolute(location), files.version, files.bytes, files)

@@ -65,7 +65,9 @@ class RecordLog:
         for _ in range(_LOST_APPENDS):
             self._store.append_again("runs", self._frame(to_table(unwritten)), note=note)
             # A record that is written twice is read once.
-            if self._store.in_catalog or delta.has_commit(self._store.place("runs"), note[ATTEMPT]):
+            if self._store.in_catalog or delta.has_commit(
+                self._store.spark, self._store.place("runs"), note[ATTEMPT]
+            ):
                 return
 
     def reload(self) -> None:

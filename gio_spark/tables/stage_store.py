@@ -15,7 +15,7 @@ from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError, WorkspaceError
 from gio_spark.tables import delta
 from gio_spark.tables.engine_paths import engine_path, plain_path
-from gio_spark.tables.file_list import check_writable, filesystem
+from gio_spark.tables.file_list import MAX_FILES, check_writable, filesystem, relative_path
 from gio_spark.tables.identifiers import (
     absolute,
     is_remote_path,
@@ -24,6 +24,7 @@ from gio_spark.tables.identifiers import (
     quoted,
     quoted_column,
 )
+from gio_spark.tables.spark_files import files_listed_by_spark, is_listed_by_spark
 from gio_spark.tables.stage_records import new_token
 from gio_spark.tables.table_schema import column_ddl, delta_schema_json, numeric_columns
 
@@ -82,9 +83,10 @@ class StageStore:
                 f"The workspace {location!r} must be catalog.schema or a folder (with a slash)."
             )
         self.location = location if self.in_catalog else absolute(location)
+        self._embedded = describe(spark).kind == "embedded"
+        self._by_spark = not self.in_catalog and is_listed_by_spark(spark, self.location)
         if writable:
             self.check_place(create=True)
-        self._embedded = describe(spark).kind == "embedded"
         self._schema_folder: str | None = None
         self._known: set[str] = set()
         self._columns: dict[str, dict[str, str]] = {}
@@ -98,7 +100,7 @@ class StageStore:
         Raises:
             WorkspaceError: It cannot be written.
         """
-        if not self.in_catalog and not is_remote_path(self.location):
+        if not (self.in_catalog or is_remote_path(self.location) or self._by_spark):
             check_writable(Path(self.location), create=create)
 
     def place(self, table: str) -> str:
@@ -115,7 +117,7 @@ class StageStore:
         if self.in_catalog:
             exists = self.spark.catalog.tableExists(delta.sql_name(self.spark, self.place(table)))
         else:
-            exists = delta.is_delta(self.place(table))
+            exists = delta.is_delta(self.spark, self.place(table))
         if exists:
             self._known.add(table)
         return exists
@@ -125,7 +127,7 @@ class StageStore:
         if not table or not self.exists(table):
             return -1
         if not self.in_catalog:
-            return delta.newest_version(self.place(table))
+            return delta.newest_version(self.spark, self.place(table))
         return delta.pin(self.spark, self.place(table), None).version
 
     def read(self, table: str) -> DataFrame:
@@ -239,18 +241,21 @@ class StageStore:
         self.spark.sql(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM {of}")  # noqa: S608
 
     def drop(self, table: str) -> None:
-        """Drop a table with its files."""
+        """Drop a table with its files; where Spark alone opens them, its rows are deleted."""
         place = self.place(table)
         self._known.discard(table)
         self._columns.pop(table, None)
         if self.in_catalog:
             self.spark.sql(f"DROP TABLE IF EXISTS {delta.sql_name(self.spark, place)}")
-            return
-        import pyarrow.fs as pafs
+        elif self._by_spark:
+            # No API of Spark deletes a folder; VACUUM takes the files away in time.
+            delta.delete_rows(self.spark, place)
+        else:
+            import pyarrow.fs as pafs
 
-        store, path = filesystem(place)
-        if store.get_file_info(path).type == pafs.FileType.Directory:
-            store.delete_dir(path)
+            store, path = filesystem(place)
+            if store.get_file_info(path).type == pafs.FileType.Directory:
+                store.delete_dir(path)
 
     def names(self, prefix: str) -> list[str]:
         """Names of the tables that begin with a prefix, in order, half-made ones included."""
@@ -258,6 +263,10 @@ class StageStore:
             schema = quoted(self.location)
             listed = self.spark.sql(f"SHOW TABLES IN {schema} LIKE '{prefix}*'").limit(100_000)
             return sorted(row["tableName"] for row in listed.collect() if not row["isTemporary"])
+        if self._by_spark:
+            files = files_listed_by_spark(self.spark, self.location, MAX_FILES, names="*.parquet")
+            folders = {relative_path(self.location, path).parts[0] for path, _, _ in files}
+            return sorted(name for name in folders if name.startswith(prefix))
         import pyarrow.fs as pafs
 
         store, path = filesystem(self.location)
@@ -266,7 +275,7 @@ class StageStore:
 
     def committed_rows(self, table: str, partition: Mapping[str, str]) -> int:
         """Rows that a partition holds after an append to it: from the log, or else counted."""
-        if not self.in_catalog:
+        if not self.in_catalog and not self._by_spark:
             rows = delta.committed_rows(self.place(table), partition)
             if rows is not None:
                 return rows
@@ -319,7 +328,7 @@ class StageStore:
         left = store.get_file_info(pafs.FileSelector(path, allow_not_found=True))
         if not left:
             return False
-        if delta.is_delta(folder):
+        if delta.is_delta(self.spark, folder):
             self.spark.catalog.createTable(
                 delta.sql_name(self.spark, place), path=folder, source="delta"
             )

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +38,7 @@ from gio_spark.tables.json_types import (
     parsed_object,
     type_of_value,
 )
+from gio_spark.tables.spark_files import contents_read_by_spark
 from gio_spark.tables.text_casts import BAD, LINE, type_of, typed
 
 if TYPE_CHECKING:
@@ -92,15 +93,7 @@ def read_lines(
     """
     if not files.bytes:
         raise InputError(f"{files.root} is empty: no line in it.")
-    pieces = chunks(files, splittable=kind == "jsonl")
-    table = pa.table(
-        {
-            "path": [p for p, _, _ in pieces],
-            "start": pa.array([s for _, s, _ in pieces], pa.int64()),
-            "stop": pa.array([e for _, _, e in pieces], pa.int64()),
-        }
-    )
-    work = spark.createDataFrame(table).repartition(max(1, min(len(pieces), 1024)))
+    work = _work(spark, files, kind)
     root = files.root
     file_columns = _columns_of_files(work, root, kind, csv)
     names = sorted(set(file_columns.types) - set(columns.drop))
@@ -122,7 +115,7 @@ def read_lines(
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         for piece in _pieces(batches):
-            with _readable(piece[0]):
+            with _readable(piece.path):
                 for part in _parse(root, kind, piece, schema, file_columns.dialect, of_roles):
                     yield typed(part, schema)
 
@@ -130,10 +123,38 @@ def read_lines(
     return LineRows(rows, names, has_messages and types[str(columns.text)] == pa.string())
 
 
-def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, int, int]]:
+class _Piece(NamedTuple):
+    """A part of a file, or a whole one with its bytes."""
+
+    path: str
+    start: int
+    stop: int
+    content: bytes | None = None
+
+
+def _work(spark: SparkSession, files: FileList, kind: str) -> DataFrame:
+    """Pieces of files, a row each; where Spark alone opens them, whole files with their bytes."""
+    if files.spark is not None:
+        return contents_read_by_spark(spark, files.root, list(files.left_out))
+    pieces = chunks(files, splittable=kind == "jsonl")
+    table = pa.table(
+        {
+            "path": [p for p, _, _ in pieces],
+            "start": pa.array([s for _, s, _ in pieces], pa.int64()),
+            "stop": pa.array([e for _, _, e in pieces], pa.int64()),
+        }
+    )
+    return spark.createDataFrame(table).repartition(max(1, min(len(pieces), 1024)))
+
+
+def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[_Piece]:
     for batch in batches:
         for row in batch.to_pylist():
-            yield row["path"], row["start"], row["stop"]
+            content = row.get("content")
+            if content is None:
+                yield _Piece(row["path"], row["start"], row["stop"])
+            elif content:
+                yield _Piece(row["path"], 0, len(content), content)
 
 
 @contextmanager
@@ -163,16 +184,17 @@ def _columns_of_files(work: DataFrame, root: str, kind: str, csv: CsvSettings) -
     def look(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
         types: dict[str, JsonType] = {}
         backslashes = False
-        for path, start, stop in _pieces(batches):
+        for piece in _pieces(batches):
+            path = piece.path
             with _readable(path):
                 if kind == "csv":
-                    with _open(root, path) as stream:
+                    with _open(root, piece) as stream:
                         types |= dict.fromkeys(header_of(stream, path, dialect), "string")
                     if dialect.is_open and not backslashes:
-                        with _open(root, path) as stream:
+                        with _open(root, piece) as stream:
                             backslashes = has_backslash_escapes(stream, path, dialect)
                 else:
-                    for values, _, _ in _json_rows(root, (path, start, stop)):
+                    for values, _, _ in _json_rows(root, piece):
                         for name, value in values.items():
                             one = type_of_value(value)
                             types[name] = common_type([types[name], one]) if name in types else one
@@ -204,14 +226,14 @@ def _columns_of_files(work: DataFrame, root: str, kind: str, csv: CsvSettings) -
 def _parse(
     root: str,
     kind: str,
-    piece: tuple[str, int, int],
+    piece: _Piece,
     schema: pa.Schema,
     dialect: CsvDialect,
     of_roles: Mapping[str, pa.DataType],
 ) -> Iterator[pa.Table]:
     """Tables of a piece of a file: columns of roles as texts, others of JSONL by their type."""
     names = list(of_roles)
-    path = piece[0]
+    path = piece.path
     values = partition_values(root, path)
     if kind == "jsonl":
         as_types = {
@@ -220,9 +242,9 @@ def _parse(
         }
         tables = _json_tables(root, piece, as_types)
     else:
-        with _open(root, path) as stream:
+        with _open(root, piece) as stream:
             header = header_of(stream, path, dialect)
-        tables = _csv_rows(root, path, dialect, header, names)
+        tables = _csv_rows(root, piece, dialect, header, names)
     for table in tables:
         for name, value in values.items():
             if name not in of_roles:
@@ -233,16 +255,20 @@ def _parse(
 
 
 def _csv_rows(
-    root: str, path: str, dialect: CsvDialect, header: list[str], names: list[str]
+    root: str, piece: _Piece, dialect: CsvDialect, header: list[str], names: list[str]
 ) -> Iterator[pa.Table]:
-    with _open(root, path) as stream:
-        yield from csv_tables(stream, path, dialect, header, names)
+    with _open(root, piece) as stream:
+        yield from csv_tables(stream, piece.path, dialect, header, names)
 
 
-def _open(root: str, path: str) -> Any:
+def _open(root: str, piece: _Piece) -> Any:
+    path, compression = piece.path, compression_of(piece.path)
+    if piece.content is not None:
+        buffer = pa.py_buffer(piece.content)
+        return pa.input_stream(buffer, compression=compression)  # type: ignore[attr-defined]
     store, _ = filesystem(root)
     try:
-        return store.open_input_stream(path, compression=compression_of(path))
+        return store.open_input_stream(path, compression=compression)
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error}") from error
 
@@ -250,13 +276,13 @@ def _open(root: str, path: str) -> Any:
 # ---- JSONL -------------------------------------------------------------------------------------
 
 
-def _json_lines(root: str, piece: tuple[str, int, int]) -> Iterator[bytes]:
+def _json_lines(root: str, piece: _Piece) -> Iterator[bytes]:
     """Yield the lines that begin inside [start, stop), whichever chunk they end in."""
-    path, start, stop = piece
-    store, _ = filesystem(root)
+    path, start, stop, content = piece
     compressed = compression_of(path) is not None
+    is_whole = compressed or content is not None
     try:
-        stream = _open(root, path) if compressed else store.open_input_file(path)
+        stream = _open(root, piece) if is_whole else filesystem(root)[0].open_input_file(path)
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error}") from error
     with stream:
@@ -287,15 +313,13 @@ def _json_lines(root: str, piece: tuple[str, int, int]) -> Iterator[bytes]:
             yield rest
 
 
-def _json_rows(
-    root: str, piece: tuple[str, int, int]
-) -> Iterator[tuple[dict[str, Any], str | None, str | None]]:
+def _json_rows(root: str, piece: _Piece) -> Iterator[tuple[dict[str, Any], str | None, str | None]]:
     """Objects of a piece of a file; of a malformed line, the reason and the line instead."""
-    if _is_array(root, piece[0]):
+    if _is_array(root, piece):
         # One JSON array cannot be cut: whoever has its beginning reads it all.
-        if piece[1] == 0:
-            with _open(root, piece[0]) as stream:
-                yield from array_rows(stream, piece[0])
+        if piece.start == 0:
+            with _open(root, piece) as stream:
+                yield from array_rows(stream, piece.path)
         return
     parser = JsonParser()
     for raw in _json_lines(root, piece):
@@ -306,14 +330,14 @@ def _json_rows(
         yield values, reason, None if reason is None else line.decode("utf-8", "replace")
 
 
-def _is_array(root: str, path: str) -> bool:
+def _is_array(root: str, piece: _Piece) -> bool:
     """Whether a file is one JSON array instead of lines."""
-    with _open(root, path) as stream:
+    with _open(root, piece) as stream:
         return bool(stream.read(1 << 12).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[")
 
 
 def _json_tables(
-    root: str, piece: tuple[str, int, int], types: Mapping[str, pa.DataType], rows: int = 8192
+    root: str, piece: _Piece, types: Mapping[str, pa.DataType], rows: int = 8192
 ) -> Iterator[pa.Table]:
     fields = [*types.items(), (BAD, pa.string()), (LINE, pa.string())]
     columns: dict[str, list[Any]] = {name: [] for name, _ in fields}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def main(folder: Path, engine: str) -> None:
                 "quarantine": done.summary["quarantine"],
                 "again": jobs.go(settings).did_work,
                 "report": done.report.exists(),
+                "shared_memory": shutil.disk_usage("/dev/shm").total,  # noqa: S108
                 "tables": done.tables,
                 "view": view_of(session(engine), workspace) if engine == "spark" else [],
                 "chunks": [

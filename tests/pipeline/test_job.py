@@ -235,6 +235,24 @@ def test_a_curation_prints_as_a_short_summary(job):
     assert html.startswith("<table>") and "100 of 600 rows" in html
 
 
+def test_terminal_report_and_tables_agree_on_counts(job):
+    summary, page = job.first.summary, job.first.report.read_text(encoding="utf-8")
+    take = jobs.table(job.workspace, "plan")["take"].to_numpy()
+    clusters, with_rows = len(take), int((take > 0).sum())
+    assert (summary["clusters"], summary["clusters_selected"]) == (clusters, with_rows)
+    of_them = f"{with_rows} of them with rows selected"
+    assert f"clusters: {clusters}, {of_them}" in str(job.first)
+    assert f"{clusters} clusters, {of_them}" in page
+    selected = jobs.table(job.workspace, "selected").num_rows
+    usable = jobs.table(job.workspace, "assignments").num_rows
+    pool, target = summary["pool_rows"], summary["target_rows"]
+    assert (pool + target, selected) == (usable, summary["selected_rows"])
+    assert f"selected: {selected} of {pool} rows" in str(job.first)
+    assert f"From a pool of {pool} rows this run took {selected} " in page
+    assert f"look like the target of {target} rows" in page
+    assert not any(summary["quarantine"].values()) and "were quarantined" not in page
+
+
 def test_keyword_settings_are_those_of_a_run():
     keywords = {"pool", "target", "budget", "workspace"}
     assert set(RunKeywords.__annotations__) == {*RunSettings.model_fields, *SHORTHANDS} - keywords

@@ -20,11 +20,21 @@ ROOT = Path(__file__).parent.parent.parent
 PLACES = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
 
 
-def run(folder: Path, engine: str, **variables: str) -> dict[str, Any]:
+# As containers have it by default.
+SHARED_MEMORY = 64 << 20
+IN_CONTAINER = (
+    "unshare", "--mount", "sh", "-c",
+    f'mount -t tmpfs -o size={SHARED_MEMORY} tmpfs /dev/shm && exec "$@"', "sh",
+)  # fmt: skip
+
+
+def run(
+    folder: Path, engine: str, *, before: tuple[str, ...] = (), **variables: str
+) -> dict[str, Any]:
     """Run the job in a process of its own and read what it found."""
     outside = {k: v for k, v in os.environ.items() if k not in PLACES}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.pipeline.one_job", str(folder), engine],
+        [*before, sys.executable, "-m", "tests.pipeline.one_job", str(folder), engine],
         cwd=ROOT,
         env={**outside, "GIO_SPARK_DRIVER_MEMORY": "1g", **variables},
         capture_output=True,
@@ -44,9 +54,19 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(folder) -> dict[str, Any]:
-    """What the embedded engine finds."""
-    return run(folder, "embedded")
+def container() -> tuple[str, ...]:
+    """Words that start a program with little shared memory, none where only root may do so."""
+    try:
+        done = subprocess.run([*IN_CONTAINER, "true"], capture_output=True, check=False)
+    except OSError:
+        return ()
+    return () if done.returncode else IN_CONTAINER
+
+
+@pytest.fixture(scope="module")
+def expected(folder, container) -> dict[str, Any]:
+    """What the embedded engine finds, with as little shared memory as containers have."""
+    return run(folder, "embedded", before=container)
 
 
 def check(result: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -71,6 +91,13 @@ def test_the_embedded_engine_takes_what_looks_like_the_target(expected):
         assert {name: row[name] for name in values} == values
     assert sum(expected["quarantine"]["pool"].values()) == 2
     assert expected["again"] is False
+
+
+@pytest.mark.embedded
+def test_the_shared_memory_of_a_container_is_enough(expected, container):
+    if not container:
+        pytest.skip("only root may mount a small /dev/shm")
+    assert expected["shared_memory"] == SHARED_MEMORY
 
 
 @pytest.mark.spark

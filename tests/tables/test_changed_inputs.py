@@ -189,7 +189,7 @@ def test_a_log_without_a_commit_is_no_table_and_no_input(spark, folder, leftover
     if leftover:
         (log / leftover).write_bytes(b"")
     write(folder / "t" / "part-0.parquet", "a")
-    assert not is_delta(str(folder / "t"))
+    assert not is_delta(spark, str(folder / "t"))
     with pytest.raises(InputError, match=r"pool: .*/t holds the log of a Delta table without a"):
         opened(spark, folder / "t")
     assert opened(spark, folder / "t", format="parquet").count == 1
@@ -200,10 +200,10 @@ def test_a_log_is_known_by_any_commit_or_checkpoint(spark, folder):
     path = folder / "t"
     df = spark.createDataFrame(pa.table({"id": ["a"], "text": ["x"]}))
     df.write.format("delta").save(str(path))
-    assert is_delta(str(path))
+    assert is_delta(spark, str(path))
     first = path / "_delta_log" / f"{0:020d}.json"
     first.rename(first.with_name(f"{7:020d}.json"))
-    assert is_delta(str(path))
+    assert is_delta(spark, str(path))
     first.with_name(f"{7:020d}.json").rename(first.with_name(f"{7:020d}.checkpoint.parquet"))
-    assert is_delta(str(path))
-    assert not is_delta(str(folder))
+    assert is_delta(spark, str(path))
+    assert not is_delta(spark, str(folder))

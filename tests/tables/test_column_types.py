@@ -16,10 +16,11 @@ import pytest
 from pyspark.sql import functions as F
 
 from gio_spark.errors import InputError
+from gio_spark.pipeline.commands.table_rows import open_table
 from gio_spark.pipeline.stages.input_snapshots import as_location
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.inputs import InputSettings
-from gio_spark.tables import Workspace, open_input
+from gio_spark.tables import Workspace, open_input, pin_input
 
 DOCS = Path(__file__).parents[2] / "docs" / "types.md"
 NUMBERS = [1, 2, None, 3]
@@ -118,6 +119,20 @@ def test_types_are_carried_or_refused_as_the_docs_say_on_spark(local_spark, fold
     check_carried(local_spark, folder, 1)
     check_refused(local_spark, folder, 1)
     check_times_of_96_bits(local_spark, folder)
+
+
+@pytest.mark.embedded
+def test_tables_that_are_measured_are_read_like_inputs(spark, folder):
+    when = pa.array([datetime(2024, 1, 1)], pa.timestamp("us"))
+    table = pa.table({"text": ["x"], "n": pa.array([2**64 - 1], pa.uint64()), "when": when,
+                      "took": pa.array([1], pa.time64("us"))})  # fmt: skip
+    place = folder / "a.parquet"
+    pq.write_table(table, place, use_deprecated_int96_timestamps=True)
+    one = InputSettings(location=str(place))
+    rows = open_table(spark, one, pin_input(spark, one, "table"), {}, "table").rows
+    assert rows.columns == ["text", "n", "when"]
+    assert dict(rows.dtypes)["when"] == "timestamp"
+    assert rows.select("n").toArrow()["n"].to_pylist() == [2**64 - 1]
 
 
 @pytest.mark.embedded

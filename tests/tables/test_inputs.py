@@ -203,6 +203,7 @@ def test_files_that_change_during_a_run_are_noticed(spark, folder):
         ("db.tab`le", IdentifierError, "neither an existing path nor a table's name"),
         ("t; DROP TABLE x", IdentifierError, "neither an existing path nor"),
         ("a.b.c.d", IdentifierError, "one to three"),
+        ("s3a://bucket/pool", InputError, "Run with engine: spark, whose Hadoop file systems"),
     ],
 )
 def test_bad_locations_are_one_clear_error(spark, location, error, message):

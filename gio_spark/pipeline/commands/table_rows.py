@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from gio_spark import quantize
-from gio_spark.errors import ConfigError, InputError
+from gio_spark.errors import ConfigError, GioSparkError, InputError
 from gio_spark.gime import get_profile
 from gio_spark.settings.columns import Columns
 from gio_spark.tables import PinnedInput, pin_input, quoted, quoted_column
@@ -23,7 +23,7 @@ from gio_spark.tables.content_expressions import (
 from gio_spark.tables.content_paths import is_expression
 from gio_spark.tables.delta import is_readable_otherwise, read
 from gio_spark.tables.duplicate_ids import free_name
-from gio_spark.tables.engine_paths import engine_path
+from gio_spark.tables.parquet_files import parquet_rows, uncarried_columns_of
 from gio_spark.tables.text_casts import BAD, LINE
 from gio_spark.tables.text_files import read_lines
 
@@ -175,18 +175,21 @@ def open_table(
         return OpenTable(spark.read.table(quoted(one.location)), one.location)
     if pinned.format == "delta":
         return OpenTable(read(spark, one.location, int(pinned.version)), one.location)
+    if pinned.files is None:
+        raise InputError(f"{name}: the pin of {one.location} has no list of files.")
     if pinned.format == "parquet":
+        dropped = uncarried_columns_of(pinned.files)
         try:
-            df = spark.read.parquet(engine_path(spark, one.location))
+            df = parquet_rows(spark, name, one.location, pinned.files, dropped)
             _ = df.schema
+        except GioSparkError:
+            raise
         except Exception as error:
             first = str(error).splitlines()[0][:200]
             raise InputError(f"{name}: cannot read Parquet files at {one.location}: {first}") from (
                 error
             )
         return OpenTable(df, one.location)
-    if pinned.files is None:
-        raise InputError(f"{name}: the pin of {one.location} has no list of files.")
     lines = read_lines(spark, pinned.files, pinned.format, _columns(roles), one.csv)
     rows = lines.rows.where(F.col(BAD).isNull()).drop(BAD, LINE)
     return OpenTable(rows, one.location, lines.json_messages)
