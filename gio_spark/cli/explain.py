@@ -182,6 +182,8 @@ def _print_row(console: Console, row: dict[str, Any]) -> None:
     verdict = "taken" if row["taken"] else f"left out ({row['rule']})"
     console.print(f"{clean_text(row['id'], 120)}: {verdict}", markup=False, style="bold")
     lines = {"why": clean_text(row["why"], 400)}
+    if (row["repeat"] or 1) > 1:
+        lines["counts"] = f"{row['repeat']} times (gio_repeat)"
     if row["source"]:
         lines["source"] = clean_text(row["source"], 120)
     if row["cluster"] is not None:

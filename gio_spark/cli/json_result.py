@@ -66,7 +66,9 @@ def curation_facts(curation: Curation) -> dict[str, Any]:
             "pool": summary["pool_rows"],
             "target": summary["target_rows"],
             "selected": summary["selected_rows"],
+            "copies": summary.get("copies"),
             "clusters": summary["clusters"],
+            "clusters_selected": summary.get("clusters_selected"),
             "quarantine": summary["quarantine"],
         }
         facts["budget"] = {

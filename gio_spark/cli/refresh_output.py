@@ -23,6 +23,8 @@ DRIFT_ACTIONS = {
 
 def print_refresh(out: Console, done: Refreshed) -> None:
     """Print what a refresh changed."""
+    from gio_spark.report.text_format import verdict_text
+
     table = text_table(f"Refresh of {done.run_id}", "", "")
     table.add_row("new rows in the pool", f"{done.new_rows:,}")
     table.add_row("changed rows", f"{done.changed_rows:,}")
@@ -35,7 +37,7 @@ def print_refresh(out: Console, done: Refreshed) -> None:
     for word, text in (*plan_lines(done), *drift_lines(done.drift)):
         table.add_row(word, text)
     if done.gate is not None:
-        said = "passed" if done.gate.passed else "FAILED"
+        said = verdict_text(passed=done.gate.passed, checks=len(done.gate.checks))
         table.add_row("gate", f"{said}: " + done.gate.why.splitlines()[0])
     if done.drifted:
         table.add_row("metrics that drifted", ", ".join(done.drifted))

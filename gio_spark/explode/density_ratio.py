@@ -223,9 +223,11 @@ def fit(
             f"{folds} folds are used."
         )
     if len(target) < FEW_TARGET_ROWS:
+        strict = "" if settings.temperature == 0 else "; explode.temperature: 0 uses it fully"
         warnings.append(
-            f"The target has {len(target)} rows; a density ratio from fewer than "
-            f"{FEW_TARGET_ROWS} is little better than chance. Consider within_cluster: exact_count."
+            f"The target has {len(target)} rows: quotas and density ratio rest on few rows, and "
+            f"more of them help most. The ratio is still better than random rows of the clusters"
+            f"{strict}."
         )
     folds_of = (_folds(target.hashes, folds), _folds(pool.hashes, folds))
     scorer = _fit_scorer(target, pool, folds_of, folds, kind, settings)

@@ -47,7 +47,8 @@ def materialize(
 
     Args:
         rows: Pool: `id STRING` and the user's own columns.
-        selected: id, cluster, reason, log_ratio, as returned by `selected_ids`.
+        selected: id, cluster, reason, log_ratio and, where rows repeat, repeat and weight, as
+            returned by `selected_ids`.
         expected: About how many rows are selected (the sum of the plan); decides how to join.
         settings: Settings of the explode stage; `output: ids` returns the ids without reading the
             pool.
@@ -55,7 +56,7 @@ def materialize(
 
     Returns:
         The pool's own columns (unless `output` is ids), then gio_id, gio_cluster, gio_reason,
-        gio_log_ratio and the constant columns.
+        gio_log_ratio, gio_repeat and gio_weight where rows repeat, and the constant columns.
 
     Raises:
         InputError: If the pool has a column whose name is one of those that are added.
@@ -63,7 +64,9 @@ def materialize(
     from pyspark.sql import functions as F
 
     constants = dict(columns or {})
-    added = ["gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", *constants]
+    names = ["id", "cluster", "reason", "log_ratio"]
+    names += [name for name in ("repeat", "weight") if name in selected.columns]
+    added = [*(f"gio_{name}" for name in names), *constants]
     conflicts = sorted(set(added) & set(rows.columns))
     if conflicts:
         raise InputError(
@@ -71,10 +74,7 @@ def materialize(
             "are used for the selection."
         )
     selection_columns = selected.select(
-        F.col("id").alias("gio_id"),
-        F.col("cluster").alias("gio_cluster"),
-        F.col("reason").alias("gio_reason"),
-        F.col("log_ratio").alias("gio_log_ratio"),
+        *(F.col(name).alias(f"gio_{name}") for name in names),
         *(F.lit(value).alias(name) for name, value in constants.items()),
     )
     if settings.output == "ids":

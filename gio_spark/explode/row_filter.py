@@ -33,6 +33,14 @@ from gio_spark.explode.rank_keys import (
     rank_keys,
     share_thresholds,
 )
+from gio_spark.explode.row_copies import (
+    COPIES_SCHEMA,
+    copies_arrays,
+    copies_of_rows,
+    extra_rows,
+    has_copies,
+)
+from gio_spark.explode.selection_reasons import REQUIRED_REASON, append_ratio, reasons
 from gio_spark.settings.explode import ExplodeSettings
 
 if TYPE_CHECKING:
@@ -42,7 +50,6 @@ log = logging.getLogger(__name__)
 
 _BATCH_ROWS = 65_536
 _MERGE_EVERY = 64
-REQUIRED_REASON = "holds an extreme of the pool's times, always kept"
 _SELECTED_SCHEMA = "id string, cluster int, reason string, log_ratio float"
 _HISTOGRAM_SCHEMA = "cluster bigint, bin bigint, rows bigint, low bigint, high bigint"
 _CANDIDATE_SCHEMA = "cluster bigint, key bigint, tie bigint"
@@ -129,13 +136,15 @@ def with_thresholds(
     A row of cluster c is selected when its key is above `threshold`, or equal to it with a tie hash
     of at least `tie`. With `hash_share` and no score bias the threshold follows from take / rows,
     and the count is met on average. Otherwise a few passes over the assignments determine the
-    threshold that selects exactly `take` rows (all rows, if the cluster has fewer).
+    threshold that selects exactly `take` rows (all rows, if the cluster has fewer). Where the plan
+    has a column `copies`, `extra_threshold` and `extra_tie` decide in the same way which of the
+    selected rows have one copy more than the others (`row_copies`).
 
     Args:
         assignments: id, cluster and, for `density_ratio`, log_ratio; only rows of the pool. The
             score bias in a column `pull` (double) is added to the score of each row; required
             rows, where a column `pinned` (boolean) is true, come first in their cluster.
-        plan: cluster, rows, take (whole numbers unless `hash_share`).
+        plan: cluster, rows, take (whole numbers unless `hash_share`); copies, where rows repeat.
         settings: Settings of the explode stage.
         seed: Seed of the run.
 
@@ -143,12 +152,31 @@ def with_thresholds(
         InputError: If the plan lacks a column, has a cluster twice or takes fractions of rows.
     """
     plan = _checked_plan(plan)
+    threshold, tie = _thresholds(
+        assignments, plan, plan["take"].to_numpy(np.float64), settings, seed
+    )
+    plan = plan.assign(threshold=threshold, tie=tie)
+    if has_copies(plan):
+        threshold, tie = _thresholds(assignments, plan, extra_rows(plan), settings, seed)
+        plan = plan.assign(extra_threshold=threshold, extra_tie=tie)
+    return plan
+
+
+def _thresholds(
+    assignments: DataFrame,
+    plan: pd.DataFrame,
+    take: npt.NDArray[np.float64],
+    settings: ExplodeSettings,
+    seed: int,
+) -> tuple[IntArray, IntArray]:
+    """Threshold and tie of each cluster of the plan that select `take` rows of it."""
     rule = _rule(assignments, settings)
     cluster = plan["cluster"].to_numpy(np.int64)
-    take = plan["take"].to_numpy(np.float64)
+    all_ties = np.full(len(plan), TIE_ALL, dtype=np.int64)
     if rule.name == "hash_share" and not rule.biased:
-        thresholds = share_thresholds(take, plan["rows"].to_numpy(np.float64))
-        return plan.assign(threshold=thresholds, tie=np.full(len(plan), TIE_ALL, dtype=np.int64))
+        return share_thresholds(take, plan["rows"].to_numpy(np.float64)), all_ties
+    if not take.any():
+        return np.full(len(plan), TAKE_NONE, dtype=np.int64), all_ties
     take_of_cluster, rows_of_cluster = np.zeros((2, int(cluster.max()) + 1 if cluster.size else 1))
     take_of_cluster[cluster] = take
     rows_of_cluster[cluster] = plan["rows"].to_numpy(np.float64)
@@ -161,7 +189,7 @@ def with_thresholds(
             "explode clusters=%d hold fewer rows than the plan takes: all of theirs are kept",
             short_clusters.size,
         )
-    return plan.assign(threshold=result.threshold[cluster], tie=result.tie[cluster])
+    return result.threshold[cluster], result.tie[cluster]
 
 
 def _exact_thresholds(
@@ -249,6 +277,9 @@ def selected_ids(
 ) -> DataFrame:
     """Ids of the selected rows, with columns id, cluster, reason and log_ratio.
 
+    Where the plan has copies, also with repeat (copies of the row) and weight (the mean copies of
+    its cluster's rows in the fractional optimum).
+
     One map without an exchange; the plan, a few numbers per cluster, is broadcast. The same call
     with a stored plan applies its thresholds to rows that came later.
 
@@ -280,12 +311,18 @@ def selected_ids(
     reason_of_cluster[cluster] = reasons(plan, settings, biased=rule.biased)
     reason_bytes = np.frombuffer("\n".join(reason_of_cluster).encode(), dtype=np.uint8).copy()
     broadcast = broadcast_arrays(
-        assignments.sparkSession, {"threshold": threshold, "tie": tie, "reasons": reason_bytes}
+        assignments.sparkSession,
+        {
+            "threshold": threshold,
+            "tie": tie,
+            "reasons": reason_bytes,
+            **copies_arrays(plan, cluster_count),
+        },
     )
     return map_arrow(
         _hash_assignments(assignments, seed, "id"),
         _select_batches(broadcast.load, rule),
-        _SELECTED_SCHEMA,
+        f"{_SELECTED_SCHEMA}, {COPIES_SCHEMA}" if has_copies(plan) else _SELECTED_SCHEMA,
         batch_rows=_BATCH_ROWS,
     )
 
@@ -314,7 +351,7 @@ def _select_batches(
             )
             reason = reason_texts.take(pa.array(cluster[positions]))
             if rule.name == "density_ratio":
-                reason = _append_ratio(reason, ratio)
+                reason = append_ratio(reason, ratio)
             if rule.has_required:
                 required = pa.array(keys[positions] == REQUIRED_KEY)
                 reason = pc.if_else(required, REQUIRED_REASON, reason)
@@ -323,6 +360,7 @@ def _select_batches(
                 "cluster": cluster[positions].astype(np.int32),
                 "reason": reason,
                 "log_ratio": ratio,
+                **copies_of_rows(arrays, cluster[positions], keys[positions], ties[positions]),
             }
 
     return select_batches
@@ -356,44 +394,6 @@ def row_keys(assignments: DataFrame, *, settings: ExplodeSettings, seed: int = 0
     )
 
 
-def _append_ratio(reason: pa.Array, ratio: pa.Array) -> pa.Array:
-    filled = pc.fill_null(ratio.cast(pa.float64()), 0.0)
-    # Adding 0.0 turns -0.0, which would print as -0.0, into 0.0.
-    ratio_text = pc.cast(pc.add(pc.round(filled, ndigits=2), 0.0), pa.string())
-    return pc.binary_join_element_wise(reason, pa.scalar("; log density ratio "), ratio_text, "")
-
-
-def reasons(plan: pd.DataFrame, settings: ExplodeSettings, *, biased: bool = False) -> list[str]:
-    """Reason of selection of each cluster of the plan, one sentence each."""
-    manner = {
-        "hash_share": "drawn at random" if biased else "drawn at random (about this many)",
-        "exact_count": "drawn at random",
-        "density_ratio": "those most like the target"
-        if settings.temperature == 0
-        else "mostly those most like the target",
-    }[settings.within_cluster]
-    if biased:
-        manner += ", pulled towards the metrics that are held"
-    has_mass = "target_mass" in plan and float(plan["target_mass"].sum()) > 0
-    total = float(plan["target_mass"].sum()) if has_mass else 1.0
-    target_share = (
-        plan["target_mass"].to_numpy(np.float64) / total if has_mass else np.zeros(len(plan))
-    )
-    sentences = []
-    for cluster, rows, take, share in zip(
-        plan["cluster"], plan["rows"], plan["take"], target_share, strict=True
-    ):
-        place = f"cluster {int(cluster)}"
-        if has_mass:
-            place += f" holds {100 * share:.3g} % of the target"
-        count = int(np.rint(take))
-        taken_rows = (
-            f"all {int(rows):,} rows" if count >= rows else f"{count:,} of {int(rows):,} rows"
-        )
-        sentences.append(f"{place}: {taken_rows} taken" + ("" if count >= rows else f", {manner}"))
-    return sentences
-
-
 def _checked_plan(plan: pd.DataFrame) -> pd.DataFrame:
     missing = [c for c in ("cluster", "rows", "take") if c not in plan]
     if missing:
@@ -409,7 +409,6 @@ __all__ = [
     "TAKE_ALL",
     "TAKE_NONE",
     "rank_salt",
-    "reasons",
     "row_keys",
     "selected_ids",
     "tie_salt",

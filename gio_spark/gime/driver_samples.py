@@ -14,16 +14,13 @@ from gio_spark.errors import InputError, NoVerdictError
 from gio_spark.gime.metric_profile import Constants, Profile, get_profile
 from gio_spark.gime.metrics_api import target_states
 from gio_spark.gime.partial_states import as_roles
-from gio_spark.gime.proxy_training import Task
+from gio_spark.gime.proxy_training import Task, frequency_codes
 from gio_spark.gime.tilted_subsets import Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import Column, DataFrame
 
-# Categories are hashed to so many columns each, so that training and held-out rows agree without a
-# dictionary.
-_BUCKETS = 32
 _AROUND = ("_group", "_partition")
 
 
@@ -97,7 +94,7 @@ def labeled_sample(
             f"{_first_labels(pool_table)}; held-out rows: {_first_labels(held_out_table)}), so no "
             "model can be judged. See that columns.label names the same labels in both."
         )
-    x, x_held = _features(pool_table, held_out_table, fields)
+    features = _features(pool_table, held_out_table, fields)
     dropped = ("_label", "id", *extra_columns, *_AROUND)
     sample = Sample.from_arrow(
         pool_table.drop_columns([c for c in pool_table.column_names if c in dropped]),
@@ -112,7 +109,16 @@ def labeled_sample(
         sample = replace(sample, target=target_metric_states)
     return (
         sample,
-        Task(x, y, x_held, y_held, measure, proxy),
+        Task(
+            features[0],
+            y,
+            features[1],
+            y_held,
+            measure,
+            proxy,
+            categories=features[2],
+            test_categories=features[3],
+        ),
         pool_table.select(["id", *extra_columns]),
     )
 
@@ -190,22 +196,32 @@ def _labels(
 
 def _features(
     pool_table: pa.Table, held_out_table: pa.Table, fields: list[str]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
+    """Vectors or numbers of pool and held-out rows, and the codes of categorical fields."""
     if "vector" in pool_table.column_names:
         x = decode_vectors(pool_table.column("vector"))
-        return np.array(x), np.array(decode_vectors(held_out_table.column("vector"), x.shape[1]))
-    matrices: tuple[list[NDArray[Any]], list[NDArray[Any]]] = ([], [])
+        held_out = decode_vectors(held_out_table.column("vector"), x.shape[1])
+        return np.array(x), np.array(held_out), None, None
+    numbers: tuple[list[Any], list[Any]] = ([], [])
+    categories: tuple[list[Any], list[Any]] = ([], [])
     for name in fields:
         columns = [t.column(name) for t in (pool_table, held_out_table)]
         if name.startswith("numeric:"):
-            numbers = [c.cast(pa.float64()) for c in columns]
-            median = pc.quantile(numbers[0].drop_null(), 0.5)[0].as_py() or 0.0
-            for matrix, column in zip(matrices, numbers, strict=True):
+            floats = [c.cast(pa.float64()) for c in columns]
+            median = pc.quantile(floats[0].drop_null(), 0.5)[0].as_py() or 0.0
+            for matrix, column in zip(numbers, floats, strict=True):
                 values = pc.fill_null(column, median).to_numpy(zero_copy_only=False)
-                matrix.append(np.nan_to_num(values, nan=median)[:, None])
+                matrix.append(np.nan_to_num(values, nan=median))
         else:
-            for matrix, column in zip(matrices, columns, strict=True):
-                codes = pc.fill_null(column, 0).to_numpy(zero_copy_only=False) % _BUCKETS
-                matrix.append(np.eye(_BUCKETS, dtype=np.float32)[codes])
-    x, x_held = (np.concatenate(matrix, axis=1).astype(np.float32) for matrix in matrices)
-    return x, x_held
+            keys = (pc.fill_null(c, 0).to_numpy(zero_copy_only=False) for c in columns)
+            for matrix, codes in zip(categories, frequency_codes(*keys), strict=True):
+                matrix.append(codes)
+    sides = (pool_table.num_rows, held_out_table.num_rows)
+    x, x_held = (
+        np.stack(matrix, axis=1).astype(np.float32) if matrix else np.zeros((rows, 0), np.float32)
+        for matrix, rows in zip(numbers, sides, strict=True)
+    )
+    if not categories[0]:
+        return x, x_held, None, None
+    codes, codes_held = (np.stack(matrix, axis=1) for matrix in categories)
+    return x, x_held, codes, codes_held

@@ -25,6 +25,8 @@ PROXIES = ("linear", "boosting")
 # Standard errors above chance (one-sided 95 %) from which on a model counts as having learned.
 Z = 1.64
 
+# Labels with fractions and more distinct values than this are numbers, not classes.
+_MAX_CLASSES = 20
 MEASURES = ("auc", "accuracy", "average_precision", "skill")
 _SCHEMA = (
     "subset bigint, seed bigint, proxy string, rows bigint, score double, seconds double, "
@@ -47,6 +49,10 @@ class Task:
         members: Rows of each block, where subsets are of blocks; None: they are of rows.
         small: Boost 40 trees of 15 leaves instead of 60 of 31: half the time, and no worse on
             some hundred rows.
+        categories: (n, c) int32 codes of categorical fields, in the order of their frequency
+            (`frequency_codes`); the linear model sees each as indicators, boosting the most
+            frequent ones of each field.
+        test_categories: (m, c) codes of the held-out rows.
     """
 
     features: NDArray[np.float32]
@@ -57,6 +63,8 @@ class Task:
     proxy: str = "linear"
     members: tuple[NDArray[np.intp], ...] | None = None
     small: bool = False
+    categories: NDArray[np.int32] | None = None
+    test_categories: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and names.
@@ -107,6 +115,18 @@ class Task:
             )
 
 
+def score_kind(labels: NDArray[Any]) -> str:
+    """Measure for labels: skill (numbers), auc (labels 0 and 1) or accuracy (classes).
+
+    Example:
+        >>> score_kind(np.array([0, 1, 1])), score_kind(np.array(["a", "b"]))
+        ('auc', 'accuracy')
+    """
+    if np.asarray(labels).dtype.kind == "f" and len(np.unique(labels)) > _MAX_CLASSES:
+        return "skill"
+    return "auc" if set(np.unique(labels).tolist()) == {0, 1} else "accuracy"
+
+
 @dataclass(frozen=True, eq=False)
 class CustomScore:
     """Scoring function of the user, in place of labels and a proxy.
@@ -149,53 +169,115 @@ def row_count_of(task: Task | CustomScore) -> int:
     return len(task.features) if task.members is None else len(task.members)
 
 
-def train_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[float, float]:
-    """Train on some rows: held-out score, and processor seconds of the training."""
+def frequency_codes(
+    values: NDArray[Any], test_values: NDArray[Any]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Codes of the values of a categorical field: 0 for the most frequent value, and so on.
+
+    Labels play no part in it. Values of the held-out rows alone have codes as well, and no model
+    learns anything about them.
+
+    Args:
+        values: (n,) values of the sample.
+        test_values: (m,) values of the held-out rows.
+
+    Example:
+        >>> frequency_codes(np.array(["b", "a", "b"]), np.array(["c", "b"]))
+        (array([0, 1, 0], dtype=int32), array([2, 0], dtype=int32))
+    """
+    names, codes = np.unique(np.concatenate([values, test_values]), return_inverse=True)
+    counts = np.bincount(codes[: len(values)], minlength=len(names))
+    rank = np.empty(len(names), np.int32)
+    rank[np.argsort(-counts, kind="stable")] = np.arange(len(names), dtype=np.int32)
+    ranked = rank[codes]
+    return ranked[: len(values)], ranked[len(values) :]
+
+
+def _model(task: Task, seed: int) -> Any:
+    """Untrained proxy of a task."""
+    from sklearn.compose import make_column_transformer
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     regression = task.measure == "skill"
+    numbers = task.features.shape[1]
+    fields = list(
+        range(numbers, numbers + (0 if task.categories is None else task.categories.shape[1]))
+    )
     if task.proxy == "linear":
         # Five digits of convergence move scores by less than a seed does, at a third of the time.
         last = Ridge(1.0) if regression else LogisticRegression(max_iter=150, tol=1e-3, C=3.0)
-        model = make_pipeline(StandardScaler(), last)
-    else:
-        kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
-        size = (
-            {"max_iter": 40, "learning_rate": 0.15, "max_leaf_nodes": 15, "max_bins": 63}
-            if task.small
-            else {"max_iter": 60, "learning_rate": 0.12}
+        if not fields:
+            return make_pipeline(StandardScaler(), last)
+        indicators = OneHotEncoder(handle_unknown="ignore", dtype=np.float32)
+        columns = make_column_transformer(
+            (StandardScaler(), list(range(numbers))), (indicators, fields)
         )
-        model = kind(**size, random_state=seed, early_stopping=False)
+        return make_pipeline(columns, last)
+    kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
+    size = (
+        {"max_iter": 40, "learning_rate": 0.15, "max_leaf_nodes": 15, "max_bins": 63}
+        if task.small
+        else {"max_iter": 60, "learning_rate": 0.12}
+    )
+    return kind(
+        **size, random_state=seed, early_stopping=False, categorical_features=fields or None
+    )
+
+
+def _inputs(
+    task: Task, features: NDArray[np.float32], categories: NDArray[np.int32] | None
+) -> NDArray[np.float32]:
+    """Features with the codes of categories as further columns."""
+    if categories is None:
+        return features
+    if task.proxy == "boosting":
+        # Trees take so many categories of a field; its rarer ones count as one.
+        categories = np.minimum(categories, (63 if task.small else 255) - 1)
+    return np.concatenate([features, categories], axis=1, dtype=np.float32)
+
+
+def train_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[float, float]:
+    """Train on some rows: held-out score, and processor seconds of the training."""
+    predicted, seconds = predict_one(task, index, seed)
+    return _score(task, predicted), seconds
+
+
+def predict_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[NDArray[Any], float]:
+    """Train on some rows: predictions of the held-out rows, and processor seconds of the training.
+
+    Returns:
+        (m,) predicted classes (accuracy), probabilities of class 1 (auc, average_precision) or
+        numbers (skill), and seconds.
+    """
     labels = task.labels[index]
-    if not regression and np.unique(labels).size < 2:
+    if task.measure != "skill" and np.unique(labels).size < 2:
         # One class only: the model is the best constant.
-        model = _constant(labels[0], task.test_labels)
-        return (0.5 if task.measure == "auc" else model), 0.0
+        return np.full(len(task.test_labels), labels[0]), 0.0
+    model = _model(task, seed)
     # Processor time of this thread: models train in parallel, and wall time would count the others.
     start = time.thread_time()
-    model.fit(task.features[index], labels)
+    categories = None if task.categories is None else task.categories[index]
+    model.fit(_inputs(task, task.features[index], categories), labels)
     seconds = time.thread_time() - start
-    return _score(task, model), seconds
+    held_out = _inputs(task, task.test_features, task.test_categories)
+    if task.measure in ("accuracy", "skill"):
+        return model.predict(held_out), seconds
+    return model.predict_proba(held_out)[:, list(model.classes_).index(1)], seconds
 
 
-def _constant(label: Any, truth: NDArray[Any]) -> float:
-    return float(np.mean(truth == label))
-
-
-def _score(task: Task, model: Any) -> float:
+def _score(task: Task, predicted: NDArray[Any]) -> float:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     if task.measure == "accuracy":
-        return float(np.mean(model.predict(task.test_features) == task.test_labels))
+        return float(np.mean(predicted == task.test_labels))
     if task.measure == "skill":
-        gap = model.predict(task.test_features) - task.test_labels
+        gap = predicted - task.test_labels
         return 1.0 - float(np.sqrt(np.mean(gap**2)) / np.std(task.test_labels))
-    probability = model.predict_proba(task.test_features)[:, list(model.classes_).index(1)]
     judge = roc_auc_score if task.measure == "auc" else average_precision_score
-    return float(judge(task.test_labels, probability))
+    return float(judge(task.test_labels, predicted))
 
 
 def train_many(
@@ -237,6 +319,8 @@ def train_many(
             "test_features": task.test_features,
             "test_labels": np.asarray(task.test_labels),
         }
+        if task.categories is not None and task.test_categories is not None:
+            arrays |= {"categories": task.categories, "test_categories": task.test_categories}
     if spark is None:
         columns = _train(arrays, measure, proxy, jobs["subset"].tolist(), jobs["seed"].tolist())
         return pd.DataFrame(columns)
@@ -283,6 +367,8 @@ def _scoring(
         arrays["test_labels"],
         measure,
         proxy,
+        categories=arrays.get("categories"),
+        test_categories=arrays.get("test_categories"),
     )
     return lambda index, seed: train_one(task, index, seed)
 

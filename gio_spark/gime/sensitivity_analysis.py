@@ -7,6 +7,7 @@ percentile at equal subset size, with an interval clustered by seed. Metrics tha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from gio_spark.errors import InputError
 from gio_spark.gime.metric_factors import Factor, merged_factors, turning_point
 from gio_spark.gime.proxy_training import CustomScore, Task, row_count_of, train_many
 from gio_spark.gime.tilted_subsets import Sample, Tilts, random_tilts, tilts_of
+from gio_spark.process import one_thread
 from gio_spark.settings.gime import GimeSettings
 
 if TYPE_CHECKING:
@@ -55,6 +57,55 @@ class Sensitivity:
     random_metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class TrainingForecast:
+    """Models that sensitivity runs train, and seconds of one processor that they take.
+
+    Attributes:
+        screen: Models of the screen.
+        sweeps: Models of the level sweeps at most; factors that the screen rules out have none.
+        least: Seconds of the screen alone.
+        most: Seconds with all sweeps.
+    """
+
+    screen: int
+    sweeps: int
+    least: float
+    most: float
+
+
+def forecast_training(
+    sample: Sample, task: Task | CustomScore, *, size: int, settings: GimeSettings, seed: int = 0
+) -> TrainingForecast:
+    """Forecast of the sensitivity runs, from one random subset that is measured and trained on.
+
+    Args:
+        sample: Rows whose subsets are measured.
+        task: Features, labels, held-out rows.
+        size: Rows per subset.
+        settings: Subsets of the screen, levels, seeds.
+        seed: Seed of the subset.
+    """
+    index = np.sort(np.random.default_rng(seed).choice(sample.rows.count, size, replace=False))
+    for _ in range(2):  # the first time loads the library
+        start = time.thread_time()
+        with one_thread():
+            metrics = sample.metrics(index)
+        train_many(None, task, [index], seeds=(seed,))
+        seconds = time.thread_time() - start
+    sweeps = len(metrics) * settings.seeds * settings.levels
+    # The model of the whole sample takes about as much longer as it has more rows.
+    least = seconds * (settings.screen + sample.rows.count / size)
+    return TrainingForecast(settings.screen + 1, sweeps, least, least + sweeps * seconds)
+
+
+def _measured(sample: Sample, subsets: Sequence[NDArray[np.intp]]) -> pd.DataFrame:
+    """Metrics of subsets, one row each."""
+    # Matrices are small: on all cores BLAS would mostly wait for its own threads.
+    with one_thread():
+        return pd.DataFrame([sample.metrics(s) for s in subsets])
+
+
 def sensitivity(
     spark: SparkSession | None,
     sample: Sample,
@@ -88,7 +139,7 @@ def sensitivity(
         raise InputError("The task's features must be those of the sample's rows, in its order.")
     tilts = tilts_of(sample, seed)
     coefficients, subsets = random_tilts(tilts, settings.screen, size)
-    achieved = pd.DataFrame([sample.metrics(s) for s in subsets])
+    achieved = _measured(sample, subsets)
     all_rows = np.arange(sample.rows.count)
     if on_models is not None:
         on_models(len(subsets) + 1)
@@ -183,8 +234,8 @@ def _sweep(
                 step[-1] = abs(step[-1]) if direction[-1] * level > 0 else 0.0
                 subsets.append(tilts.draw(step, size, 10_000 + repeat))
                 keys.append((factor.name, repeat, index))
+    metrics = _measured(sample, subsets)
     scored = train_many(spark, task, subsets, seeds=(seed,))
-    metrics = pd.DataFrame([sample.metrics(s) for s in subsets])
     by_name = {f.name: f for f in factors}
     values = [
         float(by_name[name].value(metrics.iloc[[row]])[0]) for row, (name, _, _) in enumerate(keys)
@@ -323,5 +374,5 @@ def _failure_signs(
             "seeds, larger subsets or more held-out rows."
         )
     if not (table["class"] == "high").any():
-        notes.append("No metric has high sensitivity: selection by metrics will gain little.")
+        notes.append("No metric has high sensitivity: none is pursued, by gime.level neither.")
     return tuple(notes)

@@ -83,9 +83,18 @@ def pursued_metrics(table: pd.DataFrame, directions: Mapping[str, int]) -> dict[
     """Metrics of high or moderate sensitivity to pursue, each with its class.
 
     A metric whose improvement made models worse in the runs is left out, because pursuing it would
-    do harm.
+    do harm. Where none is of high sensitivity, nothing is pursued: selections by moderate metrics
+    alone were worse than random rows.
+
+    Example:
+        >>> table = pd.DataFrame({"metrics": ["scope", "delay"], "class": ["high", "moderate"],
+        ...                       "change": [0.1, -0.02]})
+        >>> pursued_metrics(table, {"scope": 1, "delay": -1})
+        {'scope': 'high', 'delay': 'moderate'}
+        >>> pursued_metrics(table[table["class"] == "moderate"], {"scope": 1, "delay": -1})
+        {}
     """
-    class_of_metric = {}
+    class_of_metric: dict[str, str] = {}
     for _, row in table.iterrows():
         if row["class"] == "low":
             continue
@@ -93,7 +102,7 @@ def pursued_metrics(table: pd.DataFrame, directions: Mapping[str, int]) -> dict[
         # A merged factor is signed like its first metric.
         if np.sign(row["change"]) == directions.get(members[0], 0):
             class_of_metric.update(dict.fromkeys(members, str(row["class"])))
-    return class_of_metric
+    return class_of_metric if "high" in class_of_metric.values() else {}
 
 
 def attainable_ranges(runs: Sensitivity, directions: Mapping[str, int]) -> pd.DataFrame:

@@ -64,9 +64,11 @@ class Sample:
         states = measure_states(rows, self.profile, self.constants)
         values = {}
         for metric in self.profile.metrics:
-            for value in metric.value(states, self.target, self.constants):
-                if value.form == "robust" and value.value is not None:
-                    values[metric.name] = float(value.value)
+            # Values are generated: further forms, some of them slow, are not asked for.
+            forms = metric.value(states, self.target, self.constants)
+            robust = next((one.value for one in forms if one.form == "robust"), None)
+            if robust is not None:
+                values[metric.name] = float(robust)
         return values
 
     def directions(self) -> dict[str, int]:

@@ -23,6 +23,7 @@ from gio_spark.gio.published_algorithm import (
 from gio_spark.gio.published_exact import ExactPath, exact_path, published_scores
 from gio_spark.gio.published_options import Draws, PublishedOptions, SeededDraws
 from gio_spark.gio.reallocation import reallocation_bounds, with_allocation
+from gio_spark.gio.row_repetition import Repetition
 from gio_spark.gio.selection_problem import (
     Certificate,
     Notice,
@@ -55,6 +56,7 @@ __all__ = [
     "PublishedOptions",
     "PublishedPath",
     "PublishedRun",
+    "Repetition",
     "SeededDraws",
     "SelectionProblem",
     "SelectionResult",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gio_spark.errors import BudgetError, InputError
+from gio_spark.gio.row_repetition import Repetition
 
 
 class BudgetedKL(NamedTuple):
@@ -25,28 +26,36 @@ class BudgetedKL(NamedTuple):
     gap: float
 
 
-def budgeted_kl(target_mass: ArrayLike, sizes: ArrayLike, budget: float) -> BudgetedKL:
+def budgeted_kl(
+    target_mass: ArrayLike,
+    sizes: ArrayLike,
+    budget: float,
+    *,
+    repeat: Repetition | None = None,
+) -> BudgetedKL:
     """Rows per cluster that minimize the KL divergence from the target distribution.
 
     Minimize KL(p || r/B) subject to 0 <= r_c <= N_c and sum r_c = B. The optimum is
     r_c = min(N_c, lambda p_c): every cluster is filled in proportion to its target mass until
     it is full. Exact and global, O(K log K). For any nu >= 0 the dual
     sum_c min_r (-p_c log r + nu r) - nu B bounds the optimum from below; nu = 1 / lambda makes
-    the bound tight.
+    the bound tight. Where rows may repeat, the r_c are copies, the divergence is
+    sum p_c log(p_c B / e_c(r_c)) with e_c the rows that copies are worth, and r_c <= most * N_c.
 
     Args:
         target_mass: (K,) target mass per cluster, any scale. Mass on clusters without rows is
             left out, so the divergence is that of the distribution conditional on the others.
         sizes: (K,) rows (or tokens) per cluster.
         budget: Rows (or tokens) to select, B.
+        repeat: Repetition of rows; None: each row is taken once at most.
 
     Returns:
-        Rows per cluster (K,) float64 that sum to B, KL in nats, dual bound, gap.
+        Rows (copies) per cluster (K,) float64 that sum to B, KL in nats, dual bound, gap.
 
     Raises:
         InputError: The arrays do not match, or have negative or non-finite entries.
-        BudgetError: B is not positive, or above the rows of the target's clusters; `largest` is
-            the number of those rows.
+        BudgetError: B is not positive, or above the rows of the target's clusters with their
+            repeats; `largest` is the number of those rows.
 
     Example:
         >>> optimum = budgeted_kl([0.5, 0.4, 0.1], [1000, 20, 1000], 100)
@@ -68,7 +77,8 @@ def budgeted_kl(target_mass: ArrayLike, sizes: ArrayLike, budget: float) -> Budg
         raise InputError("target_mass or sizes have negative or non-finite entries.")
     usable = np.flatnonzero((mass > 0) & (available > 0))
     share = mass[usable]
-    capacity = available[usable]
+    fresh = available[usable]
+    capacity = fresh if repeat is None else repeat.most * fresh
     largest = float(capacity.sum())
     if not budget > 0 or budget > largest:
         raise BudgetError(
@@ -78,10 +88,20 @@ def budgeted_kl(target_mass: ArrayLike, sizes: ArrayLike, budget: float) -> Budg
             largest=largest,
         )
     share = share / share.sum()
-    level = _water_level(share, capacity, float(budget))
-    rows = np.minimum(capacity, level * share)
-    primal = float(np.sum(share * np.log(share * (budget / rows))))
-    dual = _dual(share, capacity, float(budget), 1.0 / level)
+    budget = float(budget)
+    if repeat is None:
+        level = _water_level(share, capacity, budget)
+        rows, price = np.minimum(capacity, level * share), 1.0 / level
+        at_price = np.minimum(capacity, share / price)
+        worth, worth_at_price = rows, at_price
+    else:
+        rows, price = repeat.fill(share, fresh, budget)
+        at_price = repeat.copies_at(share, fresh, price)
+        worth, worth_at_price = (repeat.effective_rows(r, fresh) for r in (rows, at_price))
+    primal = float(np.sum(share * np.log(share * (budget / worth))))
+    # For any price, the least of divergence plus price per row is reached at these rows.
+    terms = share * np.log(share * (budget / worth_at_price)) + price * at_price
+    dual = float(np.sum(terms) - price * budget)
     out = np.zeros(len(mass))
     out[usable] = rows
     return BudgetedKL(out, primal, dual, primal - dual)
@@ -101,20 +121,19 @@ def _water_level(share: NDArray, capacity: NDArray, budget: float) -> float:
     return float(min(levels[first], full_at[-1]))
 
 
-def _dual(share: NDArray, capacity: NDArray, budget: float, price: float) -> float:
-    """Dual bound on KL(p || r/B) at a price per row."""
-    rows = np.minimum(capacity, share / price)
-    terms = share * np.log(share * (budget / rows)) + price * rows
-    return float(np.sum(terms) - price * budget)
-
-
 def integer_plan(
-    target_mass: ArrayLike, sizes: ArrayLike, budget: float, *, cost: ArrayLike | None = None
+    target_mass: ArrayLike,
+    sizes: ArrayLike,
+    budget: float,
+    *,
+    cost: ArrayLike | None = None,
+    repeat: Repetition | None = None,
 ) -> NDArray:
     """Whole rows per cluster that maximize sum p_c log(r_c + 1/2).
 
     A unit's gain is p_c log((r+3/2)/(r+1/2)); the threshold on it is found by bisection, since
-    the number of units above a threshold has a closed form. Ties go to the lowest cluster.
+    the number of units above a threshold has a closed form. Ties go to the lowest cluster. Where
+    rows may repeat, r_c counts copies, and sum p_c log(e_c(r_c) + 1/2) is maximized.
 
     Args:
         target_mass: (K,) target mass per cluster.
@@ -122,6 +141,7 @@ def integer_plan(
         budget: Whole rows to select, or, with `cost`, the largest sum of costs.
         cost: (K,) cost of a row of each cluster (mean tokens). Gains are then per unit of cost,
             and the plan ends with the first row that no longer fits.
+        repeat: Repetition of rows; None: each row is taken once at most.
 
     Returns:
         (K,) int64. Without `cost` it sums to the budget exactly.
@@ -138,7 +158,8 @@ def integer_plan(
     price = np.ones(len(mass)) if cost is None else np.asarray(cost, dtype=np.float64)
     out = np.zeros(len(mass), dtype=np.int64)
     usable = np.flatnonzero((mass > 0) & (available > 0))
-    share, capacity, price = mass[usable], available[usable], price[usable]
+    share, fresh, price = mass[usable], available[usable], price[usable]
+    capacity = fresh if repeat is None else repeat.most * fresh
     largest = float(capacity @ price)
     if budget < 0 or budget > largest * (1 + 1e-12):
         raise BudgetError(
@@ -152,40 +173,54 @@ def integer_plan(
         out[usable] = capacity
         return out
     if len(usable) and budget > 0:
-        out[usable] = _plan(share / price, share, capacity, price, float(budget))
+        repetition = Repetition(most=1) if repeat is None else repeat
+        out[usable] = _plan(share / price, fresh, price, float(budget), repetition)
     return out
 
 
 def _plan(
-    weight: NDArray, share: NDArray, capacity: NDArray, price: NDArray, budget: float
+    weight: NDArray, fresh: NDArray, price: NDArray, budget: float, repeat: Repetition
 ) -> NDArray:
-    plan_below, plan_above = _bracket(weight, capacity, price, budget)
+    capacity = repeat.most * fresh
+    plan_below, plan_above = _bracket(weight, fresh, price, budget, repeat)
     # The closed form of the count may be off by one unit in rounding: decide those by gain.
     base = np.maximum(plan_below - 1, 0)
     top = np.minimum(plan_above + 1, capacity)
-    cluster = np.repeat(np.arange(len(share)), top - base)
+    cluster = np.repeat(np.arange(len(fresh)), top - base)
     starts = np.cumsum(top - base) - (top - base)
     level = np.arange(len(cluster)) - starts[cluster] + base[cluster]
-    gain = weight[cluster] * np.log1p(1.0 / (level + 0.5))
+    gain = _gain(weight[cluster], fresh[cluster], level, repeat)
     order = np.lexsort((level, cluster, -gain))
     remaining = budget - float(base @ price)
     spent = np.cumsum(price[cluster[order]])
     taken = order[: int(np.searchsorted(spent, remaining * (1 + 1e-15), side="right"))]
-    return base + np.bincount(cluster[taken], minlength=len(share))
+    return base + np.bincount(cluster[taken], minlength=len(fresh))
+
+
+def _gain(weight: NDArray, fresh: NDArray, level: NDArray, repeat: Repetition) -> NDArray:
+    """Gain of one more copy beside `level` copies."""
+    worth, next_worth = (
+        repeat.effective_rows(n.astype(np.float64), fresh) for n in (level, level + 1)
+    )
+    return weight * np.log1p((next_worth - worth) / (worth + 0.5))
 
 
 def _bracket(
-    weight: NDArray, capacity: NDArray, price: NDArray, budget: float
+    weight: NDArray, fresh: NDArray, price: NDArray, budget: float, repeat: Repetition
 ) -> tuple[NDArray, NDArray]:
     """Two plans in threshold form, one within the budget and one at or above it."""
+    capacity = repeat.most * fresh
 
     def units(log_threshold: float) -> NDArray:
-        with np.errstate(over="ignore"):
-            bound = 1.0 / np.expm1(np.exp(log_threshold) / weight)
-        return np.minimum(np.floor(np.minimum(bound, 2.0**60) + 0.5), capacity).astype(np.int64)
+        threshold = float(np.exp(log_threshold))
+        # The gain of a copy is the slope somewhere on its way: that of the last is at this point.
+        last = repeat.copies_at(weight, fresh, threshold, smoothing=0.5)
+        whole = np.minimum(np.floor(last), capacity).astype(np.int64)
+        is_above = _gain(weight, fresh, whole, repeat) >= threshold
+        return np.minimum(whole + is_above, capacity)
 
     high = float(np.log(weight.max() * np.log(3.0))) + 1e-6
-    low = float(np.log((weight / (capacity + 1.0)).min())) - 1.0
+    low = float(np.log(_gain(weight, fresh, capacity - 1, repeat).min())) - 1.0
     plan_below, plan_above = units(high), capacity
     for _ in range(200):
         if int((plan_above - plan_below).sum()) <= 2 * len(weight):

@@ -39,7 +39,7 @@ def target_distribution(problem: SelectionProblem) -> tuple[NDArray, float]:
         (K,) float64 with sum 1 (0 where nothing is left), and the lost share, 0 to 1.
     """
     mass = np.asarray(problem.target_mass, dtype=np.float64)
-    available = problem.capacity
+    available = np.where(problem.fresh_amounts > 0, problem.capacity, 0.0)
     total = float(mass.sum())
     usable = np.where(available > 0, mass, 0.0)
     on_empty = 1.0 - float(usable.sum()) / total if total > 0 else 1.0
@@ -129,8 +129,9 @@ def select_budgeted_kl(problem: SelectionProblem) -> SelectionResult:
             "select. Check the quality column."
         )
     budget = problem.resolved_budget()
-    available = problem.capacity
-    reachable = float(available[distribution > 0].sum())
+    fresh, repeat = problem.fresh_amounts, problem.repeat
+    once = float(fresh[distribution > 0].sum())
+    reachable = once if repeat is None else repeat.most * once
     if isinstance(problem.budget, str):
         budget = min(budget, reachable)
         if budget < 1:
@@ -138,31 +139,22 @@ def select_budgeted_kl(problem: SelectionProblem) -> SelectionResult:
                 empty_selection("budgeted_kl", problem, lost, distribution), notices=_auto_zero()
             )
     if budget > reachable:
-        raise BudgetError(
-            f"The budget is {budget:.0f} {problem.unit}, but the clusters that the target "
-            f"reaches hold {reachable:.0f}. Ask for at most {reachable:.0f}, or set a replay "
-            f"share, which lets rows of other clusters in.",
-            largest=reachable,
-        )
+        raise BudgetError(_above_reach(problem, budget, once), largest=reachable)
     if problem.caps or problem.floors:
         return select_with_sources(
             problem, distribution, lost, budget, lost_mass_notices(problem, lost)
         )
-    optimum = budgeted_kl(distribution, available, budget)
+    optimum = budgeted_kl(distribution, fresh, budget, repeat=repeat)
     cost = mean_tokens(problem)
     fractional = optimum.rows if cost is None else _per_row(optimum.rows, cost)
-    take = integer_plan(distribution, np.asarray(problem.sizes), budget, cost=cost)
+    rows = np.asarray(problem.sizes)
+    if repeat is not None and problem.fresh is not None:
+        rows = np.minimum(rows, problem.fresh)
+    take = integer_plan(distribution, rows, budget, cost=cost, repeat=repeat)
     order, path = smoothed_path(distribution, take, cost)
-    is_full = (optimum.rows >= available) & (available > 0) & (distribution > 0)
-    binding = []
-    if is_full.any():
-        binding.append(
-            f"capacity: {int(is_full.sum())} of {int((distribution > 0).sum())} clusters are "
-            f"taken whole ({distribution[is_full].sum():.1%} of the target's mass)"
-        )
     return SelectionResult(
         objective="budgeted_kl",
-        take=take,
+        take=take if repeat is None else np.minimum(take, rows),
         fractional=fractional,
         order=order,
         divergence_path=path,
@@ -173,9 +165,51 @@ def select_budgeted_kl(problem: SelectionProblem) -> SelectionResult:
         unit=problem.unit,
         spent=float(take.sum() if cost is None else take @ cost),
         certificate=Certificate(optimum.divergence, optimum.dual, optimum.gap),
-        binding=tuple(binding),
+        binding=_binding(problem, distribution, optimum.rows),
         notices=(*lost_mass_notices(problem, lost), *_rounding_notices(distribution, take)),
+        copies=None if repeat is None else take,
     )
+
+
+def _above_reach(problem: SelectionProblem, budget: float, once: float) -> str:
+    """Message for a budget above what the target's clusters hold."""
+    repeat, unit = problem.repeat, problem.unit
+    held = f"hold {once:.0f}"
+    largest = once
+    if repeat is not None:
+        largest = repeat.most * once
+        held += f" that may be taken, {largest:.0f} with every row {repeat.most} times"
+    remedies = [f"ask for at most {largest:.0f}"]
+    if problem.replay == 0:
+        remedies.append("set a replay share, which lets rows of other clusters in")
+    if repeat is None:
+        remedies.append("let rows repeat (select.repeat)")
+    return (
+        f"The budget is {budget:.0f} {unit}, but the clusters that the target reaches {held}: "
+        f"{', or '.join(remedies)}."
+    )
+
+
+def _binding(problem: SelectionProblem, distribution: NDArray, rows: NDArray) -> tuple[str, ...]:
+    """Active constraints of the optimum, each in a phrase."""
+    fresh, repeat = problem.fresh_amounts, problem.repeat
+    in_target = (fresh > 0) & (distribution > 0)
+    most = 1 if repeat is None else repeat.most
+    phrases = []
+    is_repeated = in_target & (rows > fresh * (1 + 1e-9))
+    if is_repeated.any():
+        phrases.append(
+            f"repetition: rows of {int(is_repeated.sum())} clusters repeat "
+            f"({distribution[is_repeated].sum():.1%} of the target's mass)"
+        )
+    is_full = in_target & (rows >= most * fresh)
+    if is_full.any():
+        times = "" if most == 1 else f", every row {most} times"
+        phrases.append(
+            f"capacity: {int(is_full.sum())} of {int((distribution > 0).sum())} clusters are "
+            f"taken whole ({distribution[is_full].sum():.1%} of the target's mass){times}"
+        )
+    return tuple(phrases)
 
 
 def _per_row(amount: NDArray, cost: NDArray) -> NDArray:

@@ -36,6 +36,7 @@ def target_points(name: str, problem: SelectionProblem) -> NDArray:
         "floors": bool(problem.floors),
         "a replay share": problem.replay > 0,
         "quality weights": problem.quality is not None,
+        "repeated rows": problem.repeat is not None,
     }
     unsupported = [
         name_of_setting for name_of_setting, is_set in unsupported_settings.items() if is_set

@@ -286,7 +286,7 @@ def failure_signs(
                 "target_too_small",
                 f"The target has {target_rows} rows for {used_clusters} clusters; shares per "
                 f"cluster are mostly noise.",
-                "Give more target rows, or use fewer clusters.",
+                "Give more target rows.",
             )
         )
     if int((available > 0).sum()) < FEW_CLUSTERS:
@@ -319,7 +319,7 @@ def _unlike(
     rng = np.random.default_rng(seed)
     random = rng.multinomial(total, available / available.sum()).astype(np.float64)
     shares = {
-        "selection": jsd_histogram(distribution, result.take),
+        "selection": jsd_histogram(distribution, result.trained_rows),
         "random": jsd_histogram(distribution, random),
     }
     sampled = (
@@ -331,7 +331,7 @@ def _unlike(
         name: energy_distance(
             points[sampled], points[sampled], x_weights=distribution[sampled], y_weights=w[sampled]
         )
-        for name, w in (("selection", result.take), ("random", random))
+        for name, w in (("selection", result.trained_rows), ("random", random))
         if distribution[sampled].sum() > 0 and w[sampled].sum() > 0
     }
     worse = shares["selection"] >= shares["random"] or (

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gio_spark.errors import BudgetError, ConfigError, InputError
+from gio_spark.gio.row_repetition import Repetition
 from gio_spark.registry import Registry
 
 Unit = Literal["rows", "tokens"]
@@ -57,6 +58,9 @@ class SelectionProblem:
         caps: Largest share of the budget a source may have.
         floors: Smallest share of the budget a source must have.
         quality: (K,) weight of a cluster's rows; the target mass is multiplied by it.
+        repeat: Repetition of rows; None: each row is taken once at most.
+        fresh: (K,) int64 rows of each cluster that may be taken where rows repeat; others stay out,
+            because a repeated row of these is worth more. All rows where None.
         seed: Seed of objectives that draw (the published one); the others draw nothing.
         options: Settings of one objective, by its own parameter names.
 
@@ -86,6 +90,8 @@ class SelectionProblem:
     caps: Mapping[str, float] = field(default_factory=dict)
     floors: Mapping[str, float] = field(default_factory=dict)
     quality: NDArray | None = None
+    repeat: Repetition | None = None
+    fresh: NDArray | None = None
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,7 +107,7 @@ class SelectionProblem:
             raise InputError("The pool has no clusters. Check that the pool is not empty.")
         per_cluster = {
             "sizes": self.sizes, "target_mass": self.target_mass,
-            "tokens": self.tokens, "quality": self.quality,
+            "tokens": self.tokens, "quality": self.quality, "fresh": self.fresh,
         }  # fmt: skip
         for name, array in per_cluster.items():
             if array is None:
@@ -122,6 +128,11 @@ class SelectionProblem:
         for name, share in (("replay", self.replay), ("unreachable", self.unreachable)):
             if not 0.0 <= share <= 1.0:
                 raise ConfigError(f"{name} is {share}; it must lie between 0 and 1.")
+        if self.repeat is not None and (self.caps or self.floors):
+            raise ConfigError(
+                "Rows cannot repeat (repeat) under caps and floors per source: leave one of them "
+                "out."
+            )
         self._check_sources(clusters)
 
     def _check_sources(self, clusters: int) -> None:
@@ -150,6 +161,14 @@ class SelectionProblem:
         amounts = self.tokens if self.unit == "tokens" else self.sizes
         return np.asarray(amounts, dtype=np.float64)
 
+    @property
+    def fresh_amounts(self) -> NDArray:
+        """Amount of the rows of each cluster that may be taken, in the budget's unit, (K,)."""
+        if self.repeat is None or self.fresh is None:
+            return self.capacity
+        sizes = np.maximum(1, np.asarray(self.sizes))
+        return self.capacity * (np.minimum(self.fresh, sizes) / sizes)
+
     def resolved_budget(self) -> float:
         """Budget as an amount in its unit.
 
@@ -158,6 +177,8 @@ class SelectionProblem:
             ConfigError: "auto" without an estimate, or a budget of the wrong type.
         """
         available = float(self.capacity.sum())
+        copies = 1 if self.repeat is None else self.repeat.most
+        largest = copies * available
         budget = self.budget
         if isinstance(budget, str):
             if budget != "auto":
@@ -174,13 +195,14 @@ class SelectionProblem:
             raise BudgetError(
                 f"The budget comes to {amount:g} {self.unit}; it must be at least 1. "
                 f"The pool holds {available:.0f} {self.unit}.",
-                largest=available,
+                largest=largest,
             )
-        if amount > available:
+        if amount > largest:
+            repeated = "" if copies == 1 else f", {largest:.0f} with rows repeated {copies} times"
             raise BudgetError(
-                f"The budget is {amount:.0f} {self.unit}, but the pool holds {available:.0f}. "
-                f"Ask for at most {available:.0f}.",
-                largest=available,
+                f"The budget is {amount:.0f} {self.unit}, but the pool holds {available:.0f}"
+                f"{repeated}. Ask for at most {largest:.0f}.",
+                largest=largest,
             )
         return amount
 
@@ -205,6 +227,7 @@ class SelectionResult:
         binding: The active constraints, each in a phrase.
         notices: Notices for the user.
         take_by_source: (K, S) int64 allocation per source, where caps or floors were set.
+        copies: (K,) int64 copies of the rows of `take`, where rows repeat.
     """
 
     objective: str
@@ -222,6 +245,12 @@ class SelectionResult:
     binding: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
     take_by_source: NDArray | None = None
+    copies: NDArray | None = None
+
+    @property
+    def trained_rows(self) -> NDArray:
+        """Rows per cluster with their repeats, (K,) int64: what a model is trained on."""
+        return self.take if self.copies is None else self.copies
 
 
 Objective = Callable[[SelectionProblem], SelectionResult]

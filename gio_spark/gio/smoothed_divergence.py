@@ -42,9 +42,22 @@ def divergence_path(distribution: NDArray, take: NDArray, order: NDArray) -> NDA
 
 
 def divergences(
-    distribution: NDArray, sizes: NDArray, take: NDArray, seed: int
+    distribution: NDArray,
+    sizes: NDArray,
+    take: NDArray,
+    seed: int,
+    *,
+    copies: NDArray | None = None,
 ) -> dict[str, float]:
-    """Smoothed KL in nats of the pool, of as many random rows as selected, and of the plan."""
+    """Smoothed KL in nats of the pool, of as many random rows as selected, and of the plan.
+
+    Args:
+        distribution: (K,) target distribution.
+        sizes: (K,) rows of the pool.
+        take: (K,) rows of the plan.
+        seed: Seed of the random rows.
+        copies: (K,) rows of the plan with their repeats, where rows repeat.
+    """
     generator = np.random.default_rng(seed)
     sizes = np.asarray(sizes, np.int64)
     draw = int(take.sum())
@@ -57,5 +70,5 @@ def divergences(
     return {
         "pool": smoothed_kl(distribution, sizes),
         "random": float(np.mean(random)),
-        "selection": smoothed_kl(distribution, np.asarray(take)),
+        "selection": smoothed_kl(distribution, np.asarray(take if copies is None else copies)),
     }

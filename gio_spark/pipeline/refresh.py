@@ -296,11 +296,12 @@ def _write_selection(
     plan, holds = state.plan, ctx.settings.refresh.budget == "hold"
     ids = selected_ids(ctx, state)
     exact = holds and ctx.settings.explode.within_cluster != "hash_share"
-    expected = int(plan.table["take"].sum())
-    table, rows = write_candidate(ctx, pool, ids, expected=expected, exact=exact)
+    written = write_candidate(ctx, pool, ids, plan=plan.facts, exact=exact)
+    table, rows = written.table, written.rows
     pool.recheck()
     by_tokens = plan.facts.unit == "tokens"
-    spent = float(tokens_of(ctx, state, ids) if by_tokens else rows)
+    spent_rows = rows if written.copies is None else written.copies
+    spent = float(tokens_of(ctx, state, ids) if by_tokens else spent_rows)
     facts = plan.facts.model_copy(update={"spent": spent})
     if not holds:
         facts = floating_facts(ctx, state, workspace.read_table(table), spent)

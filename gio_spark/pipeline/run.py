@@ -37,6 +37,7 @@ from gio_spark.pipeline.stages.publish_selection import (
 )
 from gio_spark.pipeline.stages.run_graph import PARTS, run_graph
 from gio_spark.pipeline.stages.select_rows import SELECT
+from gio_spark.report.text_format import clusters_text
 from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.keywords import RunKeywords
 from gio_spark.settings.load import build
@@ -56,7 +57,8 @@ class Curation:
 
     Attributes:
         selected: The rows that this run selected, published or not: the pool's own columns and
-            gio_id, gio_cluster, gio_reason, gio_log_ratio, gio_input_version, gio_run.
+            gio_id, gio_cluster, gio_reason, gio_log_ratio, gio_input_version, gio_run; where rows
+            repeat (`select.repeat`) also gio_repeat and gio_weight.
         plan: One row per cluster: rows, take, target_mass, order, divergence_after, threshold.
         summary: Figures of the run, plain values.
         report: Path of the HTML report; None where none was written.
@@ -92,8 +94,9 @@ class Curation:
         return [
             ("run", self.run_id),
             ("selected", f"{summary.selected_rows:,} of {summary.pool_rows:,} rows"),
+            *([("with repeats", f"{summary.copies:,} rows")] if summary.copies is not None else []),
             ("target", f"{summary.target_rows:,} rows"),
-            ("clusters", f"{summary.clusters:,}"),
+            ("clusters", clusters_text(summary.clusters, summary.clusters_selected)),
             ("divergence from the target", distance),
             *((f"warning, {name}", f"{text} {advice}") for name, text, advice in summary.cautions),
             ("published", published),
@@ -244,7 +247,10 @@ def plan_run(
     ctx = open_context(settings, spark=spark, progress=progress, dry=True)
     pinned = pin_inputs(ctx)
     ctx.run = pinned.run_id
-    return planned_stages(ctx, run_graph(settings), pinned.open(), [PARTS["report"]])
+    stages = planned_stages(ctx, run_graph(settings), pinned.open(), [PARTS["report"]])
+    if _finished(ctx) is not None:  # the report has no record of its own
+        return [replace(stage, complete=True) for stage in stages]
+    return stages
 
 
 def _finished(ctx: RunContext) -> Record | None:
@@ -290,12 +296,14 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
         target_rows=state.datasets.target_rows,
         selected_rows=state.selection.count,
         clusters=len(state.codebook.centroids),
+        clusters_selected=int((state.plan.table["take"] > 0).sum()),
         budget=str(ctx.settings.budget),
         budget_in_words=(
             parse_budget(ctx.settings.budget).in_words(state.inputs["pool"].count)
             + tokens_in_words(ctx.settings)
         ),
         spent=state.selection.spent,
+        copies=state.selection.copies,
         unit=facts.unit,
         objective=facts.objective,
         within_cluster=ctx.settings.explode.within_cluster,
@@ -353,13 +361,17 @@ def _track(ctx: RunContext, state: RunState, summary: RunSummary) -> None:
         "lost_mass": summary.lost_mass,
         **{f"divergence_{k}": v for k, v in summary.divergences.items()},
     }
+    if summary.copies is not None:
+        numbers["selected_copies"] = summary.copies
     if state.has("ratio_model"):
         numbers["ratio_auc"] = state.ratio_model.facts.auc
     ctx.tracker.metrics({k: float(v) for k, v in numbers.items()})
     table = state.plan.table
     order = table[table["order"] >= 0].sort_values("order")
     ctx.tracker.path(
-        "divergence", order["divergence_after"].tolist(), [int(n) for n in order["take"].cumsum()]
+        "divergence",
+        order["divergence_after"].tolist(),
+        [int(n) for n in state.plan.trained_rows[order.index].cumsum()],
     )
     table.to_csv(state.report.parent / "plan.csv", index=False)
     ctx.tracker.artifact(state.report.parent, "report")

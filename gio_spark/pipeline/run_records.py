@@ -191,6 +191,8 @@ class PlanFigures(Facts):
         binding: Constraints that bind, in words.
         notices: Signs of failure.
         divergences: Smoothed KL divergence of pool, random rows and selection.
+        copies: Rows to select with their repeats, where rows repeat.
+        fresh_rows: Rows of the pool that may be taken, where rows repeat.
     """
 
     budget: float
@@ -203,6 +205,8 @@ class PlanFigures(Facts):
     binding: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
     divergences: dict[str, float]
+    copies: int | None = None
+    fresh_rows: int | None = None
 
 
 class PlanFacts(PlanFigures):
@@ -247,9 +251,11 @@ class RunSummary(Facts):
         embedder: Name and revision.
         sides: Dataset -> usable rows.
         clusters: Number of clusters.
+        clusters_selected: Number of those that rows are selected from; None in earlier records.
         budget: As it was set.
         budget_in_words: The same in words, with what tokens are.
-        spent: Rows or tokens of the selected rows.
+        spent: Rows or tokens of the selected rows, repeats included.
+        copies: Selected rows with their repeats, where rows repeat.
         gate: Verdict, or None where no thresholds are in force.
         quarantine: Dataset -> reason -> rows.
         versions: Dataset -> version read.
@@ -275,9 +281,11 @@ class RunSummary(Facts):
     target_rows: int
     selected_rows: int
     clusters: int
+    clusters_selected: int | None = None
     budget: str
     budget_in_words: str = ""
     spent: float
+    copies: int | None = None
     unit: str
     objective: str
     within_cluster: str

@@ -136,7 +136,7 @@ class Plan:
 
     Attributes:
         table: One row per cluster: cluster, rows, take, fractional, target_mass, order,
-            divergence_after, threshold, tie.
+            divergence_after, threshold, tie; where rows repeat copies, extra_threshold, extra_tie.
         key: Fingerprint of the plan.
         facts: Objective, budget, certificate and what else is recorded with it.
     """
@@ -144,6 +144,11 @@ class Plan:
     table: pd.DataFrame
     key: str
     facts: PlanFacts
+
+    @property
+    def trained_rows(self) -> pd.Series:
+        """Rows of each cluster with their repeats."""
+        return self.table["copies"] if "copies" in self.table else self.table["take"]
 
 
 @dataclass(frozen=True)
@@ -155,12 +160,14 @@ class Selection:
         rows: The rows.
         count: Their number.
         spent: What they spend of the budget, in its unit.
+        copies: Their number with repeats, where rows repeat.
     """
 
     table: str
     rows: DataFrame
     count: int
     spent: float
+    copies: int | None = None
 
 
 @dataclass

@@ -139,6 +139,7 @@ class ReportData:
         budget_asked: Budget in the form of the settings.
         budget_met: Amount that was taken, in `budget_unit`.
         rows_pool, rows_selected, rows_target: Usable rows.
+        copies_selected: Selected rows with their repeats, where rows repeat.
         objective, within_cluster: Names of the objective and of the within-cluster rule.
         certificate: Certificate of optimality, if the objective has one.
         constraints: Active constraints, one sentence each.
@@ -179,6 +180,7 @@ class ReportData:
     budget_unit: str = "rows"
     rows_pool: int = 0
     rows_selected: int = 0
+    copies_selected: int | None = None
     rows_target: int = 0
     objective: str = ""
     within_cluster: str = ""

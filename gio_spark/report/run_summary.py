@@ -43,6 +43,16 @@ def _selection_text(data: ReportData) -> str:
         f"From a pool of {count_text(data.rows_pool)} rows this run took "
         f"{count_text(data.rows_selected)}"
         f"{share_text}, chosen so that together they look like the target{target_text}."
+        + _copies_text(data)
+    )
+
+
+def _copies_text(data: ReportData) -> str:
+    if data.copies_selected is None:
+        return ""
+    return (
+        f" With their repeats (gio_repeat) they count as {count_text(data.copies_selected)} rows; "
+        "distances from the target are of these."
     )
 
 
@@ -95,8 +105,9 @@ def _limits_text(data: ReportData) -> str:
 def _gate_text(data: ReportData) -> str:
     if data.gate is None:
         return ""
-    passed = bool(data.gate["passed"].all()) if len(data.gate) else True
-    verdict = "passes" if passed else "FAILS"
+    if not len(data.gate):
+        return clean_text(data.verdict, 900)
+    verdict = "passes" if bool(data.gate["passed"].all()) else "FAILS"
     return f"The gate of the metrics {verdict}: {clean_text(data.verdict, 900)}"
 
 

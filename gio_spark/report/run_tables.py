@@ -11,6 +11,7 @@ import pandas as pd
 from gio_spark.report.report_data import ReportData
 from gio_spark.report.text_format import (
     clean_text,
+    clusters_text,
     count_text,
     duration_text,
     location_text,
@@ -217,12 +218,14 @@ def _sources(data: ReportData) -> TableText | None:
 
 def _plan(data: ReportData) -> TableText:
     plan = data.plan
-    take, target_mass, available = (
-        _floats(plan[column]) for column in ("take", "target_mass", "rows")
+    repeats = "copies" in plan.columns
+    take, trained, target_mass, available = (
+        _floats(plan[column])
+        for column in ("take", "copies" if repeats else "take", "target_mass", "rows")
     )
-    total, target = max(take.sum(), 1e-300), max(target_mass.sum(), 1e-300)
+    total, target = max(trained.sum(), 1e-300), max(target_mass.sum(), 1e-300)
     has_labels = "label" in plan.columns
-    order = np.argsort(-take, kind="stable")[:MAX_PLAN_ROWS]
+    order = np.argsort(-trained, kind="stable")[:MAX_PLAN_ROWS]
     rows = []
     for i in order:
         row = [clean_text(plan["cluster"].iloc[i], 20)]
@@ -232,17 +235,20 @@ def _plan(data: ReportData) -> TableText:
             count_text(available[i]),
             count_text(take[i]),
             percent_text(take[i] / available[i] if available[i] else None),
-            percent_text(take[i] / total),
+            *([count_text(trained[i])] if repeats else []),
+            percent_text(trained[i] / total),
             percent_text(target_mass[i] / target),
         ]
         rows.append(row)
     columns = ["cluster", *(["about"] if has_labels else [])]
-    columns += ["rows there", "taken", "part taken", "share of selection", "share of target"]
+    columns += ["rows there", "taken", "part taken", *(["with repeats"] if repeats else [])]
+    columns += ["share of selection", "share of target"]
     note = (
-        f"The {len(order):,} clusters that give most rows, of {len(plan):,}; "
-        f"{int((take > 0).sum()):,} give any. All of them: plan.csv beside this page."
+        f"The {len(order):,} that give most rows, of "
+        f"{clusters_text(len(plan), int((take > 0).sum()))}. All of them: plan.csv beside this "
+        "page."
     )
-    numeric = [False] + [False] * has_labels + [True] * 5
+    numeric = [False] + [False] * has_labels + [True] * (5 + repeats)
     return TableText("Plan", columns, rows, numeric, note, open=len(plan) <= 12, id="plan")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from math import isfinite
+from math import isfinite, log2, nan
 from typing import Literal, NamedTuple
 
 from gio_spark.errors import ConfigError
@@ -53,6 +53,16 @@ class Budget(NamedTuple):
         if amount == 1:
             return f"the whole pool{rows} (a budget of 1 is a single row)"
         return f"{amount:.6%}".rstrip("%").rstrip("0").rstrip(".") + f" % of the pool{rows}"
+
+    def nearest_power(self) -> Budget:
+        """Budget whose amount is the nearest power of two; `auto` for one that names no rows.
+
+        >>> Budget("rows", 10_000).nearest_power(), Budget("share", 0.1).nearest_power()
+        (Budget(unit='rows', amount=8192.0), Budget(unit='share', amount=0.125))
+        """
+        if self.unit not in ("rows", "share"):
+            return Budget("auto", nan)
+        return self._replace(amount=float(2.0 ** round(log2(self.amount))))
 
 
 def parse_budget(value: int | float | str) -> Budget:

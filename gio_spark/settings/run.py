@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gio_spark.errors import ConfigError
 from gio_spark.settings.base import StageSettings
-from gio_spark.settings.budget import parse_budget
+from gio_spark.settings.budget import Budget, parse_budget
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings
 from gio_spark.settings.evaluate import EvaluateSettings
@@ -306,6 +306,11 @@ class RunSettings(StageSettings):
             return value
         # One budget, however it was written, is one run.
         return int(budget.amount) if budget.unit == "rows" else budget.amount
+
+    @property
+    def sensitivity_budget(self) -> Budget:
+        """Budget of the sensitivity runs: budgets of about the same size share them."""
+        return parse_budget(self.budget).nearest_power()
 
     def published_name(self) -> str:
         """Name under which the selection is published."""

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from gio_spark.settings.base import StageSettings
+
+
+class RepeatSettings(StageSettings):
+    """Repetition of rows of clusters that hold fewer rows than the plan needs of them."""
+
+    max: int = Field(4, ge=2, le=100, description="Largest number of copies of a row.")
+    decay: float = Field(
+        15.0,
+        gt=0,
+        le=1000,
+        description="Repeats after which a further copy is worth 1/e of a new row.",
+    )
 
 
 class SelectSettings(StageSettings):
@@ -32,6 +44,12 @@ class SelectSettings(StageSettings):
     replay: float = Field(
         0.0, ge=0, lt=1, description="Share of the pool's own distribution mixed into the target."
     )
+    repeat: RepeatSettings | None = Field(
+        None,
+        description="Repetition of the rows of scarce clusters, for example {max: 4, decay: 15}: "
+        "largest number of copies of a row, and the repeats after which a copy is worth 1/e of a "
+        "new row; none: every row is taken once at most. Counts are in gio_repeat.",
+    )
     source_caps: dict[str, float] = Field(
         default_factory=dict, description="Largest share of the selection per source."
     )
@@ -44,3 +62,9 @@ class SelectSettings(StageSettings):
     options: dict[str, Any] = Field(
         default_factory=dict, description="Further options of the objective."
     )
+
+    @model_serializer(mode="wrap")
+    def _without_unset_repeat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Values without `repeat` where it is not set: such a run is named as it was before."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k != "repeat" or v is not None}

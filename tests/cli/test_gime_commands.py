@@ -221,6 +221,8 @@ def test_sensitivity_tells_what_matters_and_is_not_run_twice(learnt):
     ):
         assert word in first.stdout, word
     assert "Nothing was left to do" in again.stdout
+    # A budget of about the same size rests on the same runs, one of another size does not.
+    assert "Nothing was left to do" in made("sensitivity", "budget=75").stdout
     table = jobs.table(made.folder / "ws", "sensitivity").to_pandas()
     assert set(table["class"]) <= {"high", "moderate", "low"}
     assert {"mismatch", "scope", "variety"} <= set(table["metric"])
@@ -313,6 +315,41 @@ def test_automatic_thresholds_hold_the_plan_and_the_gate_judges_it(learnt):
     assert set(scores.drop("pool")["rows"]) == {60}
     assert set(scores.drop(["pool", "both"])["draws"]) == {QUICK["seeds"]}
     assert scores["score"].between(0.5, 1).all()
+
+
+def test_a_level_without_a_metric_of_high_sensitivity_changes_nothing_and_says_so(make):
+    labels = {"id": "id", "vector": "vector", "source": "site", "label": "kind"}
+    made = make(columns=labels, gime=QUICK, budget=60)
+    # A label that every subset learns without error: no metric can matter.
+    for name, rows in (("pool", jobs.vector_pool(300)), ("target", jobs.vector_target(80))):
+        kinds = np.arange(rows.num_rows) % 2
+        vectors = np.stack(rows["vector"].to_numpy())
+        vectors[:, 0] = 40.0 * kinds - 20.0
+        rows = rows.set_column(
+            rows.schema.get_field_index("vector"), "vector",
+            pa.array(list(vectors), pa.list_(pa.float32())),
+        ).append_column("kind", pa.array(np.where(kinds, "yes", "no")))  # fmt: skip
+        jobs.write(rows, made.folder / f"{name}.parquet")
+    plain = made("run")
+    assert plain.exit_code == 0, plain.stderr
+    before = jobs.table(made.folder / "ws", "selected").sort_by("gio_id")
+    done = made("run", "gime.level=0.95")
+    assert done.exit_code == 0, done.stderr
+    after = jobs.table(made.folder / "ws", "selected").sort_by("gio_id")
+    assert after["gio_run"][0] != before["gio_run"][0]
+    assert after.drop_columns(["gio_run"]).equals(before.drop_columns(["gio_run"]))
+    text = "the plan is the one without gime.level"
+    assert "warning, gime level changes nothing" in done.stdout and text in " ".join(
+        done.stdout.split()
+    )
+    (page,) = re.findall(r"report: (\S+)", done.stdout)
+    assert text in Path(page).read_text()
+    records = jobs.table(made.folder / "ws", "runs").to_pylist()
+    runs = [json.loads(r["detail"]) for r in records if r["stage"] == "run"]
+    warned = [any("gime level" in name for name, _, _ in one["cautions"]) for one in runs]
+    assert sorted(warned) == [False, True]
+    # A second start says it again.
+    assert text in " ".join(made("run", "gime.level=0.95").stdout.split())
 
 
 def test_thresholds_by_hand_that_cannot_be_met_fail_the_gate_with_the_best_that_can(make):

@@ -8,7 +8,7 @@ import pytest
 
 from gio_spark.engine import encode_vectors
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.explode import RatioModel, RatioSample, fit
+from gio_spark.explode import RatioModel, RatioSample, fit, ratio_keys
 from gio_spark.settings.explode import ExplodeSettings
 
 D = 6
@@ -145,6 +145,31 @@ def test_null_content_gets_no_ratio_and_is_not_learned_from(text_fit):
         settings=ExplodeSettings(),
     )
     assert ratio_fit.target_rows == 200
+
+
+def test_advice_for_targets_of_few_rows_is_one_that_helps():
+    good_shares = {"0.0": 0.0, "0.25": 0.0}
+    for seed in range(6):
+        target, _ = gaussians(20, 1, seed=seed)
+        good, others = gaussians(200, 1_800, seed=100 + seed)
+        pool = sample(encode_vectors(np.concatenate([good, others])), seed)
+        settings = ExplodeSettings()
+        ratio_fit = fit(
+            sample(encode_vectors(target), 50 + seed), pool, kind="vector", settings=settings
+        )
+        (warning,) = [note for note in ratio_fit.warnings if "20 rows" in note]
+        assert "exact_count" not in warning and "explode.temperature: 0" in warning
+        ratio = ratio_fit.model.log_ratio(pool.content, pool.hashes)
+        for temperature in good_shares:
+            keys = ratio_keys(ratio, pool.hashes, temperature=float(temperature))
+            good_shares[temperature] += float(np.mean(np.argsort(-keys)[:200] < 200)) / 6
+    # Random rows have .10 good ones.
+    assert good_shares["0.0"] > good_shares["0.25"] > 0.15
+    strict = fit(
+        sample(encode_vectors(target), 1), pool, kind="vector",
+        settings=ExplodeSettings(temperature=0.0),
+    )  # fmt: skip
+    assert not any("temperature" in note for note in strict.warnings)
 
 
 def test_small_constant_or_unfit_samples_are_named():

@@ -84,3 +84,13 @@ def test_the_pool_is_never_exchanged_whole(parts, capsys, local_spark):
     assert by_broadcast.count() == total
 
     assert not any("Exchange" in line for line in physical_plan(rows, capsys).splitlines())
+
+
+def test_copies_add_up_on_spark(parts):
+    _, assignments, plan = parts
+    settings = ExplodeSettings(within_cluster="exact_count")
+    copies = plan.assign(copies=2 * plan["take"] + 3)
+    thresholds = with_thresholds(assignments, copies, settings=settings)
+    rows = selected_ids(assignments, thresholds, settings=settings).toPandas()
+    assert rows.groupby("cluster")["repeat"].sum().tolist() == copies["copies"].tolist()
+    assert rows["id"].is_unique and len(rows) == plan["take"].sum()

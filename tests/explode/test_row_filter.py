@@ -12,6 +12,7 @@ from gio_spark.explode import (
     RatioModel,
     fit_ratio,
     materialize,
+    row_keys,
     score,
     selected_ids,
     with_thresholds,
@@ -286,3 +287,55 @@ def test_a_stored_ratio_scores_new_rows_as_it_would_have_at_first(spark):
     stored = RatioModel.from_arrays(first)
     later_scores = scored(stored, pool.slice(600), 7)
     assert later_scores == {i: scores[i] for i in later_scores}
+
+
+@pytest.mark.parametrize("rule", ["exact_count", "density_ratio"])
+def test_copies_add_up_and_the_largest_keys_have_one_more(spark, table, plan, rule):
+    explode_settings = settings(rule)
+    copies = plan["take"] * np.arange(CLUSTERS).clip(1, 4) + (plan["take"] // 3)
+    with_copies = plan.assign(copies=copies, fractional=copies + 0.25)
+    results = []
+    for partitions in (1, 7):
+        assignments = spark.createDataFrame(table).repartition(partitions)
+        thresholds = with_thresholds(assignments, with_copies, settings=explode_settings, seed=3)
+        selected = selected_ids(assignments, thresholds, settings=explode_settings, seed=3)
+        results.append(selected.toArrow().sort_by("id"))
+    assert results[0].equals(results[1])
+    rows = results[0].to_pandas()
+    by_cluster = rows.groupby("cluster")["repeat"]
+    expected = with_copies[with_copies["take"] > 0].set_index("cluster")
+    np.testing.assert_array_equal(by_cluster.sum(), expected["copies"])
+    np.testing.assert_array_equal(by_cluster.count(), expected["take"])
+    assert (by_cluster.max() - by_cluster.min() <= 1).all()
+    weights = rows.groupby("cluster")["weight"].sum()
+    np.testing.assert_allclose(weights, expected["fractional"])
+    keys = row_keys(assignments, settings=explode_settings, seed=3).toArrow().to_pandas()
+    keyed = rows.merge(keys[["id", "rank_key", "tie"]], on="id")
+    for _, one in keyed.groupby("cluster"):
+        ordered = one.sort_values(["rank_key", "tie"], ascending=False)["repeat"].to_numpy()
+        assert (np.diff(ordered) <= 0).all()
+    # The rows are those of the plan without copies, with the same reasons but for the copies.
+    plain = with_thresholds(assignments, plan, settings=explode_settings, seed=3)
+    once = selected_ids(assignments, plain, settings=explode_settings, seed=3).toArrow()
+    assert once.sort_by("id")["id"].equals(results[0]["id"])
+    assert "repeat" not in once.schema.names
+    assert rows["reason"].str.contains("copies, each row").any()
+
+
+def test_hash_share_meets_copies_on_average(spark, table, plan):
+    explode_settings = settings("hash_share")
+    copies = plan["take"] * 2 + plan["take"] // 2
+    assignments = spark.createDataFrame(table)
+    thresholds = with_thresholds(assignments, plan.assign(copies=copies), settings=explode_settings)
+    rows = selected_ids(assignments, thresholds, settings=explode_settings).toArrow().to_pandas()
+    assert set(rows["repeat"]) == {2, 3}
+    assert abs(rows["repeat"].sum() - copies.sum()) <= 8 * np.sqrt(copies.sum())
+
+
+def test_a_plan_with_fewer_copies_than_rows_is_refused(spark, table, plan):
+    with pytest.raises(InputError, match="fewer copies than rows"):
+        with_thresholds(
+            spark.createDataFrame(table),
+            plan.assign(copies=plan["take"] - 1),
+            settings=settings("exact_count"),
+        )

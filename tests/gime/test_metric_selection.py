@@ -57,6 +57,9 @@ def test_metrics_whose_improvement_did_harm_are_not_pursued():
     assert pursued_metrics(table, SIGNS) == {
         "distortion": "high", "scope": "moderate", "mismatch": "moderate"
     }  # fmt: skip
+    # Moderate metrics alone are not pursued: selecting by them was worse than random rows.
+    assert pursued_metrics(table[table["class"] != "high"], SIGNS) == {}
+    assert pursued_metrics(table[table["metrics"] != "distortion"], SIGNS) == {}
 
 
 def test_better_rows_are_selected_inside_clusters_and_the_verdict_passes():

@@ -10,8 +10,8 @@ import pytest
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime import Constants
 from gio_spark.gime.metric_factors import merged_factors, turning_point
-from gio_spark.gime.proxy_training import CustomScore, Task, train_many
-from gio_spark.gime.sensitivity_analysis import sensitivity
+from gio_spark.gime.proxy_training import CustomScore, Task, frequency_codes, train_many
+from gio_spark.gime.sensitivity_analysis import forecast_training, sensitivity
 from gio_spark.gime.tilted_subsets import Sample, random_tilts, tilts_of
 from gio_spark.settings.gime import GimeSettings
 
@@ -55,6 +55,53 @@ def test_the_metric_that_matters_is_found_and_noise_is_low():
     assert result.seconds > 0
     high = result.table.loc[result.table["class"] == "high", "metrics"]
     assert not high.str.contains("volume").any()
+
+
+def clicks(rows=8_000, held_out=2_000, users=800, items=400, proxy="linear"):
+    """Clicks that depend on user and item alone: fields of many values and no number."""
+    rng = np.random.default_rng(0)
+    user, item = ((n * rng.beta(1, 2, rows + held_out)).astype(int) for n in (users, items))
+    odds = rng.normal(0, 1.2, users)[user] + rng.normal(0, 1.2, items)[item]
+    clicked = (rng.random(rows + held_out) < 1 / (1 + np.exp(-odds))).astype(np.int64)
+    fields = [frequency_codes(f[:rows], f[rows:]) for f in (user, item)]
+    codes, held_codes = (np.stack([f[side] for f in fields], axis=1) for side in (0, 1))
+    none = np.zeros((rows, 0), np.float32), np.zeros((held_out, 0), np.float32)
+    return Task(
+        none[0], clicked[:rows], none[1], clicked[rows:], "auc", proxy,
+        categories=codes, test_categories=held_codes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("proxy", "least"), [("linear", 0.74), ("boosting", 0.66)])
+def test_proxies_see_fields_of_many_values(proxy, least):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.preprocessing import OneHotEncoder
+
+    task = clicks(proxy=proxy)
+    score = float(train_many(None, task, [np.arange(8_000)])["score"][0])
+    assert score > least
+    if proxy == "linear":
+        encoder = OneHotEncoder(handle_unknown="ignore")
+        plain = LogisticRegression(max_iter=500)
+        plain.fit(encoder.fit_transform(task.categories), task.labels)
+        decided = plain.decision_function(encoder.transform(task.test_categories))
+        assert score > roc_auc_score(task.test_labels, decided) - 0.01
+
+
+def test_codes_follow_frequency_and_know_no_labels():
+    values = np.array(["b", "a", "b", "c", "b", "a"])
+    codes, held_codes = frequency_codes(values, np.array(["z", "a", "b"]))
+    assert codes.tolist() == [0, 1, 0, 2, 0, 1]
+    assert held_codes.tolist() == [3, 1, 0]
+
+
+def test_the_cost_is_forecast_before_the_runs():
+    sample, task = noisy_labels()
+    forecast = forecast_training(sample, task, size=150, settings=QUICK)
+    assert forecast.screen == QUICK.screen + 1
+    assert forecast.sweeps == len(sample.metrics()) * QUICK.seeds * QUICK.levels
+    assert 0 < forecast.least < forecast.most
 
 
 def test_the_same_seed_gives_the_same_table():

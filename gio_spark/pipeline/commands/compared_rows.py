@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 
 from gio_spark.engine import bounded
 from gio_spark.pipeline.commands.find_selections import SelectionRef, run_summary
-from gio_spark.pipeline.stages.select_rows import GIO_COLUMNS
+from gio_spark.pipeline.stages.select_rows import GIO_COLUMNS, REPEAT_COLUMNS
 from gio_spark.settings.columns import Columns
 from gio_spark.tables import Workspace, quoted_column
 
@@ -130,12 +130,12 @@ def _columns_of(workspace: Workspace, run: str) -> Columns:
 
 
 def _shared_numbers(tables: Sequence[DataFrame]) -> list[str]:
-    """Names of the pool's numeric columns in both tables, and the log ratio."""
+    """Names of the pool's numeric columns in both tables, the log ratio, and repeats."""
     names = [
         {f.name for f in t.schema.fields if isinstance(f.dataType, T.NumericType)} for t in tables
     ]
     own = [n for n in tables[0].columns if n in names[0] & names[1] and n not in GIO_COLUMNS]
-    return [*own, "gio_log_ratio"]
+    return [*own, "gio_log_ratio", *(n for n in REPEAT_COLUMNS if n in names[0] & names[1])]
 
 
 def _number(name: str) -> Column:

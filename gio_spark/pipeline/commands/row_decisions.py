@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gio_spark.tables import Workspace
 
 COLUMNS = (
-    "id", "taken", "rule", "why", "source", "cluster", "cluster_rows", "cluster_take",
+    "id", "taken", "repeat", "rule", "why", "source", "cluster", "cluster_rows", "cluster_take",
     "cluster_target_mass", "source_rows", "source_take", "log_ratio", "rank_score",
     "rank_threshold", "rank_key", "threshold", "decided_by_source",
 )  # fmt: skip
@@ -84,10 +84,13 @@ def row_decisions(
     embedded = filter_ids(workspace.read("embeddings", tables.embeddings)).select(
         "id", F.lit(1).alias("in_pool"), F.col("reason").alias("unusable"), "source"
     )
-    selected = workspace.read_table(tables.table).select(
+    table = workspace.read_table(tables.table)
+    repeat = F.col("gio_repeat") if "gio_repeat" in table.columns else F.lit(1)
+    selected = table.select(
         F.col("gio_id").alias("id"),
         F.lit(1).alias("in_selection"),
         F.col("gio_reason").alias("selection_reason"),
+        repeat.cast("int").alias("repeat"),
     )
     assigned = filter_ids(workspace.read("assignments", tables.assignments))
     scored = settings.explode.within_cluster == "density_ratio"

@@ -158,16 +158,18 @@ def enforce(
         level=settings.gime.performance_level,
         notes=enforcement.sensitivity.analysis.notes if enforcement.sensitivity else (),
     )
+    if enforcement.sensitivity is not None and all(t.kind == "by hand" for t in thresholds):
+        result = _with_notice(result, _nothing_pursued(enforcement.sensitivity))
     if not thresholds:
         return result, gate
     blind = [v for v in enforcement.views.values() if v.clusters is None]
     if blind:
-        enforcement.ctx.warn(
-            "thresholds are only judged",
+        notice = gio.Notice(
+            "thresholds_are_only_judged",
             f"The profile {blind[0].run_rows.profile.name} knows no cells to move quota between.",
             "Judge the gate's verdict.",
         )
-        return result, gate
+        return _with_notice(result, notice), gate
     sizes = np.asarray(problem.sizes, np.int64)
     pair = _Pair(enforcement, keep, sizes)
     rows, cost, floor, cap = gio.reallocation_bounds(problem, result)
@@ -240,6 +242,21 @@ def enforce(
         binding_note = f"thresholds of the metrics pulled rows inside clusters towards {to}"
         result = replace(result, binding=(*result.binding, binding_note))
     return result, gate
+
+
+def _nothing_pursued(sensitivity: SensitivityResult) -> gio.Notice:
+    facts = sensitivity.facts
+    return gio.Notice(
+        "gime_level_changes_nothing",
+        "The sensitivity runs found no metric of high sensitivity whose improvement makes models "
+        f"better (random subsets {facts.random_score[0]:.4g}, full sample {facts.full_score:.4g} "
+        f"by {facts.measure}): the plan is the one without gime.level.",
+        "Leave gime.level out, or set gime.thresholds by hand where you know what matters.",
+    )
+
+
+def _with_notice(result: gio.SelectionResult, notice: gio.Notice) -> gio.SelectionResult:
+    return replace(result, notices=(*result.notices, notice))
 
 
 def _target_distribution(result: gio.SelectionResult) -> NDArray[np.float64] | None:

@@ -13,12 +13,14 @@ import pyarrow as pa
 
 from gio_spark import gime
 from gio_spark.engine import bounded
+from gio_spark.engine.progress import duration
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime.driver_samples import labeled_sample, unlabeled_sample
+from gio_spark.gime.sensitivity_analysis import forecast_training
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_records import SensitivityFacts
 from gio_spark.pipeline.run_rows import RunRows
-from gio_spark.settings.budget import parse_budget
+from gio_spark.settings.budget import Budget, parse_budget
 
 if TYPE_CHECKING:
     from gio_spark.engine.progress import Stage as StageProgress
@@ -81,10 +83,21 @@ class SensitivityResult:
 
 
 def subset_size(settings: RunSettings, sample: int, pool: int) -> int:
-    """The rows per subset: the budget's share of the sample; a tenth where it is open."""
-    unit, amount = parse_budget(settings.budget)
-    share = {"share": amount, "rows": amount / max(pool, 1)}.get(unit, 0.1)
-    return int(min(max(_LEAST_SUBSET, round(share * sample)), sample - 1))
+    """Rows per subset: the budget's share of the sample; a tenth where it is open."""
+    return _size_of(parse_budget(settings.budget), sample, pool)
+
+
+def trained_size(settings: RunSettings, sample: int, pool: int) -> int:
+    """Rows per subset of the sensitivity runs, from the budget's nearest power of two.
+
+    So budgets of about the same size share the runs; thresholds are rescaled to the selection.
+    """
+    return _size_of(settings.sensitivity_budget, sample, pool)
+
+
+def _size_of(budget: Budget, sample: int, pool: int) -> int:
+    shares = {"share": budget.amount, "rows": budget.amount / max(pool, 1)}
+    return int(min(max(_LEAST_SUBSET, round(shares.get(budget.unit, 0.1) * sample)), sample - 1))
 
 
 def check_labels(settings: RunSettings) -> None:
@@ -124,7 +137,8 @@ def run_sensitivity(
         progress.say("sample and screen")
         progress.unit, progress.total = "models", None
         sample, task = _task(ctx, run_rows)
-        size = subset_size(ctx.settings, sample.rows.count, pool_rows)
+        size = trained_size(ctx.settings, sample.rows.count, pool_rows)
+        ctx.progress.say(_cost_line(ctx, sample, task, size))
         with progress.counting():
             analysis = gime.sensitivity(
                 ctx.spark,
@@ -135,12 +149,15 @@ def run_sensitivity(
                 seed=ctx.settings.seed,
                 on_models=lambda models: progress.update(0, total=models),
             )
+            if isinstance(task, gime.Task):
+                task.check_learned(analysis.full_score)
+            directions = sample.directions()
+            progress.say("efficiency curve")
+            ways = _ways(ctx, sample, analysis, directions)
+            models = analysis.models + 1 + sum(len(subsets) for subsets in ways.values())
+            progress.update(0, total=models)
+            curve = gime.efficiency_curve(ctx.spark, task, ways, tokens=_tokens(sample))
         progress.unit = "rows"
-        if isinstance(task, gime.Task):
-            task.check_learned(analysis.full_score)
-        directions = sample.directions()
-        progress.say("efficiency curve")
-        curve = _curve(ctx, sample, task, analysis, directions)
         spent = analysis.seconds + float(curve["seconds"].sum())
         facts = SensitivityFacts(
             measure=task.measure,
@@ -225,14 +242,35 @@ def _labeled_rows(run_rows: RunRows, *, vectors: bool) -> Any:
     )
 
 
-def _curve(
+def _cost_line(
+    ctx: RunContext, sample: gime.Sample, task: gime.Task | gime.CustomScore, size: int
+) -> str:
+    """Line about the models to train and their time, from one that is trained."""
+    forecast = forecast_training(
+        sample, task, size=size, settings=ctx.settings.gime, seed=ctx.settings.seed
+    )
+    return (
+        f"sensitivity: {forecast.screen:,} models on subsets of {size:,} rows, and up to "
+        f"{forecast.sweeps:,} where the screen finds metrics that matter: "
+        f"{duration(forecast.least)} to {duration(forecast.most)} of processor time"
+    )
+
+
+def _tokens(sample: gime.Sample) -> Any:
+    """Tokens of each row, None without the column."""
+    if "tokens" not in sample.rows:
+        return None
+    column = sample.rows["tokens"]
+    return np.where(column.valid, column.values, 0)
+
+
+def _ways(
     ctx: RunContext,
     sample: gime.Sample,
-    task: gime.Task | gime.CustomScore,
     analysis: gime.Sensitivity,
     directions: Mapping[str, int],
-) -> pd.DataFrame:
-    """Train on random and on chosen subsets of several sizes."""
+) -> dict[str, list[Any]]:
+    """Random and chosen subsets of several sizes, for the efficiency curve."""
     n = sample.rows.count
     sizes = sorted({max(_LEAST_SUBSET, round(s * n)) for s in CURVE_SHARES} - {n})
     sizes = [s for s in sizes if s < n]
@@ -250,10 +288,7 @@ def _curve(
                     sample, clusters, size, thresholds, pursued, directions, seed=seed, tries=4
                 )
                 ways.setdefault("by metrics", []).append(chosen.rows)
-    tokens = None
-    if "tokens" in sample.rows:
-        tokens = np.where(sample.rows["tokens"].valid, sample.rows["tokens"].values, 0)
-    return gime.efficiency_curve(ctx.spark, task, ways, tokens=tokens)
+    return ways
 
 
 def clusters_of(sample: gime.Sample) -> Any:

@@ -108,8 +108,9 @@ def store_ratio(step: Step, state: RunState, kind: str) -> None:
     """Store the fitted ratio with the facts of its fit."""
     ws = step.ctx.workspace
 
-    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+    def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
         fitted = state.ratio_fit()
+        progress.say(f"on {fitted.target_rows:,} target and {fitted.pool_rows:,} pool rows")
         facts = RatioFacts(
             auc=fitted.calibration.auc,
             error=fitted.calibration.error,
@@ -138,7 +139,7 @@ def score_pool(step: Step, state: RunState) -> None:
     ctx, ws, model = step.ctx, step.ctx.workspace, state.ratio_model
     assignments, total = state.assignments["pool"], state.pool_rows
     for text in model.facts.warnings:
-        ctx.warn("density ratio", text, "See the calibration plot; or use exact_count.")
+        ctx.warn("density ratio", text, "See the calibration plot in the report.")
     below = ws.base_of("assignments", assignments)
     base = step.key_with("assignments.pool", below.key) if below else ""
     on_base = bool(base) and ws.complete(step.stage.name, base) is not None

@@ -18,6 +18,7 @@ from gio_spark.engine import bounded
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_state import Plan, RunState
 from gio_spark.pipeline.stage_runner import Stage, Step
+from gio_spark.pipeline.stages.fresh_rows import held_fresh_rows
 from gio_spark.pipeline.stages.plan import (
     plan_facts,
     rows_of_share,
@@ -103,6 +104,7 @@ def _present_problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
         amount = rows_of_share(amount, float(stats.rows.sum()))
     elif unit == "auto":
         amount = frozen.facts.budget
+    repeat = select.repeat
     counts, tokens, names = source_sizes(ctx, state, (*select.source_caps, *select.source_floors))
     return gio.SelectionProblem(
         pool_centroids=state.codebook.centroids,
@@ -117,6 +119,8 @@ def _present_problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
         source_names=names,
         caps=select.source_caps,
         floors=select.source_floors,
+        repeat=gio.Repetition(repeat.max, repeat.decay) if repeat else None,
+        fresh=held_fresh_rows(ctx, state, frozen.key) if repeat else None,
         seed=settings.seed,
     )
 

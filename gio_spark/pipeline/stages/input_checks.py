@@ -14,6 +14,7 @@ from gio_spark.gio.selection_problem import OBJECTIVES
 from gio_spark.gio.source_limits import largest_budget, source_bounds
 from gio_spark.settings.budget import parse_budget
 from gio_spark.tables import quoted_column
+from gio_spark.tables.columns import check_plain_names
 from gio_spark.tables.content_expressions import SAMPLED_ROWS
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 
 # Columns that `selected` has beside the pool's own.
 _ADDED = frozenset(
-    ("gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_run", "gio_input_version")
-)
-_ODD = frozenset(" ,;{}()\n\t=")
+    (
+        "gio_id", "gio_cluster", "gio_reason", "gio_log_ratio", "gio_repeat", "gio_weight",
+        "gio_run", "gio_input_version",
+    )
+)  # fmt: skip
 _MOST_SOURCES = 10_000
 # Vectors whose length is looked at before a run.
 _LOOKED_AT = 100
@@ -55,7 +58,34 @@ def check_choices(settings: RunSettings) -> None:
             "select.source_caps and select.source_floors need columns.source, the pool's column "
             "with the source of a row."
         )
+    _check_repeat(settings)
     gime.check_profiles(settings.gime, columns.source)
+
+
+def _check_repeat(settings: RunSettings) -> None:
+    """Refuse what the repetition of rows cannot be combined with.
+
+    Raises:
+        ConfigError: With the settings.
+    """
+    select = settings.select
+    if select.repeat is None:
+        return
+    conflicts = {
+        f"select.objective: {select.objective}": select.objective != "budgeted_kl",
+        "select.source_caps": bool(select.source_caps),
+        "select.source_floors": bool(select.source_floors),
+        "gime.thresholds": bool(settings.gime.thresholds),
+        "gime.level": settings.gime.performance_level is not None,
+        "refresh.budget: float": settings.refresh.budget == "float",
+    }
+    names = [name for name, is_set in conflicts.items() if is_set]
+    if names:
+        raise ConfigError(
+            f"select.repeat cannot be combined with {', '.join(names)}: rows repeat under the "
+            "objective budgeted_kl, with a budget that is held, without caps, floors and "
+            "thresholds. Leave one of them out."
+        )
 
 
 def check_pool_columns(spark: SparkSession, settings: RunSettings, pool: Input) -> None:
@@ -66,7 +96,7 @@ def check_pool_columns(spark: SparkSession, settings: RunSettings, pool: Input) 
     """
     check_own_columns(pool)
     if settings.explode.output == "copy" and not capabilities(spark).any_column_names:
-        check_plain_names(pool)
+        check_plain_names(pool.name, pool.location, pool.own_columns)
 
 
 def check_own_columns(pool: Input) -> None:
@@ -80,21 +110,6 @@ def check_own_columns(pool: Input) -> None:
         raise InputError(
             f"{pool.name}: {pool.location} has columns named {', '.join(taken)}, which a selection "
             "adds itself (is it the selection of an earlier run?). Rename them or leave them out."
-        )
-
-
-def check_plain_names(pool: Input) -> None:
-    """Refuse a pool with columns that Delta on Spark would not write into the selection.
-
-    Raises:
-        InputError: With the columns; otherwise they would be found out after all the work.
-    """
-    odd = [c for c in pool.own_columns if set(c) & _ODD]
-    if odd:
-        raise InputError(
-            f"{pool.name}: Delta tables on Spark take no blank, comma, semicolon, bracket or '=' "
-            f"in the name of a column, and {pool.location} has {', '.join(map(repr, odd))}. Rename "
-            "them, or set explode.output: ids, which leaves the pool's own columns out."
         )
 
 
@@ -175,10 +190,13 @@ def check_sizes(settings: RunSettings, pool: Input) -> None:
         InputError: With the largest value that works.
     """
     budget, caps = parse_budget(settings.budget), settings.select.source_caps
-    if budget.unit == "rows" and budget.amount > pool.count:
+    copies = settings.select.repeat.max if settings.select.repeat else 1
+    largest_rows = copies * pool.count
+    if budget.unit == "rows" and budget.amount > largest_rows:
+        repeated = f", {largest_rows:,} with every row {copies} times" if copies > 1 else ""
         raise InputError(
             f"The budget of {budget.amount:,.0f} rows is above the pool, which has "
-            f"{pool.count:,}: ask for at most {pool.count:,}."
+            f"{pool.count:,}{repeated}: ask for at most {largest_rows:,}."
         )
     by_source = bool(caps or settings.select.source_floors)
     if by_source or budget.unit == "tokens":
@@ -207,11 +225,13 @@ def _check_amounts(settings: RunSettings, pool: Input, budget: Budget, *, by_sou
     requested = budget.amount
     if budget.unit == "share":
         requested = max(1.0, round(budget.amount * pool.count))
-    if by_tokens and requested > amounts.sum():
+    copies = settings.select.repeat.max if settings.select.repeat else 1
+    if by_tokens and requested > copies * amounts.sum():
+        repeated = f" (times {copies}, with every row repeated)" if copies > 1 else ""
         raise BudgetError(
             f"The budget of {requested:,.0f} tokens{tokens_in_words(settings)} is above the pool, "
-            f"which has {amounts.sum():,.0f}: ask for at most that.",
-            largest=float(amounts.sum()),
+            f"which has {amounts.sum():,.0f}{repeated}: ask for at most that.",
+            largest=copies * float(amounts.sum()),
         )
     if not by_source or len(amounts) > _MOST_SOURCES:
         return

@@ -192,7 +192,7 @@ def pin_inputs(
     for name, method in (verify or {}).items():
         if name in named:
             named[name] = named[name].model_copy(update={"verify": method})
-    inputs = {name: pin_view(spark, ctx.workspace, one) for name, one in named.items()}
+    inputs = {name: pin_view(spark, ctx.workspace, one, name) for name, one in named.items()}
     pins = {name: pin_input(spark, one, name) for name, one in inputs.items()}
     return PinnedInputs(ctx, inputs, pins, embedder)
 

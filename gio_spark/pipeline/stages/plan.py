@@ -18,14 +18,16 @@ from gio_spark.pipeline.constraints import sensitivity_page
 from gio_spark.pipeline.constraints.enforce import Enforcement, enforce
 from gio_spark.pipeline.constraints.score_bias import Order, to_choose_from
 from gio_spark.pipeline.constraints.sensitivity_runs import USED, run_sensitivity
-from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_records import Notice, PlanFacts
 from gio_spark.pipeline.run_state import Plan, RunState
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.cluster import centroids_of
+from gio_spark.pipeline.stages.fresh_rows import plan_fresh_rows
 from gio_spark.pipeline.stages.mixture_share import automatic_budget
 from gio_spark.pipeline.stages.source_strata import in_strata, save_strata
 from gio_spark.settings.budget import parse_budget
+from gio_spark.tables.model_arrays import load_arrays, save_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from gio_spark.tables import Workspace
 
 _MAX_SOURCES = 10_000
+# Columns of a plan with repeated rows, which the table of plans lacks: stored as arrays.
+_COPIES = ("copies", "extra_threshold", "extra_tie")
 
 
 def enforcement_stages(settings: RunSettings, names: Sequence[str]) -> list[Stage]:
@@ -56,7 +60,8 @@ def enforcement_stages(settings: RunSettings, names: Sequence[str]) -> list[Stag
         reads=("datasets",),
         outputs=("sensitivity",),
         settings=(
-            *(f"gime.{name}" for name in USED), "budget", "columns.label", "pool.columns", "seed",
+            *(f"gime.{name}" for name in USED), "sensitivity_budget", "columns.label",
+            "pool.columns", "seed",
         ),
     )  # fmt: skip
     automatic = settings.gime.performance_level is not None
@@ -121,7 +126,7 @@ def make_plan(step: Step, state: RunState) -> None:
     ctx, settings = step.ctx, step.ctx.settings
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        problem = _problem(ctx, state)
+        problem = _problem(step, state)
         result = gio.select(settings.select.objective, problem)
         _refuse_empty(result)
         gate = None
@@ -179,6 +184,10 @@ def write_plan(
     if result.take_by_source is not None:
         strata = _strata(ctx, state, problem, rows, result.take_by_source)[1]
         save_strata(ctx, step.key, strata, problem.source_names)
+    if result.copies is not None:
+        arrays = {name: table[name].to_numpy(np.int64) for name in _COPIES}
+        save_arrays(ctx.workspace, "copies", arrays, key=_copies_key(step.key), run=ctx.run)
+        table = table.drop(columns=list(_COPIES))
     written = step.write_small("plan", pa.Table.from_pandas(table, preserve_index=False))
     return written, facts.plain()
 
@@ -220,7 +229,14 @@ def load_plan(workspace: Workspace, key: str) -> Plan:
         raise WorkspaceError(f"{workspace.place('plan')} lacks the plan {key}. Run again.")
     table = workspace.read_arrow("plan", key, 1 << 20, "clusters of the plan").to_pandas()
     table = table.sort_values("cluster", ignore_index=True)
-    return Plan(table, key, PlanFacts.model_validate(records[-1].detail))
+    facts = PlanFacts.model_validate(records[-1].detail)
+    if facts.copies is not None:
+        table = table.assign(**load_arrays(workspace, _copies_key(key)))
+    return Plan(table, key, facts)
+
+
+def _copies_key(key: str) -> str:
+    return fingerprint("copies", key)
 
 
 def rows_to_choose_from(ctx: RunContext, state: RunState, order: Order) -> DataFrame:
@@ -233,8 +249,8 @@ def rows_to_choose_from(ctx: RunContext, state: RunState, order: Order) -> DataF
     )
 
 
-def _problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
-    settings, stats = ctx.settings, state.cluster_stats()
+def _problem(step: Step, state: RunState) -> gio.SelectionProblem:
+    ctx, settings, stats = step.ctx, step.ctx.settings, state.cluster_stats()
     unit, amount = parse_budget(settings.budget)
     by_tokens = unit == "tokens"
     mass, unreachable = gio.mix_targets(state.target_mass(), [t.share for t in settings.target])
@@ -251,6 +267,7 @@ def _problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
     elif unit == "share":
         budget = rows_of_share(amount, float(stats.rows.sum()))
     counts, tokens, names = source_sizes(ctx, state)
+    repeat = settings.select.repeat
     return gio.SelectionProblem(
         pool_centroids=state.codebook.centroids,
         sizes=stats.rows,
@@ -268,6 +285,8 @@ def _problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
         caps=settings.select.source_caps,
         floors=settings.select.source_floors,
         quality=_quality(ctx, state) if settings.select.use_quality else None,
+        repeat=gio.Repetition(repeat.max, repeat.decay) if repeat else None,
+        fresh=plan_fresh_rows(ctx, state, mass, step.key) if repeat else None,
         seed=settings.seed,
         options=options,
     )
@@ -332,7 +351,7 @@ def _plan_table(result: gio.SelectionResult, problem: gio.SelectionProblem) -> p
     order[result.order] = np.arange(len(result.order))
     after = np.full(count, np.nan)
     after[result.order] = result.divergence_path
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "cluster": np.arange(count, dtype=np.int32),
             "rows": np.asarray(problem.sizes, np.int64),
@@ -343,6 +362,9 @@ def _plan_table(result: gio.SelectionResult, problem: gio.SelectionProblem) -> p
             "divergence_after": after,
         }
     )
+    if result.copies is None:
+        return table
+    return table.assign(copies=np.asarray(result.copies, np.int64))
 
 
 def plan_facts(
@@ -358,12 +380,19 @@ def plan_facts(
         divergence=float(result.divergence),
         lost_mass=float(result.lost_mass),
         certificate=(
-            (certificate.primal, certificate.dual, certificate.gap) if certificate else None
+            # Adding zero takes the sign of a negative zero away.
+            (certificate.primal + 0.0, certificate.dual + 0.0, certificate.gap + 0.0)
+            if certificate
+            else None
         ),
         binding=tuple(result.binding),
         notices=tuple(
             Notice(name=n.name, text=n.text, remedy=n.remedy) for n in (*result.notices, *signs)
         ),
         auto=problem.options if problem.budget == "auto" else None,  # type: ignore[arg-type]
-        divergences=gio.divergences(result.target_mass, problem.sizes, result.take, problem.seed),
+        divergences=gio.divergences(
+            result.target_mass, problem.sizes, result.take, problem.seed, copies=result.copies
+        ),
+        copies=None if result.copies is None else int(result.copies.sum()),
+        fresh_rows=None if problem.fresh is None else int(problem.fresh.sum()),
     )

@@ -93,6 +93,7 @@ def report_data(ctx: RunContext, state: RunState) -> ReportData:
         budget_unit=facts.unit,
         rows_pool=state.pool_rows,
         rows_selected=selection.count,
+        copies_selected=selection.copies,
         rows_target=state.datasets.target_rows,
         objective=facts.objective,
         within_cluster=ctx.settings.explode.within_cluster,
@@ -109,14 +110,16 @@ def report_data(ctx: RunContext, state: RunState) -> ReportData:
             pool=facts.divergences["pool"],
             random=facts.divergences["random"],
             selection=facts.divergences["selection"],
-            path_rows=np.cumsum(order["take"].to_numpy()),
+            path_rows=np.cumsum(plan.trained_rows[order.index].to_numpy()),
             path=gio.divergence_path(
                 plan.table["target_mass"].to_numpy(),
-                plan.table["take"].to_numpy(),
+                plan.trained_rows.to_numpy(),
                 order["cluster"].to_numpy(),
             ),
         ),
-        plan=plan.table.drop(columns=["threshold", "tie"], errors="ignore"),
+        plan=plan.table.drop(
+            columns=["threshold", "tie", "extra_threshold", "extra_tie"], errors="ignore"
+        ),
         sources=rows.sources,
         points=rows.points,
         examples=rows.examples,

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark import explode
-from gio_spark.explode.row_filter import REQUIRED_REASON, reasons
+from gio_spark.explode.selection_reasons import REQUIRED_REASON, reasons
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.tables.model_arrays import array_text, load_arrays, save_arrays, text_array
 
