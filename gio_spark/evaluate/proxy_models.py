@@ -77,6 +77,8 @@ def _task(
         score_kind(dataset),
         proxy,
         small=True,
+        categories=dataset.categories,
+        test_categories=dataset.held_categories,
     )
     return task, rows
 
