@@ -2,6 +2,8 @@
 PYTHON ?= python3
 ENGINE ?= embedded
 ARGS   ?=
+# Processes that share the tests of the embedded engine and of numpy, by files.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-faults test-spark40 test-oldest test-no-extras coverage mutate lint \
@@ -43,7 +45,8 @@ GROUPS = $(WITHOUT_JVM) "spark and not faults" connect cluster
 test: lint java ## Check style, types and layers, then run every test (ARGS="-k word" narrows)
 	@failed=; for group in $(GROUPS); do \
 		echo "==> Running the tests: $$group"; \
-		$(WITH_JAVA) $(VENV)/bin/python -m pytest -q -m "$$group" $(ARGS); code=$$?; \
+		workers=; if [ "$$group" = $(WITHOUT_JVM) ]; then workers="-n $(WORKERS) --dist loadfile"; fi; \
+		$(WITH_JAVA) $(VENV)/bin/python -m pytest -q -m "$$group" $$workers $(ARGS); code=$$?; \
 		if [ $$code -eq 5 ] && [ -n "$(ARGS)" ]; then code=0; fi; \
 		if [ $$code -ne 0 ]; then failed="$$failed [$$group]"; fi; \
 	done; \

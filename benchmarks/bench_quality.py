@@ -35,11 +35,11 @@ from threadpoolctl import threadpool_limits
 
 from gio_spark.engine import session
 from gio_spark.evaluate.compare_methods import with_measure_titles
-from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.dataset_arrays import dataset_from_arrays, dataset_to_arrays
 from gio_spark.evaluate.proxy_models import has_torch
 from gio_spark.evaluate.trials import run_trials
 from gio_spark.report.evaluation_page import render_evaluation
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 from gio_spark.tables import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +63,8 @@ def place_of(task: QualityTask, seed: int, options: Options, store: Path) -> Pat
     for name, value in varied.items():
         value = _content(value) if name == "vectors" else value
         label += f"-{name}-{str(value).replace('/', '_')}"
-    return store / "datasets" / f"{label}.npz"
+    # The folder is renamed when datasets get more fields (2: labels of the target).
+    return store / "datasets2" / f"{label}.npz"
 
 
 @cache

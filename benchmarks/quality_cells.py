@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from gio_spark.evaluate.measures import MEASURES
-from gio_spark.evaluate.methods import get
 from gio_spark.evaluate.trials import TrialPlan
+from gio_spark.strategy.methods import get
 
 KEY = ["task", "task_version", "method", "method_version", "budget", "seed", "measure",
        "measure_version"]  # fmt: skip

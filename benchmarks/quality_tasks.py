@@ -22,13 +22,13 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from gio_spark import embed
-from gio_spark.evaluate.dataset import EvaluationDataset
-from gio_spark.evaluate.methods import get, methods
 from gio_spark.gio.target_mass import kernel_mass, kernel_width, nearest_clusters
 from gio_spark.kernels import nearest
 from gio_spark.quantize import auto_clusters
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.embed import EmbedSettings
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
+from gio_spark.strategy.methods import get, methods
 
 TARGET, HELD = 1_650, 8_350
 DIMENSION = 64
@@ -101,6 +101,7 @@ def _arena(
     rng = np.random.default_rng([seed, 7])
     clusters = options.clusters or auto_clusters(*vectors.shape)
     target, target_texts = target[: options.target], more.pop("target_texts", None)
+    target_labels: Any = more.pop("target_labels", None)
     fitted = MiniBatchKMeans(
         clusters, n_init=1, batch_size=8192, max_iter=8, random_state=seed, reassignment_ratio=0.0,
         init_size=max(4096, 2 * clusters),
@@ -119,6 +120,7 @@ def _arena(
         target_mass=mass / mass.sum(),
         held_vectors=np.ascontiguousarray(held, np.float32),
         target_texts=None if target_texts is None else target_texts[: options.target],
+        target_labels=None if target_labels is None else target_labels[: options.target],
         **more,  # type: ignore[arg-type]
     )
 
@@ -191,7 +193,8 @@ def _damaged(data: Path, seed: int, options: Options, *, scale: tuple, noise: fl
     target, held = split[:TARGET], split[TARGET : TARGET + HELD]
     return _image_arena(
         (pixels, clean[target], clean[held]), seed, options,
-        labels=labels, held_labels=test_labels[held], good=(~bad).astype(np.float64),
+        labels=labels, target_labels=test_labels[target], held_labels=test_labels[held],
+        good=(~bad).astype(np.float64),
     )  # fmt: skip
 
 
@@ -228,7 +231,8 @@ def images_skewed(data: Path, seed: int, options: Options) -> EvaluationDataset:
     shares = dict(zip(named.tolist(), _CLASS_SHARES.tolist(), strict=True))
     return _image_arena(
         (pixels[pool], pixels[target], pixels[held]), seed, options, labels=truth[pool],
-        held_labels=truth[held], good=mixed_oracle(truth[pool], shares, rng),
+        target_labels=truth[target], held_labels=truth[held],
+        good=mixed_oracle(truth[pool], shares, rng),
     )  # fmt: skip
 
 
@@ -376,7 +380,7 @@ def _table_arena(features: np.ndarray, label: np.ndarray, inside: np.ndarray, le
     good = _joint_oracle((features[pool], label[pool]), (features[held], label[held]), rng)
     return _arena(
         features[pool], features[target], features[held], seed, options,
-        labels=label[pool], held_labels=label[held], good=good,
+        labels=label[pool], target_labels=label[target], held_labels=label[held], good=good,
     )  # fmt: skip
 
 
@@ -406,7 +410,8 @@ def adult(data: Path, seed: int, options: Options) -> EvaluationDataset:
     answers[bad] = rng.integers(0, 2, int(bad.sum()))
     return _arena(
         mine, features[target], features[held], seed, options,
-        labels=answers, held_labels=label[held], good=(~bad).astype(np.float64),
+        labels=answers, target_labels=label[target], held_labels=label[held],
+        good=(~bad).astype(np.float64),
     )  # fmt: skip
 
 
@@ -446,7 +451,7 @@ def weather(data: Path, seed: int, options: Options) -> EvaluationDataset:
     good = _joint_oracle((whole[rest], ahead[rest]), (whole[held], ahead[held]), rng)
     return _arena(
         whole[rest], whole[target], whole[held], seed, options,
-        labels=ahead[rest], held_labels=ahead[held], good=good,
+        labels=ahead[rest], target_labels=ahead[target], held_labels=ahead[held], good=good,
         sources=station[rest].astype(str),
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ _ROOMS: dict[str, str] = {
     "embedder": "gio_spark.embed.registry",
     "objective": "gio_spark.gio.selection_problem",
     "profile": "gio_spark.gime.metric_profile",
-    "method": "gio_spark.evaluate.methods.method_registry",
+    "method": "gio_spark.strategy.methods.method_registry",
 }
 
 
@@ -72,9 +72,9 @@ class Registry(Generic[T]):
             )
         return self.entries[name]
 
-    def names(self) -> tuple[str, ...]:
-        """Names in order of registration."""
-        return tuple(self.entries)
+    def names(self, *, built_in: bool = True) -> tuple[str, ...]:
+        """Names in order of registration, with or without those of gio_spark's own."""
+        return tuple(name for name in self.entries if built_in or name not in self._built_in)
 
 
 def register(kind: Kind, name: str, **options: Any) -> Callable[[Value], Value]:
@@ -88,7 +88,7 @@ def register(kind: Kind, name: str, **options: Any) -> Callable[[Value], Value]:
             of a `gio.SelectionProblem`), "profile" (a function without arguments that gives a
             `gime.Profile`) or "method" (a function of dataset, budget and seed).
         name: The name. A name of gio_spark's own is refused; one of yours may be registered again.
-        options: Of a method: `needs`, `takes_all`, `version`.
+        options: Of a method: `needs`, `takes_all`, `version`, `weighted`.
 
     Raises:
         ConfigError: The kind is unknown, the name is taken, or the entry is not of its kind.

@@ -53,11 +53,26 @@ def print_evaluation(out: Console, made: Evaluation) -> None:
         error = trial_statistics.first_error(cells, method)
         if error is not None:
             out.print(f"failed, {method}: {error}", style="yellow", markup=False)
+    for budget, choices in _choices_of_auto(cells):
+        out.print(f"auto at {100 * budget:g} %: {choices}", markup=False)
     others = [MEASURES[m].title for m in dict.fromkeys(cells["measure"]) if m not in shown]
     if others:
         out.print(f"also measured, see the page: {', '.join(others)}", markup=False)
     out.print(f"cells: {made.table}", markup=False)
     out.print(f"page: {made.page}", markup=False)
+
+
+def _choices_of_auto(cells: pd.DataFrame) -> list[tuple[float, str]]:
+    """Strategies that the method `auto` has chosen at each budget, with the number of seeds."""
+    notes = trial_statistics.method_notes(cells[cells["method"] == "auto"])
+    strategies = notes["note"].astype(str).str.split(":").str[0]
+    return [
+        (
+            float(budget),
+            ", ".join(f"{name} ({count})" for name, count in names.value_counts().items()),
+        )
+        for budget, names in strategies.groupby(notes["budget"])
+    ]
 
 
 def _scores(cells: pd.DataFrame, measure: str, order: list[str]) -> Table:

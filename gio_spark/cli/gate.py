@@ -17,6 +17,7 @@ def print_gate(out: Console, settings: RunSettings, run_id: str | None, *, compa
     """Judge a run's selection and print the verdict."""
     from gio_spark.pipeline.commands.gate import gate
     from gio_spark.report.gate_page import check_table, score_table, way_table
+    from gio_spark.report.text_format import verdict_text
 
     found = gate(settings, run_id=run_id, compare=compare)
     best = ["best seen"] if "best" in found.checks else []
@@ -28,7 +29,8 @@ def print_gate(out: Console, settings: RunSettings, run_id: str | None, *, compa
     if found.scores is not None:
         print_text_table(out, score_table(found.scores))
     out.print(
-        f"gate of {found.run_id}: {'passed' if found.passed else 'FAILED'}",
+        f"gate of {found.run_id}: "
+        + verdict_text(passed=found.passed, checks=len(found.verdict.checks)),
         style="green" if found.passed else "red",
     )
     for line in found.verdict.why.splitlines():

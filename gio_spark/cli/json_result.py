@@ -67,6 +67,7 @@ def curation_facts(curation: Curation) -> dict[str, Any]:
             "selected": summary["selected_rows"],
             "copies": summary.get("copies"),
             "clusters": summary["clusters"],
+            "clusters_selected": summary.get("clusters_selected"),
             "quarantine": summary["quarantine"],
         }
         facts["budget"] = {

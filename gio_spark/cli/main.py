@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from gio_spark.cli.explain import register_commands
+from gio_spark.cli import explain, maintain, publishing
 from gio_spark.cli.options import (
     GATE_FAILED,
     Config,
@@ -30,9 +28,6 @@ from gio_spark.cli.options import (
 from gio_spark.errors import ConfigError
 from gio_spark.interruption import end_on_signals
 from gio_spark.version import __version__
-
-if TYPE_CHECKING:
-    from gio_spark.tables import Workspace
 
 app = typer.Typer(
     name="gio-spark",
@@ -339,84 +334,6 @@ def show(
 
 
 @app.command()
-def publish(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run whose selection to publish.")],
-    name: Annotated[
-        str | None, typer.Option(help="Published name; none: the one that the run was made for.")
-    ] = None,
-    workspace: WorkspaceOption = "gio-workspace",
-    engine: EngineOption = None,
-) -> None:
-    """Have a name show the newest selection of a run, whatever its audit said."""
-    with clear_errors(), _opened(workspace, engine) as tables:
-        from gio_spark.cli.publishing import print_event
-        from gio_spark.pipeline.stages.publish_selection import publish_by_hand
-
-        print_event(out, tables, publish_by_hand(tables, run_id, name=name))
-
-
-@app.command()
-def rollback(
-    name: Annotated[str, typer.Argument(help="Published name.")],
-    workspace: WorkspaceOption = "gio-workspace",
-    engine: EngineOption = None,
-) -> None:
-    """Have a name show the selection that it showed before."""
-    with clear_errors(), _opened(workspace, engine) as tables:
-        from gio_spark.cli.publishing import print_event
-        from gio_spark.pipeline.stages.publish_selection import roll_back
-
-        print_event(out, tables, roll_back(tables, name))
-
-
-@app.command()
-def pin(
-    name: Annotated[str, typer.Argument(help="Published name.")],
-    number: Annotated[
-        int | None, typer.Argument(metavar="PUBLISH", help="Number; none: the current one.")
-    ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the pin away.")] = False,
-    workspace: WorkspaceOption = "gio-workspace",
-    engine: EngineOption = None,
-) -> None:
-    """Keep the rows of a publish for good, whatever retention says."""
-    with clear_errors(), _opened(workspace, engine) as tables:
-        from gio_spark.cli.publishing import print_event
-        from gio_spark.tables import PublishLog
-
-        print_event(out, tables, PublishLog(tables).pin(name, number, keep=not remove))
-
-
-@app.command()
-def forget(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run to forget.")],
-    hours: Annotated[
-        float, typer.Option(help="Age from which files that no table holds are deleted.")
-    ] = 168.0,
-    workspace: WorkspaceOption = "gio-workspace",
-    engine: EngineOption = None,
-) -> None:
-    """Take away the selection, rows and records of a run that no other run reads."""
-    with clear_errors(), _opened(workspace, engine) as tables:
-        from gio_spark.cli.publishing import print_pruned
-        from gio_spark.settings.run import RetentionSettings
-        from gio_spark.tables import forget as forget_run
-
-        print_pruned(out, run_id, forget_run(tables, run_id, RetentionSettings(hours=hours)))
-
-
-@contextmanager
-def _opened(workspace: str, engine: str | None) -> Iterator[Workspace]:
-    """Open a workspace that is there."""
-    from gio_spark.pipeline.commands.run_history import history
-    from gio_spark.tables import Workspace
-
-    spark = start_session(engine)
-    history(spark, workspace)
-    yield Workspace(spark, workspace)
-
-
-@app.command()
 def refresh(
     config: Config,
     overrides: Overrides = None,
@@ -490,7 +407,9 @@ def demo(
         run_demo(engine=engine or "auto", folder=folder)
 
 
-register_commands(app)
+publishing.register_commands(app)
+explain.register_commands(app)
+maintain.register_commands(app)
 
 
 def main() -> None:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from gio_spark.cli.options import (
+    EngineOption,
+    WorkspaceOption,
+    clear_errors,
+    out,
+    start_session,
+)
 from gio_spark.cli.show import text_table
 
 if TYPE_CHECKING:
@@ -11,6 +22,82 @@ if TYPE_CHECKING:
 
     from gio_spark.pipeline.stages.publish_selection import Publication
     from gio_spark.tables import Pruned, PublishEvent, Workspace
+
+
+def register_commands(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    for command in (publish, rollback, pin, forget):
+        app.command()(command)
+
+
+def publish(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run whose selection to publish.")],
+    name: Annotated[
+        str | None, typer.Option(help="Published name; none: the one that the run was made for.")
+    ] = None,
+    workspace: WorkspaceOption = "gio-workspace",
+    engine: EngineOption = None,
+) -> None:
+    """Have a name show the newest selection of a run, whatever its audit said."""
+    with clear_errors(), _opened(workspace, engine) as tables:
+        from gio_spark.pipeline.stages.publish_selection import publish_by_hand
+
+        print_event(out, tables, publish_by_hand(tables, run_id, name=name))
+
+
+def rollback(
+    name: Annotated[str, typer.Argument(help="Published name.")],
+    workspace: WorkspaceOption = "gio-workspace",
+    engine: EngineOption = None,
+) -> None:
+    """Have a name show the selection that it showed before."""
+    with clear_errors(), _opened(workspace, engine) as tables:
+        from gio_spark.pipeline.stages.publish_selection import roll_back
+
+        print_event(out, tables, roll_back(tables, name))
+
+
+def pin(
+    name: Annotated[str, typer.Argument(help="Published name.")],
+    number: Annotated[
+        int | None, typer.Argument(metavar="PUBLISH", help="Number; none: the current one.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the pin away.")] = False,
+    workspace: WorkspaceOption = "gio-workspace",
+    engine: EngineOption = None,
+) -> None:
+    """Keep the rows of a publish for good, whatever retention says."""
+    with clear_errors(), _opened(workspace, engine) as tables:
+        from gio_spark.tables import PublishLog
+
+        print_event(out, tables, PublishLog(tables).pin(name, number, keep=not remove))
+
+
+def forget(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run to forget.")],
+    hours: Annotated[
+        float, typer.Option(help="Age from which files that no table holds are deleted.")
+    ] = 168.0,
+    workspace: WorkspaceOption = "gio-workspace",
+    engine: EngineOption = None,
+) -> None:
+    """Take away the selection, rows and records of a run that no other run reads."""
+    with clear_errors(), _opened(workspace, engine) as tables:
+        from gio_spark.settings.run import RetentionSettings
+        from gio_spark.tables import forget as forget_run
+
+        print_pruned(out, run_id, forget_run(tables, run_id, RetentionSettings(hours=hours)))
+
+
+@contextmanager
+def _opened(workspace: str, engine: str | None) -> Iterator[Workspace]:
+    """Open a workspace that is there."""
+    from gio_spark.pipeline.commands.run_history import history
+    from gio_spark.tables import Workspace
+
+    spark = start_session(engine)
+    history(spark, workspace)
+    yield Workspace(spark, workspace)
 
 
 def print_publication(out: Console, publication: Publication | None) -> bool:
@@ -81,8 +168,13 @@ def print_publishes(out: Console, workspace: Workspace, name: str, number: int |
 
 def print_pruned(out: Console, run: str, pruned: Pruned) -> None:
     """Print what forgetting a run took away."""
+    print_pruned_rows(out, pruned)
+    out.print(f"{run} is forgotten; what other runs read as well has stayed.", markup=False)
+
+
+def print_pruned_rows(out: Console, pruned: Pruned) -> None:
+    """Print the rows and tables that retention took away."""
     for table, attempts in pruned.attempts.items():
         out.print(f"{table}: rows of {attempts} attempts deleted", markup=False)
     for name in pruned.tables:
         out.print(f"{name}: dropped", markup=False)
-    out.print(f"{run} is forgotten; what other runs read as well has stayed.", markup=False)

@@ -99,6 +99,8 @@ def print_curation(out: Console, curation: Curation, until: str | None) -> None:
 
 
 def _print_summary(out: Console, summary: dict[str, Any]) -> None:
+    from gio_spark.report.text_format import clusters_text, verdict_text
+
     share = summary["selected_rows"] / max(1, summary["pool_rows"])
     table = text_table(f"Run {summary['run']}", "", "")
     table.add_row(
@@ -113,15 +115,16 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     if summary["unit"] == "tokens":
         table.add_row("tokens of these rows", f"{summary['spent']:,.0f}")
     table.add_row("target", f"{summary['target_rows']:,} rows")
-    table.add_row("clusters", f"{summary['clusters']:,}")
+    with_rows = summary.get("clusters_selected")
+    table.add_row("clusters", clusters_text(summary["clusters"], with_rows))
     table.add_row(
         "chosen by", f"{summary['objective']}, inside a cluster {summary['within_cluster']}"
     )
     found = summary["divergences"]
     table.add_row(
         "divergence from target",
-        f"pool {found['pool']:.3f}, random rows "
-        f"{found['random']:.3f}, selection {found['selection']:.3f} nats",
+        f"pool {_nats(found['pool'])}, random rows {_nats(found['random'])}, "
+        f"selection {_nats(found['selection'])} nats",
     )
     if summary.get("mixture"):
         share = summary["mixture"]["share"]
@@ -135,7 +138,7 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
         table.add_row("certified", f"no plan is better by more than {gap:.1e}")
     judged = summary.get("gate")
     if judged is not None:
-        said = "passed" if judged["passed"] else "FAILED"
+        said = verdict_text(passed=judged["passed"], checks=len(judged["checks"]))
         table.add_row("gate", f"{said}: " + judged["why"].splitlines()[0])
     for side, reasons in summary["quarantine"].items():
         for reason, rows in sorted(reasons.items(), key=lambda item: -item[1])[:_REASONS]:
@@ -143,6 +146,11 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     out.print(table)
     for name, text, action in summary["cautions"]:
         out.print(f"warning, {name}: {text} {action}", style="yellow", markup=False)
+
+
+def _nats(value: float) -> str:
+    """Divergence with three decimals; one that is zero but for rounding has no sign."""
+    return f"{round(value, 3) + 0.0:.3f}"
 
 
 def print_runs(out: Console, records: Sequence[Record]) -> None:
@@ -211,6 +219,8 @@ def print_checks(out: Console, checks: Sequence[DataCheck]) -> bool:
 
 def print_refresh(out: Console, done: Refreshed) -> None:
     """Print what a refresh changed."""
+    from gio_spark.report.text_format import verdict_text
+
     table = text_table(f"Refresh of {done.run_id}", "", "")
     table.add_row("new rows in the pool", f"{done.new_rows:,}")
     table.add_row("changed rows", f"{done.changed_rows:,}")
@@ -221,7 +231,7 @@ def print_refresh(out: Console, done: Refreshed) -> None:
     table.add_row("dropped", f"{done.dropped:,}")
     table.add_row("selected now", f"{done.after:,}")
     if done.gate is not None:
-        said = "passed" if done.gate.passed else "FAILED"
+        said = verdict_text(passed=done.gate.passed, checks=len(done.gate.checks))
         table.add_row("gate", f"{said}: " + done.gate.why.splitlines()[0])
     if done.drifted:
         table.add_row("metrics that drifted", ", ".join(done.drifted))

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gio_spark.engine.capabilities import describe
 from gio_spark.engine.row_counter import count_rows, current_label
 from gio_spark.errors import InputError
 from gio_spark.process import one_blas_thread
@@ -24,6 +23,8 @@ MapFunction = Callable[[Iterator[pa.RecordBatch]], Iterable[Produced]]
 
 MAX_BYTES = 64 << 20
 """Bytes of a batch, beyond which it is cut: long texts and images make few rows large."""
+
+_PLAIN_NAME = re.compile(r"\w+")
 
 # Offsets of string, binary and list are int32.
 _NARROW = (1 << 31) - 1
@@ -237,7 +238,7 @@ def map_arrow(
         batch_bytes: Bytes per batch; see `rebatch`.
     """
     declared = _as_schema(schema)
-    names = _names_with_dots(df)
+    names = _special_names(df)
     label = current_label()
     if names:
         df = df.toDF(*[f"column_{i}" for i in range(len(names))])
@@ -254,14 +255,12 @@ def map_arrow(
     return df.mapInArrow(run, _spark_schema(declared))
 
 
-def _names_with_dots(df: DataFrame) -> list[str]:
-    """Names of all columns where a map would take one with a dot for a field of another column.
+def _special_names(df: DataFrame) -> list[str]:
+    """Names of all columns where one of them is not plain: maps name columns without quotes.
 
-    The embedded engine does: it reads the field `text` of `doc` for a column named `doc.text`.
+    Of a column named `doc.text` they would read the field `text` of `doc`.
     """
-    if describe(df.sparkSession).kind != "embedded":
-        return []
-    return df.columns if any("." in name for name in df.columns) else []
+    return df.columns if any(not _PLAIN_NAME.fullmatch(name) for name in df.columns) else []
 
 
 def group_arrow(

@@ -32,7 +32,6 @@ def start_embedded(conf: dict[str, str]) -> SparkSession:
 
     try:
         from pyspark.sql.connect.client import DefaultChannelBuilder
-        from pyspark.sql.connect.client.retries import DefaultPolicy
         from pyspark.sql.connect.session import SparkSession as ConnectSession
     except (
         ModuleNotFoundError,
@@ -53,12 +52,30 @@ def start_embedded(conf: dict[str, str]) -> SparkSession:
     # here for which API is meant.
     os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
     spark: Any = ConnectSession.builder.channelBuilder(channel).getOrCreate()
-    spark.client.set_retry_policies([DefaultPolicy(**_RETRIES)])
+    spark.client.set_retry_policies([retry_policy()])
     for key, value in {"spark.sql.session.timeZone": "UTC", **conf}.items():
         spark.conf.set(key, value)
     _return_ctrl_c()
     mark_embedded(spark)
     return spark
+
+
+def retry_policy() -> Any:
+    """Policy of pyspark's Connect client for calls to the embedded engine.
+
+    It is pyspark's own with a short wait. A response that cannot be parsed is asked for again, too:
+    seen once in some million calls on a busy machine, where the same call gave the right response
+    next time.
+    """
+    from pyspark.sql.connect.client.retries import DefaultPolicy
+
+    class RetryPolicy(DefaultPolicy):
+        def can_retry(self, e: BaseException) -> bool:
+            details = getattr(e, "details", None)  # a method of errors of gRPC
+            unreadable = callable(details) and "Exception deserializing response" in str(details())
+            return unreadable or super().can_retry(e)
+
+    return RetryPolicy(**_RETRIES)
 
 
 def close_lost_session(spark: Any) -> bool:

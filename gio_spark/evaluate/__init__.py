@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gio_spark.evaluate.dataset import EvaluationDataset
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 if TYPE_CHECKING:
     from gio_spark.evaluate.compare_methods import Evaluation, compare, evaluate

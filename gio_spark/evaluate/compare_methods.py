@@ -16,7 +16,6 @@ import pandas as pd
 from gio_spark.engine import describe, session
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.evaluate import methods as registry
 from gio_spark.evaluate.measures import MEASURES, measures_of_settings
 from gio_spark.evaluate.prepare_dataset import (
     EvaluationInputs,
@@ -30,19 +29,22 @@ from gio_spark.registry import load_modules
 from gio_spark.report import trial_statistics
 from gio_spark.report.evaluation_page import render_evaluation
 from gio_spark.settings.load import build
+from gio_spark.strategy import methods as registry
 from gio_spark.tables import Workspace
 from gio_spark.tables.output_folders import local_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
     from gio_spark.settings.run import RunSettings
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 log = logging.getLogger(__name__)
 
 BASELINE = "random"
 ORACLE = "oracle"
+# Method that a run uses unless its settings say else.
+DEFAULT = "kl_ratio_t025"
 # Setting that a field of the dataset comes from.
 _SETTING_OF_FIELD = {
     "texts": "columns.text of pool and targets",
@@ -289,6 +291,10 @@ def _write_results(
         facts=facts,
         ranking_measures=ranking_measures(results.table),
         settings=ctx.settings.model_dump(mode="json"),
+        descriptions={
+            name: registry.get(name).summary for name in results.table["method"].unique()
+        },
+        default=DEFAULT,
     )
     ctx.tracker.metrics(flat_metrics(results.table))
     ctx.tracker.artifact(folder, "evaluation")

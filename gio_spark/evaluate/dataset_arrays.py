@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from gio_spark.engine.arrow import text_bytes
 from gio_spark.errors import InputError
-from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.measure_inputs import MeasureInputs
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

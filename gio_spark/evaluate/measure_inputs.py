@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gio_spark.evaluate.dataset import EvaluationDataset
-from gio_spark.evaluate.word_pair_model import WordPairs, previous_words, word_codes
 from gio_spark.gio.distances import squared_distances
 from gio_spark.gio.target_mass import cluster_radii
 from gio_spark.kernels import nearest
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
+from gio_spark.strategy.word_pair_model import WordPairs, previous_words, word_codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,10 +11,10 @@ import numpy as np
 
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.evaluate import proxy_models
-from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.measure_inputs import SAMPLE, MeasureInputs, mean_distance
-from gio_spark.evaluate.word_pair_model import WordPairs, cross_entropy, word_positions
 from gio_spark.gio.divergence_estimators import jsd_histogram
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
+from gio_spark.strategy.word_pair_model import WordPairs, cross_entropy, word_positions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,6 @@ from gio_spark.engine import bounded, decode_vectors, hash53, hash_sample
 from gio_spark.engine.arrow import take_rows
 from gio_spark.engine.sampling import HASH_RANGE
 from gio_spark.errors import InputError
-from gio_spark.evaluate.dataset import EvaluationDataset
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.gime.proxy_training import frequency_codes
 from gio_spark.gio import mix_targets
@@ -28,6 +27,7 @@ from gio_spark.pipeline.stages.open_inputs import open_context, opened_run, pin_
 from gio_spark.pipeline.stages.run_graph import run_graph
 from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.run import RunSettings
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 from gio_spark.tables import quoted_column
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def build_dataset(data: EvaluationInputs) -> EvaluationDataset:
             "larger held_out input, or change evaluate.held_out_share."
         )
     texts = all("text" in table.column_names for table in (pool, target_rows, held_out_rows))
-    labels, held_labels = _labels(ctx, pool, held_out_rows)
+    labels, held_labels, target_labels = _labels(ctx, pool, held_out_rows, target_rows)
     categories, held_categories = _categories(pool, held_out_rows)
     dimension = state.codebook.centroids.shape[1]
     return EvaluationDataset(
@@ -159,6 +159,7 @@ def build_dataset(data: EvaluationInputs) -> EvaluationDataset:
         tokens=_tokens(pool),
         labels=labels,
         held_labels=held_labels,
+        target_labels=target_labels,
         good=_oracle_values(pool),
         categories=categories,
         held_categories=held_categories,
@@ -323,9 +324,11 @@ def _oracle_values(table: pa.Table) -> NDArray[np.float64] | None:
 
 
 def _labels(
-    ctx: RunContext, pool: pa.Table, held_out: pa.Table
-) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """Labels of pool and held-out rows: class codes, or numbers if they have fractions.
+    ctx: RunContext, pool: pa.Table, held_out: pa.Table, target: pa.Table
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None, NDArray[Any] | None]:
+    """Labels of pool, held-out and target rows: class codes, or numbers if they have fractions.
+
+    Labels of the target are None if not all of its rows have one; only `auto` reads them.
 
     Raises:
         InputError: Rows have no label, and the settings name a measure that trains models.
@@ -348,13 +351,20 @@ def _labels(
                     f"labels: {empty:,} of the {table.num_rows:,} sampled rows of the {name} have "
                     "none, so nothing is trained on them; put such rows aside to use the others."
                 )
-            return None, None
-        label_arrays.append(np.asarray(table["label"].cast(pa.string()).to_pylist(), dtype=str))
+            return None, None, None
+        label_arrays.append(_strings(table["label"]))
+    has_target = target["label"].null_count == 0
+    if has_target:
+        label_arrays.append(_strings(target["label"]))
     try:
-        numbers = [labels.astype(np.float64) for labels in label_arrays]
+        arrays: list[NDArray[Any]] = [labels.astype(np.float64) for labels in label_arrays]
     except ValueError:
-        numbers = []
-    if numbers and any((labels % 1 != 0).any() for labels in numbers):
-        return numbers[0], numbers[1]
-    codes = np.unique(np.concatenate(label_arrays), return_inverse=True)[1].astype(np.int64)
-    return codes[: len(label_arrays[0])], codes[len(label_arrays[0]) :]
+        arrays = []
+    if not arrays or not any((labels % 1 != 0).any() for labels in arrays):
+        codes = np.unique(np.concatenate(label_arrays), return_inverse=True)[1].astype(np.int64)
+        arrays = np.split(codes, np.cumsum([len(labels) for labels in label_arrays])[:-1])
+    return arrays[0], arrays[1], arrays[2] if has_target else None
+
+
+def _strings(column: pa.ChunkedArray) -> NDArray[Any]:
+    return np.asarray(column.cast(pa.string()).to_pylist(), dtype=str)

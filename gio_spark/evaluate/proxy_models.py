@@ -9,18 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gio_spark.errors import InputError, MissingExtraError
-from gio_spark.evaluate.dataset import EvaluationDataset
-from gio_spark.gime.proxy_training import Task, train_one
+from gio_spark.gime.proxy_training import Task, score_kind, train_one
 from gio_spark.process import no_warnings
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gio_spark.evaluate.measure_inputs import MeasureInputs
-
-_MAX_CLASSES = (
-    20  # labels with fractions and more distinct values than this are numbers, not classes
-)
 
 
 def features(dataset: EvaluationDataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -28,16 +24,6 @@ def features(dataset: EvaluationDataset) -> tuple[NDArray[np.float32], NDArray[n
     if dataset.features is None or dataset.held_features is None:
         return dataset.vectors, dataset.held_vectors
     return dataset.features, dataset.held_features
-
-
-def score_kind(dataset: EvaluationDataset) -> str:
-    """Kind of score of a proxy: skill (numbers), auc (labels 0 and 1) or accuracy (classes)."""
-    if dataset.held_labels is None:
-        raise InputError("Proxy models need labels of the held-out target rows.")
-    held_labels = dataset.held_labels
-    if np.asarray(held_labels).dtype.kind == "f" and len(np.unique(held_labels)) > _MAX_CLASSES:
-        return "skill"
-    return "auc" if set(np.unique(held_labels).tolist()) == {0, 1} else "accuracy"
 
 
 def linear(
@@ -74,7 +60,7 @@ def _task(
         dataset.labels,
         held_features,
         dataset.held_labels,
-        score_kind(dataset),
+        score_kind(dataset.held_labels),
         proxy,
         small=True,
         categories=dataset.categories,

@@ -18,8 +18,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark.engine import BroadcastArrays, bounded, broadcast_arrays, describe, map_arrow
-from gio_spark.evaluate import methods as registry
-from gio_spark.evaluate.dataset import EvaluationDataset
+from gio_spark.evaluate import auto_method  # noqa: F401 - registers the method `auto`
 from gio_spark.evaluate.dataset_arrays import (
     content_hash,
     dataset_from_arrays,
@@ -29,9 +28,11 @@ from gio_spark.evaluate.dataset_arrays import (
 )
 from gio_spark.evaluate.measure_inputs import MeasureInputs, prepare_measure_inputs
 from gio_spark.evaluate.measures import MEASURES, Measure
-from gio_spark.evaluate.methods.method_registry import FAILURES
 from gio_spark.process import no_warnings, one_thread
 from gio_spark.registry import load_modules
+from gio_spark.strategy import methods as registry
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
+from gio_spark.strategy.methods.method_registry import FAILURES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

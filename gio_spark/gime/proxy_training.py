@@ -25,6 +25,8 @@ PROXIES = ("linear", "boosting")
 # Standard errors above chance (one-sided 95 %) from which on a model counts as having learned.
 Z = 1.64
 
+# Labels with fractions and more distinct values than this are numbers, not classes.
+_MAX_CLASSES = 20
 MEASURES = ("auc", "accuracy", "average_precision", "skill")
 _SCHEMA = (
     "subset bigint, seed bigint, proxy string, rows bigint, score double, seconds double, "
@@ -111,6 +113,18 @@ class Task:
                 "be judged by it. See that the labels belong to the rows, name features that tell "
                 "them, or set gime.measure, gime.proxy or gime.scorer."
             )
+
+
+def score_kind(labels: NDArray[Any]) -> str:
+    """Measure for labels: skill (numbers), auc (labels 0 and 1) or accuracy (classes).
+
+    Example:
+        >>> score_kind(np.array([0, 1, 1])), score_kind(np.array(["a", "b"]))
+        ('auc', 'accuracy')
+    """
+    if np.asarray(labels).dtype.kind == "f" and len(np.unique(labels)) > _MAX_CLASSES:
+        return "skill"
+    return "auc" if set(np.unique(labels).tolist()) == {0, 1} else "accuracy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,37 +241,43 @@ def _inputs(
 
 def train_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[float, float]:
     """Train on some rows: held-out score, and processor seconds of the training."""
-    regression = task.measure == "skill"
-    model = _model(task, seed)
+    predicted, seconds = predict_one(task, index, seed)
+    return _score(task, predicted), seconds
+
+
+def predict_one(task: Task, index: NDArray[np.intp], seed: int) -> tuple[NDArray[Any], float]:
+    """Train on some rows: predictions of the held-out rows, and processor seconds of the training.
+
+    Returns:
+        (m,) predicted classes (accuracy), probabilities of class 1 (auc, average_precision) or
+        numbers (skill), and seconds.
+    """
     labels = task.labels[index]
-    if not regression and np.unique(labels).size < 2:
+    if task.measure != "skill" and np.unique(labels).size < 2:
         # One class only: the model is the best constant.
-        model = _constant(labels[0], task.test_labels)
-        return (0.5 if task.measure == "auc" else model), 0.0
+        return np.full(len(task.test_labels), labels[0]), 0.0
+    model = _model(task, seed)
     # Processor time of this thread: models train in parallel, and wall time would count the others.
     start = time.thread_time()
     categories = None if task.categories is None else task.categories[index]
     model.fit(_inputs(task, task.features[index], categories), labels)
     seconds = time.thread_time() - start
-    return _score(task, model), seconds
+    held_out = _inputs(task, task.test_features, task.test_categories)
+    if task.measure in ("accuracy", "skill"):
+        return model.predict(held_out), seconds
+    return model.predict_proba(held_out)[:, list(model.classes_).index(1)], seconds
 
 
-def _constant(label: Any, truth: NDArray[Any]) -> float:
-    return float(np.mean(truth == label))
-
-
-def _score(task: Task, model: Any) -> float:
+def _score(task: Task, predicted: NDArray[Any]) -> float:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    held_out = _inputs(task, task.test_features, task.test_categories)
     if task.measure == "accuracy":
-        return float(np.mean(model.predict(held_out) == task.test_labels))
+        return float(np.mean(predicted == task.test_labels))
     if task.measure == "skill":
-        gap = model.predict(held_out) - task.test_labels
+        gap = predicted - task.test_labels
         return 1.0 - float(np.sqrt(np.mean(gap**2)) / np.std(task.test_labels))
-    probability = model.predict_proba(held_out)[:, list(model.classes_).index(1)]
     judge = roc_auc_score if task.measure == "auc" else average_precision_score
-    return float(judge(task.test_labels, probability))
+    return float(judge(task.test_labels, predicted))
 
 
 def train_many(

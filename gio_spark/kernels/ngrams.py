@@ -130,7 +130,7 @@ def byte_ngrams(
     rows: list[npt.NDArray[np.int32]] = []
     features: list[npt.NDArray[np.int32]] = []
     for first, last in chunks(offsets):
-        part, part_offsets = _cut(data, offsets[first : last + 1], spec.limit)
+        part, part_offsets = cut_texts(data, offsets[first : last + 1], spec.limit)
         for row, feature in _byte_features(part, part_offsets, spec):
             rows.append((row + first).astype(np.int32))
             features.append((feature & np.uint64(spec.features - 1)).astype(np.int32))
@@ -139,7 +139,7 @@ def byte_ngrams(
     return np.concatenate(rows), np.concatenate(features)
 
 
-def _cut(
+def cut_texts(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], limit: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Bytes and offsets of consecutive texts, each text cut at `limit` bytes."""
@@ -313,17 +313,33 @@ def word_grams(
         (word_codes.setdefault(w, len(word_codes)) for w in flat), np.intp, len(flat)
     )
     codes = np.fromiter((_hash(w) for w in word_codes), np.uint64, len(word_codes))[word_index]
+    return code_sequences(codes, counts, length)
+
+
+def code_sequences(
+    codes: npt.NDArray[np.uint64], counts: npt.NDArray[np.integer], length: int
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.intp]]:
+    """Hashes of every sequence of `length` words of each text, from the codes of the words.
+
+    Args:
+        codes: (t,) codes of the words of all texts, in order.
+        counts: (n,) words of each text.
+        length: Words per sequence; a text of fewer words is one sequence of all its words.
+
+    Returns:
+        (m,) hashes and (m,) index of the text that each belongs to, as of `word_grams`.
+    """
     ends = np.cumsum(counts)
-    owner = np.repeat(np.arange(len(texts)), counts)
-    words_left = ends[owner] - np.arange(len(flat))
-    first = np.arange(len(flat)) == (ends - counts)[owner]
+    owner = np.repeat(np.arange(len(counts)), counts)
+    words_left = ends[owner] - np.arange(len(codes))
+    first = np.arange(len(codes)) == (ends - counts)[owner]
     # A sequence starts wherever `length` words are left, or at the start of a shorter text.
     start = np.flatnonzero((words_left >= length) | (first & (words_left < length)))
     hashes = np.zeros(len(start), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for offset in range(length):
             inside = offset < words_left[start]
-            position = np.minimum(start + offset, len(flat) - 1)
+            position = np.minimum(start + offset, len(codes) - 1)
             hashes = np.where(inside, mix64(hashes * _STEP + codes[position]), hashes)
     return hashes, owner[start]
 
@@ -341,14 +357,23 @@ def gram_share(
     Returns:
         (n,) float64 from 0 to 1; 0 for texts without words.
     """
-    grams, owner = word_grams(texts, length)
-    total = np.bincount(owner, minlength=len(texts))
+    return known_share(*word_grams(texts, length), known_hashes, len(texts))
+
+
+def known_share(
+    grams: npt.NDArray[np.uint64],
+    owner: npt.NDArray[np.intp],
+    known_hashes: npt.NDArray[np.uint64],
+    texts: int,
+) -> npt.NDArray[np.float64]:
+    """Share of the sequences of each of `texts` texts that are among the known, sorted ones."""
+    total = np.bincount(owner, minlength=texts)
     position = np.searchsorted(known_hashes, grams).clip(max=max(len(known_hashes) - 1, 0))
     is_known = (
         known_hashes[position] == grams if len(known_hashes) else np.zeros(len(grams), dtype=bool)
     )
-    shared = np.bincount(owner[is_known], minlength=len(texts))
-    return np.divide(shared, total, out=np.zeros(len(texts)), where=total > 0)
+    shared = np.bincount(owner[is_known], minlength=texts)
+    return np.divide(shared, total, out=np.zeros(texts), where=total > 0)
 
 
 def _hash(word: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from html import escape
 from pathlib import Path
@@ -35,6 +35,7 @@ from gio_spark.pipeline.stages.publish_selection import (
 )
 from gio_spark.pipeline.stages.run_graph import PARTS, run_graph
 from gio_spark.pipeline.stages.select_rows import SELECT
+from gio_spark.report.text_format import clusters_text
 from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.keywords import RunKeywords
 from gio_spark.settings.load import build
@@ -93,7 +94,7 @@ class Curation:
             ("selected", f"{summary.selected_rows:,} of {summary.pool_rows:,} rows"),
             *([("with repeats", f"{summary.copies:,} rows")] if summary.copies is not None else []),
             ("target", f"{summary.target_rows:,} rows"),
-            ("clusters", f"{summary.clusters:,}"),
+            ("clusters", clusters_text(summary.clusters, summary.clusters_selected)),
             ("divergence from the target", distance),
             *((f"warning, {name}", f"{text} {advice}") for name, text, advice in summary.cautions),
             ("published", published),
@@ -204,7 +205,10 @@ def plan_run(
     ctx = open_context(settings, spark=spark, progress=progress, dry=True)
     pinned = pin_inputs(ctx)
     ctx.run = pinned.run_id
-    return planned_stages(ctx, run_graph(settings), pinned.open(), [PARTS["report"]])
+    stages = planned_stages(ctx, run_graph(settings), pinned.open(), [PARTS["report"]])
+    if _finished(ctx) is not None:  # the report has no record of its own
+        return [replace(stage, complete=True) for stage in stages]
+    return stages
 
 
 def _finished(ctx: RunContext) -> Record | None:
@@ -250,6 +254,7 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
         target_rows=state.datasets.target_rows,
         selected_rows=state.selection.count,
         clusters=len(state.codebook.centroids),
+        clusters_selected=int((state.plan.table["take"] > 0).sum()),
         budget=str(ctx.settings.budget),
         budget_in_words=(
             parse_budget(ctx.settings.budget).in_words(state.inputs["pool"].count)

@@ -86,7 +86,8 @@ class RunContext:
             make: Does the work; gives the rows written and details for the record, of which `table`
                 names the table where it is made by the stage itself.
             rows: Rows it goes over, for progress.
-            fitted_on: Rows that a model is fitted on, shown instead of the arrays written.
+            fitted_on: Rows that a model is fitted on, shown instead of the arrays written. Where
+                it is not known, no number of rows is shown of a model.
             claim: Whether the stage is long enough to claim it, so that a second run that needs
                 the same waits for it.
         """
@@ -106,11 +107,11 @@ class RunContext:
                 self.workspace.record_reuse(record, self.run)
                 progress.skip("already complete")
             else:
-                progress.done(rows=record.rows if fitted_on is None else fitted_on)
+                progress.done(rows=_rows_shown(record, table, fitted_on))
         summary = StageSummary(
             name=name,
             seconds=0.0 if skipped else record.seconds,
-            rows=record.rows if fitted_on is None else fitted_on,
+            rows=_rows_shown(record, table, fitted_on),
             skipped=skipped,
             note="" if skipped else progress.note,
         )
@@ -213,3 +214,8 @@ class RunContext:
         """Add a warning, unless the run has it already."""
         if all(c.name != name or c.text != text for c in self.warnings):
             self.warnings.append(RunWarning(name=name, text=text, action=action))
+
+
+def _rows_shown(record: Record, table: str, fitted_on: int | None) -> int | None:
+    """Rows of a stage for display; the arrays of a model are no rows."""
+    return record.rows if fitted_on is None and table != "models" else fitted_on

@@ -240,6 +240,7 @@ class RunSummary(Facts):
         embedder: Name and revision.
         sides: Dataset -> usable rows.
         clusters: Number of clusters.
+        clusters_selected: Number of those that rows are selected from; None in earlier records.
         budget: As it was set.
         budget_in_words: The same in words, with what tokens are.
         spent: Rows or tokens of the selected rows, repeats included.
@@ -266,6 +267,7 @@ class RunSummary(Facts):
     target_rows: int
     selected_rows: int
     clusters: int
+    clusters_selected: int | None = None
     budget: str
     budget_in_words: str = ""
     spent: float

@@ -32,6 +32,8 @@ def render_evaluation(
     ranking_measures: Collection[str] | None = None,
     facts: Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None,
+    descriptions: Mapping[str, str] | None = None,
+    default: str = "",
 ) -> Path:
     """Write the page of an evaluation, its plots as PNG and its trials as CSV.
 
@@ -46,6 +48,8 @@ def render_evaluation(
         ranking_measures: Titles of the measures that rank; the others are only shown. None: all.
         facts: Lines for the head of the page (run, engine, pool, target).
         settings: Settings at the end of the page, without secrets.
+        descriptions: Method -> what it takes, in a sentence.
+        default: Method that runs use unless settings say else; it is marked.
 
     Returns:
         Path of the HTML file.
@@ -94,7 +98,17 @@ def render_evaluation(
         summary=_summary(trials, ranked, weak, baseline, ranking_measures),
         warnings=warnings,
         plots=inline_plots(plots_with_data),
-        tables=_tables(trials, mean_scores, ranked, costs, weak, baseline, settings or {}),
+        tables=_tables(
+            trials,
+            mean_scores,
+            ranked,
+            costs,
+            weak,
+            baseline,
+            settings or {},
+            descriptions or {},
+            default,
+        ),
     )
 
 
@@ -185,13 +199,16 @@ def _tables(
     weak: list[Any],
     baseline: str,
     settings: Mapping[str, Any],
+    descriptions: Mapping[str, str],
+    default: str,
 ) -> list[TableText]:
     rank = dict(zip(ranks.methods, ranks.mean, strict=True))
     costs = method_costs.set_index("method")
     ordered = [*ranks.methods, *[method for method in costs.index if method not in rank]]
     overview = [
         [
-            clean_text(method, 60),
+            clean_text(method, 60) + " (default)" * (method == default),
+            clean_text(descriptions.get(method, ""), 160),
             number_text(rank.get(method)),
             _brief(costs.at[method, "seconds"]),
             count_text(costs.at[method, "memory_mb"]),
@@ -202,7 +219,9 @@ def _tables(
         for method in ordered
         if method in costs.index
     ]
-    head = ["method", "mean rank", "seconds", "memory, MB", "cells", "failed", "first error"]
+    head = ["method", "what it takes", "mean rank", "seconds", "memory, MB", "cells", "failed"]
+    head.append("first error")
+    note = f"{clean_text(default, 60)} is what gio-spark run does by default." if default else ""
     settings_rows = [
         [clean_text(name, 120), clean_text(value, 300)] for name, value in flatten(settings).items()
     ][:250]
@@ -211,15 +230,32 @@ def _tables(
         for task, method, budget in weak[:100]
     ]
     tables = [
-        TableText("Methods", head, overview, [False, *[True] * 5, False], id="methods"),
+        TableText(
+            "Methods", head, overview, [False, False, *[True] * 5, False], note, id="methods"
+        ),
         _score_table(mean_scores, trials, ordered, baseline),
         TableText(
             "Left out of the ranks", ["task", "measure", "budget"], weak_rows,
             [False, False, True], open=False,
         ),
+        _note_table(trials),
         TableText("Settings", ["setting", "value"], settings_rows, [False, False], open=False),
     ]  # fmt: skip
     return [task for task in tables if task.rows]
+
+
+def _note_table(trials: pd.DataFrame) -> TableText:
+    rows = [
+        [
+            clean_text(row["method"], 50),
+            budget_text(float(row["budget"])),
+            str(row["seed"]),
+            clean_text(row["note"], 500),
+        ]
+        for row in trial_statistics.method_notes(trials).to_dict("records")[:MAX_ROWS]
+    ]
+    columns = ["method", "budget", "seed", "note"]
+    return TableText("Notes", columns, rows, [False, True, True, False], id="notes", open=False)
 
 
 def _score_table(

@@ -14,7 +14,13 @@ from scipy import stats
 from gio_spark.report.html_page import inline_plots, save_page, save_plots, write_file
 from gio_spark.report.plot_rendering import INK, POOL, RANDOM, SELECTION, TARGET, Plot, render_plot
 from gio_spark.report.run_tables import TableText
-from gio_spark.report.text_format import clean_text, count_text, location_text, number_text
+from gio_spark.report.text_format import (
+    clean_text,
+    count_text,
+    location_text,
+    number_text,
+    verdict_text,
+)
 
 PAGE = "gate.html"
 WAYS = {
@@ -65,11 +71,10 @@ def render_gate(
     write_file(folder / "ways.csv", ways.to_csv(index=False).encode())
     if scores is not None:
         write_file(folder / "scores.csv", scores.to_csv(index=False).encode())
-    passed = bool(verdict["passed"])
     return save_page(
         folder / PAGE,
         "evaluation.html",
-        title=f"Gate: {'passed' if passed else 'FAILED'}",
+        title=f"Gate: {verdict_text(passed=bool(verdict['passed']), checks=len(checks))}",
         run=[
             (clean_text(name, 60), location_text(value, 300))
             for name, value in (facts or {}).items()
@@ -204,7 +209,7 @@ def way_table(
         ]
         for row in ways.to_dict("records")
     ]
-    gate_row = ["gate", "", "", *_marks(names, passes), ""]
+    gate_row = ["gate", "", "", *_marks(names, passes if len(checks) else {}), ""]
     if scores is not None and len(scores):
         score_of_way = dict(zip(scores["way"], scores["score"], strict=True))
         rows.append(["proxy score", clean_text(scores["measure"].iloc[0], 24), "more",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,13 @@ from gio_spark.report.plot_rendering import (
     render_plot,
 )
 from gio_spark.report.report_data import Calibration, Divergence, Points, ReportData
-from gio_spark.report.text_format import clean_text, count_text, number_text, percent_text
+from gio_spark.report.text_format import (
+    clean_text,
+    clusters_text,
+    count_text,
+    number_text,
+    percent_text,
+)
 
 FEW_CLUSTERS = 40
 MANY_SOURCES = 12
@@ -119,53 +127,52 @@ def points_plot(cloud: Points | None) -> Plot | None:
     """Scatter plots of pool and selection, each with the target, on the same scale."""
     if cloud is None or not len(cloud.pool):
         return None
-    thinned = [_thinned(cloud_part) for cloud_part in (cloud.pool, cloud.target, cloud.selection)]
-    pool, target, selection = thinned
+    pool, target, selection = (
+        _thinned(part) for part in (cloud.pool, cloud.target, cloud.selection)
+    )
+    everything = np.concatenate([pool, target, selection])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    margin = 0.05 * np.where(high > low, high - low, 1.0)
 
-    def paint(left: Axes, right: Axes) -> None:
-        for axes, rows, color, name in (
-            (left, pool, POOL, "pool"),
-            (right, selection, SELECTION, "selection"),
-        ):
-            axes.scatter(
-                rows[:, 0],
-                rows[:, 1],
-                s=7,
-                color=color,
-                alpha=0.45,
-                linewidths=0,
-                rasterized=True,
-                label=name,
-            )
-            axes.scatter(
-                target[:, 0],
-                target[:, 1],
-                s=11,
-                color=TARGET,
-                alpha=0.6,
-                marker="^",
-                linewidths=0,
-                rasterized=True,
-                label="target",
-            )
-            axes.set_title(f"{name} and target")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            legend = axes.legend(loc="best", markerscale=1.8)
-            for handle in legend.legend_handles:
-                if handle is not None:
-                    handle.set_alpha(1)
+    def paint_one(axes: Axes, rows: Any, color: str, name: str) -> None:
+        axes.scatter(rows[:, 0], rows[:, 1], s=7, color=color, alpha=0.45, linewidths=0,
+                     rasterized=True, label=name)  # fmt: skip
+        axes.scatter(target[:, 0], target[:, 1], s=11, color=TARGET, alpha=0.6, marker="^",
+                     linewidths=0, rasterized=True, label="target")  # fmt: skip
+        axes.set_title(f"{name} and target")
+        axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+        axes.set_xticks([])
+        axes.set_yticks([])
+        legend = axes.legend(loc="best", markerscale=1.8)
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
+
+    clouds = ((pool, POOL, "pool"), (selection, SELECTION, "selection"))
+
+    def paint(*panels: Axes) -> None:
+        for axes, one in zip(panels, clouds, strict=True):
+            paint_one(axes, *one)
 
     explained = (
         "" if cloud.explained is None else f", {percent_text(cloud.explained)} of the variance"
     )
     caption = (
         "Samples of the vectors in their two main directions"
-        f"{explained}: pool and selection, each with the target on top. Where the right cloud "
-        "covers "
-        "the triangles and little else, the selection looks like the target."
+        f"{explained}: pool and selection, each with the target on top. Where the cloud of the "
+        "selection covers the triangles and little else, the selection looks like the target."
     )
-    return render_plot("points", caption, paint, panels=2, width=7.4, height=3.6)
+    # The file has both panels side by side; on the page a narrow screen shows one below the other.
+    panels = [
+        render_plot(
+            f"points-{one[2]}", f"{one[2].capitalize()} and target",
+            partial(paint_one, rows=one[0], color=one[1], name=one[2]), width=4.2, height=3.6,
+        )
+        for one in clouds
+    ]  # fmt: skip
+    both = render_plot("points", caption, paint, panels=2, width=7.4, height=3.6)
+    return replace(both, svg="".join(panel.svg for panel in panels))
 
 
 def clusters_plot(plan: pd.DataFrame) -> Plot | None:
@@ -242,8 +249,9 @@ def _many_clusters(pool: Any, target: Any, selected: Any) -> Plot:
         _legend_above(axes, markerscale=2)
 
     caption = (
-        f"Each of {int(is_used.sum()):,} clusters by its share of the target and its share of the "
-        "selection (blue) and of the pool (grey). On the line: as in the target; below it: less "
+        f"The {int(is_used.sum()):,} clusters with a share of target or selection, of "
+        f"{clusters_text(len(pool), int((selected > 0).sum()))}: by their share of the target, and "
+        "of selection (blue) and pool (grey). On the line: as in the target; below it: less "
         f"than in the target. Shares below {100 * floor:.2g} % stand at the edge."
     )
     return render_plot("clusters", caption, paint)

@@ -105,8 +105,9 @@ def _limits_text(data: ReportData) -> str:
 def _gate_text(data: ReportData) -> str:
     if data.gate is None:
         return ""
-    passed = bool(data.gate["passed"].all()) if len(data.gate) else True
-    verdict = "passes" if passed else "FAILS"
+    if not len(data.gate):
+        return clean_text(data.verdict, 900)
+    verdict = "passes" if bool(data.gate["passed"].all()) else "FAILS"
     return f"The gate of the metrics {verdict}: {clean_text(data.verdict, 900)}"
 
 

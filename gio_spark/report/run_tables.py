@@ -11,6 +11,7 @@ import pandas as pd
 from gio_spark.report.report_data import ReportData
 from gio_spark.report.text_format import (
     clean_text,
+    clusters_text,
     count_text,
     duration_text,
     location_text,
@@ -243,8 +244,9 @@ def _plan(data: ReportData) -> TableText:
     columns += ["rows there", "taken", "part taken", *(["with repeats"] if repeats else [])]
     columns += ["share of selection", "share of target"]
     note = (
-        f"The {len(order):,} clusters that give most rows, of {len(plan):,}; "
-        f"{int((take > 0).sum()):,} give any. All of them: plan.csv beside this page."
+        f"The {len(order):,} that give most rows, of "
+        f"{clusters_text(len(plan), int((take > 0).sum()))}. All of them: plan.csv beside this "
+        "page."
     )
     numeric = [False] + [False] * has_labels + [True] * (5 + repeats)
     return TableText("Plan", columns, rows, numeric, note, open=len(plan) <= 12, id="plan")

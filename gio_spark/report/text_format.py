@@ -119,6 +119,29 @@ def duration_text(value: Any) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def verdict_text(*, passed: bool, checks: int) -> str:
+    """Verdict of a gate in a word or two; without a threshold there is none.
+
+    Example:
+        >>> verdict_text(passed=True, checks=3), verdict_text(passed=True, checks=0)
+        ('passed', 'no threshold set')
+    """
+    if not checks:
+        return "no threshold set"
+    return "passed" if passed else "FAILED"
+
+
+def clusters_text(clusters: int, with_rows: int | None) -> str:
+    """Number of clusters, and of those that rows are selected from, where it is known.
+
+    Example:
+        >>> clusters_text(1216, 310)
+        '1,216 clusters, 310 of them with rows selected'
+    """
+    text = f"{clusters:,} clusters"
+    return text if with_rows is None else f"{text}, {with_rows:,} of them with rows selected"
+
+
 def _float_or_none(value: Any) -> float | None:
     """Value as a float, None if it is missing, not a number or NaN."""
     if value is None:
@@ -127,4 +150,5 @@ def _float_or_none(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return None if math.isnan(number) else number
+    # Adding zero takes the sign of a negative zero away.
+    return None if math.isnan(number) else number + 0.0

@@ -34,6 +34,16 @@ def checked_trials(table: pd.DataFrame) -> pd.DataFrame:
     return trials
 
 
+def method_notes(trials: pd.DataFrame) -> pd.DataFrame:
+    """Notes of methods about their selections, once each: task, method, budget, seed, note."""
+    if "note" not in trials.columns:
+        return pd.DataFrame(columns=["task", "method", "budget", "seed", "note"])
+    notes = trials.loc[
+        trials["note"].fillna("") != "", ["task", "method", "budget", "seed", "note"]
+    ]
+    return notes.drop_duplicates().sort_values(["task", "method", "budget", "seed"])
+
+
 def mean_scores(trials: pd.DataFrame) -> pd.DataFrame:
     """Mean over seeds with the half-width of its 95 % interval (Student's t).
 

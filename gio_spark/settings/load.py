@@ -89,7 +89,8 @@ def merge(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
             node[parent] = dict(child)
             node = node[parent]
         try:
-            node[last] = yaml.safe_load(value)
+            # YAML has no use for a back quote, which names of tables begin with.
+            node[last] = value if value.startswith("`") else yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"Cannot read the value of the override {text!r}: {error}") from error
     return merged

@@ -67,6 +67,8 @@ def _path(value: Any, folder: Path, *, or_name: bool = False) -> Any:
     """A relative path below the folder; everything else as it is."""
     if not isinstance(value, str) or not value.strip() or _SCHEME.match(value):
         return value
+    if value.startswith("`") or ".`" in value:  # a name with parts in back quotes
+        return value
     if value.startswith(("~", "/", "\\")) or Path(value).is_absolute():
         return value
     if or_name and "/" not in value and not value.startswith("."):

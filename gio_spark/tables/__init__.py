@@ -10,6 +10,7 @@ from gio_spark.tables.publish_log import PublishEvent, PublishLog
 from gio_spark.tables.retention import Pruned, forget, prune, try_to_prune
 from gio_spark.tables.stage_claims import StageClaims
 from gio_spark.tables.stage_records import Record
+from gio_spark.tables.table_maintenance import Maintenance, maintain
 from gio_spark.tables.workspace import SELECTION, STAGE_TABLES, Workspace, count_values
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "WHOLE",
     "Chunk",
     "Input",
+    "Maintenance",
     "PinnedInput",
     "Pruned",
     "PublishEvent",
@@ -29,6 +31,7 @@ __all__ = [
     "count_values",
     "forget",
     "frame_digest",
+    "maintain",
     "open_input",
     "pin_input",
     "prune",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+from pyspark.sql import types as T
 
 from gio_spark.errors import InputError
 
@@ -101,6 +102,44 @@ def check_columns(name: str, location: str, schema: pa.Schema, dropped: Sequence
             f"{name}: {named}, which Delta tables and Spark cannot hold. Cast, or leave out: "
             f"columns.drop: [{', '.join(field.name for field in odd)}]."
         ).about(location=location, column=odd[0].name)
+
+
+_CARRIED = (
+    T.StringType, T.CharType, T.VarcharType, T.BinaryType, T.BooleanType, T.NumericType, T.DateType,
+    T.TimestampType, T.TimestampNTZType, T.VariantType, T.NullType,
+)  # fmt: skip
+
+
+def _is_carried(kind: T.DataType) -> bool:
+    if isinstance(kind, T.ArrayType):
+        return _is_carried(kind.elementType)
+    if isinstance(kind, T.MapType):
+        return _is_carried(kind.keyType) and _is_carried(kind.valueType)
+    if isinstance(kind, T.StructType):
+        return all(_is_carried(field.dataType) for field in kind.fields)
+    return isinstance(kind, _CARRIED)
+
+
+def check_frame_types(name: str, location: str, schema: T.StructType) -> None:
+    """Refuse columns of a frame in types of Spark's own that a selection cannot have.
+
+    These are vectors of pyspark.ml and other user-defined types, intervals and times of day.
+
+    Raises:
+        InputError: With the columns, and what to do.
+    """
+    odd = {f.name: f.dataType.simpleString() for f in schema.fields if not _is_carried(f.dataType)}
+    if odd:
+        raise uncarried_columns(name, location, odd)
+
+
+def uncarried_columns(name: str, location: str, odd: Mapping[str, str]) -> InputError:
+    """Error for columns (name -> type) that a selection cannot have."""
+    named = ", ".join(f"column {column!r} of {location} is {kind}" for column, kind in odd.items())
+    return InputError(
+        f"{name}: {named}, which Delta tables cannot hold. Cast (pyspark.ml.functions."
+        f"vector_to_array for vectors), or leave out: columns.drop: [{', '.join(odd)}]."
+    ).about(location=location, column=next(iter(odd)))
 
 
 def check_unique(name: str, location: str, names: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TEXT_COLUMN = "_content_text"
 # Raised when an expression gives another text than before, so that stored rows are not reused.
-TEXT_FORMAT = 1
+TEXT_FORMAT = 2
 # Rows whose messages are looked at for roles that are not part of the text.
 SAMPLED_ROWS = 1_000
 
@@ -103,9 +103,7 @@ class _TextAt:
 
     def __call__(self, argument: Any) -> str | None:
         value = json_value(argument) if self.path.is_json else plain_value(argument)
-        text = text_at(value, self.path.steps, self.roles)
-        # JSON may hold lone surrogates, which are no text.
-        return None if text is None else text.encode("utf-8", "replace").decode()
+        return text_at(value, self.path.steps, self.roles)
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class _RolesAt:
     def __call__(self, argument: Any) -> str:
         values = values_at(json_value(argument), self.path.steps)
         roles = [role for value in values for role in chat_roles(value)]
-        return "\n".join(roles).encode("utf-8", "replace").decode()
+        return "\n".join(roles)
 
 
 def content_expression(

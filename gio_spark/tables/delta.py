@@ -92,6 +92,12 @@ def open_log(location: str) -> Any:
 
 def _cause(location: str, error: Exception) -> GioSparkError:
     """The error for a table that cannot be opened; by default, that there is no table."""
+    if "Unsupported Delta table type" in str(error):
+        return InputError(
+            f"{location} has a column of a type that only Spark knows "
+            f"({str(error).splitlines()[0][:150]}). Write the table without it, or with a cast of "
+            "it (pyspark.ml.functions.vector_to_array for vectors)."
+        ).about(location=location)
     ours = translated_error(error, location)
     if ours is None or ours.cause == "PATH_NOT_FOUND":
         return InputError(_missing(location, error)).about(location=location)

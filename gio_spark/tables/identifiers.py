@@ -8,7 +8,8 @@ from typing import Literal
 
 from gio_spark.errors import IdentifierError
 
-_PART = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PART = r"[A-Za-z_][A-Za-z0-9_]*|`(?:[^`]|``)+`"
+_PARTS = re.compile(rf"({_PART})(?:\.({_PART}))?(?:\.({_PART}))?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -17,13 +18,15 @@ def kind_of(location: str) -> Literal["path", "table"]:
     """Kind of a location: a path, or the name of a table.
 
     A path holds a slash, starts with a dot, or exists; anything else must be a name of one to
-    three plain parts.
+    three parts, plain or in back quotes. What has a part in back quotes is a name.
 
     Raises:
         IdentifierError: It is neither.
     """
     if _CONTROL.search(location):
         raise IdentifierError(f"The location {location!r} holds control characters.")
+    if "`" in location and _PARTS.fullmatch(location):
+        return "table"
     if "/" in location or "\\" in location or location.startswith((".", "~")):
         return "path"
     if _SCHEME.match(location) or Path(location).exists():
@@ -33,29 +36,38 @@ def kind_of(location: str) -> Literal["path", "table"]:
 
 
 def is_schema(location: str) -> bool:
-    """Whether a workspace is a schema: a dotted plain name; a bare word is a folder."""
-    return "." in location.strip(".") and kind_of(location) == "table"
+    """Whether a workspace is a schema: a dotted or quoted name; a bare word is a folder."""
+    may_be_name = "." in location.strip(".") or location.startswith("`")
+    return may_be_name and kind_of(location) == "table"
 
 
 def parts(name: str) -> list[str]:
-    """Split a table or schema name into its checked parts.
+    """Split a table or schema name into its checked parts, without their back quotes.
 
     Raises:
-        IdentifierError: A part is not a plain identifier, or there are more than three.
+        IdentifierError: A part is neither plain nor in back quotes, or there are more than three.
+
+    Example:
+        >>> parts("`raw-data`.`2024`.t")
+        ['raw-data', '2024', 't']
     """
-    split = name.split(".")
-    if len(split) > 3 or not all(_PART.fullmatch(part) for part in split):
+    match = _PARTS.fullmatch(name)
+    if match is None:
         raise IdentifierError(
             f"{name!r} is neither an existing path nor a table's name. A name has one to three "
-            "parts of letters, digits and underscores (catalog.schema.table), without quotes, "
-            "blanks or semicolons; a path holds a slash."
+            "parts of letters, digits and underscores (catalog.schema.table), without blanks or "
+            "semicolons; other parts stand in back quotes (`raw-data`.t). A path holds a slash."
         )
-    return split
+    return [
+        part[1:-1].replace("``", "`") if part.startswith("`") else part
+        for part in match.groups()
+        if part is not None
+    ]
 
 
 def quoted(name: str) -> str:
     """Quote a checked name for SQL text."""
-    return ".".join(f"`{part}`" for part in parts(name))
+    return ".".join(map(quoted_column, parts(name)))
 
 
 def quoted_path(path: str) -> str:

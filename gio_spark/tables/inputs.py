@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from gio_spark.engine.content_hash import content_hashes
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import delta
-from gio_spark.tables.column_types import check_unique
+from gio_spark.tables.column_types import check_frame_types, check_unique
 from gio_spark.tables.columns import check_names, check_types, without_absent_roles
 from gio_spark.tables.content_expressions import (
     TEXT_COLUMN,
@@ -252,10 +251,12 @@ def _finish(
     optional: bool,
     json_messages: bool = False,
 ) -> Input:
-    dropped = [column for column in columns.drop if column in raw.columns]
-    raw = raw.drop(*map(quoted_column, dropped)) if dropped else raw
+    # Not by drop(): it takes quoted names for those of other columns.
+    present = [column for column in raw.columns if column not in columns.drop]
+    raw = raw.select(*map(quoted_column, present)) if len(present) < len(raw.columns) else raw
     schema = raw.schema
     check_unique(name, location, schema.names)
+    check_frame_types(name, location, schema)
     where, settings_columns = f"{name}: {location}", columns
     if optional:
         columns = without_absent_roles(columns, schema.names)
@@ -322,7 +323,7 @@ def _finish(
         settings_columns=settings_columns,
         rows=rows,
         own_columns=own_names,
-        schema=_own_schema(schema, base, location),
+        schema=_own_schema(raw.sparkSession, schema, base, location),
         own_id=own_id,
         bad=bad,
         count=count,
@@ -335,18 +336,13 @@ def _finish(
     return opened_input if sums["most"] == 1 else _without_doubles(opened_input)
 
 
-def _own_schema(schema: T.StructType, base: PinnedInput, location: str) -> T.StructType:
-    in_log = base.format == "delta" and kind_of(location) == "path"
-    lacks_comments = not any(f.metadata.get("comment") for f in schema.fields)
-    comments: dict[str, str] = {}
+def _own_schema(
+    spark: SparkSession, schema: T.StructType, base: PinnedInput, location: str
+) -> T.StructType:
     # The embedded engine's schemas leave comments out; a remote log is not opened for them.
-    if in_log and lacks_comments and not is_remote_path(location):
-        comments = delta.comments(location) if _has_delta_rs() else {}
-    return selection_schema(schema, comments)
-
-
-def _has_delta_rs() -> bool:
-    return importlib.util.find_spec("deltalake") is not None
+    in_log = describe(spark).kind == "embedded" and not is_remote_path(location)
+    is_table = base.format == "delta" and kind_of(location) == "path"
+    return selection_schema(schema, delta.comments(location) if in_log and is_table else {})
 
 
 @contextmanager

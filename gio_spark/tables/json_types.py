@@ -4,17 +4,24 @@ A type is a plain JSON value, so that it travels from workers to the driver: "bo
 numbers that a double holds exactly), "long" (other whole numbers of 64 bits), "float", "string",
 ["list", element], {"name": type, ...} for an object, and "json" where values agree in none of
 these: such a column is carried as JSON text. None stands for null.
+
+Parsers accept what no column can hold as it stands: a key twice in one object (the last one wins),
+numbers above the largest double (they become infinite) and halves of surrogate pairs (they are no
+text). `JsonParser` names these, so that their rows go to quarantine.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import pyarrow as pa
+
+from gio_spark.errors import InputError
 
 JsonType: TypeAlias = Any
 
@@ -103,75 +110,167 @@ def as_text(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def json_array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Arrow array of parsed values; lone surrogates, which are no text, become question marks."""
+class JsonParser:
+    """Parser of JSON that names values which would change on their way into a table.
+
+    Example:
+        >>> JsonParser().parse('{"a": 1, "a": 2}')
+        ({'a': 2}, 16, 'a key twice in one object')
+    """
+
+    def __init__(self) -> None:
+        """Make a parser; it notes the faults of one value at a time."""
+        self._fault: str | None = None
+        self._decode = json.JSONDecoder(
+            object_pairs_hook=self._object, parse_float=self._number
+        ).raw_decode
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            self._fault = "a key twice in one object"
+        return fields
+
+    def _number(self, text: str) -> float:
+        number = float(text)
+        if math.isinf(number):  # the constants Infinity and -Infinity do not come here
+            self._fault = "a number out of range"
+        return number
+
+    def parse(self, text: str, start: int = 0) -> tuple[Any, int, str | None]:
+        """Parse the value that begins at a position.
+
+        Returns:
+            The value, the position behind it, and why no table can hold it, or None.
+
+        Raises:
+            ValueError: It is not JSON, or not all of it is there.
+        """
+        self._fault = None
+        try:
+            value, end = self._decode(text, start)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+        if self._fault is None and text.find("\\u", start, end) >= 0:
+            # Most escapes are of whole pairs, or of other characters.
+            half = _HALF_PAIR.search(text, start, end)
+            if half and not _is_text(json.dumps(value, ensure_ascii=False)):
+                self._fault = "half of a surrogate pair"
+        return value, end, self._fault
+
+    def parse_all(self, text: str) -> Any:
+        """Parse a whole text.
+
+        Raises:
+            ValueError: It is not JSON, or no table can hold its value.
+        """
+        value, end, fault = self.parse(text, len(text) - len(text.lstrip()))
+        if fault is None and text[end:].strip():
+            fault = "more than one value"
+        if fault is not None:
+            raise ValueError(fault)
+        return value
+
+
+def parsed_object(parser: JsonParser, line: bytes) -> tuple[dict[str, Any], str | None]:
+    """Object of a line, or no fields and the reason why the line is malformed."""
     try:
-        return pa.array(values, kind)
-    except (UnicodeEncodeError, pa.ArrowInvalid):
-        return pa.array([_encodable(value) for value in values], kind)
+        value = parser.parse_all(line.removeprefix(codecs.BOM_UTF8).decode())
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+    except UnicodeDecodeError:
+        return {}, "malformed line: not UTF-8"
+    except ValueError as error:
+        # Without the position, so that lines are counted by the kind of error.
+        return {}, f"malformed line: {_reason(error)}"
+    return value, None
 
 
-def _encodable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return [_encodable(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _encodable(item) for name, item in value.items()}
-    return value
-
-
-def array_rows(stream: Any) -> Iterator[tuple[dict[str, Any], str | None, str | None]]:
+def array_rows(stream: Any, path: str) -> Iterator[tuple[dict[str, Any], str | None, str | None]]:
     """Objects of one JSON array, read in blocks.
 
     Args:
         stream: Bytes of the file.
+        path: Its path, for messages.
 
     Yields:
-        Each object; of an element that is none, and of a rest that cannot be parsed, the reason and
-        the beginning of its text instead.
+        Each object; of an element that is none or that no table can hold, the reason and the
+        beginning of its text instead.
+
+    Raises:
+        InputError: The array is broken or cut off, so that rows would be missing, or something
+            follows it.
     """
-    decoder, parse = codecs.getincrementaldecoder("utf-8")("replace"), json.JSONDecoder().raw_decode
+    # Bytes that are not UTF-8 become halves of surrogate pairs, so that their element is known.
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    parser = JsonParser()
     text, position, block = "", 0, _BLOCK
-    first, ended = True, False
-    while True:
+    count, first, ended = 0, True, False
+    while not ended:
         data = stream.read(block)
         ended = not data
         text = text[position:] + decoder.decode(bytes(data), final=ended)
-        position = 0
-        if first:
-            position = text.index("[") + 1
-            first = False
+        position = text.index("[") + 1 if first else 0
+        first, broken = False, "it does not end"
         while True:
             position = _GAP.match(text, position).end()  # type: ignore[union-attr]
             if position == len(text):
                 break
             if text[position] == "]":
+                if text[position + 1 :].strip() or _has_text(stream):
+                    raise InputError(_broken_array(path, count, "something follows it"))
                 return
             try:
-                value, after = parse(text, position)
+                value, after, fault = parser.parse(text, position)
             except ValueError as error:
-                if ended:
-                    yield (
-                        {},
-                        f"malformed array: {getattr(error, 'msg', error)!s:.80}",
-                        text[position : position + 200],
-                    )
-                    return
+                broken = _reason(error)
                 break
             if after == len(text) and not ended:
                 break  # a number may go on in the next block
-            position = after
-            if isinstance(value, dict):
+            element = text[position:after]
+            position, count = after, count + 1
+            if not _is_text(element):
+                fault = "not UTF-8"
+            elif fault is None and not isinstance(value, dict):
+                fault = "not an object"
+            if fault is None:
                 yield value, None, None
             else:
-                yield {}, "malformed line: not an object", json.dumps(value)[:200]
-        if ended:
-            yield {}, "malformed array: it does not end", text[position : position + 200]
-            return
+                detail = (
+                    element[:_DETAIL].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                )
+                yield {}, f"malformed line: {fault}", detail
         # An element longer than a block is parsed again when there is twice as much of it.
         block = max(_BLOCK, len(text) - position)
+    raise InputError(_broken_array(path, count, broken))
 
 
+def _has_text(stream: Any) -> bool:
+    """Whether anything but blanks is left in a stream."""
+    return any(bytes(block).strip() for block in iter(lambda: stream.read(_BLOCK), b""))
+
+
+def _broken_array(path: str, count: int, reason: str) -> str:
+    return (
+        f"Cannot read {path}: its JSON array is broken after {count:,} elements: {reason}. Write "
+        "the file again, or write an object in each line."
+    )
+
+
+def _reason(error: ValueError) -> str:
+    return f"{getattr(error, 'msg', error)!s:.80}"
+
+
+def _is_text(text: str) -> bool:
+    """Whether a string has no halves of surrogate pairs, which are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _GAP = re.compile(r"[\s,]*")
 _BLOCK = 4 << 20
+_DETAIL = 200

@@ -12,6 +12,8 @@ from typing import Any
 
 from pyspark.sql import Row
 
+from gio_spark.tables.json_types import JsonParser
+
 # A step of a path: name of a field or key, place in an array, or None for every element.
 Step = str | int | None
 
@@ -42,10 +44,10 @@ def plain_value(value: Any) -> Any:
 
 
 def json_value(text: Any) -> Any:
-    """Parsed JSON, or None where a text is not JSON."""
+    """Parsed JSON, or None where a text is not JSON or holds what is no text (`JsonParser`)."""
     try:
-        return json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
+        return JsonParser().parse_all(text) if isinstance(text, str) else None
+    except ValueError:
         return None
 
 

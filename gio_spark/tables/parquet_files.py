@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gio_spark.engine import map_arrow
+from gio_spark.engine import describe, map_arrow
 from gio_spark.errors import InputError
 from gio_spark.tables.column_types import (
     carried_schema,
@@ -20,6 +22,7 @@ from gio_spark.tables.column_types import (
     check_columns,
     check_unique,
     is_read_by_engines,
+    uncarried_columns,
 )
 from gio_spark.tables.file_list import FileList, filesystem, partition_values
 
@@ -35,6 +38,10 @@ _ALL_GROUPS = -1
 # Files whose columns are looked at; of more, the others must have the same.
 _SCHEMAS = 1_000
 _AT_ONCE = 16
+_SPARK_SCHEMA = b"org.apache.spark.sql.parquet.row.metadata"
+_OWN_TYPE = re.compile(r'"(variant|udt|interval[^"]*|time\([^"]*)"')
+
+Engine: TypeAlias = Literal["embedded", "spark"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,19 @@ class _FileSchema:
         path: Of the file.
         read: As Arrow reads them.
         written: As whoever wrote them had them.
+        has_int96: Whether it has times of 96 bits, which Spark reads as instants and the embedded
+            engine as times without a zone.
+        own_types: Column -> type of Spark's own (udt, interval) that its Parquet type is not.
+        variants: Columns of VARIANT, which are not in the schemas, with their writer's mark: each
+            engine reads its own, and takes others for structs of bytes.
     """
 
     path: str
     read: pa.Schema
     written: pa.Schema
+    has_int96: bool
+    own_types: Mapping[str, str]
+    variants: Mapping[str, Engine]
 
     @property
     def is_read_by_engines(self) -> bool:
@@ -62,7 +77,8 @@ class _FileSchema:
     def types(self, dropped: Sequence[str]) -> list[dict[str, pa.DataType]]:
         """Column -> type as it is read and as it was written, without the dropped ones."""
         both = (self.read, self.written)
-        return [{f.name: f.type for f in one if f.name not in dropped} for one in both]
+        types = [{f.name: f.type for f in one if f.name not in dropped} for one in both]
+        return [*types, {name: pa.null() for name in self.variants if name not in dropped}]
 
 
 def schemas_of(files: FileList) -> list[_FileSchema]:
@@ -79,14 +95,40 @@ def schemas_of(files: FileList) -> list[_FileSchema]:
         except (pa.ArrowException, OSError):
             return None
         schema = footer.schema.to_arrow_schema()
-        stored = (footer.metadata or {}).get(b"ARROW:schema")
+        metadata = footer.metadata or {}
+        stored = metadata.get(b"ARROW:schema")
         written = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored))) if stored else schema
+        own_types = _spark_types(metadata.get(_SPARK_SCHEMA))
+        variants = _variants(own_types, written)
         int96 = {c.path for c in footer.schema if c.physical_type == "INT96"}
-        return _FileSchema(path, _with_instants(schema, int96), _with_instants(written, int96))
+        read, as_written = (
+            _with_instants(pa.schema([f for f in one if f.name not in variants]), int96)
+            for one in (schema, written)
+        )
+        return _FileSchema(path, read, as_written, bool(int96), own_types, variants)
 
     paths = [file.path for file in files.files[:_SCHEMAS] if file.length]
     with ThreadPoolExecutor(_AT_ONCE, "gio-spark-footers") as pool:
         return [schema for schema in pool.map(look, paths) if schema is not None]
+
+
+def _spark_types(stored: bytes | None) -> dict[str, str]:
+    """Columns of types of Spark's own, from the schema that Spark stores in its files."""
+    fields = json.loads(stored)["fields"] if stored else []
+    types = {field["name"]: _OWN_TYPE.search(json.dumps(field["type"])) for field in fields}
+    return {name: kind.group(1) for name, kind in types.items() if kind is not None}
+
+
+def _variants(own_types: dict[str, str], written: pa.Schema) -> dict[str, Engine]:
+    """Columns of VARIANT with the engine that reads them; they are taken out of `own_types`."""
+    variants: dict[str, Engine] = {}
+    for field in written:
+        if b"variant" in (field.metadata or {}).get(b"ARROW:extension:name", b""):
+            variants[field.name] = "embedded"
+        if own_types.get(field.name) == "variant":
+            variants[field.name] = "spark"
+            del own_types[field.name]
+    return variants
 
 
 def _with_instants(schema: pa.Schema, int96: set[str]) -> pa.Schema:
@@ -94,8 +136,25 @@ def _with_instants(schema: pa.Schema, int96: set[str]) -> pa.Schema:
 
     Arrow takes them for nanoseconds, in which years after 2262 have no place.
     """
-    instant = pa.timestamp("us", tz="UTC")
-    return pa.schema([f.with_type(instant) if f.name in int96 else f for f in schema])
+    return pa.schema(
+        [
+            f.with_type(_instants(f.type))
+            if any(path == f.name or path.startswith(f"{f.name}.") for path in int96)
+            else f
+            for f in schema
+        ]
+    )
+
+
+def _instants(kind: pa.DataType) -> pa.DataType:
+    """Type with instants of microseconds in place of nanoseconds without a zone."""
+    if pa.types.is_struct(kind):
+        return pa.struct([f.with_type(_instants(f.type)) for f in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_instants(kind.key_type), _instants(kind.item_type))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(_instants(kind.value_type))
+    return pa.timestamp("us", tz="UTC") if kind == pa.timestamp("ns") else kind
 
 
 def _schema_of_all(
@@ -150,13 +209,29 @@ def rows_read_by_arrow(
     if not schemas:
         return None
     for one in schemas:
-        check_columns(name, root if len(schemas) == 1 else one.path, one.read, dropped)
+        place = root if len(schemas) == 1 else one.path
+        check_columns(name, place, one.read, dropped)
+        own_types = {c: kind for c, kind in one.own_types.items() if c not in dropped}
+        if own_types:
+            raise uncarried_columns(name, place, own_types)
     common_schema = _schema_of_all(name, root, schemas, dropped)
     check_unique(name, root, common_schema.names)
+    is_embedded = describe(spark).kind == "embedded"
     # Engines read all files of a folder, those that are left out as well, and one of them takes
     # the columns of one file for those of all.
     alike = all(one.types(dropped) == schemas[0].types(dropped) for one in schemas)
-    if alike and not files.left_out and all(one.is_read_by_engines for one in schemas):
+    right = all(one.is_read_by_engines and not (is_embedded and one.has_int96) for one in schemas)
+    by_engine = alike and right and not files.left_out
+    engine = "embedded" if is_embedded else "spark"
+    for one in schemas:
+        for column, writer in one.variants.items():
+            if column not in dropped and not (by_engine and writer == engine):
+                raise InputError(
+                    f"{name}: column {column!r} of {one.path} is VARIANT, which would become its "
+                    "bytes here. Write it as a Delta table or as text (to_json), or leave it out: "
+                    f"columns.drop: [{column}]."
+                ).about(location=root, column=column)
+    if by_engine:
         return None
     folders = partition_values(root, files.files[0].path)
     carried = pa.schema([*common_schema, *((column, pa.string()) for column in folders)])

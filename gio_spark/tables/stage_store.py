@@ -25,17 +25,19 @@ from gio_spark.tables.identifiers import (
     quoted_column,
 )
 from gio_spark.tables.stage_records import new_token
-from gio_spark.tables.table_schema import column_ddl, delta_schema_json
+from gio_spark.tables.table_schema import column_ddl, delta_schema_json, numeric_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql import types as T
 
-# The least and greatest value of each column of each file are for readers who look for values.
-# Stages look for partitions, and what they write is read whole: gathering them would cost a tenth
-# of a commit and more. Of embeddings the log is asked how many rows have a reason.
-_WITH_STATISTICS = ("quarantine",)
-_COUNTED_COLUMN = {"embeddings": "reason"}
+# The least and greatest value of each column of each file are for readers who look for values, and
+# the log would hold texts of rows. Stages look for partitions, and what they write is read whole:
+# gathering them would cost a tenth of a commit and more. Of embeddings the log is asked how many
+# rows have a reason.
+_NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
+_STATISTICS_COLUMNS = "delta.dataSkippingStatsColumns"
+_STATISTICS = {"embeddings": {_STATISTICS_COLUMNS: "reason"}}
 
 # Digits of vectors and hashes are noise: Snappy takes one percent of them away, and a fortieth of
 # the processor time of a whole run to put in and out again.
@@ -189,7 +191,7 @@ class StageStore:
         if table in _INCOMPRESSIBLE and not self._embedded:
             writer = writer.option("compression", "uncompressed")
         if not exists:
-            writer = writer.options(**self._properties(table))
+            writer = writer.options(**_STATISTICS.get(table, _NO_STATISTICS))
         if partition_by:
             writer = writer.partitionBy(*partition_by)
         self._save(writer.option("userMetadata", json.dumps(note)), table)
@@ -199,21 +201,34 @@ class StageStore:
         if self.in_catalog and not self.exists(table):
             self._clear_unfinished_write(table)
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
+        if not self.exists(table):
+            writer = writer.options(**_NO_STATISTICS)
         self._save(writer.option("userMetadata", json.dumps(note)), table)
 
     def create(self, table: str, schema: T.StructType) -> None:
-        """Make an empty table that keeps NOT NULL and comments, which a written frame loses."""
+        """Make an empty table that keeps NOT NULL and comments, which a written frame loses.
+
+        Its log will hold least and greatest values of numbers and times, and none of texts.
+        """
         place = self.place(table)
+        names = numeric_columns(schema)
+        properties = {_STATISTICS_COLUMNS: ",".join(names)} if names else _NO_STATISTICS
         with engine_errors(location=place):
             if self._embedded:
                 from deltalake import DeltaTable, Schema
 
                 DeltaTable.create(
-                    plain_path(place), schema=Schema.from_json(delta_schema_json(schema))
+                    plain_path(place),
+                    schema=Schema.from_json(delta_schema_json(schema)),
+                    configuration=properties,
                 )
             else:
                 name = delta.sql_name(self.spark, place)
-                self.spark.sql(f"CREATE TABLE {name} ({column_ddl(schema)}) USING DELTA")
+                of_table = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
+                self.spark.sql(
+                    f"CREATE TABLE {name} ({column_ddl(schema)}) USING DELTA "
+                    f"TBLPROPERTIES ({of_table})"
+                )
         self._known.add(table)
 
     def show_as_view(self, view: str, table: str) -> None:
@@ -321,14 +336,6 @@ class StageStore:
         if not is_remote_path(folder):
             clear_log(Path(path) / "_delta_log")
         return False
-
-    def _properties(self, table: str) -> dict[str, str]:
-        """Properties of a new table."""
-        if table in _WITH_STATISTICS or self._embedded:
-            return {}
-        if table in _COUNTED_COLUMN:
-            return {"delta.dataSkippingStatsColumns": _COUNTED_COLUMN[table]}
-        return {"delta.dataSkippingNumIndexedCols": "0"}
 
     def _check_layout(self, table: str, partition_by: tuple[str, ...]) -> None:
         """Refuse a table of a workspace that an earlier version of gio_spark wrote.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from pyspark.sql import types as T
 
 from gio_spark.tables.identifiers import quoted_column
+
+_PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def selection_schema(schema: T.StructType, comments: dict[str, str] | None = None) -> T.StructType:
@@ -41,6 +44,13 @@ def _selection_type(kind: T.DataType) -> T.DataType:
     if type(kind) is T.StringType:
         return T.StringType()  # through Spark Connect it would carry its collation
     return kind
+
+
+def numeric_columns(schema: T.StructType, most: int = 32) -> list[str]:
+    """First columns of numbers and times, of plain names, that a log may hold statistics of."""
+    kinds = (T.NumericType, T.DateType, T.TimestampType)
+    names = [f.name for f in schema.fields if isinstance(f.dataType, kinds)]
+    return [name for name in names if _PLAIN_NAME.fullmatch(name)][:most]
 
 
 def column_ddl(schema: T.StructType) -> str:

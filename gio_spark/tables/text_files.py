@@ -29,12 +29,13 @@ from gio_spark.tables.csv_files import (
 )
 from gio_spark.tables.file_list import FileList, compression_of, filesystem, partition_values
 from gio_spark.tables.json_types import (
+    JsonParser,
     JsonType,
     array_rows,
     arrow_type,
     as_text,
     common_type,
-    json_array,
+    parsed_object,
     type_of_value,
 )
 from gio_spark.tables.text_casts import BAD, LINE, type_of, typed
@@ -103,6 +104,12 @@ def read_lines(
     root = files.root
     file_columns = _columns_of_files(work, root, kind, csv)
     names = sorted(set(file_columns.types) - set(columns.drop))
+    clash = [name for name in names if name.lower() in (BAD, LINE)]
+    if clash:
+        raise InputError(
+            f"{root} has a column named {clash[0]!r}, a name that the reader of text files uses. "
+            f"Rename it, or leave it out: columns.drop: [{clash[0]}]."
+        )
     of_roles = {name: type_of(name, columns) for name in names}
     has_messages = columns.text in names and is_chat_json(file_columns.types[columns.text])
     types = {
@@ -190,9 +197,6 @@ def _columns_of_files(work: DataFrame, root: str, kind: str, csv: CsvSettings) -
         )
     if len(types) > _MAX_COLUMNS:
         raise InputError(f"{root} has {len(types):,} columns, more than {_MAX_COLUMNS:,}.")
-    clash = [n for n in types if n in (BAD, LINE)]
-    if clash:
-        raise InputError(f"{root} has a column named {clash[0]!r}, which is reserved.")
     # One file with proof speaks for all: they were written together.
     return _FileColumns(types, CsvDialect(csv, backslashes=any(table["backslashes"].to_pylist())))
 
@@ -291,22 +295,15 @@ def _json_rows(
         # One JSON array cannot be cut: whoever has its beginning reads it all.
         if piece[1] == 0:
             with _open(root, piece[0]) as stream:
-                yield from array_rows(stream)
+                yield from array_rows(stream, piece[0])
         return
+    parser = JsonParser()
     for raw in _json_lines(root, piece):
         line = raw.strip()
         if not line:
             continue
-        try:
-            value = json.loads(line)
-            if not isinstance(value, dict):
-                raise ValueError("not an object")
-        except (ValueError, RecursionError) as error:
-            # Without the position, so that lines are counted by the kind of error.
-            reason = f"malformed line: {getattr(error, 'msg', error)!s:.80}"
-            yield {}, reason, line.decode("utf-8", "replace")
-            continue
-        yield value, None, None
+        values, reason = parsed_object(parser, line)
+        yield values, reason, None if reason is None else line.decode("utf-8", "replace")
 
 
 def _is_array(root: str, path: str) -> bool:
@@ -327,10 +324,10 @@ def _json_tables(
         columns[BAD].append(reason)
         columns[LINE].append(line)
         if len(columns[BAD]) == rows:
-            yield pa.table({name: json_array(columns[name], kind) for name, kind in fields})
+            yield pa.table({name: pa.array(columns[name], kind) for name, kind in fields})
             columns = {name: [] for name in columns}
     if columns[BAD]:
-        yield pa.table({name: json_array(columns[name], kind) for name, kind in fields})
+        yield pa.table({name: pa.array(columns[name], kind) for name, kind in fields})
 
 
 def line_ids(lines: pa.Array) -> pa.Array:

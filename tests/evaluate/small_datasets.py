@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.evaluate.dataset import EvaluationDataset
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 WORDS = np.array(["red", "green", "blue", "house", "mouse", "tree"])
 

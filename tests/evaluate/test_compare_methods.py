@@ -103,15 +103,23 @@ def test_the_terminal_shows_score_gain_rank_and_cost(evaluations):
     assert text.count("full") == 2
 
 
-def test_a_held_out_input_judges_instead_of_a_part_of_the_target(spark, folder):
+def test_a_held_out_input_judges_and_auto_is_judged_by_a_part_of_the_target(spark, folder):
     settings = settings_of(
-        folder, {**EVALUATE, "methods": ["nearest"], "measures": ["jsd"], "held_out_share": 0},
+        folder, {"methods": ["auto"], "budgets": [250], "seeds": 1, "measures": ["jsd"],
+                 "held_out_share": 0},
         held_out=[str(folder / "held.parquet")],
         quantize={"max_passes": 3, "target_clusters": 4, "clusters": 12,
                   "contamination_cosine": 1.0},
     )  # fmt: skip
     evaluation = run_evaluation(spark, settings)
     assert evaluation.summary["target"] == "300 rows for the methods, 120 held out"
+    (note,) = evaluation.trials.loc[evaluation.trials["method"] == "auto", "note"]
+    assert "Judge: AUC of a proxy, 225 target rows in 3 splits." in note
+    strategy = note.split(":")[0]
+    assert f"{strategy}: " in evaluation.page.read_text(encoding="utf-8")
+    console = Console(file=io.StringIO(), width=160)
+    print_evaluation(console, evaluation)
+    assert f"auto at 41.6667 %: {strategy} (1)" in console.file.getvalue()
 
 
 def test_frames_are_compared_without_files(spark, tmp_path):
@@ -154,7 +162,7 @@ def test_proxies_see_categorical_columns_of_many_values(spark, tmp_path):
 
 
 def test_a_method_of_ones_own_fails_as_a_row(spark, folder):
-    from gio_spark.evaluate.methods import method, method_registry
+    from gio_spark.strategy.methods import method, method_registry
 
     @method("mine_that_fails")
     def mine(dataset, budget, seed):

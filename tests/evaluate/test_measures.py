@@ -10,7 +10,9 @@ from gio_spark.errors import ConfigError, InputError, MissingExtraError
 from gio_spark.evaluate import proxy_models
 from gio_spark.evaluate.measure_inputs import mean_distance, prepare_measure_inputs
 from gio_spark.evaluate.measures import MEASURES, measures_of_settings, two_sample_auc
-from gio_spark.evaluate.word_pair_model import (
+from gio_spark.gime.proxy_training import score_kind
+from gio_spark.gio.divergence_estimators import energy_distance
+from gio_spark.strategy.word_pair_model import (
     CODES,
     WordPairs,
     cross_entropy,
@@ -18,7 +20,6 @@ from gio_spark.evaluate.word_pair_model import (
     word_codes,
     word_positions,
 )
-from gio_spark.gio.divergence_estimators import energy_distance
 
 from .small_datasets import small_dataset
 
@@ -152,12 +153,12 @@ def test_measures_that_the_data_does_not_allow_are_left_out_or_refused():
         measures_of_settings(("enery",), texts=True, labels=True)
 
 
-def test_proxies_are_judged_by_what_the_labels_are(dataset):
-    assert proxy_models.score_kind(dataset) == "auc"
-    assert proxy_models.score_kind(small_dataset(held_labels=np.arange(120) % 3)) == "accuracy"
-    assert proxy_models.score_kind(small_dataset(held_labels=np.linspace(0, 1, 120))) == "skill"
+def test_proxies_are_judged_by_what_the_labels_are(dataset, inputs):
+    assert score_kind(dataset.held_labels) == "auc"
+    assert score_kind(np.arange(120) % 3) == "accuracy"
+    assert score_kind(np.linspace(0, 1, 120)) == "skill"
     with pytest.raises(InputError, match="labels"):
-        proxy_models.score_kind(small_dataset(held_labels=None))
+        proxy_models.linear(small_dataset(held_labels=None), inputs, np.arange(50), 0)
 
 
 def test_the_cnn_says_what_it_needs(dataset, inputs):

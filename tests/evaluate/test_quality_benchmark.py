@@ -126,7 +126,7 @@ def test_other_vectors_under_the_same_name_make_another_dataset(tmp_path):
         bench_quality._content.cache_clear()
         places.append(bench_quality.place_of(task, 0, Options(vectors=str(file)), tmp_path))
     assert places[0] != places[1]
-    assert all(place.parent == tmp_path / "datasets" for place in places)
+    assert all(place.parent == tmp_path / "datasets2" for place in places)
 
 
 def test_vectors_that_do_not_fit_the_texts_are_refused_in_one_line(data):

@@ -10,8 +10,8 @@ from gio_spark.evaluate import trials
 from gio_spark.evaluate.dataset_arrays import content_hash, dataset_from_arrays, dataset_to_arrays
 from gio_spark.evaluate.measure_inputs import prepare_measure_inputs
 from gio_spark.evaluate.measures import MEASURES
-from gio_spark.evaluate.methods import method, method_registry
 from gio_spark.registry import load_modules
+from gio_spark.strategy.methods import method, method_registry
 from gio_spark.tables import Workspace
 
 from .small_datasets import small_dataset

@@ -15,22 +15,35 @@ from gio_spark.engine import session
 from gio_spark.tables import Workspace
 from tests.pipeline import jobs
 
+# Own columns that are named like those of stages, like words of SQL, or with special characters.
+SPECIAL_NAMES = (
+    "_rank", "_key", "_hash", "_hidden", "cluster", "vector", "reason", "log_ratio", "fingerprint",
+    "attempt", "gio_spark", "tokens", "rank", "order", "select", "group", "a.b", "a`b", "x'y",
+    'q"r', "back\\slash", "Größe", "percent%",
+)  # fmt: skip
+
 
 def prepare(folder: Path) -> None:
     """Write a pool of lines, one of them broken and one doubled, in two files, and a target."""
     lines = [
-        json.dumps({"text": r["text"], "site": "a"})
-        for r in jobs.text_rows("p", 150, 0, 50, 1).to_pylist()
-    ]
-    lines += [
-        json.dumps({"text": r["text"], "site": "b"})
-        for r in jobs.text_rows("q", 150, 50, 100, 2).to_pylist()
+        json.dumps({"text": row["text"], "site": site, **special_values(number)})
+        for site, rows in (
+            ("a", jobs.text_rows("p", 150, 0, 50, 1).to_pylist()),
+            ("b", jobs.text_rows("q", 150, 50, 100, 2).to_pylist()),
+        )
+        for number, row in enumerate(rows)
     ]
     lines += [lines[0], '{"text": "broken']
     (folder / "pool").mkdir()
     (folder / "pool" / "1.jsonl").write_text("\n".join(lines[0::2]))
     (folder / "pool" / "2.jsonl").write_text("\n".join(lines[1::2]))
     jobs.write(jobs.text_rows("t", 60, 0, 50, 3), folder / "target.parquet")
+
+
+def special_values(number: int) -> dict[str, Any]:
+    """Values of the columns with special names: numbers, texts and a struct."""
+    values: dict[str, Any] = {name: f"{name} {number}" for name in SPECIAL_NAMES}
+    return {**values, "cluster": number, "_rank": number / 2, "_key": {"a.b": [number]}}
 
 
 def in_a_catalog(folder: Path) -> str:
@@ -63,7 +76,8 @@ def main(folder: Path, engine: str) -> None:
         chunk_rows=200 if engine == "spark" else 5_000_000,
     )
     done = jobs.go(settings)
-    rows = done.selected.select("gio_id", "gio_cluster", "gio_log_ratio", "text").toArrow()
+    added = ("gio_run", "gio_input_version")
+    rows = done.selected.toArrow().drop_columns(list(added))
     (folder / f"{engine}.json").write_text(
         json.dumps(
             {

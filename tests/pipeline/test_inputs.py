@@ -15,11 +15,13 @@ from deltalake import write_deltalake
 
 from gio_spark import curate
 from gio_spark.errors import InputError, TooManyBadRowsError
-from gio_spark.pipeline.stages.input_checks import check_plain_names
 from gio_spark.tables import open_input
+from gio_spark.tables.columns import check_plain_names
 from tests.pipeline import jobs
+from tests.pipeline.one_job import SPECIAL_NAMES
 
 pytestmark = pytest.mark.embedded
+PAIRS = pa.map_(pa.string(), pa.int64())
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +310,32 @@ def test_columns_of_any_name_are_kept_here_and_told_before_the_work_on_spark(spa
     with pytest.raises(
         InputError, match=r"pool: Delta tables on Spark .*'my text, \(odd\)'. Rename"
     ):
-        check_plain_names(opened)
+        check_plain_names(opened.name, opened.location, opened.own_columns)
+
+
+def test_own_columns_of_any_name_and_type_change_no_selection(place, expected):
+    roles = {"id": "doc.id", "vector": "my vec`tor", "site": "select", "words": "_rank"}
+    pool, target = (
+        table.rename_columns([roles.get(name, name) for name in table.column_names])
+        for table in (jobs.vector_pool(), jobs.vector_target())
+    )
+    for number, name in enumerate((*SPECIAL_NAMES, "ID", "a b", "c,d", "event_time", "_metadata")):
+        if name not in roles.values():
+            values = pa.array(np.arange(600) + number)
+            pool = pool.append_column(name, values if number % 2 else values.cast(pa.string()))
+    pairs = [[("k", i)] if i % 3 else None for i in range(600)]
+    pool = pool.append_column("pairs", pa.array(pairs, PAIRS))
+    settings = jobs.settings(
+        place,
+        pool=jobs.write(pool, place / "special.parquet"),
+        target=jobs.write(target, place / "special-target.parquet"),
+        columns={"id": "doc.id", "vector": "my vec`tor", "source": "select", "tokens": "_rank"},
+    )
+    rows = jobs.picked(settings, jobs.select(settings))
+    assert rows["gio_id"].to_pylist() == expected
+    chosen = pool.take([int(i[1:]) for i in expected])
+    for name in pool.column_names:
+        assert rows[name].to_pylist() == chosen[name].to_pylist(), name
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "delta"])

@@ -66,6 +66,9 @@ def test_the_embedded_engine_takes_what_looks_like_the_target(expected):
     assert len(expected["rows"]) == 40 == len({r["gio_id"] for r in expected["rows"]})
     words = [int(r["text"].split()[0].removeprefix("wort")) for r in expected["rows"]]
     assert sum(w < 50 for w in words) >= 36
+    for row in expected["rows"]:
+        values = one_job.special_values(row["cluster"])
+        assert {name: row[name] for name in values} == values
     assert sum(expected["quarantine"]["pool"].values()) == 2
     assert expected["again"] is False
 

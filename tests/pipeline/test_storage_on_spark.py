@@ -13,7 +13,7 @@ from gio_spark.errors import InputError
 from gio_spark.pipeline import run
 from gio_spark.pipeline.stages import publish_selection
 from gio_spark.settings.run import RetentionSettings
-from gio_spark.tables import PublishLog, Workspace, forget, prune
+from gio_spark.tables import PublishLog, Workspace, forget, maintain, prune
 from tests.pipeline import jobs
 
 # Some minutes: with the other slow ones.
@@ -106,4 +106,11 @@ def test_runs_publishes_changes_and_retention_on_spark(local_spark, folder):
         for i in pq.read_table(f, columns=["id"])["id"].to_pylist()
     }
     assert not any(i.startswith("b") for i in left) and any(i.startswith("n") for i in left)
+    assert not go(spark, chosen).did_work
+
+    # Maintenance leaves the rows as they are, and one file of all records.
+    done = maintain(tables, RetentionSettings(hours=0))
+    assert {"embeddings", "runs", "publishes"} <= {t.table for t in done.tables if t.after}
+    assert len(list((folder / "ws" / "runs").glob("*.parquet"))) == 1
+    assert read_selection("one", workspace=workspace, spark=spark).count() == 100
     assert not go(spark, chosen).did_work

@@ -4,7 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gio_spark.evaluate import methods
+from gio_spark.evaluate.compare_methods import DEFAULT
 from gio_spark.report.evaluation_page import render_evaluation
+from gio_spark.settings.explode import ExplodeSettings
+from gio_spark.settings.select import SelectSettings
 
 from .sample_reports import bake_off_trials
 from .test_html_page import Page
@@ -14,8 +18,9 @@ from .test_html_page import Page
 def rendered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
     page = render_evaluation(
-        bake_off_trials(), folder, facts={"pool": "60,000 rows"}, settings={"token": "hunter2"}
-    )
+        bake_off_trials(), folder, facts={"pool": "60,000 rows"}, settings={"token": "hunter2"},
+        descriptions={"DSIR": "Draw rows by weights on n-grams."}, default="k-NN KL",
+    )  # fmt: skip
     text = page.read_text(encoding="utf-8")
     return folder, text, Page(text)
 
@@ -51,6 +56,21 @@ def test_a_method_that_fails_is_a_row_that_says_so(rendered):
 def test_all_cells_stand_beside_the_page(rendered):
     folder, _, _ = rendered
     assert len(pd.read_csv(folder / "evaluation.csv")) == len(bake_off_trials())
+
+
+def test_methods_are_described_and_the_default_is_marked(rendered):
+    _, text, _ = rendered
+    assert "<td>k-NN KL (default)</td>" in text
+    assert "k-NN KL is what gio-spark run does by default." in text
+    assert "<td>DSIR</td><td>Draw rows by weights on n-grams.</td>" in text
+
+
+def test_the_default_is_the_method_of_the_default_settings():
+    assert DEFAULT in methods.methods()
+    explode, select = ExplodeSettings(), SelectSettings()
+    assert (select.objective, explode.within_cluster) == ("budgeted_kl", "density_ratio")
+    assert (explode.estimator, explode.temperature) == ("classifier", 0.25)
+    assert DEFAULT == "kl_ratio_t025"
 
 
 def test_one_cell_and_nothing_but_failures_still_make_a_page(tmp_path):

@@ -98,7 +98,8 @@ def test_every_figure_is_in_the_page_and_a_png_beside_it(text_page):
         "clusters_error",
     }  # fmt: skip
     assert {p.stem for p in folder.glob("*.png")} == names
-    assert page.tags.count("svg") == len(names)
+    # The points of pool and selection are pictures of their own, so that narrow screens stack them.
+    assert page.tags.count("svg") == len(names) + 1
     for name in names:
         assert f"({name}.png)" in text
         with Image.open(folder / f"{name}.png") as picture:
@@ -131,7 +132,9 @@ def test_the_whole_plan_stands_beside_the_page(text_page):
     folder, text, _ = text_page
     plan = pd.read_csv(folder / "plan.csv")
     assert len(plan) == 1000
-    assert "The 40 clusters that give most rows, of 1,000" in text
+    with_rows = f"of 1,000 clusters, {(plan['take'] > 0).sum()} of them with rows selected"
+    assert f"The 40 that give most rows, {with_rows}" in text
+    assert f"with a share of target or selection, {with_rows}" in text
 
 
 def test_equal_data_gives_equal_bytes(tmp_path):

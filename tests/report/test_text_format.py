@@ -15,14 +15,16 @@ from gio_spark.report.text_format import (
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(0, "0"), (1234567, "1,234,567"), (0.000012, "1.2e-05"), (0.1234, "0.123"), (12.34, "12.3"),
-     (None, "–"), (float("nan"), "–"), (float("inf"), "infinite"), (-0.5, "-0.500")],
+     (None, "–"), (float("nan"), "–"), (float("inf"), "infinite"), (-0.5, "-0.500"),
+     (-0.0, "0")],
 )  # fmt: skip
 def test_numbers_read_well_at_any_size(value, expected):
     assert number_text(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0.1, "10.0 %"), (1, "100 %"), (0.0003, "< 0.1 %"), (0, "0.0 %")]
+    ("value", "expected"),
+    [(0.1, "10.0 %"), (1, "100 %"), (0.0003, "< 0.1 %"), (0, "0.0 %"), (-0.0, "0.0 %")],
 )
 def test_shares_are_per_cent(value, expected):
     assert percent_text(value) == expected

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import functions as F
 
 from gio_spark.errors import InputError
 from gio_spark.pipeline.stages.input_snapshots import as_location
@@ -114,6 +117,7 @@ def test_types_are_carried_or_refused_as_the_docs_say(spark, folder):
 def test_types_are_carried_or_refused_as_the_docs_say_on_spark(local_spark, folder):
     check_carried(local_spark, folder, 1)
     check_refused(local_spark, folder, 1)
+    check_times_of_96_bits(local_spark, folder)
 
 
 @pytest.mark.embedded
@@ -259,13 +263,95 @@ def test_two_columns_of_one_name_in_any_file_are_refused(spark, folder):
         values_of(spark, folder, "text")
 
 
+def spark_schema(**types):
+    """Metadata of a Parquet file in which Spark stores the types that Parquet has not."""
+    fields = [{"name": n, "type": t, "nullable": True, "metadata": {}} for n, t in types.items()]
+    content = json.dumps({"type": "struct", "fields": fields})
+    return {"org.apache.spark.sql.parquet.row.metadata": content}
+
+
+VARIANT_BYTES = pa.struct([("metadata", pa.binary()), ("value", pa.binary())])
+UDT = {"type": "udt", "pyClass": "pyspark.ml.linalg.VectorUDT", "sqlType": "double"}
+
+
 @pytest.mark.embedded
-@pytest.mark.parametrize("more", [{}, {"n": pa.array([1], pa.uint8())}])
-def test_times_of_96_bits_are_read_whatever_stands_beside_them(spark, folder, more):
-    when = pd.Timestamp("2024-01-01T00:00:00.123456")
-    table = pa.table(
-        {"id": ["a"], "text": ["x"], "t": pa.array([when], pa.timestamp("us")), **more}
-    )
-    pq.write_table(table, folder / "a.parquet", use_deprecated_int96_timestamps=True)
-    (value,) = values_of(spark, folder, "t")
-    assert value.replace(tzinfo=None) == when
+@pytest.mark.parametrize(
+    ("own_type", "kind", "message"),
+    [
+        ("variant", VARIANT_BYTES, r"column 'v' of .* is VARIANT.* columns\.drop: \[v\]"),
+        (UDT, pa.float64(), r"column 'v' of .* is udt.*vector_to_array.* columns\.drop: \[v\]"),
+        ("interval day", pa.int64(), r"column 'v' of .* is interval day.* columns\.drop: \[v\]"),
+    ],
+)
+def test_types_that_only_spark_reads_from_its_parquet_files_are_refused_by_column(
+    spark, folder, own_type, kind, message
+):
+    table = pa.table({"id": ["a"], "text": ["x"], "v": pa.nulls(1, kind)})
+    pq.write_table(table.replace_schema_metadata(spark_schema(v=own_type)), folder / "a.parquet")
+    where = InputSettings(location=str(folder))
+    with pytest.raises(InputError, match=message):
+        open_input(spark, where, COLUMNS, "pool")
+    without = COLUMNS.model_copy(update={"drop": ("v",)})
+    assert open_input(spark, where, without, "pool").own_columns == ("id", "text")
+
+
+def variants(spark):
+    texts = spark.createDataFrame(pa.table({"id": ["a", "b"], "text": ["x", "y"],
+                                            "v": ['{"k":1}', '"s"']}))  # fmt: skip
+    return texts.withColumn("v", F.parse_json("v"))
+
+
+def check_variants(spark, place, *, storage):
+    variants(spark).repartition(2, "id").write.format(storage).save(str(place))
+    opened = open_input(spark, InputSettings(location=str(place)), COLUMNS, "pool")
+    assert opened.schema["v"].dataType.simpleString() == "variant"
+    rows = opened.rows.select("id", F.to_json("v").alias("v")).toArrow().to_pylist()
+    assert {row["id"]: row["v"] for row in rows} == {"a": '{"k":1}', "b": '"s"'}
+    without = COLUMNS.model_copy(update={"drop": ("v",)})
+    opened = open_input(spark, InputSettings(location=str(place)), without, "pool")
+    assert opened.own_columns == ("id", "text") and "v" not in opened.rows.columns
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("storage", ["parquet", "delta"])
+def test_variants_are_carried_or_left_out(spark, folder, storage):
+    check_variants(spark, folder / "pool", storage=storage)
+
+
+@pytest.mark.spark
+def test_variants_and_types_of_sparks_own_on_spark(local_spark, folder):
+    from pyspark.ml.linalg import Vectors
+
+    check_variants(local_spark, folder / "pool", storage="parquet")
+    workspace = Workspace(local_spark, str(folder / "ws"))
+    vectors = local_spark.createDataFrame([("a", Vectors.dense([1.0]))], ["id", "v"])
+    with pytest.raises(InputError, match=r"column 'v' of the DataFrame is vector.*vector_to_array"):
+        as_location(local_spark, workspace, vectors, "pool")
+    with pytest.raises(InputError, match=r"the DataFrame has 'a text'. Rename"):
+        as_location(local_spark, workspace, vectors.select("id", F.lit("").alias("a text")), "pool")
+
+
+INSTANTS = [datetime(2024, 1, 1, 0, 0, 0, 123456), None, datetime(3024, 1, 1)]
+
+
+def check_times_of_96_bits(spark, folder):
+    """As Spark writes times: instants, on both engines and whatever stands beside them."""
+    kind = pa.timestamp("us")
+    nested = pa.array([[when] for when in INSTANTS], pa.list_(kind))
+    columns = {"t": pa.array(INSTANTS, kind), "nested": nested}
+    for number, more in enumerate([{}, {"n": pa.array([1, 2, 3], pa.uint8())}]):
+        place = folder / f"int96-{number}.parquet"
+        table = pa.table({"id": list("abc"), "text": list("xyz"), **columns, **more})
+        pq.write_table(table, place, use_deprecated_int96_timestamps=True)
+        opened = open_input(spark, InputSettings(location=str(place)), COLUMNS, "pool")
+        types = {f.name: f.dataType.simpleString() for f in opened.schema.fields}
+        assert (types["t"], types["nested"]) == ("timestamp", "array<timestamp>")
+        rows = opened.rows.toArrow().sort_by("id")
+        instants = [when and when.replace(tzinfo=timezone.utc) for when in INSTANTS]
+        assert rows["t"].cast(pa.timestamp("us", "UTC")).to_pylist() == instants
+        assert [times[0] for times in rows["nested"].to_pylist()] == instants
+
+
+@pytest.mark.embedded
+def test_times_of_96_bits_are_instants_whatever_stands_beside_them(spark, folder):
+    check_times_of_96_bits(spark, folder)

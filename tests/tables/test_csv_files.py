@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import random
+from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -141,6 +143,41 @@ def test_folders_that_name_columns_give_them_to_text_files(spark, folder):
     opened = open_input(spark, settings, columns, "pool")
     rows = opened.rows.select("id", "lang").toArrow().to_pylist()
     assert sorted((r["id"], r["lang"]) for r in rows) == [("de1", "de"), ("en1", "en")]
+
+
+# Texts of roles that would become another value, or one that depends on the day: refused.
+UNFIT = {
+    "quality": ["1e400", "-1e309", "0x10"],
+    "tokens": ["0x10", "1e30", "99999999999999999999", "1.5"],
+    "event_time": ["10:30", "now", "99999-01-01", "10:30:00.1234"],
+    "vector": ["[1e39]", "[1e400]", "{}", "[1] [2]"],
+}
+FIT = {
+    "quality": {"1e300": 1e300, "inf": float("inf"), ".5": 0.5},
+    "tokens": {"9007199254740993": 9007199254740993, "5.0": 5},
+    "event_time": {"2024": (2024, 1, 1), "May 2, 2024": (2024, 5, 2), "3.2.24": (2024, 3, 2)},
+    "vector": {"[3e38, 1]": [float(np.float32(3e38)), 1.0]},
+}
+
+
+@pytest.mark.embedded
+def test_values_out_of_the_range_of_their_role_are_quarantined(spark, folder):
+    columns = Columns(id="id", text="text", **{role: role for role in FIT})
+    with (folder / "a.csv").open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["id", "text", *FIT])
+        for role in FIT:
+            for text in (*FIT[role], *UNFIT[role]):
+                out.writerow([f"{role} {text}", "x", *(text if r == role else "" for r in FIT)])
+    opened = open_input(spark, InputSettings(location=str(folder)), columns, "pool")
+    values = {row["id"]: row for row in opened.rows.toArrow().to_pylist()}
+    for role, texts_of_role in FIT.items():
+        for text, value in texts_of_role.items():
+            read = values.pop(f"{role} {text}")[role]
+            assert ((read.year, read.month, read.day) if role == "event_time" else read) == value
+    assert not values
+    reasons = Counter(opened.bad.toArrow()["reason"].to_pylist())
+    assert reasons == {f"malformed value in column {r!r}": len(UNFIT[r]) for r in UNFIT}
 
 
 @pytest.mark.spark

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gio_spark.errors import InputError
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.tables import json_types, open_input
@@ -80,17 +81,49 @@ def test_columns_of_lines_have_the_types_of_their_values_on_spark(local_spark, f
     check(local_spark, folder / "a.jsonl")
 
 
+# What a parser would change without a word: element -> reason.
+CHANGED = {
+    b'{"id": "b", "text": "x", "text": "y"}': "a key twice in one object",
+    b'{"id": "c", "text": "x", "deep": [{"k": 1, "k": 1}]}': "a key twice in one object",
+    b'{"id": "d", "text": "x", "n": 1e400}': "a number out of range",
+    b'{"id": "e", "text": "x", "n": -17976931348623159e292}': "a number out of range",
+    b'{"id": "f", "text": "half \\ud83d"}': "half of a surrogate pair",
+    b'{"id": "g", "text": "x", "\\udE00": 1}': "half of a surrogate pair",
+    b'{"id": "h", "text": "\xed\xa0\xbd"}': "not UTF-8",
+    b'{"id": "i", "text": "caf\xe9"}': "not UTF-8",
+}
+AS_IT_IS = b'{"id": "a", "text": "\\ud83d\\ude00 \\\\ud83d", "n": 1.7976931348623157e308}'
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_what_no_column_can_hold_is_quarantined_with_its_reason(spark, folder, kind):
+    elements = [AS_IT_IS, *CHANGED]
+    content = b"\n".join(elements) if kind == "jsonl" else b"[" + b",\n".join(elements) + b"]"
+    (folder / f"a.{kind}").write_bytes(content)
+    opened = open_input(spark, InputSettings(location=str(folder)), COLUMNS, "pool")
+    assert opened.rows.select("id", "text", "n").toArrow().to_pylist() == [
+        {"id": "a", "text": "\U0001f600 \\ud83d", "n": 1.7976931348623157e308}
+    ]
+    bad = opened.bad.toArrow().to_pylist()
+    assert {row["detail"]: row["reason"] for row in bad} == {
+        line.decode("utf-8", "replace"): f"malformed line: {reason}"
+        for line, reason in CHANGED.items()
+    }
+
+
 @pytest.mark.parametrize("block", [1, 5, 100])
 def test_arrays_are_read_alike_whatever_the_blocks(monkeypatch, block):
     monkeypatch.setattr(json_types, "_BLOCK", block)
     draw = random.Random(block)
     rows = [{"a": "é" * draw.randint(0, 30), "b": [draw.random()]} for _ in range(20)]
     content = json.dumps([*rows[:10], 12345, *rows[10:]], ensure_ascii=False).encode()
-    values = list(array_rows(io.BytesIO(content)))
+    values = list(array_rows(io.BytesIO(content), "a.json"))
     assert [value for value, reason, _ in values if reason is None] == rows
     assert [text for _, reason, text in values if reason] == ["12345"]
-    broken = list(array_rows(io.BytesIO(content[:-30])))
-    assert broken[-1][1].startswith("malformed array")
+    for broken in (content[:-30], content[:-1], content + b"[]", content.replace(b"12345", b"?")):
+        with pytest.raises(InputError, match=r"a\.json: its JSON array is broken after \d+ elem"):
+            list(array_rows(io.BytesIO(broken), "a.json"))
 
 
 VALUES = st.recursive(

@@ -1,3 +1,4 @@
+import pyarrow as pa
 import pytest
 
 from gio_spark.pipeline.stages import input_snapshots
@@ -19,7 +20,7 @@ def test_a_view_is_read_once_and_a_named_table_at_its_version(local_spark, folde
 
     def pinned():
         inputs = settings.datasets().values()
-        return [input_snapshots.pin_view(spark, workspace, one) for one in inputs]
+        return [input_snapshots.pin_view(spark, workspace, one, "pool") for one in inputs]
 
     pool_now, target_now = pinned()
     assert target_now == settings.target[0]
@@ -34,3 +35,26 @@ def test_a_view_is_read_once_and_a_named_table_at_its_version(local_spark, folde
     assert pinned() == [pool_now, target_now]
     spark.sql("INSERT INTO rows_by_name VALUES (5, 'five')")
     assert pinned()[0] != pool_now
+
+
+def test_names_in_back_quotes_are_pools_and_workspaces(local_spark):
+    spark = local_spark
+    spark.sql("CREATE SCHEMA `2024`")
+    spark.sql("CREATE TABLE `2024`.`order` USING delta AS SELECT 'a' AS id, 'x' AS text")
+    settings = build(
+        {
+            "pool": "spark_catalog.`2024`.`order`",
+            "target": "`2024`.order",
+            "workspace": "`2024`",
+            "columns": {"id": "id", "text": "text"},
+        }
+    )
+    for one in settings.datasets().values():
+        opened = open_input(spark, one, settings.columns, "pool")
+        assert (opened.count, opened.format, opened.version) == (1, "delta", "0")
+    workspace = Workspace(spark, settings.workspace)
+    assert workspace.in_catalog and workspace.place("plan") == "`2024`.plan"
+    table = pa.table({"cluster": [3]})
+    workspace.write_arrow("plan", table, fingerprint="f", run="r", stage="s")
+    assert workspace.store.names("pl") == ["plan"] and workspace.exists("plan")
+    assert [row["cluster"] for row in workspace.read("plan", "f").collect()] == [3]

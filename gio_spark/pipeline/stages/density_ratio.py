@@ -108,8 +108,9 @@ def store_ratio(step: Step, state: RunState, kind: str) -> None:
     """Store the fitted ratio with the facts of its fit."""
     ws = step.ctx.workspace
 
-    def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
+    def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
         fitted = state.ratio_fit()
+        progress.say(f"on {fitted.target_rows:,} target and {fitted.pool_rows:,} pool rows")
         facts = RatioFacts(
             auc=fitted.calibration.auc,
             error=fitted.calibration.error,

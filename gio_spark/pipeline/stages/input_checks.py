@@ -14,6 +14,7 @@ from gio_spark.gio.selection_problem import OBJECTIVES
 from gio_spark.gio.source_limits import largest_budget, source_bounds
 from gio_spark.settings.budget import parse_budget
 from gio_spark.tables import quoted_column
+from gio_spark.tables.columns import check_plain_names
 from gio_spark.tables.content_expressions import SAMPLED_ROWS
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _ADDED = frozenset(
         "gio_run", "gio_input_version",
     )
 )  # fmt: skip
-_ODD = frozenset(" ,;{}()\n\t=")
 _MOST_SOURCES = 10_000
 # Vectors whose length is looked at before a run.
 _LOOKED_AT = 100
@@ -94,7 +94,7 @@ def check_pool_columns(spark: SparkSession, settings: RunSettings, pool: Input) 
     """
     check_own_columns(pool)
     if settings.explode.output == "copy" and not capabilities(spark).any_column_names:
-        check_plain_names(pool)
+        check_plain_names(pool.name, pool.location, pool.own_columns)
 
 
 def check_own_columns(pool: Input) -> None:
@@ -108,21 +108,6 @@ def check_own_columns(pool: Input) -> None:
         raise InputError(
             f"{pool.name}: {pool.location} has columns named {', '.join(taken)}, which a selection "
             "adds itself (is it the selection of an earlier run?). Rename them or leave them out."
-        )
-
-
-def check_plain_names(pool: Input) -> None:
-    """Refuse a pool with columns that Delta on Spark would not write into the selection.
-
-    Raises:
-        InputError: With the columns; otherwise they would be found out after all the work.
-    """
-    odd = [c for c in pool.own_columns if set(c) & _ODD]
-    if odd:
-        raise InputError(
-            f"{pool.name}: Delta tables on Spark take no blank, comma, semicolon, bracket or '=' "
-            f"in the name of a column, and {pool.location} has {', '.join(map(repr, odd))}. Rename "
-            "them, or set explode.output: ids, which leaves the pool's own columns out."
         )
 
 

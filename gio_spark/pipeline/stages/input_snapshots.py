@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
-from gio_spark.engine.capabilities import is_connect
+from gio_spark.engine.capabilities import capabilities, is_connect
 from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import Workspace, frame_digest, quoted
-from gio_spark.tables.column_types import carried_schema, carried_table, check_columns
+from gio_spark.tables.column_types import (
+    carried_schema,
+    carried_table,
+    check_columns,
+    check_frame_types,
+)
+from gio_spark.tables.columns import check_plain_names
 from gio_spark.tables.delta import is_readable_otherwise
 
 if TYPE_CHECKING:
@@ -53,7 +61,7 @@ def as_location(
             ) from error
     elif is_connect(spark) != type(frame).__module__.startswith("pyspark.sql.connect"):
         raise InputError(f"{name}: the frame belongs to another session; pass spark=frame's own.")
-    return snapshot(workspace, frame)
+    return snapshot(workspace, frame, name, f"the {type(value).__name__}")
 
 
 def _as_table(value: Any, name: str) -> Any:
@@ -66,19 +74,40 @@ def _as_table(value: Any, name: str) -> Any:
     return carried_table(table, carried_schema(table.schema), f"{name}: the {type(value).__name__}")
 
 
-def pin_view(spark: SparkSession, workspace: Workspace, one: InputSettings) -> InputSettings:
+def pin_view(
+    spark: SparkSession, workspace: Workspace, one: InputSettings, name: str
+) -> InputSettings:
     """Settings that read a snapshot, where an input is a view or a table without versions.
 
     What a view shows may change while a run reads it, so it is read once.
     """
     if not is_readable_otherwise(spark, one.location):
         return one
-    place = snapshot(workspace, spark.read.table(quoted(one.location)))
+    frame = spark.read.table(quoted(one.location))
+    place = snapshot(workspace, frame, name, one.location)
     return one.model_copy(update={"location": place, "format": "delta", "version": None})
 
 
-def snapshot(workspace: Workspace, frame: DataFrame) -> str:
-    """Write a frame once into the workspace, by the hash of its content; returns its location."""
+def snapshot(workspace: Workspace, frame: DataFrame, name: str, location: str) -> str:
+    """Write a frame once into the workspace, by the hash of its content; returns its location.
+
+    Args:
+        workspace: Where it is written.
+        frame: Columns without a type (of nulls alone) become texts.
+        name: Pool or target, for messages.
+        location: Name of the frame, for messages.
+
+    Raises:
+        InputError: A column cannot be stored.
+    """
+    schema = frame.schema
+    check_frame_types(name, location, schema)
+    if not capabilities(workspace.spark).any_column_names:
+        check_plain_names(name, location, schema.names)
+    untyped = {
+        f.name: F.lit(None).cast("string") for f in schema if isinstance(f.dataType, T.NullType)
+    }
+    frame = frame.withColumns(untyped) if untyped else frame
     stored = _stored_snapshot(workspace, frame_digest(frame))
     if stored:
         return stored

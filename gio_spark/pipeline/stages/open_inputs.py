@@ -165,7 +165,7 @@ def pin_inputs(ctx: RunContext, roles: Sequence[Role] = ALL_ROLES) -> PinnedInpu
     check_choices(settings)
     embedder = make_embedder(ctx)
     named = {n: one for n, one in settings.datasets().items() if role_of(n) in roles}
-    inputs = {name: pin_view(spark, ctx.workspace, one) for name, one in named.items()}
+    inputs = {name: pin_view(spark, ctx.workspace, one, name) for name, one in named.items()}
     pins = {name: pin_input(spark, one, name) for name, one in inputs.items()}
     return PinnedInputs(ctx, inputs, pins, embedder)
 

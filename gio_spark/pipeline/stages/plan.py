@@ -337,7 +337,10 @@ def _facts(
         divergence=float(result.divergence),
         lost_mass=float(result.lost_mass),
         certificate=(
-            (certificate.primal, certificate.dual, certificate.gap) if certificate else None
+            # Adding zero takes the sign of a negative zero away.
+            (certificate.primal + 0.0, certificate.dual + 0.0, certificate.gap + 0.0)
+            if certificate
+            else None
         ),
         binding=tuple(result.binding),
         notices=tuple(

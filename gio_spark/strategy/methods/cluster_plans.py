@@ -9,16 +9,16 @@ import numpy as np
 
 from gio_spark import gio
 from gio_spark.errors import BudgetError
-from gio_spark.evaluate.methods.baselines import proportional
-from gio_spark.evaluate.methods.density_ratios import Estimator, hash53, log_ratio
-from gio_spark.evaluate.methods.hash_draws import generator, top_of_clusters
-from gio_spark.evaluate.methods.method_registry import MethodResult, method
 from gio_spark.explode import rank_keys
+from gio_spark.strategy.methods.baselines import proportional
+from gio_spark.strategy.methods.density_ratios import Estimator, hash53, log_ratio
+from gio_spark.strategy.methods.hash_draws import generator, top_of_clusters
+from gio_spark.strategy.methods.method_registry import MethodResult, method
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Most target points that an objective gets.
 MAX_POINTS = 4_000
@@ -97,9 +97,8 @@ def rows_by_rule(
 ) -> NDArray[np.int64]:
     """Rows of an allocation over clusters, by a within-cluster rule of the explode stage."""
     hashes = hash53(dataset, seed, "explode")
-    return top_of_clusters(
-        dataset.cluster, take, _dense_ranks(rank_keys(rule, hashes, ratio, temperature=temperature))
-    )
+    keys = _dense_ranks(rank_keys(rule, hashes, ratio, temperature=temperature))
+    return top_of_clusters(dataset.cluster, take, keys, dataset.weights)
 
 
 def _dense_ranks(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -129,7 +128,7 @@ _register_objective(
 )
 
 
-@method("kl_hash")
+@method("kl_hash", weighted=True)
 def kl_hash(dataset: EvaluationDataset, budget: int, seed: int) -> MethodResult:
     """Fill the budgeted KL's quotas at random."""
     take, note = cluster_plan(dataset, "budgeted_kl", budget, seed)
@@ -154,7 +153,7 @@ def _register_ratio_rule(name: str, estimator: Estimator, temperature: float) ->
         f"Fill the budgeted KL's quotas by the {estimator}'s density ratio, temperature "
         f"{temperature:g}."
     )
-    method(name, needs=("target_vectors",))(select_rows)
+    method(name, needs=("target_vectors",), weighted=True)(select_rows)
 
 
 for _prefix, _estimator in (("kl_ratio", "classifier"), ("kl_knn", "knn")):

@@ -12,7 +12,7 @@ from gio_spark.kernels.splitmix import mix64
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 
 def row_keys(dataset: EvaluationDataset, seed: int, purpose: str) -> NDArray[np.uint64]:
@@ -48,20 +48,49 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def top(scores: ArrayLike, budget: int) -> NDArray[np.int64]:
+def top(
+    scores: ArrayLike, budget: int, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.int64]:
     """Rows of the largest scores, ascending; ties go to the lowest row, NaN comes last.
+
+    Args:
+        scores: (n,) larger is better.
+        budget: Pool rows to take.
+        weights: (n,) pool rows that each row stands for; None: one.
 
     Example:
         >>> top([1.0, float("nan"), 2.0, 2.0, 2.0], 2).tolist()
         [2, 3]
+        >>> top([3.0, 2.0, 1.0], 12, np.array([8.0, 4.0, 8.0])).tolist()
+        [0, 1]
     """
     values = np.asarray(scores, dtype=np.float64)
     order = np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")
-    return np.sort(order[:budget]).astype(np.int64)
+    return first_of_order(order, budget, weights)
+
+
+def first_of_order(
+    order: NDArray[np.integer], budget: int, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.int64]:
+    """First rows of an order that stand for a budget of pool rows, ascending.
+
+    Args:
+        order: (n,) rows, best first.
+        budget: Pool rows to take.
+        weights: (n,) pool rows that each row stands for; None: one. A row is taken if more than
+            half of it is within the budget.
+    """
+    if weights is None:
+        return np.sort(order[:budget]).astype(np.int64)
+    ordered = weights[order]
+    return np.sort(order[np.cumsum(ordered) - ordered / 2 < budget]).astype(np.int64)
 
 
 def top_of_clusters(
-    cluster: NDArray[np.integer], take: NDArray[np.int64], scores: ArrayLike
+    cluster: NDArray[np.integer],
+    take: NDArray[np.int64],
+    scores: ArrayLike,
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
     """Best rows of each cluster, ascending; ties go to the lowest row.
 
@@ -69,6 +98,7 @@ def top_of_clusters(
         cluster: (n,) cluster of each row.
         take: (K,) allocation, at most the size of each cluster.
         scores: (n,) larger is better.
+        weights: (n,) pool rows that each row stands for; None: one.
 
     Example:
         >>> top_of_clusters(np.array([1, 0, 1, 0]), np.array([1, 1]), [5, 1, 9, 3]).tolist()
@@ -77,5 +107,10 @@ def top_of_clusters(
     order = np.lexsort((-np.asarray(scores, dtype=np.float64), cluster))
     sorted_cluster = np.asarray(cluster)[order]
     starts = np.concatenate(([0], np.cumsum(np.bincount(sorted_cluster, minlength=len(take)))))[:-1]
-    rank = np.arange(len(order)) - starts[sorted_cluster]
-    return np.sort(order[rank < take[sorted_cluster]]).astype(np.int64)
+    if weights is None:
+        rank = np.arange(len(order)) - starts[sorted_cluster]
+        return np.sort(order[rank < take[sorted_cluster]]).astype(np.int64)
+    ordered = weights[order]
+    before = np.concatenate(([0.0], np.cumsum(ordered)))
+    middle = before[:-1] + ordered / 2 - before[starts][sorted_cluster]
+    return np.sort(order[middle < take[sorted_cluster]]).astype(np.int64)

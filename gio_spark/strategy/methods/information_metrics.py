@@ -14,18 +14,18 @@ import pyarrow as pa
 
 from gio_spark import gime
 from gio_spark.engine import encode_vectors
-from gio_spark.evaluate.methods.cluster_plans import cluster_plan
-from gio_spark.evaluate.methods.hash_draws import generator
-from gio_spark.evaluate.methods.method_registry import MethodResult, method
-from gio_spark.evaluate.methods.shared_work import compute_once
 from gio_spark.gime.mergeable_sums import on_grid
 from gio_spark.gime.tilted_subsets import random_tilts, tilts_of
 from gio_spark.kernels import nearest, paired_distances
+from gio_spark.strategy.methods.cluster_plans import cluster_plan
+from gio_spark.strategy.methods.hash_draws import generator
+from gio_spark.strategy.methods.method_registry import MethodResult, method
+from gio_spark.strategy.methods.shared_work import compute_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 METRICS = {"mismatch": "high", "coverage": "high"}
 #: Position of a threshold between the worst and the best attained value, 0 to 1.

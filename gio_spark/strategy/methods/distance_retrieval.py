@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.evaluate.methods.hash_draws import top, uniform
-from gio_spark.evaluate.methods.method_registry import MethodResult, method
-from gio_spark.evaluate.methods.neighbor_lists import (
+from gio_spark.strategy.methods.hash_draws import first_of_order, top, uniform
+from gio_spark.strategy.methods.method_registry import MethodResult, method
+from gio_spark.strategy.methods.neighbor_lists import (
     first_rank,
     max_list_length,
     nearest_rows,
@@ -18,7 +18,7 @@ from gio_spark.evaluate.methods.neighbor_lists import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 
 @method("nearest", needs=("target_vectors",))
@@ -27,15 +27,16 @@ def nearest(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.in
     return top(-target_distance(dataset), budget)
 
 
-@method("knn_retrieval", needs=("target_vectors",))
+@method("knn_retrieval", needs=("target_vectors",), weighted=True)
 def knn_retrieval(dataset: EvaluationDataset, budget: int, seed: int) -> MethodResult:
     """Take each target row's next nearest row in turn, so that all targets count alike."""
     longest = max_list_length(dataset)
-    length = 4 * budget // len(dataset.target_vectors)
+    weights = np.ones(dataset.rows) if dataset.weights is None else dataset.weights
+    length = int(4 * budget / weights.max() / len(dataset.target_vectors))
     while True:
         lists = nearest_rows(dataset, length).rows
         rank = first_rank(lists, dataset.rows)
-        listed = int(np.count_nonzero(rank < lists.shape[1]))
+        listed = int(weights[rank < lists.shape[1]].sum())
         if listed >= budget or lists.shape[1] >= longest:
             break
         length = lists.shape[1] + 1
@@ -45,5 +46,6 @@ def knn_retrieval(dataset: EvaluationDataset, budget: int, seed: int) -> MethodR
         note = f"{budget - listed} rows are beyond all lists: taken by distance to the target."
         # Rows in no list come last, in order of their distance to the target.
         tie_order = np.where(rank < lists.shape[1], tie_order, target_distance(dataset))
-    order = np.lexsort((tie_order, rank))
-    return MethodResult(np.sort(order[:budget]).astype(np.int64), note)
+    # A row that stands for w pool rows, after l others that do, is about the (l w)-th of the pool.
+    order = np.lexsort((tie_order, rank * weights, rank >= lists.shape[1]))
+    return MethodResult(first_of_order(order, budget, dataset.weights), note)

@@ -1,4 +1,4 @@
-"""Word pair model of a selection and its cross-entropy on the texts of the target."""
+"""Model of pairs of words, or of any codes, of a selection and its cross-entropy on other texts."""
 
 from __future__ import annotations
 
@@ -110,9 +110,23 @@ def cross_entropy(
 ) -> float:
     """Cross-entropy of held-out texts under a word pair model, in nats per word.
 
+    For the arguments and the model see `log_probabilities`.
+    """
+    return float(-log_probabilities(words, pair, pairs, held_words, held_previous).mean())
+
+
+def log_probabilities(
+    words: NDArray[np.integer],
+    pair: NDArray[np.integer],
+    pairs: WordPairs,
+    held_words: NDArray[np.integer],
+    held_previous: NDArray[np.integer],
+) -> NDArray[np.float64]:
+    """Log probability of each held-out word under a word pair model of a selection, (u,), in nats.
+
     The model interpolates pair shares with word shares, and these with the uniform distribution,
     with a weight of as many counts as there are distinct words (Witten and Bell 1991, method C).
-    It has no parameter to choose, and an empty selection gives log(CODES).
+    It has no parameter to choose, and an empty selection gives -log(CODES).
 
     Args:
         words: (t,) words of the selection.
@@ -140,4 +154,4 @@ def cross_entropy(
         (held_counts + followers * word_probability) / np.where(has_context, context, 1.0),
         word_probability,
     )
-    return float(-np.log(pair_probability).mean())
+    return np.log(pair_probability)

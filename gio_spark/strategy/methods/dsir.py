@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gio_spark.evaluate.methods.hash_draws import gumbel, top
-from gio_spark.evaluate.methods.method_registry import method
-from gio_spark.evaluate.methods.shared_work import compute_once
-from gio_spark.evaluate.methods.text_corpus import text_array
+from gio_spark.strategy.methods.hash_draws import gumbel, top
+from gio_spark.strategy.methods.method_registry import method
+from gio_spark.strategy.methods.shared_work import compute_once
+from gio_spark.strategy.methods.text_corpus import text_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Buckets and smoothing of the published package.
 BUCKETS = 10_000

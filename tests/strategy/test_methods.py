@@ -8,14 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import gio_spark.evaluate.auto_method  # noqa: F401 - registers `auto`
 from gio_spark.errors import BudgetError, ConfigError, InputError, MissingExtraError
-from gio_spark.evaluate.methods import MethodResult, get, method, methods, run_method
-from gio_spark.evaluate.methods.method_registry import METHODS, reordered
+from gio_spark.strategy.methods import MethodResult, get, method, methods, run_method
+from gio_spark.strategy.methods.method_registry import METHODS, reordered
 
 from .planted_dataset import planted_dataset
 
 BUDGET = 120
-BLIND = ("random", "stratified", "full")
+BLIND = ("random", "stratified", "sparse_regions", "full")
 #: These see clusters alone, and half of the rows of a good cluster are good.
 CLUSTERS_ALONE = (
     "published_exact", "published_jump", "knn_kl", "energy_distance", "kl_hash", "gime",

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gio_spark.evaluate.methods.hash_draws import gumbel
-from gio_spark.evaluate.methods.method_registry import MethodResult, method
-from gio_spark.evaluate.methods.neighbor_lists import (
+from gio_spark.gio.distances import squared_distances, squared_norms
+from gio_spark.strategy.methods.hash_draws import gumbel
+from gio_spark.strategy.methods.method_registry import MethodResult, method
+from gio_spark.strategy.methods.neighbor_lists import (
     NeighborLists,
     centered,
     nearest_rows,
     target_distance,
 )
-from gio_spark.evaluate.methods.shared_work import compute_once
-from gio_spark.gio.distances import squared_distances, squared_norms
+from gio_spark.strategy.methods.shared_work import compute_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Weight of transport against evenness, as in the paper.
 ALPHA = 0.5

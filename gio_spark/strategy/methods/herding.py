@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.evaluate.methods.hash_draws import generator
-from gio_spark.evaluate.methods.method_registry import method
-from gio_spark.evaluate.methods.neighbor_lists import centered
-from gio_spark.evaluate.methods.shared_work import compute_once
 from gio_spark.gio.distances import squared_distances
+from gio_spark.strategy.methods.hash_draws import generator
+from gio_spark.strategy.methods.method_registry import method
+from gio_spark.strategy.methods.neighbor_lists import centered
+from gio_spark.strategy.methods.shared_work import compute_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Number of random features; the error of their kernel is about 1 / sqrt(features).
 FEATURES = 512

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.compute as pc
 
-from gio_spark.evaluate.methods.hash_draws import row_keys, top
-from gio_spark.evaluate.methods.method_registry import method
-from gio_spark.evaluate.methods.shared_work import compute_once
-from gio_spark.evaluate.methods.text_corpus import Words, corpus, text_array
+from gio_spark.strategy.methods.hash_draws import row_keys, top
+from gio_spark.strategy.methods.method_registry import method
+from gio_spark.strategy.methods.shared_work import compute_once
+from gio_spark.strategy.methods.text_corpus import Words, corpus, text_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Backoff strength: a context with this count weighs as much as the unigram model.
 BACKOFF = 5.0

@@ -9,16 +9,16 @@ import pyarrow as pa
 
 from gio_spark import explode
 from gio_spark.engine import encode_vectors
-from gio_spark.evaluate.methods.hash_draws import generator, gumbel, row_keys, top
-from gio_spark.evaluate.methods.method_registry import MethodResult, method
-from gio_spark.evaluate.methods.shared_work import compute_once
-from gio_spark.evaluate.methods.text_corpus import text_array
 from gio_spark.settings.explode import ExplodeSettings
+from gio_spark.strategy.methods.hash_draws import generator, gumbel, row_keys, top
+from gio_spark.strategy.methods.method_registry import MethodResult, method
+from gio_spark.strategy.methods.shared_work import compute_once
+from gio_spark.strategy.methods.text_corpus import text_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 Estimator = Literal["classifier", "knn"]
 #: Rows that are scored at a time.
@@ -75,7 +75,11 @@ def _fit(dataset: EvaluationDataset, seed: int, estimator: Estimator) -> PoolRat
         content = _content(dataset.texts, dataset.vectors, batch, use_text=use_text)
         ratio[batch] = fit.model.log_ratio(content, folds[batch])
     note = f"AUC of target against pool, cross-fitted: {fit.calibration.auc:.3f}."
-    return PoolRatio(np.nan_to_num(ratio, nan=0.0), note)
+    ratio = np.nan_to_num(ratio, nan=0.0)
+    if dataset.weights is not None:
+        # Fitted against the sample, in which a row that stands for many pool rows is rarer.
+        ratio -= np.log(dataset.weights / dataset.weights.mean())
+    return PoolRatio(ratio, note)
 
 
 def _content(
@@ -91,16 +95,16 @@ def _content(
     return text_array(texts if positions is None else texts.take(pa.array(positions)))
 
 
-@method("classifier_top", needs=("target_vectors",))
+@method("classifier_top", needs=("target_vectors",), weighted=True)
 def classifier_top(dataset: EvaluationDataset, budget: int, seed: int) -> MethodResult:
     """Take the rows that a cross-fitted classifier finds most like the target."""
     ratio = log_ratio(dataset, seed, "classifier")
-    return MethodResult(top(ratio.log_ratio, budget), ratio.note)
+    return MethodResult(top(ratio.log_ratio, budget, dataset.weights), ratio.note)
 
 
-@method("classifier_resample", needs=("target_vectors",))
+@method("classifier_resample", needs=("target_vectors",), weighted=True)
 def classifier_resample(dataset: EvaluationDataset, budget: int, seed: int) -> MethodResult:
     """Draw rows in proportion to the classifier's density ratio, without quotas."""
     ratio = log_ratio(dataset, seed, "classifier")
     scores = ratio.log_ratio + gumbel(dataset, seed, "classifier_resample")
-    return MethodResult(top(scores, budget), ratio.note)
+    return MethodResult(top(scores, budget, dataset.weights), ratio.note)

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gio_spark.evaluate.dataset import EvaluationDataset
-from gio_spark.evaluate.methods import (
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
+from gio_spark.strategy.methods import (
     baselines,
     bm25,
     compute_once,
@@ -26,8 +26,8 @@ from gio_spark.evaluate.methods import (
     run_method,
     text_corpus,
 )
-from gio_spark.evaluate.methods.method_registry import METHODS
-from gio_spark.evaluate.methods.shared_work import Meter
+from gio_spark.strategy.methods.method_registry import METHODS
+from gio_spark.strategy.methods.shared_work import Meter
 
 from .planted_dataset import planted_dataset
 

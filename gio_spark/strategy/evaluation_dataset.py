@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class EvaluationDataset:
     """Bounded sample of a pool with its target, as arrays; all arrays have the same row order.
 
-    Methods may read all fields except `held_vectors`, `held_texts`, `labels`, `held_labels` and
-    `good`, which are for measures and for the oracle only.
+    Methods may read all fields except `held_vectors`, `held_texts`, `labels`, `target_labels`,
+    `held_labels` and `good`, which are for measures, for the judge of `auto` and for the oracle.
 
     Attributes:
         vectors: (n, d) float32 of the pool rows.
@@ -33,6 +33,10 @@ class EvaluationDataset:
         sources: (n,) source of each row, or None.
         tokens: (n,) int64 tokens of each row, or None.
         labels: (n,) labels of the pool, or None.
+        target_labels: (m,) labels of the target rows, coded as those of the pool, or None.
+        target_groups: (m,) groups of target rows that belong together (a document, a person), or
+            None; no split of the target separates the rows of a group.
+        weights: (n,) pool rows that each row stands for, or None where all stand for equally many.
         held_labels: (h,) labels of the held-out target rows, or None.
         good: (n,) float, oracle value of each row (1 is best), or None.
         features: (n, f) float32 for proxy models and for the two-sample test; no method is fitted
@@ -56,6 +60,9 @@ class EvaluationDataset:
     sources: NDArray[Any] | None = None
     tokens: NDArray[np.int64] | None = None
     labels: NDArray[Any] | None = None
+    target_labels: NDArray[Any] | None = None
+    target_groups: NDArray[Any] | None = None
+    weights: NDArray[np.float64] | None = None
     held_labels: NDArray[Any] | None = None
     good: NDArray[np.float64] | None = None
     features: NDArray[np.float32] | None = None
@@ -70,5 +77,11 @@ class EvaluationDataset:
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """Number of pool rows in each cluster, (K,)."""
-        return np.bincount(self.cluster, minlength=len(self.centroids))
+        """Number of pool rows that the rows of each cluster stand for, (K,)."""
+        sizes = np.bincount(self.cluster, self.weights, minlength=len(self.centroids))
+        return np.rint(sizes).astype(np.int64)
+
+    @property
+    def pool_rows(self) -> int:
+        """Number of pool rows that all rows stand for."""
+        return int(self.sizes.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from gio_spark.evaluate.dataset import EvaluationDataset
+from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 ROWS, DIMENSION, CLUSTERS, TARGET = 1_200, 8, 10, 150
 GOOD = ("river", "stone", "bridge", "water", "boat", "shore", "reed", "tide")

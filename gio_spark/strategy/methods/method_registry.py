@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gio_spark.errors import BudgetError, ConfigError, GioSparkError, InputError
-from gio_spark.evaluate.methods.shared_work import Meter
 from gio_spark.process import one_blas_thread
 from gio_spark.registry import Registry
+from gio_spark.strategy.methods.shared_work import Meter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Exceptions of a method that give a failed row of the table instead of ending the bake-off.
 FAILURES = (
@@ -58,6 +58,8 @@ class Method:
         takes_all: Whether it selects all rows, whatever the budget.
         version: Number that is raised when its selections change, so that stored trials are
             computed again.
+        weighted: Whether it takes a sample whose rows stand for different numbers of pool rows
+            (`EvaluationDataset.weights`) and counts its budget in pool rows.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Method:
     summary: str
     takes_all: bool = False
     version: int = 1
+    weighted: bool = False
 
     def missing(self, dataset: EvaluationDataset) -> tuple[str, ...]:
         """Required fields that the dataset lacks."""
@@ -77,7 +80,8 @@ class Selection:
     """Selected rows of a method with their cost.
 
     Attributes:
-        rows: (budget,) int64 row indices, ascending, each once; empty if the method failed.
+        rows: (budget,) int64 row indices, ascending, each once; empty if the method failed. With
+            weights, rows that stand for about `budget` pool rows.
         seconds: Wall time, including that of shared work that an earlier call had done already.
         memory_mb: Growth of the process's resident memory at its peak, in MiB; NaN if the
             platform does not report it. Other threads of the process count too.
@@ -102,6 +106,7 @@ def register_entry(
     needs: tuple[str, ...] = (),
     takes_all: bool = False,
     version: int = 1,
+    weighted: bool = False,
 ) -> None:
     """Register a function as the selection method `name`; users call `gio_spark.register`.
 
@@ -116,12 +121,13 @@ def register_entry(
         takes_all: Whether the method selects all rows and ignores the budget.
         version: Number to raise when the method's selections change, so that stored trials are
             computed again.
+        weighted: Whether it takes a sample with weights and counts its budget in pool rows.
 
     Raises:
         ConfigError: The name is one of gio_spark's own, or a need is not a field of
             `EvaluationDataset`.
     """
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
     field_names = {field.name for field in dataclasses.fields(EvaluationDataset)}
     for field_name in needs:
@@ -131,7 +137,7 @@ def register_entry(
                 f"A dataset has: {', '.join(sorted(field_names))}."
             )
     summary = (function.__doc__ or "").strip().split("\n")[0]
-    entry = Method(name, function, tuple(needs), summary, takes_all, version)
+    entry = Method(name, function, tuple(needs), summary, takes_all, version, weighted)
     METHODS.add(name, entry, owner=getattr(function, "__module__", None))
 
 
@@ -152,6 +158,11 @@ def methods(dataset: EvaluationDataset | None = None) -> list[str]:
         for name, selection_method in METHODS.entries.items()
         if dataset is None or not selection_method.missing(dataset)
     ]
+
+
+def registered_by_users() -> list[str]:
+    """Names of the methods that `gio_spark.register` has added."""
+    return list(METHODS.names(built_in=False))
 
 
 def get(name: str) -> Method:
@@ -186,10 +197,16 @@ def run_method(name: str, dataset: EvaluationDataset, budget: int, seed: int = 0
             f"The method {name!r} needs {', '.join(missing)}, which the rows do not have: name "
             "the columns, or leave the method out."
         )
-    if not 1 <= budget <= dataset.rows:
+    if dataset.weights is not None and not selection_method.weighted:
+        raise InputError(
+            f"The method {name!r} does not take a sample whose rows have weights; register it with "
+            "weighted=True if it does."
+        )
+    pool_rows = dataset.pool_rows
+    if not 1 <= budget <= pool_rows:
         raise BudgetError(
-            f"The budget is {budget} rows; there are {dataset.rows}. Ask for 1 to {dataset.rows}.",
-            largest=dataset.rows,
+            f"The budget is {budget} rows; there are {pool_rows}. Ask for 1 to {pool_rows}.",
+            largest=pool_rows,
         )
     sorted_dataset, positions = _sort_by_hash(dataset)
     meter = Meter()
@@ -202,9 +219,10 @@ def run_method(name: str, dataset: EvaluationDataset, budget: int, seed: int = 0
         try:
             result = selection_method.function(sorted_dataset, budget, seed)
             answer_rows, note = result if isinstance(result, MethodResult) else (result, "")
-            rows = _checked_rows(
-                answer_rows, dataset.rows if selection_method.takes_all else budget, dataset.rows
-            )
+            count = dataset.rows if selection_method.takes_all else budget
+            if dataset.weights is not None:
+                count = len(answer_rows)
+            rows = _checked_rows(answer_rows, count, dataset.rows)
         except FAILURES as error:
             problem = f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - started
@@ -259,6 +277,7 @@ def _sort_by_hash(dataset: EvaluationDataset) -> tuple[EvaluationDataset, NDArra
 #: Fields of a dataset with one entry for each row of the pool.
 POOL_FIELDS = (
     "vectors", "hashes", "cluster", "texts", "sources", "tokens", "labels", "good", "features",
+    "weights",
 )  # fmt: skip
 
 

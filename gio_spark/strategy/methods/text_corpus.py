@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
-from gio_spark.evaluate.methods.shared_work import compute_once
 from gio_spark.explode.text_features import text_ngrams
 from gio_spark.kernels.ngrams import NgramSpec
+from gio_spark.strategy.methods.shared_work import compute_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Words are hashed to 30 bits: of 100,000 words about 5 share a number with another one.
 _WORD_SPEC = NgramSpec(words=1, chars=(), bits=30, limit=8_192)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gio_spark.errors import MissingExtraError
-from gio_spark.evaluate.methods.hash_draws import uniform
-from gio_spark.evaluate.methods.method_registry import MethodResult, method
-from gio_spark.evaluate.methods.neighbor_lists import first_rank, list_length, smallest
-from gio_spark.evaluate.methods.shared_work import compute_once
-from gio_spark.evaluate.methods.text_corpus import Words, corpus
+from gio_spark.strategy.methods.hash_draws import uniform
+from gio_spark.strategy.methods.method_registry import MethodResult, method
+from gio_spark.strategy.methods.neighbor_lists import first_rank, list_length, smallest
+from gio_spark.strategy.methods.shared_work import compute_once
+from gio_spark.strategy.methods.text_corpus import Words, corpus
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Number of distinct words of a query that are used, rarest first; more would be common words.
 QUERY_WORDS = 64

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.evaluate.methods.hash_draws import top, top_of_clusters, uniform
-from gio_spark.evaluate.methods.method_registry import method
 from gio_spark.kernels.rounding import largest_remainders
+from gio_spark.strategy.methods.hash_draws import top, top_of_clusters, uniform
+from gio_spark.strategy.methods.method_registry import method
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 
 @method("oracle", needs=("good",))
@@ -23,20 +23,21 @@ def oracle(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int
     return np.sort(order[:budget]).astype(np.int64)
 
 
-@method("random")
+@method("random", weighted=True)
 def random(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Draw rows uniformly."""
-    return top(uniform(dataset, seed, "random"), budget)
+    return top(uniform(dataset, seed, "random"), budget, dataset.weights)
 
 
-@method("stratified")
+@method("stratified", weighted=True)
 def stratified(dataset: EvaluationDataset, budget: int, seed: int) -> NDArray[np.int64]:
     """Draw the same share of every source, or of every cluster where there are no sources."""
     strata: NDArray[np.integer] = dataset.cluster
     if dataset.sources is not None:
         strata = np.unique(np.asarray(dataset.sources).astype(str), return_inverse=True)[1]
-    take = proportional(np.bincount(strata), budget)
-    return top_of_clusters(strata, take, uniform(dataset, seed, "stratified"))
+    sizes = np.rint(np.bincount(strata, dataset.weights)).astype(np.int64)
+    draws = uniform(dataset, seed, "stratified")
+    return top_of_clusters(strata, proportional(sizes, budget), draws, dataset.weights)
 
 
 @method("full", takes_all=True)

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.evaluate.methods.hash_draws import row_keys
-from gio_spark.evaluate.methods.method_registry import method
-from gio_spark.evaluate.methods.neighbor_lists import centered, target_distance
-from gio_spark.evaluate.methods.shared_work import compute_once
 from gio_spark.gio.distances import squared_distances, squared_norms
+from gio_spark.strategy.methods.hash_draws import row_keys
+from gio_spark.strategy.methods.method_registry import method
+from gio_spark.strategy.methods.neighbor_lists import centered, target_distance
+from gio_spark.strategy.methods.shared_work import compute_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 #: Stochastic greedy reaches 1 - 1/e - this share of the optimum in expectation.
 LOSS = 0.1

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gio_spark.evaluate.methods.shared_work import compute_once
 from gio_spark.gio.distances import squared_distances, squared_norms
+from gio_spark.strategy.methods.shared_work import compute_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.evaluate.dataset import EvaluationDataset
+    from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 TILE_BYTES = 64 * 2**20
 #: Most entries of neighbor lists (target rows x neighbors): 8 bytes each.
