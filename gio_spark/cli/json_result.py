@@ -146,7 +146,6 @@ def refresh_facts(refreshed: Refreshed) -> dict[str, Any]:
             "added": refreshed.added,
             "dropped": refreshed.dropped,
             "selected": refreshed.after,
-            "copies": refreshed.copies,
         },
         "gate": None if verdict is None else {"passed": verdict.passed, "why": verdict.why},
         "drifted": refreshed.drifted,

@@ -230,8 +230,6 @@ def print_refresh(out: Console, done: Refreshed) -> None:
     table.add_row("added", f"{done.added:,}")
     table.add_row("dropped", f"{done.dropped:,}")
     table.add_row("selected now", f"{done.after:,}")
-    if done.copies is not None:
-        table.add_row("with repeats", f"{done.copies:,}")
     if done.gate is not None:
         said = verdict_text(passed=done.gate.passed, checks=len(done.gate.checks))
         table.add_row("gate", f"{said}: " + done.gate.why.splitlines()[0])

@@ -69,10 +69,7 @@ ROLES: tuple[Role, ...] = ("pool", "held-out")
 
 @dataclass(frozen=True)
 class Refreshed:
-    """Result of a refresh: counts of rows, verdict of the gate, drift, publication.
-
-    `copies` are the selected rows with their repeats, None where none repeat.
-    """
+    """Result of a refresh: counts of rows, verdict of the gate, drift, publication."""
 
     run_id: str
     new_rows: int
@@ -87,7 +84,6 @@ class Refreshed:
     gate: VerdictFacts | None = None
     drifted: tuple[str, ...] = ()
     publication: Publication | None = None
-    copies: int | None = None
 
 
 def refresh(
@@ -141,8 +137,7 @@ def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refresh
         )
         if newest is None or (measured and is_audited(workspace, settings, candidate)):
             publication = publish_audited(workspace, settings, candidate, ctx.progress.say)
-            copies = base.copies if earlier is None else earlier.copies
-            return _unchanged(base, candidate, publication, copies)
+            return _unchanged(base, candidate, publication)
     before, number = "", 1
     if newest is not None and earlier is not None:
         before, number = newest.fingerprint, earlier.number + 1
@@ -211,7 +206,6 @@ def _select_anew(ctx: RunContext, base: RunSummary, state: RunState, link: Chain
             number=link.number,
             keys=keys,
             table=table,
-            copies=written.copies,
         )
         return rows, summary.plain()
 
@@ -240,7 +234,6 @@ def _select_anew(ctx: RunContext, base: RunSummary, state: RunState, link: Chain
         gate=judged.gate if judged else None,
         drifted=judged.drifted if judged else (),
         publication=publication,
-        copies=RefreshSummary.of(record).copies,
         **RefreshSummary.of(record).counts.plain(),
     )
     _track(ctx, refreshed, RefreshSummary.of(record), Path(base.report).parent)
@@ -262,14 +255,11 @@ def _track(ctx: RunContext, refreshed: Refreshed, summary: RefreshSummary, folde
     ctx.tracker.artifact(page, "refresh")
 
 
-def _unchanged(
-    base: RunSummary, candidate: Candidate, publication: Publication, copies: int | None
-) -> Refreshed:
+def _unchanged(base: RunSummary, candidate: Candidate, publication: Publication) -> Refreshed:
     rows = candidate.rows
     return Refreshed(
-        base.run, 0, 0, 0, 0, rows, 0, 0, rows, did_work=False, publication=publication,
-        copies=copies,
-    )  # fmt: skip
+        base.run, 0, 0, 0, 0, rows, 0, 0, rows, did_work=False, publication=publication
+    )
 
 
 def _set_frozen_models(ctx: RunContext, base: RunSummary, state: RunState) -> None:

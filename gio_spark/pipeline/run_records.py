@@ -338,7 +338,6 @@ class RefreshSummary(Facts):
         number: From 1.
         keys: Fingerprints of the pool's rows.
         table: Table of the selected rows.
-        copies: Selected rows with their repeats, where rows repeat.
     """
 
     counts: RefreshCounts
@@ -349,7 +348,6 @@ class RefreshSummary(Facts):
     number: int
     keys: RefreshKeys
     table: str = ""
-    copies: int | None = None
 
     @classmethod
     def of(cls, record: Record) -> RefreshSummary:

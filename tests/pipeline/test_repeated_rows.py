@@ -127,9 +127,7 @@ def test_a_refresh_gives_the_rows_and_repeats_of_the_run_and_judges_new_rows_by_
     jobs.write(pool, folder / "pool.parquet")
     refreshed = refresh(settings, progress=Progress("silent"))
     after = repeats(jobs.picked(settings, run))
-    assert (refreshed.after, refreshed.copies) == (len(after), sum(after.values()))
-    again = refresh(settings, progress=Progress("silent"))
-    assert not again.did_work and again.copies == refreshed.copies
+    assert refreshed.after == len(after)
     stayed = {i for i in before if i >= "p00050"}
     assert {i: before[i] for i in stayed} == {i: n for i, n in after.items() if i[0] == "p"}
     new = [n for i, n in after.items() if i[0] == "n"]
