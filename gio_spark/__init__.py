@@ -12,6 +12,7 @@ from gio_spark.version import __version__
 if TYPE_CHECKING:
     from gio_spark.engine.session import session as session
     from gio_spark.pipeline import Curation, curate, read_selection
+    from gio_spark.pipeline.commands.plan_refresh import plan_refresh as plan_refresh
     from gio_spark.pipeline.refresh import refresh as refresh
     from gio_spark.settings.run import RunSettings
 
@@ -20,6 +21,7 @@ __all__ = [
     "RunSettings",
     "__version__",
     "curate",
+    "plan_refresh",
     "read_selection",
     "refresh",
     "register",
@@ -31,6 +33,7 @@ _HOMES = {
     "Curation": "gio_spark.pipeline",
     "RunSettings": "gio_spark.settings.run",
     "curate": "gio_spark.pipeline",
+    "plan_refresh": "gio_spark.pipeline.commands.plan_refresh",
     "read_selection": "gio_spark.pipeline",
     "refresh": "gio_spark.pipeline.refresh",
     "session": "gio_spark.engine",

@@ -1,4 +1,4 @@
-"""Refresh: bring a selection up to date with a pool that has grown, by the frozen plan.
+"""Refresh: bring a selection up to date with a pool that has changed, within its budget.
 
 spark-submit jobs/run_refresh.py CONFIG [key=value ...]
 """

@@ -58,7 +58,8 @@ def test_the_quickstart_finds_the_wanted_rows_and_follows_the_pool(fresh):
     assert (comparison["refreshed"] >= comparison["selected"] - 0.05).all()
     assert names["curation"].report.exists()
     refreshed = names["refreshed"]
-    assert refreshed.new_rows > 0 and refreshed.added > 0 and refreshed.dropped == 0
+    assert refreshed.new_rows > 0 and refreshed.added == refreshed.dropped > 0
+    assert refreshed.after == refreshed.plan.spent == 150
     assert {row["digit"] for row in names["change"].select("digit").collect()} == {5}
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gio_spark.pipeline.commands.check import Checked
     from gio_spark.pipeline.commands.forecast import Forecast
     from gio_spark.pipeline.commands.gate import Gated
+    from gio_spark.pipeline.commands.plan_refresh import PlannedRefresh
     from gio_spark.pipeline.commands.sensitivity import SensitivityOutput
     from gio_spark.pipeline.refresh import Refreshed
     from gio_spark.pipeline.stage_runner import PlannedStage
@@ -147,9 +148,47 @@ def refresh_facts(refreshed: Refreshed) -> dict[str, Any]:
             "dropped": refreshed.dropped,
             "selected": refreshed.after,
         },
+        "follows": refreshed.follows or None,
+        "budget": {"rule": refreshed.budget, **_plan_facts(refreshed)},
+        "drift": None if refreshed.drift is None else refreshed.drift.plain(),
         "gate": None if verdict is None else {"passed": verdict.passed, "why": verdict.why},
         "drifted": refreshed.drifted,
         "publication": publication_facts(refreshed.publication),
+    }
+
+
+def planned_refresh_facts(planned: PlannedRefresh) -> dict[str, Any]:
+    """Changed rows of a refresh, its expected cost, and the drift so far."""
+    return {
+        "run": planned.run_id,
+        "nothing_to_do": planned.is_current,
+        "counts": {
+            "pool": planned.pool_rows,
+            "new": planned.new_rows,
+            "changed": planned.changed_rows,
+            "gone": planned.gone_rows,
+            "to_embed": planned.rows_to_embed,
+        },
+        "changed_targets": planned.changed_targets,
+        "drift": None if planned.drift is None else planned.drift.plain(),
+        "seconds": planned.seconds,
+        "stages": [vars(stage) for stage in planned.stages],
+    }
+
+
+def _plan_facts(refreshed: Refreshed) -> dict[str, Any]:
+    """Budget, divergence and certificate of the plan on the present rows."""
+    plan = refreshed.plan
+    if plan is None:
+        return {}
+    return {
+        "asked": plan.budget,
+        "unit": plan.unit,
+        "spent": plan.spent,
+        "divergences": plan.divergences,
+        "lost_mass": plan.lost_mass,
+        "certificate": plan.certificate,
+        "warnings": [{"name": n.name, "text": n.text, "action": n.remedy} for n in plan.notices],
     }
 
 

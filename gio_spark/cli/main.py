@@ -338,15 +338,27 @@ def refresh(
     config: Config,
     overrides: Overrides = None,
     engine: EngineOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what has changed and what it costs; do nothing.")
+    ] = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Bring a selection up to date with a pool that has grown, by the frozen plan."""
+    """Bring a selection up to date with a pool that has changed, by the models of its run."""
     with clear_errors(as_json=json_output, quiet=quiet) as facts:
         settings = load_settings(config, overrides, engine)
+        if dry_run:
+            from gio_spark.cli.json_result import planned_refresh_facts
+            from gio_spark.cli.refresh_output import print_planned_refresh
+            from gio_spark.pipeline.commands.plan_refresh import plan_refresh
+
+            planned = plan_refresh(settings)
+            print_planned_refresh(out, planned)
+            facts.update(planned_refresh_facts(planned))
+            return
         from gio_spark.cli.json_result import refresh_facts
         from gio_spark.cli.publishing import print_publication
-        from gio_spark.cli.show import print_refresh
+        from gio_spark.cli.refresh_output import print_refresh
         from gio_spark.pipeline.refresh import refresh as refresh_pipeline
 
         refreshed = refresh_pipeline(settings)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from gio_spark.gio.selection_checks import DataCheck
     from gio_spark.pipeline import Curation
     from gio_spark.pipeline.commands.forecast import Forecast
-    from gio_spark.pipeline.refresh import Refreshed
     from gio_spark.pipeline.stage_runner import PlannedStage
     from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Input, Record
@@ -215,26 +214,3 @@ def print_checks(out: Console, checks: Sequence[DataCheck]) -> bool:
         if not one.passed:
             out.print(f"     {one.remedy}", markup=False)
     return all(one.passed for one in checks)
-
-
-def print_refresh(out: Console, done: Refreshed) -> None:
-    """Print what a refresh changed."""
-    from gio_spark.report.text_format import verdict_text
-
-    table = text_table(f"Refresh of {done.run_id}", "", "")
-    table.add_row("new rows in the pool", f"{done.new_rows:,}")
-    table.add_row("changed rows", f"{done.changed_rows:,}")
-    table.add_row("rows gone from the pool", f"{done.gone_rows:,}")
-    table.add_row("quarantined", f"{done.bad_rows:,}")
-    table.add_row("selected before", f"{done.before:,}")
-    table.add_row("added", f"{done.added:,}")
-    table.add_row("dropped", f"{done.dropped:,}")
-    table.add_row("selected now", f"{done.after:,}")
-    if done.gate is not None:
-        said = verdict_text(passed=done.gate.passed, checks=len(done.gate.checks))
-        table.add_row("gate", f"{said}: " + done.gate.why.splitlines()[0])
-    if done.drifted:
-        table.add_row("metrics that drifted", ", ".join(done.drifted))
-    out.print(table)
-    if not done.did_work:
-        out.print("Nothing was left to do: the pool has not changed.")

@@ -12,6 +12,7 @@ from gio_spark.gio.divergence_estimators import (
 )
 from gio_spark.gio.greedy_energy import energy_greedy
 from gio_spark.gio.greedy_knn import GreedyPath, knn_greedy
+from gio_spark.gio.held_budget import hold_budget
 from gio_spark.gio.point_objectives import select_published, select_published_exact
 from gio_spark.gio.published_algorithm import (
     PublishedPath,
@@ -68,6 +69,7 @@ __all__ = [
     "energy_greedy",
     "exact_path",
     "heldout_curve",
+    "hold_budget",
     "integer_plan",
     "jsd_histogram",
     "kernel_mass",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from html import escape
@@ -19,9 +19,11 @@ from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_records import RunKeys, RunSummary
 from gio_spark.pipeline.run_state import RunState
 from gio_spark.pipeline.stage_runner import PlannedStage, planned_stages, run_stages
+from gio_spark.pipeline.stages.frozen_models import set_codebook, set_frozen_embedder
 from gio_spark.pipeline.stages.input_checks import tokens_in_words
 from gio_spark.pipeline.stages.input_snapshots import as_location
 from gio_spark.pipeline.stages.open_inputs import (
+    PinnedInputs,
     identity,
     open_context,
     opened_run,
@@ -184,7 +186,44 @@ def run(
     if goal is None:
         raise ConfigError(f"Unknown stage {until!r}: use one of {', '.join(STAGES)}.")
     ctx = open_context(settings, spark=spark, progress=progress)
-    pinned = pin_inputs(ctx)
+    return _run(ctx, pin_inputs(ctx), goal)
+
+
+def run_on_codebook(
+    ctx: RunContext, pinned: PinnedInputs, base: RunSummary, *, fit_again: bool
+) -> Curation:
+    """Run all stages with the embedder and the codebook of a finished run.
+
+    Args:
+        ctx: A new context.
+        pinned: The present inputs.
+        base: Summary of the finished run.
+        fit_again: Whether the codebook is fitted again, from its centroids.
+
+    Rows of earlier runs are left to the caller to prune, who may compare with them.
+    """
+    action = "requantize" if fit_again else "replan"
+    pinned = replace(
+        pinned, ctx=ctx, basis={"run": base.run, "fit": base.keys.fit, "action": action}
+    )
+
+    def prepare(state: RunState) -> None:
+        set_frozen_embedder(ctx, base, state)
+        set_codebook(ctx, base, state, warm=fit_again)
+
+    return _run(ctx, pinned, PARTS["report"], prepare, warm=fit_again, prune=False)
+
+
+def _run(
+    ctx: RunContext,
+    pinned: PinnedInputs,
+    goal: str,
+    prepare: Callable[[RunState], None] | None = None,
+    *,
+    warm: bool = False,
+    prune: bool = True,
+) -> Curation:
+    """Run the stages that lead to a goal, unless the run is finished."""
     ctx.run = pinned.run_id
     finished = _finished(ctx)
     if finished is not None:
@@ -192,8 +231,11 @@ def run(
         return _curation(ctx, finished, _publish(ctx, finished), did_work=False)
     ctx.gather = True
     with opened_run(ctx, pinned, {"gio.engine": describe(ctx.spark).line()}) as state:
-        run_stages(ctx, run_graph(settings), state, [goal])
-        curation = _record_run(ctx, state) if goal == PARTS["report"] else _partial(ctx, state)
+        if prepare is not None:
+            prepare(state)
+        run_stages(ctx, run_graph(ctx.settings, warm=warm), state, [goal])
+        is_whole = goal == PARTS["report"]
+        curation = _record_run(ctx, state, prune=prune) if is_whole else _partial(ctx, state)
     ctx.progress.summary()
     return curation
 
@@ -218,7 +260,7 @@ def _finished(ctx: RunContext) -> Record | None:
     return finished if selection_exists else None
 
 
-def _record_run(ctx: RunContext, state: RunState) -> Curation:
+def _record_run(ctx: RunContext, state: RunState, *, prune: bool) -> Curation:
     """Record a finished run, publish its selection, and prune tables that no recent run uses."""
     summary = _summary(ctx, state)
     _track(ctx, state, summary)
@@ -234,7 +276,7 @@ def _record_run(ctx: RunContext, state: RunState) -> Curation:
     publication = _publish(ctx, record)
     number = publication.number
     ctx.tracker.tags({"gio.published": f"{publication.name} {number}" if number else "no"})
-    problem = try_to_prune(ctx.workspace, ctx.settings.retention)
+    problem = try_to_prune(ctx.workspace, ctx.settings.retention) if prune else ""
     if problem:
         ctx.progress.say(f"retention: {problem}")
     return _curation(ctx, record, publication, did_work=ctx.did_work)
@@ -275,6 +317,7 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
         quarantine=state.quarantined,
         versions={name: one.version for name, one in state.inputs.items()},
         table_id=pool.table_id,
+        table_ids={name: one.table_id for name, one in state.inputs.items()},
         pool_schema=pool.schema.jsonValue(),
         inputs={name: one.location for name, one in state.inputs.items()},
         cautions=tuple((c.name, c.text, c.action) for c in ctx.warnings),
@@ -292,6 +335,7 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
             quarantine=state.keys["datasets"],
             removed_rows=state.get("removed_rows") or "",
         ),
+        basis=state.basis,
         settings=ctx.settings.model_dump(mode="json"),
         identity=identity(ctx.settings),
         started=ctx.started.isoformat(),

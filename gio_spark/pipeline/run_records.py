@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -159,11 +159,14 @@ class MixtureFacts(Facts):
         share: Largest share of the pool that can have it; see `gio.mixture_share`.
         pool_share: Share of the pool in the set of rows that decides it.
         target_share: Share of the target in that set.
+        pool_scores, target_scores: Log ratio in tenths -> rows; empty in earlier records.
     """
 
     share: float
     pool_share: float
     target_share: float
+    pool_scores: dict[int, int] = {}
+    target_scores: dict[int, int] = {}
 
 
 class Notice(Facts):
@@ -174,11 +177,10 @@ class Notice(Facts):
     remedy: str
 
 
-class PlanFacts(Facts):
-    """Facts of a plan.
+class PlanFigures(Facts):
+    """Figures of a plan on the rows of a pool.
 
     Attributes:
-        objective: Name of the objective.
         budget: Budget asked for, in `unit`.
         unit: rows or tokens.
         spent: Budget spent.
@@ -188,14 +190,11 @@ class PlanFacts(Facts):
         certificate: Value, lower bound and gap of a certified optimum.
         binding: Constraints that bind, in words.
         notices: Signs of failure.
-        auto: Where the budget is `auto`.
         divergences: Smoothed KL divergence of pool, random rows and selection.
-        gate: Thresholds of metrics in force, or None.
         copies: Rows to select with their repeats, where rows repeat.
         fresh_rows: Rows of the pool that may be taken, where rows repeat.
     """
 
-    objective: str
     budget: float
     unit: str
     spent: float
@@ -205,11 +204,23 @@ class PlanFacts(Facts):
     certificate: tuple[float, float, float] | None = None
     binding: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
-    auto: AutomaticBudget | None = None
     divergences: dict[str, float]
-    gate: GateFacts | None = None
     copies: int | None = None
     fresh_rows: int | None = None
+
+
+class PlanFacts(PlanFigures):
+    """Facts of a plan.
+
+    Attributes:
+        objective: Name of the objective.
+        auto: Where the budget is `auto`.
+        gate: Thresholds of metrics in force, or None.
+    """
+
+    objective: str
+    auto: AutomaticBudget | None = None
+    gate: GateFacts | None = None
 
 
 class RunKeys(Facts):
@@ -249,11 +260,14 @@ class RunSummary(Facts):
         quarantine: Dataset -> reason -> rows.
         versions: Dataset -> version read.
         table_id: Identity of the pool's table.
+        table_ids: Dataset -> identity of its table; empty in records of earlier versions.
         pool_schema: The pool's columns, as `StructType.jsonValue` gives them.
         inputs: Dataset -> location.
         cautions: Name, text and advice of each warning.
         stages: Name, seconds, rows, and whether it was complete already, of each stage.
         keys: Fingerprints of tables and models.
+        basis: Run whose codebook this one began with, and whether it was kept (replan) or fitted
+            again from it (requantize); empty for others.
         settings: All settings.
         identity: Those that decide what is selected.
     """
@@ -285,6 +299,7 @@ class RunSummary(Facts):
     quarantine: dict[str, dict[str, int]]
     versions: dict[str, str]
     table_id: str
+    table_ids: dict[str, str] = {}
     pool_schema: dict[str, Any] = Field(alias="schema")
     inputs: dict[str, str]
     cautions: tuple[tuple[str, str, str], ...]
@@ -292,6 +307,7 @@ class RunSummary(Facts):
     report: str
     plan_key: str
     keys: RunKeys
+    basis: dict[str, str] = {}
     settings: dict[str, Any]
     identity: dict[str, Any]
     started: str
@@ -304,17 +320,24 @@ class RunSummary(Facts):
 
 
 class RefreshKeys(Facts):
-    """Fingerprints of the pool's rows after a refresh."""
+    """Fingerprints of the pool's rows after a refresh, and of the plan where its budget is held."""
 
     embeddings: str
     assignments: str
     scores: str = ""
     quarantine: str = ""
     removed_rows: str = ""
+    plan: str = ""
 
 
 class RefreshCounts(Facts):
-    """Rows of the pool and of the selection that a refresh has changed."""
+    """Rows of the pool and of the selection that a refresh has changed.
+
+    Attributes:
+        new_rows, changed_rows, gone_rows: Rows of the pool, compared with the version before.
+        bad_rows: Rows of the pool that came to quarantine since then.
+        before, added, dropped, after: Selected rows.
+    """
 
     new_rows: int
     changed_rows: int
@@ -324,6 +347,36 @@ class RefreshCounts(Facts):
     added: int
     dropped: int
     after: int
+
+
+class DriftFigures(Facts):
+    """Drift of the inputs since the plan of the run that is refreshed.
+
+    Attributes:
+        changed_targets: Targets at another version.
+        share_shift: Total variation between the pool's shares per cluster, then and now, 0 to 1.
+        lost_mass: Share of the target whose clusters have lost all rows since.
+        rows: New and changed rows that the figures below are of.
+        inertia_ratio: Their mean squared distance to their centroids over that of the run's pool.
+        auc: AUC of the density ratio, target against these rows; None where rows have none.
+        auc_before: The same against the run's pool.
+    """
+
+    changed_targets: tuple[str, ...] = ()
+    share_shift: float
+    lost_mass: float
+    rows: int
+    inertia_ratio: float | None = None
+    auc: float | None = None
+    auc_before: float | None = None
+
+
+class DriftDecision(Facts):
+    """Decision on drift: keep, replan, requantize or stop, with the figures and the reasons."""
+
+    action: Literal["keep", "replan", "requantize", "stop"]
+    reasons: tuple[str, ...] = ()
+    figures: DriftFigures
 
 
 class RefreshSummary(Facts):
@@ -338,6 +391,10 @@ class RefreshSummary(Facts):
         number: From 1.
         keys: Fingerprints of the pool's rows.
         table: Table of the selected rows.
+        budget: hold or float, as `refresh.budget` was.
+        plan: Figures of the plan on the present rows; None in records of earlier versions.
+        others: Held-out set or target -> its version; None in records of earlier versions.
+        drift: Decision on drift.
     """
 
     counts: RefreshCounts
@@ -348,6 +405,10 @@ class RefreshSummary(Facts):
     number: int
     keys: RefreshKeys
     table: str = ""
+    budget: str = "float"
+    plan: PlanFigures | None = None
+    others: dict[str, str] | None = None
+    drift: DriftDecision | None = None
 
     @classmethod
     def of(cls, record: Record) -> RefreshSummary:

@@ -186,6 +186,8 @@ class RunState:
     inputs: dict[str, Input]
     embedder: Embedder
     keys: dict[str, str] = field(default_factory=dict)
+    basis: dict[str, str] = field(default_factory=dict)
+    """Run whose codebook this one begins with; see `RunSummary`."""
     assigned: dict[str, str] = field(default_factory=dict)
     """Dataset -> fingerprint of its assignments as they were written first."""
     assignments: dict[str, str] = field(default_factory=dict)
@@ -196,6 +198,8 @@ class RunState:
     fitted_embedder: FittedEmbedder = field(init=False)
     datasets: Datasets = field(init=False)
     dimension: int = field(init=False)
+    warm_start: NDArray[np.float32] = field(init=False)
+    """Centroids (K, d) that the fit of the codebook begins with."""
     codebook: Codebook = field(init=False)
     removed_rows: str = field(init=False)
     """Fingerprint, in quarantine, of the pool's rows that the stage clean removed."""
@@ -213,6 +217,8 @@ class RunState:
     enforcement: Enforcement = field(init=False)
     target_mass: Callable[[], list[TargetMass]] = field(init=False)
     plan: Plan = field(init=False)
+    frozen_plan: Plan = field(init=False)
+    """Plan of the run that is refreshed."""
     selection: Selection = field(init=False)
     report_samples: Callable[[], dict[str, pa.Table]] = field(init=False)
     report_rows: Callable[[], ReportRows] = field(init=False)

@@ -18,6 +18,7 @@ from gio_spark.settings.explode import ExplodeSettings
 from gio_spark.settings.gime import GimeSettings
 from gio_spark.settings.inputs import InputSettings, Verify
 from gio_spark.settings.quantize import QuantizeSettings
+from gio_spark.settings.refresh import RefreshSettings
 from gio_spark.settings.select import SelectSettings
 from gio_spark.settings.tracking import TrackingSettings
 
@@ -234,6 +235,10 @@ class RunSettings(StageSettings):
     publish: PublishSettings = Field(
         default_factory=lambda: PublishSettings(),
         description="Publication of selections.",
+    )
+    refresh: RefreshSettings = Field(
+        default_factory=lambda: RefreshSettings(),
+        description="Update of a selection after changes of the pool.",
     )
     retention: RetentionSettings = Field(
         default_factory=lambda: RetentionSettings(), description="Retention of rows and selections."

@@ -65,7 +65,7 @@ def test_run_tells_what_it_selected_and_where_it_is(finished):
 def test_a_second_run_says_that_nothing_was_left_to_do(finished):
     _, first, again = finished
     assert again.exit_code == 0
-    assert "Nothing was left to do" in again.stdout
+    assert "Nothing to do: the inputs have not changed" in again.stdout
     assert "Nothing was left to do" not in first.stdout
 
 
@@ -114,7 +114,7 @@ def test_refresh_tells_what_changed(make):
     assert re.search(r"new rows in the pool\s+100\b", done.stdout)
     assert re.search(r"rows gone from the pool\s+50\b", done.stdout)
     again = made("refresh")
-    assert "Nothing was left to do" in again.stdout
+    assert "Nothing to do: the inputs have not changed" in again.stdout
 
 
 def test_nothing_to_select_has_an_exit_code_of_its_own(make):

@@ -18,6 +18,7 @@ from gio_spark.pipeline.constraints.required_rows import room_for
 from gio_spark.pipeline.constraints.score_bias import pulled
 from gio_spark.pipeline.refresh import refresh
 from gio_spark.pipeline.run_records import RequiredRow
+from gio_spark.settings.refresh import RefreshSettings
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -208,7 +209,8 @@ def test_new_rows_are_pulled_by_the_means_and_weights_of_the_plan(runs, spark):
     jobs.write(
         pa.concat_tables([with_quality(jobs.vector_pool(), 5), new]), folder / "pool.parquet"
     )
-    done = refresh(config, progress=Progress("silent"))
+    floating = config.model_copy(update={"refresh": RefreshSettings(budget="float")})
+    done = refresh(floating, progress=Progress("silent"))
     rows = jobs.picked(config, run)["gio_id"].to_pylist()
     added = sorted(i for i in rows if i.startswith("n"))
     assert done.new_rows == 300 and len(added) == done.added > 0
@@ -230,6 +232,10 @@ def test_new_rows_are_pulled_by_the_means_and_weights_of_the_plan(runs, spark):
         frame.drop("pull"), run.plan, settings=config.explode, seed=config.seed
     )
     assert sorted(bare.toArrow()["id"].to_pylist()) != added
+    # With the budget held, the same order decides, and fewer rows of each cluster are taken.
+    held = refresh(config, progress=Progress("silent"))
+    first_rows = set(jobs.picked(config, run)["gio_id"].to_pylist())
+    assert held.after == len(first_rows) == 60 and first_rows <= set(rows)
 
 
 def test_rows_that_hold_the_extremes_of_a_held_duration_are_always_kept(spark, tmp_path):

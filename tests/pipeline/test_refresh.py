@@ -34,7 +34,7 @@ def grown(pool: pa.Table, gone: int, new: int) -> pa.Table:
 
 @pytest.mark.parametrize("rule", ["exact_count", "density_ratio"])
 def test_new_rows_are_judged_by_the_frozen_plan_and_gone_rows_are_dropped(place, rule):
-    config = jobs.settings(place, within_cluster=rule)
+    config = jobs.settings(place, within_cluster=rule, refresh={"budget": "float"})
     run = jobs.go(config)
     before = set(jobs.ids(run.selected))
     embedded = jobs.table(place / "ws", "embeddings").num_rows
@@ -68,6 +68,8 @@ def test_new_rows_are_judged_by_the_frozen_plan_and_gone_rows_are_dropped(place,
 
     again = refresh(config)
     assert not again.did_work
+    assert (again.new_rows, again.gone_rows, again.added, again.dropped) == (0, 0, 0, 0)
+    assert again.before == again.after == done.after
     assert set(jobs.picked(config, run)["gio_id"].to_pylist()) == after
 
 
@@ -131,13 +133,18 @@ def test_nothing_is_done_for_a_pool_that_is_as_it_was(place):
 def test_unusable_new_rows_are_counted_and_too_many_leave_the_selection_as_it_was(place):
     config = jobs.settings(place)
     run = jobs.go(config)
-    before = jobs.ids(run.selected)
     rows = jobs.vector_pool(100, seed=11, name="n").to_pylist()
     for row in rows[:10]:
         row["vector"] = None
     new = pa.Table.from_pylist(rows, schema=jobs.vector_pool().schema)
     jobs.write(pa.concat_tables([jobs.vector_pool(), new]), place / "pool.parquet")
     assert refresh(config).bad_rows == 10
+    # Rows that are in quarantine since an earlier refresh are not counted again.
+    more = pa.concat_tables([jobs.vector_pool(), new, jobs.vector_pool(20, seed=12, name="m")])
+    jobs.write(more, place / "pool.parquet")
+    done = refresh(config)
+    assert (done.new_rows, done.changed_rows, done.bad_rows) == (20, 0, 0)
+    before = jobs.picked(config, run)["gio_id"].to_pylist()
     worse = [{**row, "id": f"{w}{row['id']}", "vector": None} for row in rows for w in "vw"]
     both = pa.concat_tables(
         [jobs.vector_pool(), pa.Table.from_pylist(worse, schema=jobs.vector_pool().schema)]
@@ -147,8 +154,7 @@ def test_unusable_new_rows_are_counted_and_too_many_leave_the_selection_as_it_wa
         TooManyBadRowsError, match=r"pool: 200 of 800 rows of .*vector.\) cannot be used"
     ):
         refresh(config)
-    kept = set(jobs.picked(config, run)["gio_id"].to_pylist())
-    assert set(before) <= kept
+    assert jobs.picked(config, run)["gio_id"].to_pylist() == before
 
 
 def test_a_refresh_needs_a_finished_run_of_the_same_settings(place):
@@ -234,6 +240,15 @@ def test_copies_and_held_out_rows_do_not_enter_by_a_refresh(place):
     quarantined = set(jobs.table(place / "ws", "quarantine")["id"].to_pylist())
     assert {*copies["id"].to_pylist(), *contaminated["id"].to_pylist()} <= quarantined
     assert done.bad_rows >= 40
+    # A held-out set that has grown changes the selection of the same pool.
+    contaminating = jobs.picked(config, run)["text"].slice(0, 10)
+    held_out = pa.concat_tables([held_out, texts("i", contaminating)])
+    jobs.write(held_out, place / "held.parquet")
+    done = refresh(config)
+    assert (done.did_work, done.new_rows, done.gone_rows) == (True, 0, 0)
+    assert done.bad_rows >= 10 and done.dropped >= 10
+    left = set(jobs.picked(config, run)["text"].to_pylist())
+    assert not left & set(contaminating.to_pylist())
 
 
 def test_malformed_lines_null_and_doubled_ids_of_a_refresh_are_in_quarantine(place):
@@ -249,10 +264,14 @@ def test_malformed_lines_null_and_doubled_ids_of_a_refresh_are_in_quarantine(pla
     lines(pa.concat_tables([jobs.vector_pool(), jobs.vector_pool(50, seed=11, name="n")]), *odd)
     done = refresh(config)
     assert (done.new_rows, done.bad_rows) == (50, 3)
+    lines(pa.concat_tables([jobs.vector_pool(), jobs.vector_pool(50, seed=11, name="n")]), *odd,
+          "{broken too", json.dumps({**first, "id": None}))  # fmt: skip
+    done = refresh(config)
+    assert (done.new_rows, done.bad_rows) == (0, 2)
     reasons = [
         r["reason"].split(":")[0] for r in jobs.table(place / "ws", "quarantine").to_pylist()
     ]
-    assert sorted(reasons) == ["duplicate id", "malformed line", "null id"]
+    assert set(reasons) == {"duplicate id", "malformed line", "null id"}
     ids = jobs.picked(config, run)["gio_id"].to_pylist()
     assert len(ids) == len(set(ids))
     lines(jobs.vector_pool(), *["{broken"] * 400)

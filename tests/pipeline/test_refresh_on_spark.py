@@ -36,6 +36,7 @@ def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_g
     spark.sql(f"UPDATE {pool} SET words = words + 1 WHERE id < 'p00020'")
     done = refresh(settings, spark=spark, progress=SILENT)
     assert (done.new_rows, done.changed_rows, done.gone_rows) == (60, 20, 0)
+    assert done.after == done.plan.spent == 100 and done.drift.action == "keep"
     spark.sql(f"DELETE FROM {pool} WHERE id LIKE 'p0001%'")
     spark.sql(
         f"UPDATE {pool} SET vector = transform(vector, x -> CAST(x + 1 AS FLOAT)) "

@@ -118,7 +118,7 @@ def test_readers_terminal_report_and_explanation_show_repeats(job):
     assert "copies, each row" in explained.rows[0]["why"]
 
 
-def test_a_refresh_gives_the_rows_and_repeats_of_the_run_and_judges_new_rows_by_its_plan(job):
+def test_a_refresh_holds_the_budget_in_repeats_and_depends_on_the_present_rows_alone(job):
     folder, settings, run = job
     before = repeats(jobs.picked(settings, run))
     pool = pa.concat_tables(
@@ -128,10 +128,13 @@ def test_a_refresh_gives_the_rows_and_repeats_of_the_run_and_judges_new_rows_by_
     refreshed = refresh(settings, progress=Progress("silent"))
     after = repeats(jobs.picked(settings, run))
     assert refreshed.after == len(after)
-    stayed = {i for i in before if i >= "p00050"}
-    assert {i: before[i] for i in stayed} == {i: n for i, n in after.items() if i[0] == "p"}
-    new = [n for i, n in after.items() if i[0] == "n"]
-    assert new and all(1 <= n <= 4 for n in new)
+    assert sum(after.values()) == refreshed.plan.spent == BUDGET
+    assert all(1 <= n <= 4 for n in after.values())
+    assert any(i.startswith("n") for i in after) and after != before
+    # The limit of the ratio is that of the run: back at its pool, the selection is the run's.
+    jobs.write(jobs.vector_pool(), folder / "pool.parquet")
+    refresh(settings, progress=Progress("silent"))
+    assert repeats(jobs.picked(settings, run)) == before
 
 
 def test_copies_count_in_tokens(place):
@@ -174,6 +177,7 @@ def test_settings_that_repetition_cannot_honor_are_refused_by_name(tmp_path):
         ({"select": {**REPEAT, "objective": "knn_kl"}}, "select.objective: knn_kl"),
         ({"select": REPEAT, "gime": {"thresholds": {"scope": 0.5}}}, "gime.thresholds"),
         ({"select": REPEAT, "gime": {"level": 0.95}}, "gime.level"),
+        ({"select": REPEAT, "refresh": {"budget": "float"}}, "refresh.budget: float"),
     ]:
         with pytest.raises(ConfigError, match=f"select.repeat cannot .*{name}"):
             check_choices(jobs.settings(tmp_path, **block))

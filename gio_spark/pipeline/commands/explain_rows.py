@@ -244,7 +244,7 @@ def _tables_of(workspace: Workspace, run: RunSummary, candidate: Candidate) -> S
     newer = RefreshSummary.of(refreshes[-1]).keys
     return SelectionTables(
         candidate.table, newer.embeddings, newer.assignments, newer.scores, newer.quarantine,
-        newer.removed_rows, run.plan_key,
+        newer.removed_rows, newer.plan or run.plan_key,
     )  # fmt: skip
 
 

@@ -52,12 +52,16 @@ _FEW_ROWS = 100
 COMMIT_SECONDS = 20.0
 
 
-def fit_stage() -> Stage:
-    """Fit the codebook on the pool's vectors; a fit that was killed goes on from its last pass."""
+def fit_stage(*, warm: bool = False) -> Stage:
+    """Fit the codebook on the pool's vectors; a fit that was killed goes on from its last pass.
+
+    Args:
+        warm: Whether it begins with the centroids `warm_start`.
+    """
     return Stage(
         "fit pool",
         fit,
-        inputs=("embeddings.pool",),
+        inputs=("embeddings.pool", *(["warm_start"] if warm else [])),
         reads=("datasets", "dimension"),
         outputs=("codebook",),
         settings=(*(f"quantize.{name}" for name in _FIT_SETTINGS), "seed"),
@@ -156,7 +160,12 @@ def fit(step: Step, state: RunState) -> None:
     """Set the codebook."""
     ctx, pool = step.ctx, state.datasets.pool
     settings, ws = ctx.settings.quantize, ctx.workspace
-    clusters = clusters_for(ctx.settings, pool.usable, state.dimension)
+    warm_start = state.get("warm_start")
+    clusters = (
+        clusters_for(ctx.settings, pool.usable, state.dimension)
+        if warm_start is None
+        else len(warm_start)
+    )
     if settings.clusters == "auto" and pool.usable < _FEW_ROWS:
         ctx.warn(
             "too few rows",
@@ -180,7 +189,7 @@ def fit(step: Step, state: RunState) -> None:
         curve = partial(quantize.error_curve, rows=_CURVE_ROWS, seed=ctx.settings.seed)
         model = MiniBatchKMeans.from_settings(settings, k=clusters, seed=ctx.settings.seed).fit(
             vectors_of(ctx, pool),
-            initial=initial,
+            initial=warm_start if initial is None else initial,
             on_pass=commit,
             on_sample=curve if settings.clusters == "auto" else None,
             rows=pool.usable,

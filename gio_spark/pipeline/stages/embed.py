@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.tables import Input
 
 # Settings of the embedder that change its speed, not its vectors.
 _SPEED = {"batch_rows", "processes", "device", "model_batch"}
@@ -108,10 +109,7 @@ def _embed(step: Step, state: RunState, name: str) -> None:
     ctx, key, stage = step.ctx, step.key, step.stage.name
     ws, source, embedder = ctx.workspace, state.inputs[name], state.fitted_embedder.embedder
     directed = ctx.settings.quantize.spherical
-    # Which vectors are the same for the same content: those of this embedder, of these columns.
-    same_vectors = fingerprint(
-        "vectors of", state.keys["fitted_embedder"], source.columns.digest(), directed
-    )
+    same_vectors = vectors_key(ctx, state, source)
 
     def rows_of(chunk: Chunk, changes: EmbeddingChanges | None) -> DataFrame:
         rows = chunk.rows(source.rows)
@@ -162,6 +160,14 @@ def _embed(step: Step, state: RunState, name: str) -> None:
 
     record = step.record(make, table="embeddings", rows=source.ids, claim=True)
     state.embeddings[name] = record.rows
+
+
+def vectors_key(ctx: RunContext, state: RunState, source: Input) -> str:
+    """Key of the vectors that are the same for the same content: by embedder and columns."""
+    directed = ctx.settings.quantize.spherical
+    return fingerprint(
+        "vectors of", state.keys["fitted_embedder"], source.columns.digest(), directed
+    )
 
 
 def vectors_of(

@@ -18,9 +18,10 @@ from pyspark.sql import functions as F
 
 from gio_spark import explode
 from gio_spark.engine import bounded
-from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_state import RunState
 from gio_spark.pipeline.stages.density_ratio import content_of
+from gio_spark.tables.model_arrays import load_arrays, save_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,8 +34,10 @@ _BIN = 100
 _MAX_BINS = 100_000
 
 
-def fresh_rows(ctx: RunContext, state: RunState, target_mass: NDArray) -> NDArray:
-    """Rows of each cluster within reach of the ratio, (K,) int64.
+def plan_fresh_rows(
+    ctx: RunContext, state: RunState, target_mass: NDArray, plan_key: str
+) -> NDArray:
+    """Rows of each cluster within reach of the ratio, (K,) int64; the limit is stored with a plan.
 
     At least one row of each cluster with rows counts, the one with the largest key. Without a
     ratio, and in clusters without target mass (which only a replay share lets in), all rows count.
@@ -43,21 +46,45 @@ def fresh_rows(ctx: RunContext, state: RunState, target_mass: NDArray) -> NDArra
         ctx: The run.
         state: Clusters, assignments and, for the density ratio, scores.
         target_mass: (K,) mass of the target.
+        plan_key: Key of the plan that the rows are counted for.
     """
-    rows = np.asarray(state.cluster_stats().rows, np.int64)
     if ctx.settings.explode.within_cluster != "density_ratio":
-        return rows
-    in_target = (target_mass > 0) & (rows > 0)
-    offsets = np.zeros(len(rows))
+        return np.asarray(state.cluster_stats().rows, np.int64)
+    limit = _limit(ctx, state, _cluster_ratios(ctx, state, target_mass))
+    arrays = {"target_mass": target_mass, "limit": np.array([limit], np.int64)}
+    save_arrays(ctx.workspace, "ratio_reach", arrays, key=_reach_key(plan_key), run=ctx.run)
+    return _count_within(ctx, state, target_mass, limit)
+
+
+def held_fresh_rows(ctx: RunContext, state: RunState, plan_key: str) -> NDArray:
+    """Rows of each cluster of the present pool within reach of the ratio, by a plan's limit."""
+    if ctx.settings.explode.within_cluster != "density_ratio":
+        return np.asarray(state.cluster_stats().rows, np.int64)
+    reach = load_arrays(ctx.workspace, _reach_key(plan_key))
+    return _count_within(ctx, state, reach["target_mass"], int(reach["limit"][0]))
+
+
+def _reach_key(plan_key: str) -> str:
+    return fingerprint("ratio reach", plan_key)
+
+
+def _in_target(state: RunState, target_mass: NDArray) -> NDArray:
+    return np.asarray((target_mass > 0) & (np.asarray(state.cluster_stats().rows) > 0))
+
+
+def _cluster_ratios(ctx: RunContext, state: RunState, target_mass: NDArray) -> DataFrame:
+    """Log of the target's share over the pool's, of the clusters with rows of both."""
+    rows, in_target = np.asarray(state.cluster_stats().rows), _in_target(state, target_mass)
     share = target_mass[in_target] / target_mass[in_target].sum()
-    offsets[in_target] = np.log(share) - np.log(rows[in_target] / rows.sum())
-    clusters = np.flatnonzero(in_target)
-    cluster_ratios = F.broadcast(
-        ctx.workspace.frame(
-            pa.table({"cluster": pa.array(clusters, pa.int32()), "offset": offsets[clusters]})
-        )
-    )
-    limit = _limit(ctx, state, cluster_ratios)
+    offsets = np.log(share) - np.log(rows[in_target] / rows.sum())
+    clusters = pa.array(np.flatnonzero(in_target), pa.int32())
+    return F.broadcast(ctx.workspace.frame(pa.table({"cluster": clusters, "offset": offsets})))
+
+
+def _count_within(ctx: RunContext, state: RunState, target_mass: NDArray, limit: int) -> NDArray:
+    rows = np.asarray(state.cluster_stats().rows, np.int64)
+    in_target = _in_target(state, target_mass)
+    cluster_ratios = _cluster_ratios(ctx, state, target_mass)
     scored = ctx.workspace.read("scores", state.scores).select("cluster", "log_ratio")
     within = _with_ratio_inside(scored, cluster_ratios).where(F.col("bin") >= F.lit(limit))
     table = bounded(within.groupBy("cluster").count(), len(rows), "rows within reach")

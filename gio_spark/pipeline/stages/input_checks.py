@@ -77,12 +77,14 @@ def _check_repeat(settings: RunSettings) -> None:
         "select.source_floors": bool(select.source_floors),
         "gime.thresholds": bool(settings.gime.thresholds),
         "gime.level": settings.gime.performance_level is not None,
+        "refresh.budget: float": settings.refresh.budget == "float",
     }
     names = [name for name, is_set in conflicts.items() if is_set]
     if names:
         raise ConfigError(
             f"select.repeat cannot be combined with {', '.join(names)}: rows repeat under the "
-            "objective budgeted_kl without caps, floors and thresholds only. Leave one of them out."
+            "objective budgeted_kl, with a budget that is held, without caps, floors and "
+            "thresholds. Leave one of them out."
         )
 
 

@@ -244,7 +244,7 @@ def write_series(ws: Workspace, base: RunSummary) -> pd.DataFrame:
         )
         ws.record(
             run=base.run, stage=SERIES, fingerprint=record.fingerprint, table="metric_series",
-            rows=len(rows), seconds=0.0,
+            rows=len(rows), seconds=0.0, later=True,
         )  # fmt: skip
     return series
 

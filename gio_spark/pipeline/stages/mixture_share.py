@@ -55,9 +55,14 @@ def _estimate(step: Step, state: RunState) -> None:
     """
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        share = mixture_share(step.ctx, state)
+        pool, target = _pool_and_target(step.ctx, state)
+        share = _share_of(pool, target)
         facts = MixtureFacts(
-            share=share.kappa, pool_share=share.pool_share, target_share=share.target_share
+            share=share.kappa,
+            pool_share=share.pool_share,
+            target_share=share.target_share,
+            pool_scores=_in_tenths(pool),
+            target_scores=_in_tenths(target),
         )
         return state.pool_rows, facts.plain()
 
@@ -95,15 +100,24 @@ def _judge(ctx: RunContext, state: RunState) -> None:
 
 def mixture_share(ctx: RunContext, state: RunState) -> gio.MixtureShare:
     """Mixture proportion from the cross-fitted ratios of all pool and target rows."""
+    return _share_of(*_pool_and_target(ctx, state))
+
+
+def _pool_and_target(ctx: RunContext, state: RunState) -> tuple[dict[int, int], dict[int, int]]:
+    """Histograms of the log ratios of pool and targets: log ratio in hundredths -> rows."""
     ratio = state.ratio_model
-    pool = _histogram(ctx.workspace.read("scores", state.scores))
+    pool = histogram(ctx.workspace.read("scores", state.scores))
     model = explode.RatioModel.from_arrays(ratio.arrays)
     target: dict[int, int] = {}
     for one in state.datasets.targets:
         content = content_of(ctx, state, one.name, ratio.facts.kind)
         scored = explode.score(content, model, content="content", keep=())
-        for value, count in _histogram(scored).items():
+        for value, count in histogram(scored).items():
             target[value] = target.get(value, 0) + count
+    return pool, target
+
+
+def _share_of(pool: dict[int, int], target: dict[int, int]) -> gio.MixtureShare:
     return gio.mixture_share(
         *(np.array(sorted(h), np.float64) / _BIN for h in (pool, target)),
         pool_counts=np.array([pool[v] for v in sorted(pool)], np.float64),
@@ -124,9 +138,18 @@ def automatic_budget(ctx: RunContext, state: RunState) -> AutomaticBudget:
     )
 
 
-def _histogram(rows: DataFrame) -> dict[int, int]:
+def _in_tenths(hundredths: dict[int, int]) -> dict[int, int]:
+    """Coarser histogram, small enough for a record."""
+    counts: dict[int, int] = {}
+    for value, rows in sorted(hundredths.items()):
+        counts[round(value / 10)] = counts.get(round(value / 10), 0) + rows
+    return counts
+
+
+def histogram(rows: DataFrame, *, bins: int = _BIN) -> dict[int, int]:
+    """Log ratio of rows, in bins of one part in so many, -> rows."""
     binned = rows.where(F.col("log_ratio").isNotNull()).select(
-        F.round(F.col("log_ratio").cast("double") * _BIN).cast("bigint").alias("bin")
+        F.round(F.col("log_ratio").cast("double") * bins).cast("bigint").alias("bin")
     )
     counted = bounded(binned.groupBy("bin").count(), _MAX_BINS, "bins of the log ratio")
     return dict(zip(counted["bin"].to_pylist(), counted["count"].to_pylist(), strict=True))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine import describe, run_concurrently, session
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from gio_spark.embed import Embedder
-    from gio_spark.settings.inputs import InputSettings
+    from gio_spark.settings.inputs import InputSettings, Verify
     from gio_spark.settings.run import RunSettings
 
 ALL_ROLES: tuple[Role, ...] = ("pool", "target", "held-out")
@@ -45,7 +45,7 @@ ALL_ROLES: tuple[Role, ...] = ("pool", "target", "held-out")
 OUTSIDE = frozenset(
     {
         "tracking", "report", "engine", "workspace", "evaluate", "chunk_rows", "inputs", "name",
-        "publish", "retention", "concurrency", "modules",
+        "publish", "refresh", "retention", "concurrency", "modules",
     }
 )  # fmt: skip
 # How inputs are pinned says nothing of what was read; their versions do.
@@ -97,19 +97,33 @@ class PinnedInputs:
         inputs: Dataset -> its settings; a view is replaced by its snapshot.
         pins: Dataset -> version.
         embedder: Checked embedder.
+        basis: Run whose codebook the run begins with, see `RunSummary`; empty for others.
     """
 
     ctx: RunContext
     inputs: dict[str, InputSettings]
     pins: dict[str, PinnedInput]
     embedder: Embedder
+    basis: dict[str, str] = field(default_factory=dict)
+
+    def of_roles(self, *roles: Role) -> PinnedInputs:
+        """Only the inputs of these roles."""
+        names = [name for name in self.inputs if role_of(name) in roles]
+        return replace(
+            self,
+            inputs={name: self.inputs[name] for name in names},
+            pins={name: self.pins[name] for name in names},
+        )
 
     @property
     def run_id(self) -> str:
         """Id of the run: the same settings and versions again are the same run."""
         versions = {name: (pin.table_id, pin.version) for name, pin in self.pins.items()}
         embedder = json.dumps(embedder_identity(self.embedder))
-        return "run-" + fingerprint("run", identity(self.ctx.settings), versions, embedder)[:12]
+        parts: list[Any] = [identity(self.ctx.settings), versions, embedder]
+        if self.basis:
+            parts.append(self.basis)
+        return "run-" + fingerprint("run", *parts)[:12]
 
     def open(self) -> RunState:
         """Open every input at its pin, check columns and types, count rows.
@@ -148,14 +162,24 @@ class PinnedInputs:
         embedder = self.embedder
         if "pool" in inputs:
             embedder = embedder.with_columns(inputs["pool"].columns)
-        state = RunState(inputs, embedder, keys)
+        state = RunState(inputs, embedder, keys, basis=self.basis)
         if not embedder.needs_fit:
             set_fitted_embedder(state, FittedEmbedder(embedder, ""))
         return state
 
 
-def pin_inputs(ctx: RunContext, roles: Sequence[Role] = ALL_ROLES) -> PinnedInputs:
+def pin_inputs(
+    ctx: RunContext,
+    roles: Sequence[Role] = ALL_ROLES,
+    *,
+    verify: Mapping[str, Verify] | None = None,
+) -> PinnedInputs:
     """Check settings and embedder, and pin the inputs of these roles.
+
+    Args:
+        ctx: The run.
+        roles: Whose inputs.
+        verify: Dataset -> method of pinning, where it is another than that of the settings.
 
     Raises:
         ConfigError: Settings contradict one another; before anything is read.
@@ -165,6 +189,9 @@ def pin_inputs(ctx: RunContext, roles: Sequence[Role] = ALL_ROLES) -> PinnedInpu
     check_choices(settings)
     embedder = make_embedder(ctx)
     named = {n: one for n, one in settings.datasets().items() if role_of(n) in roles}
+    for name, method in (verify or {}).items():
+        if name in named:
+            named[name] = named[name].model_copy(update={"verify": method})
     inputs = {name: pin_view(spark, ctx.workspace, one, name) for name, one in named.items()}
     pins = {name: pin_input(spark, one, name) for name, one in inputs.items()}
     return PinnedInputs(ctx, inputs, pins, embedder)

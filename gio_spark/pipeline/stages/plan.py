@@ -23,14 +23,14 @@ from gio_spark.pipeline.run_records import Notice, PlanFacts
 from gio_spark.pipeline.run_state import Plan, RunState
 from gio_spark.pipeline.stage_runner import Stage, Step
 from gio_spark.pipeline.stages.cluster import centroids_of
-from gio_spark.pipeline.stages.fresh_rows import fresh_rows
+from gio_spark.pipeline.stages.fresh_rows import plan_fresh_rows
 from gio_spark.pipeline.stages.mixture_share import automatic_budget
 from gio_spark.pipeline.stages.source_strata import in_strata, save_strata
 from gio_spark.settings.budget import parse_budget
 from gio_spark.tables.model_arrays import load_arrays, save_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pyspark.sql import DataFrame
 
@@ -123,27 +123,19 @@ def make_plan(step: Step, state: RunState) -> None:
     Raises:
         EmptySelectionError: It takes no row.
     """
-    ctx, ws, settings = step.ctx, step.ctx.workspace, step.ctx.settings
+    ctx, settings = step.ctx, step.ctx.settings
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
-        problem = _problem(ctx, state)
+        problem = _problem(step, state)
         result = gio.select(settings.select.objective, problem)
-        if int(result.take.sum()) == 0:
-            notices_text = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
-            raise EmptySelectionError(notices_text or "The plan takes no row of any cluster.")
-
-        def strata_of(rows: DataFrame, take: np.ndarray) -> tuple[DataFrame, pd.DataFrame]:
-            sources = ws.read("assignments", state.assignments["pool"])
-            counts, names = problem.source_counts, problem.source_names
-            return in_strata(ctx, rows, sources, counts=np.asarray(counts), take=take, names=names)
-
+        _refuse_empty(result)
         gate = None
         if state.has("enforcement"):
 
             def keep(take: np.ndarray, order: Order) -> DataFrame:
                 rows = rows_to_choose_from(ctx, state, order)
                 if take.ndim > 1:
-                    chosen_from, table = strata_of(rows, take)
+                    chosen_from, table = _strata(ctx, state, problem, rows, take)
                     return explode.selected_ids(
                         chosen_from, table, settings=settings.explode, seed=settings.seed
                     )
@@ -158,7 +150,6 @@ def make_plan(step: Step, state: RunState) -> None:
                 )
 
             result, gate = enforce(state.enforcement, result, problem, keep)
-        rows = rows_to_choose_from(ctx, state, Order.stored(gate))
         signs = failure_signs(
             result,
             problem.sizes,
@@ -166,24 +157,65 @@ def make_plan(step: Step, state: RunState) -> None:
             target_rows=state.datasets.target_rows,
             seed=settings.seed,
         )
-        table = _plan_table(result, problem)
-        table = explode.with_thresholds(rows, table, settings=settings.explode, seed=settings.seed)
-        if result.take_by_source is not None:
-            strata = strata_of(rows, result.take_by_source)[1]
-            save_strata(ctx, step.key, strata, problem.source_names)
-        if result.copies is not None:
-            arrays = {name: table[name].to_numpy(np.int64) for name in _COPIES}
-            save_arrays(ws, "copies", arrays, key=_copies_key(step.key), run=ctx.run)
-            table = table.drop(columns=list(_COPIES))
-        rows_of_plan = pa.Table.from_pandas(table, preserve_index=False)
-        written = step.write_small("plan", rows_of_plan)
-        facts = _facts(result, problem, signs).model_copy(update={"gate": gate})
-        return written, facts.plain()
+        facts = plan_facts(result, problem, signs).model_copy(update={"gate": gate})
+        return write_plan(step, state, result, problem, facts)
 
     step.record(make, table="plan")
-    state.plan = load_plan(ws, step.key)
+    set_plan(step, state)
+
+
+def write_plan(
+    step: Step,
+    state: RunState,
+    result: gio.SelectionResult,
+    problem: gio.SelectionProblem,
+    facts: PlanFacts,
+) -> tuple[int, dict[str, Any]]:
+    """Write a plan with the thresholds of its rows; gives its rows and its facts.
+
+    Raises:
+        EmptySelectionError: It takes no row.
+    """
+    ctx, settings = step.ctx, step.ctx.settings
+    _refuse_empty(result)
+    rows = rows_to_choose_from(ctx, state, Order.stored(facts.gate))
+    table = _plan_table(result, problem)
+    table = explode.with_thresholds(rows, table, settings=settings.explode, seed=settings.seed)
+    if result.take_by_source is not None:
+        strata = _strata(ctx, state, problem, rows, result.take_by_source)[1]
+        save_strata(ctx, step.key, strata, problem.source_names)
+    if result.copies is not None:
+        arrays = {name: table[name].to_numpy(np.int64) for name in _COPIES}
+        save_arrays(ctx.workspace, "copies", arrays, key=_copies_key(step.key), run=ctx.run)
+        table = table.drop(columns=list(_COPIES))
+    written = step.write_small("plan", pa.Table.from_pandas(table, preserve_index=False))
+    return written, facts.plain()
+
+
+def set_plan(step: Step, state: RunState) -> None:
+    """Set the plan that the step has written, and warn of its notices."""
+    state.plan = load_plan(step.ctx.workspace, step.key)
     for notice in state.plan.facts.notices:
-        ctx.warn(notice.name.replace("_", " "), notice.text, notice.remedy)
+        step.ctx.warn(notice.name.replace("_", " "), notice.text, notice.remedy)
+
+
+def _refuse_empty(result: gio.SelectionResult) -> None:
+    if int(result.take.sum()) == 0:
+        notices_text = "; ".join(f"{n.text} {n.remedy}" for n in result.notices)
+        raise EmptySelectionError(notices_text or "The plan takes no row of any cluster.")
+
+
+def _strata(
+    ctx: RunContext,
+    state: RunState,
+    problem: gio.SelectionProblem,
+    rows: DataFrame,
+    take: np.ndarray,
+) -> tuple[DataFrame, pd.DataFrame]:
+    """Rows numbered by stratum, and the thresholds of the strata; see `in_strata`."""
+    sources = ctx.workspace.read("assignments", state.assignments["pool"])
+    counts, names = np.asarray(problem.source_counts), problem.source_names
+    return in_strata(ctx, rows, sources, counts=counts, take=take, names=names)
 
 
 def load_plan(workspace: Workspace, key: str) -> Plan:
@@ -217,8 +249,8 @@ def rows_to_choose_from(ctx: RunContext, state: RunState, order: Order) -> DataF
     )
 
 
-def _problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
-    settings, stats = ctx.settings, state.cluster_stats()
+def _problem(step: Step, state: RunState) -> gio.SelectionProblem:
+    ctx, settings, stats = step.ctx, step.ctx.settings, state.cluster_stats()
     unit, amount = parse_budget(settings.budget)
     by_tokens = unit == "tokens"
     mass, unreachable = gio.mix_targets(state.target_mass(), [t.share for t in settings.target])
@@ -233,8 +265,8 @@ def _problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
         budget = "auto"
         options |= automatic_budget(ctx, state).plain()
     elif unit == "share":
-        budget = float(max(1, round(amount * float(stats.rows.sum()))))
-    counts, tokens, names = _sources(ctx, state)
+        budget = rows_of_share(amount, float(stats.rows.sum()))
+    counts, tokens, names = source_sizes(ctx, state)
     repeat = settings.select.repeat
     return gio.SelectionProblem(
         pool_centroids=state.codebook.centroids,
@@ -254,16 +286,27 @@ def _problem(ctx: RunContext, state: RunState) -> gio.SelectionProblem:
         floors=settings.select.source_floors,
         quality=_quality(ctx, state) if settings.select.use_quality else None,
         repeat=gio.Repetition(repeat.max, repeat.decay) if repeat else None,
-        fresh=fresh_rows(ctx, state, mass) if repeat else None,
+        fresh=plan_fresh_rows(ctx, state, mass, step.key) if repeat else None,
         seed=settings.seed,
         options=options,
     )
 
 
-def _sources(
-    ctx: RunContext, state: RunState
+def rows_of_share(share: float, rows: float) -> float:
+    """Budget in rows of a share of the pool's usable rows, at least one."""
+    return float(max(1, round(share * rows)))
+
+
+def source_sizes(
+    ctx: RunContext, state: RunState, also: Iterable[str] = ()
 ) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
-    """Rows and tokens per cluster and source, and the sources' names."""
+    """Rows and tokens per cluster and source, and the sources' names.
+
+    Args:
+        ctx: The run.
+        state: Its assignments.
+        also: Sources that are listed even where the pool has no row of them.
+    """
     if not (ctx.settings.select.source_caps or ctx.settings.select.source_floors):
         return None, None, ()
     rows = ctx.workspace.read("assignments", state.assignments["pool"])
@@ -272,7 +315,7 @@ def _sources(
         F.sum(F.coalesce("tokens", F.lit(0))).cast("bigint").alias("tokens"),
     )
     table = bounded(counted, _MAX_SOURCES * 100, "rows per cluster and source").to_pandas()
-    names = tuple(sorted(table["source"].unique()))
+    names = tuple(sorted({*table["source"], *also}))
     if len(names) > _MAX_SOURCES:
         raise InputError(f"{len(names):,} sources are too many for caps and floors.")
     source_counts = np.zeros((2, len(state.codebook.centroids), len(names)), np.int64)
@@ -324,7 +367,7 @@ def _plan_table(result: gio.SelectionResult, problem: gio.SelectionProblem) -> p
     return table.assign(copies=np.asarray(result.copies, np.int64))
 
 
-def _facts(
+def plan_facts(
     result: gio.SelectionResult, problem: gio.SelectionProblem, signs: tuple[gio.Notice, ...]
 ) -> PlanFacts:
     certificate = result.certificate

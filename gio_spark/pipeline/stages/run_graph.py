@@ -15,6 +15,7 @@ from gio_spark.pipeline.stages.cluster import (
 )
 from gio_spark.pipeline.stages.density_ratio import content_kind, density_ratio_stages, is_scored
 from gio_spark.pipeline.stages.embed import embed_stage, fit_embedder_stage
+from gio_spark.pipeline.stages.held_plan import held_plan_stage
 from gio_spark.pipeline.stages.measure import metrics_stage
 from gio_spark.pipeline.stages.mixture_share import mixture_share_stage
 from gio_spark.pipeline.stages.open_inputs import ALL_ROLES
@@ -39,12 +40,15 @@ PARTS = {
 """Parts of a run as the command line calls them -> what is there at the end of each."""
 
 
-def run_graph(settings: RunSettings, roles: Sequence[Role] = ALL_ROLES) -> list[Stage]:
+def run_graph(
+    settings: RunSettings, roles: Sequence[Role] = ALL_ROLES, *, warm: bool = False
+) -> list[Stage]:
     """Stages of a run with these settings.
 
     Args:
         settings: Of the run.
-        roles: Whose rows go through the stages; a refresh leaves the targets out.
+        roles: Whose rows go through the stages.
+        warm: Whether the fit of the codebook begins with that of another run.
     """
     names = [name for name in settings.datasets() if role_of(name) in roles]
     targets = [name for name in names if role_of(name) == "target"]
@@ -54,7 +58,7 @@ def run_graph(settings: RunSettings, roles: Sequence[Role] = ALL_ROLES) -> list[
         fit_embedder_stage(),
         *(embed_stage(name) for name in names),
         quarantine_stage(names),
-        fit_stage(),
+        fit_stage(warm=warm),
         *assign_stages(names, cleaned=cleaned),
         *(clean_stages(held_out) if cleaned else []),
         *centroid_stages(targets),
@@ -68,3 +72,10 @@ def run_graph(settings: RunSettings, roles: Sequence[Role] = ALL_ROLES) -> list[
         metrics_stage(names),
         report_stage(),
     ]
+
+
+def refresh_graph(settings: RunSettings) -> list[Stage]:
+    """Stages of a refresh: those of a run without the targets, with the budget of its plan held."""
+    held = held_plan_stage(scored=settings.explode.within_cluster == "density_ratio")
+    stages = run_graph(settings, ("pool", "held-out"))
+    return [held if stage.outputs == ("plan",) else stage for stage in stages]

@@ -10,7 +10,7 @@ from pyspark.sql import types as T
 
 from gio_spark import explode
 from gio_spark.engine import bounded
-from gio_spark.errors import WorkspaceError
+from gio_spark.errors import EmptySelectionError, WorkspaceError
 from gio_spark.pipeline.constraints.score_bias import Order
 from gio_spark.pipeline.run_context import RunContext
 from gio_spark.pipeline.run_records import PlanFacts
@@ -71,7 +71,7 @@ def select_rows(step: Step, state: RunState) -> None:
         if candidate.copies is not None:
             detail["copies"] = candidate.copies
         if plan.facts.unit == "tokens":
-            detail["tokens"] = _tokens_of(ctx, state, ids)
+            detail["tokens"] = tokens_of(ctx, state, ids)
         return written, detail
 
     record = step.record(make, rows=pool.count, claim=True)
@@ -86,7 +86,7 @@ def select_rows(step: Step, state: RunState) -> None:
     )
 
 
-def _tokens_of(ctx: RunContext, state: RunState, ids: DataFrame) -> int:
+def tokens_of(ctx: RunContext, state: RunState, ids: DataFrame) -> int:
     """Tokens of the selected rows and repeats; a plan knows the mean of each cluster alone."""
     rows = ctx.workspace.read("assignments", state.assignments["pool"]).select("id", "tokens")
     repeat = F.col("repeat") if "repeat" in ids.columns else F.lit(1)
@@ -134,6 +134,7 @@ def write_candidate(
         exact: Whether it must be these numbers.
 
     Raises:
+        EmptySelectionError: No row was chosen.
         WorkspaceError: It does not hold as many rows or copies as were chosen.
     """
     settings, expected = ctx.settings.explode, plan.rows
@@ -148,6 +149,11 @@ def write_candidate(
     fields = [f for f in _GIO_FIELDS if plan.copies is not None or f.name not in REPEAT_COLUMNS]
     rows = rows.select(*pool_columns, *(f.name for f in fields))
     chosen_rows = int(ids.count())
+    if chosen_rows == 0:
+        raise EmptySelectionError(
+            f"None of the rows of {pool.location} passes the plan. Take a larger budget, or run "
+            "again if the pool has changed."
+        )
     if exact and chosen_rows != expected:
         raise WorkspaceError(
             f"The plan takes {expected:,} rows, but {chosen_rows:,} pass its thresholds: rows of "
