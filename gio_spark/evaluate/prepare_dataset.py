@@ -17,6 +17,7 @@ from gio_spark.engine.arrow import take_rows
 from gio_spark.engine.sampling import HASH_RANGE
 from gio_spark.errors import InputError
 from gio_spark.evaluate.measures import MEASURES
+from gio_spark.gime.proxy_training import frequency_codes
 from gio_spark.gio import mix_targets
 from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.stage_runner import run_stages
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _MIN_HELD_OUT = 50
 _HELD_SALT = "evaluate-held-out"
 _DRAW_SALT = "evaluate-draws"
+_CATEGORY = "_category:"
 
 
 @contextmanager
@@ -140,6 +142,7 @@ def build_dataset(data: EvaluationInputs) -> EvaluationDataset:
         )
     texts = all("text" in table.column_names for table in (pool, target_rows, held_out_rows))
     labels, held_labels, target_labels = _labels(ctx, pool, held_out_rows, target_rows)
+    categories, held_categories = _categories(pool, held_out_rows)
     dimension = state.codebook.centroids.shape[1]
     return EvaluationDataset(
         vectors=_matrix(pool, dimension),
@@ -158,6 +161,8 @@ def build_dataset(data: EvaluationInputs) -> EvaluationDataset:
         held_labels=held_labels,
         target_labels=target_labels,
         good=_oracle_values(pool),
+        categories=categories,
+        held_categories=held_categories,
     )
 
 
@@ -199,7 +204,7 @@ def _sample_parts(parts: list[_DatasetPart], weights: list[float], limit: int) -
         sample = hash_sample(
             part.rows().select("id", "vector", "label"), part_rows, _DRAW_SALT, total=part.row_count
         )
-        tables.append(_with_text(part.ctx, part.dataset, sample))
+        tables.append(_with_content(part.ctx, part.dataset, sample))
     common = set.intersection(*(set(table.column_names) for table in tables))
     return pa.concat_tables(table.select(sorted(common)) for table in tables)
 
@@ -216,7 +221,7 @@ def _pool_rows(data: EvaluationInputs) -> pa.Table:
     embedded = vectors_of(ctx, pool).select("id", "vector")
     draws = embedded.withColumn("_draw", hash53("id", _DRAW_SALT))
     sample = _add_columns(ctx, sample, draws)
-    sample = _with_text(ctx, pool, sample)
+    sample = _with_content(ctx, pool, sample)
     column = ctx.settings.evaluate.oracle
     if column is not None:
         if column not in pool.source.rows.columns:
@@ -243,12 +248,37 @@ def _add_columns(ctx: RunContext, sample: pa.Table, other: DataFrame) -> pa.Tabl
     return sample
 
 
-def _with_text(ctx: RunContext, dataset: Dataset, sample: pa.Table) -> pa.Table:
-    column = dataset.source.columns.text
-    if column is None:
+def _with_content(ctx: RunContext, dataset: Dataset, sample: pa.Table) -> pa.Table:
+    """Sample with the text and the categorical columns, where inputs have them."""
+    columns = dataset.source.columns
+    content = [] if columns.text is None else [F.col(quoted_column(columns.text)).alias("text")]
+    content += [
+        F.col(quoted_column(name)).cast("string").alias(f"{_CATEGORY}{name}")
+        for name in columns.categorical
+    ]
+    if not content:
         return sample
-    content = dataset.source.rows.select("id", F.col(quoted_column(column)).alias("text"))
-    return _add_columns(ctx, sample, content)
+    return _add_columns(ctx, sample, dataset.source.rows.select("id", *content))
+
+
+def _categories(
+    pool: pa.Table, held_out: pa.Table
+) -> tuple[NDArray[np.int32] | None, NDArray[np.int32] | None]:
+    """Codes of the categorical columns that both tables have, (n, c) and (h, c)."""
+    names = [n for n in pool.column_names if n.startswith(_CATEGORY) and n in held_out.column_names]
+    if not names:
+        return None, None
+    fields = [
+        frequency_codes(
+            *(
+                np.asarray(pc.fill_null(t[name], "").to_pylist(), dtype=str)
+                for t in (pool, held_out)
+            )
+        )
+        for name in names
+    ]
+    codes, held_codes = (np.stack([field[side] for field in fields], axis=1) for side in (0, 1))
+    return codes, held_codes
 
 
 def _mass(

@@ -63,6 +63,8 @@ def _task(
         score_kind(dataset.held_labels),
         proxy,
         small=True,
+        categories=dataset.categories,
+        test_categories=dataset.held_categories,
     )
     return task, rows
 

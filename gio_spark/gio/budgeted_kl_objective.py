@@ -179,13 +179,13 @@ def _above_reach(problem: SelectionProblem, budget: float, once: float) -> str:
     if repeat is not None:
         largest = repeat.most * once
         held += f" that may be taken, {largest:.0f} with every row {repeat.most} times"
-    remedies = [f"ask for at most {largest:.0f}"]
+    remedies = [f"Ask for at most {largest:.0f}"]
     if problem.replay == 0:
         remedies.append("set a replay share, which lets rows of other clusters in")
     if repeat is None:
         remedies.append("let rows repeat (select.repeat)")
     return (
-        f"The budget is {budget:.0f} {unit}, but the clusters that the target reaches {held}: "
+        f"The budget is {budget:.0f} {unit}, but the clusters that the target reaches {held}. "
         f"{', or '.join(remedies)}."
     )
 

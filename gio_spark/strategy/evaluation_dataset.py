@@ -42,6 +42,9 @@ class EvaluationDataset:
         features: (n, f) float32 for proxy models and for the two-sample test; no method is fitted
             on them. None: `vectors` are used.
         held_features: (h, f) float32, or None.
+        categories: (n, c) int32 codes of categorical columns, for proxy models alone, which see
+            fields of many values by them (`gime.proxy_training.frequency_codes`); or None.
+        held_categories: (h, c) int32, or None.
     """
 
     vectors: NDArray[np.float32]
@@ -64,6 +67,8 @@ class EvaluationDataset:
     good: NDArray[np.float64] | None = None
     features: NDArray[np.float32] | None = None
     held_features: NDArray[np.float32] | None = None
+    categories: NDArray[np.int32] | None = None
+    held_categories: NDArray[np.int32] | None = None
 
     @property
     def rows(self) -> int:

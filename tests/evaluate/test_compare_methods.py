@@ -134,6 +134,33 @@ def test_frames_are_compared_without_files(spark, tmp_path):
     assert value["nearest"] < value["random"]
 
 
+def test_proxies_see_categorical_columns_of_many_values(spark, tmp_path):
+    rng = np.random.default_rng(0)
+    effect = rng.normal(0, 2.5, 300)
+    for name, rows in (("pool", 3_000), ("target", 600)):
+        user = rng.integers(0, 300, rows)
+        clicked = rng.random(rows) < 1 / (1 + np.exp(-effect[user]))
+        jobs.write(
+            pa.table(
+                {
+                    "id": [f"{name}{i}" for i in range(rows)],
+                    "user": [f"u{i}" for i in user],
+                    "hour": rng.integers(0, 24, rows).astype(float),
+                    "clicked": clicked.astype(int),
+                }
+            ),
+            tmp_path / f"{name}.parquet",
+        )
+    columns = {"id": "id", "numeric": ["hour"], "categorical": ["user"], "label": "clicked"}
+    settings = jobs.settings(tmp_path).model_dump(mode="json") | {"columns": columns}
+    settings["evaluate"] |= {
+        "methods": ["full"], "budgets": [0.5], "seeds": 1, "measures": ["proxy_linear"],
+    }  # fmt: skip
+    trials = run_evaluation(spark, build(settings)).trials.set_index("method")
+    # The embedding has 64 hashed columns for 300 users; the best possible score is about .87.
+    assert trials.loc["full", "value"] > 0.78
+
+
 def test_a_method_of_ones_own_fails_as_a_row(spark, folder):
     from gio_spark.strategy.methods import method, method_registry
 

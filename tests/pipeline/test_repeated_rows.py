@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from rich.console import Console
 
-from gio_spark import read_selection
+from gio_spark import explode, read_selection
 from gio_spark.cli.show import print_curation
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import BudgetError, ConfigError, InputError
 from gio_spark.pipeline.commands.explain_rows import explain_rows
 from gio_spark.pipeline.refresh import refresh
+from gio_spark.pipeline.run_records import RunSummary
+from gio_spark.pipeline.stages.density_ratio import load_ratio
 from gio_spark.pipeline.stages.input_checks import check_choices
+from gio_spark.tables import Workspace
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -58,6 +64,40 @@ def test_repeats_add_up_to_the_budget_and_only_rows_like_the_target_repeat(job):
     assert (facts["take"] < facts["rows"])[facts["copies"] > facts["take"]].any()
     assert run.summary["certificate"][2] < 1e-9
     assert any(phrase.startswith("repetition: ") for phrase in run.summary["binding"])
+
+
+def test_rows_within_reach_are_those_that_most_of_the_target_has(job, spark):
+    folder, _, run = job
+    workspace = Workspace(spark, str(folder / "ws"), writable=False)
+    summary = RunSummary.model_validate(run.summary)
+    model = explode.RatioModel.from_arrays(load_ratio(workspace, summary.keys.ratio).arrays)
+    key, assigned = summary.keys.embeddings["target"], summary.keys.assignments["target"]
+    content = workspace.read("embeddings", key).selectExpr("id", "vector AS content")
+    target = explode.score(content, model, content="content", keep=()).toPandas()
+    clusters = workspace.read("assignments", assigned).select("id", "cluster").toPandas()
+    target = target.merge(clusters, on="id")
+    pool = workspace.read("scores", summary.keys.scores).select("cluster", "log_ratio").toPandas()
+    plan = run.plan.set_index("cluster")
+    mass = plan["target_mass"]
+    offset = np.log(mass[mass > 0]) - np.log(plan["rows"][mass > 0] / plan["rows"].sum())
+
+    def inside(rows):
+        rows = rows[rows["cluster"].isin(offset.index)]
+        ratio = rows["log_ratio"].astype(float) - offset.loc[rows["cluster"]].to_numpy()
+        return rows.assign(bin=np.floor(100 * ratio))
+
+    # The largest limit that 95 % of the target's rows reach.
+    limit = np.sort(inside(target)["bin"])[int(0.05 * len(target))]
+    reached = inside(pool)
+    fresh = reached[reached["bin"] >= limit].groupby("cluster").size()
+    expected = fresh.reindex(offset.index).fillna(0).clip(lower=1).astype(int)
+    repeated = plan.index[plan["copies"] > plan["take"]]
+    assert len(repeated) and (plan["take"][repeated] == expected[repeated]).all()
+    assert (plan["take"][offset.index] <= expected).all()
+    facts = json.loads(
+        jobs.table(folder / "ws", "runs").filter(pc.field("stage") == "plan")["detail"][0].as_py()
+    )
+    assert facts["fresh_rows"] == expected.sum() + plan["rows"].drop(offset.index).sum()
 
 
 def test_readers_terminal_report_and_explanation_show_repeats(job):
