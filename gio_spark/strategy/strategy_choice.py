@@ -121,6 +121,7 @@ class _Trials:
     judge: Judge | None
     sample_rows: int = 0
     reason: str = ""
+    positions: NDArray[np.int64] | None = None
 
 
 def choose_strategy(
@@ -153,9 +154,12 @@ def choose_strategy(
     started = time.perf_counter()
     trials = compute_once(
         dataset,
-        ("strategy trials", seed, scorer, unit),
-        lambda: _prepare(dataset, seed, scorer, unit),
+        ("strategy trials", seed, scorer is not None, unit),
+        lambda: _prepare(dataset, seed, unit, has_scorer=scorer is not None),
     )
+    if scorer is not None and trials.splits:
+        # Not shared: the function may refer to the dataset, which would then never be freed.
+        trials = replace(trials, judge=ScorerJudge(scorer, trials.positions))
     choice = _choose(trials, names, budget, seed, threads)
     return replace(choice, sample_rows=trials.sample_rows, seconds=time.perf_counter() - started)
 
@@ -246,10 +250,10 @@ def _choose(
     )  # fmt: skip
 
 
-def _prepare(dataset: EvaluationDataset, seed: int, scorer: RowScorer | None, unit: str) -> _Trials:
+def _prepare(dataset: EvaluationDataset, seed: int, unit: str, *, has_scorer: bool) -> _Trials:
     has_texts = dataset.texts is not None and dataset.target_texts is not None
     has_labels = dataset.labels is not None and dataset.target_labels is not None
-    if scorer is None and not has_texts and not has_labels:
+    if not (has_scorer or has_texts or has_labels):
         return _Trials([], None, 0, "with vectors alone no judge is known to rank strategies.")
     target_rows = len(dataset.target_vectors)
     if target_rows < MIN_TARGET_ROWS:
@@ -259,16 +263,14 @@ def _prepare(dataset: EvaluationDataset, seed: int, scorer: RowScorer | None, un
     words = _text_codes(sample, word_codes_of) if has_texts else None
     splits = split_target(sample, seed, words)
     judge: Judge | None = None
-    if scorer is not None:
-        judge = ScorerJudge(scorer, positions)
-    elif has_labels:
+    if has_labels and not has_scorer:
         judge = LabelJudge(sample)
-    elif words is not None:
+    elif words is not None and not has_scorer:
         letters = _text_codes(sample, byte_codes_of)
         judge = TextJudge(words, letters, equal_words=unit == "tokens")
     if not splits:
         return _Trials([], None, sample.rows, "the target's groups are too few to be split.")
-    return _Trials(splits, judge, sample.rows)
+    return _Trials(splits, judge, sample.rows, positions=positions)
 
 
 def _text_codes(

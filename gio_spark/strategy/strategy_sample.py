@@ -92,7 +92,7 @@ def rows_of_strata(relevant: int, other: int, rows: int) -> tuple[int, int]:
 def strategy_sample(
     dataset: EvaluationDataset, seed: int, rows: int = SAMPLE_ROWS
 ) -> tuple[EvaluationDataset, NDArray[np.int64] | None]:
-    """Stratified sample of a dataset with equal weights, over-drawn where the target has mass.
+    """Stratified sample of a dataset, over-drawn where the target has mass.
 
     A budget of a small share of the pool comes from few clusters: with most sample rows from there,
     weighted by the pool rows that each stands for, the sample shows what such a budget takes.
@@ -103,8 +103,8 @@ def strategy_sample(
         rows: Most rows of the sample.
 
     Returns:
-        The dataset itself and None if it has no more rows; else a dataset with weights that sum to
-        the rows, and the row that each of its rows was.
+        The dataset itself and None if it has no more rows; else a dataset with weights, and the row
+        that each of its rows was.
     """
     if dataset.rows <= rows:
         return dataset, None
@@ -121,7 +121,10 @@ def strategy_sample(
     order = np.argsort(np.concatenate(positions), kind="stable")
     rows_of_sample = np.concatenate(positions)[order]
     sample = reordered(dataset, rows_of_sample)
-    return dataclasses.replace(sample, weights=np.concatenate(weights)[order]), rows_of_sample
+    factor = np.concatenate(weights)[order]
+    if sample.weights is not None:
+        factor = factor * sample.weights
+    return dataclasses.replace(sample, weights=factor), rows_of_sample
 
 
 def split_target(

@@ -209,3 +209,11 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_batches():
     assert run(stopped, None) == batches[4:]
     assert np.array_equal(complete, stopped)
     assert run(complete, None) == []
+
+
+def test_the_page_has_the_table_of_the_stored_choices():
+    import bench_strategy
+
+    choices = pd.read_csv(bench_strategy.CHOICES)
+    table = bench_strategy.table(bench_strategy.headroom(choices))
+    assert table in bench_strategy.DOCS.read_text(encoding="utf-8")

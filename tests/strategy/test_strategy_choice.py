@@ -11,7 +11,12 @@ from sklearn.metrics import roc_auc_score
 
 from gio_spark import register
 from gio_spark.settings.explode import ExplodeSettings
-from gio_spark.strategy.candidate_strategies import DEFAULT, RANDOM, RUN_SETTINGS
+from gio_spark.strategy.candidate_strategies import (
+    DEFAULT,
+    RANDOM,
+    RUN_SETTINGS,
+    try_candidate,
+)
 from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 from gio_spark.strategy.held_out_judge import TextJudge, auc_score
 from gio_spark.strategy.methods import run_method
@@ -276,6 +281,22 @@ def test_a_weighted_sample_takes_of_each_cluster_what_the_pool_would():
     for name in ("random", "classifier_top", "classifier_resample", "knn_retrieval", "stratified"):
         rows = run_method(name, sample, budget, 0).rows
         assert sample.weights[rows].sum() == pytest.approx(budget, rel=0.05), name
+
+
+def test_a_budget_of_a_tiny_share_of_a_huge_pool_is_tried_as_such(misleading):
+    weights = np.where(misleading.vectors[:, 1] < 0, 250_000.0, 1.0)
+    dataset = dataclasses.replace(misleading, weights=weights)
+    assert dataset.pool_rows > 900_000_000
+    choice = choose_strategy(dataset, BUDGET, 0, names=("kl_hash",))
+    gain = {candidate.name: candidate for candidate in choice.figures}
+    assert choice.strategy == "kl_hash", choice.note()
+    assert gain[RANDOM].gain < gain["kl_hash"].gain
+    # Random rows of such a pool are of the other group.
+    random_rows = try_candidate(RANDOM, dataset, BUDGET, BUDGET, 0).rows
+    assert (misleading.vectors[random_rows, 1] < 0).all()
+    sample, positions = strategy_sample(dataset, 0, rows=1_500)
+    assert positions is not None
+    assert sample.weights.sum() == pytest.approx(weights.sum(), rel=0.1)
 
 
 def test_the_ratio_of_a_weighted_sample_is_that_of_the_pool(misleading):
