@@ -84,7 +84,7 @@ class StageStore:
             )
         self.location = location if self.in_catalog else absolute(location)
         self._embedded = describe(spark).kind == "embedded"
-        self._by_spark = not self.in_catalog and is_listed_by_spark(spark, self.location)
+        self.by_spark = not self.in_catalog and is_listed_by_spark(spark, self.location)
         if writable:
             self.check_place(create=True)
         self._schema_folder: str | None = None
@@ -100,7 +100,7 @@ class StageStore:
         Raises:
             WorkspaceError: It cannot be written.
         """
-        if not (self.in_catalog or is_remote_path(self.location) or self._by_spark):
+        if not (self.in_catalog or is_remote_path(self.location) or self.by_spark):
             check_writable(Path(self.location), create=create)
 
     def place(self, table: str) -> str:
@@ -247,7 +247,7 @@ class StageStore:
         self._columns.pop(table, None)
         if self.in_catalog:
             self.spark.sql(f"DROP TABLE IF EXISTS {delta.sql_name(self.spark, place)}")
-        elif self._by_spark:
+        elif self.by_spark:
             # No API of Spark deletes a folder; VACUUM takes the files away in time.
             delta.delete_rows(self.spark, place)
         else:
@@ -263,7 +263,7 @@ class StageStore:
             schema = quoted(self.location)
             listed = self.spark.sql(f"SHOW TABLES IN {schema} LIKE '{prefix}*'").limit(100_000)
             return sorted(row["tableName"] for row in listed.collect() if not row["isTemporary"])
-        if self._by_spark:
+        if self.by_spark:
             files = files_listed_by_spark(self.spark, self.location, MAX_FILES, names="*.parquet")
             folders = {relative_path(self.location, path).parts[0] for path, _, _ in files}
             return sorted(name for name in folders if name.startswith(prefix))
@@ -275,7 +275,7 @@ class StageStore:
 
     def committed_rows(self, table: str, partition: Mapping[str, str]) -> int:
         """Rows that a partition holds after an append to it: from the log, or else counted."""
-        if not self.in_catalog and not self._by_spark:
+        if not self.in_catalog and not self.by_spark:
             rows = delta.committed_rows(self.place(table), partition)
             if rows is not None:
                 return rows

@@ -88,6 +88,7 @@ def main(folder: Path, engine: str) -> None:
                 "quarantine": done.summary["quarantine"],
                 "again": jobs.go(settings).did_work,
                 "report": done.report.exists(),
+                "stage_rows": {name: rows for name, _, rows, _ in done.summary["stages"]},
                 "shared_memory": shutil.disk_usage("/dev/shm").total,  # noqa: S108
                 "tables": done.tables,
                 "view": view_of(session(engine), workspace) if engine == "spark" else [],

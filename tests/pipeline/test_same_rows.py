@@ -86,6 +86,9 @@ def test_the_embedded_engine_takes_what_looks_like_the_target(expected):
     assert len(expected["rows"]) == 40 == len({r["gio_id"] for r in expected["rows"]})
     words = [int(r["text"].split()[0].removeprefix("wort")) for r in expected["rows"]]
     assert sum(w < 50 for w in words) >= 36
+    # A model's arrays are no rows.
+    assert expected["stage_rows"]["fit ratio"] is None
+    assert expected["stage_rows"]["score pool"] == 300
     for row in expected["rows"]:
         values = one_job.special_values(row["cluster"])
         assert {name: row[name] for name in values} == values
