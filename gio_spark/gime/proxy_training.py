@@ -318,6 +318,7 @@ def train_many(
             "labels": np.asarray(task.labels),
             "test_features": task.test_features,
             "test_labels": np.asarray(task.test_labels),
+            "small": np.array(task.small),
         }
         if task.categories is not None and task.test_categories is not None:
             arrays |= {"categories": task.categories, "test_categories": task.test_categories}
@@ -367,6 +368,7 @@ def _scoring(
         arrays["test_labels"],
         measure,
         proxy,
+        small=bool(arrays["small"]),
         categories=arrays.get("categories"),
         test_categories=arrays.get("test_categories"),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,7 +12,7 @@ import pytest
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime import Constants
 from gio_spark.gime.metric_factors import merged_factors, turning_point
-from gio_spark.gime.proxy_training import CustomScore, Task, frequency_codes, train_many
+from gio_spark.gime.proxy_training import CustomScore, Task, frequency_codes, train_many, train_one
 from gio_spark.gime.sensitivity_analysis import forecast_training, sensitivity
 from gio_spark.gime.tilted_subsets import Sample, random_tilts, tilts_of
 from gio_spark.settings.gime import GimeSettings
@@ -87,6 +89,15 @@ def test_proxies_see_fields_of_many_values(proxy, least):
         plain.fit(encoder.fit_transform(task.categories), task.labels)
         decided = plain.decision_function(encoder.transform(task.test_categories))
         assert score > roc_auc_score(task.test_labels, decided) - 0.01
+
+
+def test_many_models_are_those_trained_one_by_one():
+    task = replace(noisy_labels(proxy="boosting")[1], small=True)
+    index = np.arange(0, 1_500, 3)
+    score = train_many(None, task, [index], seeds=(1,))["score"][0]
+    assert (
+        score == train_one(task, index, 1)[0] != train_one(replace(task, small=False), index, 1)[0]
+    )
 
 
 def test_codes_follow_frequency_and_know_no_labels():
