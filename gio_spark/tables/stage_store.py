@@ -25,8 +25,8 @@ from gio_spark.tables.identifiers import (
     quoted_column,
 )
 from gio_spark.tables.spark_files import files_listed_by_spark, is_listed_by_spark
-from gio_spark.tables.stage_records import new_token
 from gio_spark.tables.table_schema import column_ddl, delta_schema_json, numeric_columns
+from gio_spark.tables.unfinished_logs import clear_log
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -44,8 +44,6 @@ _STATISTICS = {"embeddings": {_STATISTICS_COLUMNS: "reason"}}
 # the processor time of a whole run to put in and out again.
 _INCOMPRESSIBLE = ("embeddings",)
 
-_COMMIT = re.compile(r"\d{20}\.json")
-_CHECKSUM = re.compile(r"\.\d{20}\.json\.crc")
 
 # Files and folders of a Delta table in the making, as partitions of ours are named.
 _LEFT_BY_A_WRITE = re.compile(r"_delta_log$|_temporary$|(fingerprint|attempt|name)=|\.?part-")
@@ -409,36 +407,6 @@ class StageStore:
             raise ConcurrentRunError(
                 f"Files stood where {self.place(table)} was to be made. Run again."
             ) from error
-
-
-def clear_log(log: Path) -> None:
-    """Remove empty commits, and checksums without a commit, from a log without a commit.
-
-    Engines read the former as a table without a schema, and take the latter for a commit of
-    another writer. Nothing else is touched: what a writer that was killed has left looks like what
-    one that lives is about to commit.
-    """
-    names = {file.name for file in log.iterdir()} if log.is_dir() else set()
-    for name in sorted(names):
-        if _CHECKSUM.fullmatch(name) and name[1:-4] not in names:
-            (log / name).unlink(missing_ok=True)
-        elif _COMMIT.fullmatch(name) and _is_empty(log / name):
-            # Moved first, and put back where another writer has committed in this moment.
-            moved_file = log / f".{name}.{new_token()}.tmp"
-            try:
-                (log / name).rename(moved_file)
-            except FileNotFoundError:  # another writer has cleared it
-                continue
-            if moved_file.stat().st_size:
-                (log / name).hardlink_to(moved_file)
-            moved_file.unlink()
-
-
-def _is_empty(file: Path) -> bool:
-    try:
-        return file.stat().st_size == 0
-    except FileNotFoundError:
-        return False
 
 
 def earlier_layout(location: str) -> str:
