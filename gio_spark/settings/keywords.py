@@ -13,6 +13,7 @@ from gio_spark.settings.evaluate import EvaluateSettings
 from gio_spark.settings.explode import ExplodeSettings, WithinCluster
 from gio_spark.settings.gime import GimeSettings
 from gio_spark.settings.quantize import QuantizeSettings
+from gio_spark.settings.refresh import RefreshSettings
 from gio_spark.settings.run import (
     ConcurrencySettings,
     InputsSettings,
@@ -45,6 +46,7 @@ class RunKeywords(TypedDict, total=False):
     gime: GimeSettings | Values
     evaluate: EvaluateSettings | Values
     publish: PublishSettings | Values
+    refresh: RefreshSettings | Values
     retention: RetentionSettings | Values
     concurrency: ConcurrencySettings | Values
     quarantine: QuarantineSettings | Values

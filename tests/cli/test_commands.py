@@ -65,7 +65,7 @@ def test_run_tells_what_it_selected_and_where_it_is(finished):
 def test_a_second_run_says_that_nothing_was_left_to_do(finished):
     _, first, again = finished
     assert again.exit_code == 0
-    assert "Nothing to do: the inputs have not changed" in again.stdout
+    assert "Nothing was left to do: every stage was complete" in again.stdout
     assert "Nothing was left to do" not in first.stdout
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gio_spark.evaluate import methods
 from gio_spark.evaluate.compare_methods import DEFAULT
 from gio_spark.report.evaluation_page import render_evaluation
 from gio_spark.settings.explode import ExplodeSettings
 from gio_spark.settings.select import SelectSettings
+from gio_spark.strategy import methods
 
 from .sample_reports import bake_off_trials
 from .test_html_page import Page

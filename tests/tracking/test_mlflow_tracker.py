@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -124,10 +126,21 @@ def test_plan_and_report_are_artifacts(recorded):
     assert "plan.csv" in [f.path for f in client.list_artifacts(run.info.run_id)]
 
 
-def test_nothing_is_reported_home(recorded):
-    from mlflow.telemetry import get_telemetry_client
-
-    assert get_telemetry_client() is None
+def test_nothing_is_reported_home(tmp_path):
+    # A process of its own: here another test may have used MLflow without this package.
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from tests.tracking.test_mlflow_tracker import file_tracker\n"
+        "with file_tracker(Path(sys.argv[1])) as run_tracker:\n"
+        "    run_tracker.start('run')\n"
+        "from mlflow.telemetry import get_telemetry_client\n"
+        "assert get_telemetry_client() is None\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_global_mlflow_state_is_touched(recorded):
