@@ -374,5 +374,5 @@ def _failure_signs(
             "seeds, larger subsets or more held-out rows."
         )
     if not (table["class"] == "high").any():
-        notes.append("No metric has high sensitivity: none is pursued, by gime.level neither.")
+        notes.append("No metric has high sensitivity, so that gime.level pursues none.")
     return tuple(notes)

@@ -80,7 +80,7 @@ def render_gate(
             for name, value in (facts or {}).items()
         ],
         summary=[clean_text(line, 600) for line in str(verdict["why"]).splitlines()],
-        warnings=[("seen by the gate", clean_text(note, 600), "") for note in verdict["notes"]],
+        warnings=[("note of the gate", clean_text(note, 600), "") for note in verdict["notes"]],
         plots=inline_plots(plots),
         tables=[
             table
@@ -218,8 +218,8 @@ def way_table(
         "Ways of selecting as many rows",
         ["metric", "unit", "better", *(WAYS[way] for way in names), "asked for"],
         [*rows, gate_row], [False] * 3 + [True] * len(names) + [False],
-        "Both: the selection judged here. The others choose inside cells by hash: stratified takes "
-        "each cell in proportion, GIME follows the thresholds alone, GIO the budgeted KL alone.",
+        "Both: the selection judged here. The others choose inside clusters by hash: stratified "
+        "takes each cluster in proportion, GIME follows the thresholds alone, GIO the budgeted KL.",
         id="ways",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Rows pulled inside cells towards metrics of rows that the plan would miss."""
+"""Rows pulled inside clusters towards metrics of rows that the plan would miss."""
 
 from __future__ import annotations
 

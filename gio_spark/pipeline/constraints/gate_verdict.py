@@ -70,4 +70,4 @@ def report_verdict(ctx: RunContext, verdict: gime.Verdict | None) -> None:
             "or widen the pool.",
         )
     for note in verdict.notes:
-        ctx.warn("seen by the gate", note, "See the gate's table.")
+        ctx.warn("note of the gate", note, "See the gate's table.")
