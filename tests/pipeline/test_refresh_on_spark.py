@@ -17,13 +17,10 @@ pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
 SILENT = Progress("silent")
 
 
-def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_gives(
-    local_spark, folder, monkeypatch
-):
-    spark = local_spark
+def refreshed_once(spark, folder):
+    """Settings of a run whose pool was appended to and updated, and what its refresh did."""
     jobs.write(jobs.vector_target(), folder / "target.parquet")
     where = str(folder / "pool")
-    pool = f"delta.`{where}`"
     spark.createDataFrame(jobs.vector_pool()).write.format("delta").save(where)
     settings = jobs.settings(
         folder, engine="spark", pool=where, within_cluster="density_ratio",
@@ -33,10 +30,24 @@ def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_g
     shutil.copytree(folder / "ws", folder / "whole")
     more = spark.createDataFrame(jobs.vector_pool(60, seed=7, name="n"))
     more.write.format("delta").mode("append").save(where)
-    spark.sql(f"UPDATE {pool} SET words = words + 1 WHERE id < 'p00020'")
-    done = refresh(settings, spark=spark, progress=SILENT)
+    spark.sql(f"UPDATE delta.`{where}` SET words = words + 1 WHERE id < 'p00020'")
+    return settings, refresh(settings, spark=spark, progress=SILENT)
+
+
+def test_a_refresh_holds_the_budget_and_finds_nothing_to_do_a_second_time(local_spark, folder):
+    settings, done = refreshed_once(local_spark, folder)
     assert (done.new_rows, done.changed_rows, done.gone_rows) == (60, 20, 0)
     assert done.after == done.plan.spent == 100 and done.drift.action == "keep"
+    assert not refresh(settings, spark=local_spark, progress=SILENT).did_work
+
+
+@pytest.mark.faults  # some minutes: with the other slow ones
+def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_gives(
+    local_spark, folder, monkeypatch
+):
+    spark = local_spark
+    settings, _ = refreshed_once(spark, folder)
+    pool = f"delta.`{folder / 'pool'}`"
     spark.sql(f"DELETE FROM {pool} WHERE id LIKE 'p0001%'")
     spark.sql(
         f"UPDATE {pool} SET vector = transform(vector, x -> CAST(x + 1 AS FLOAT)) "
@@ -45,7 +56,6 @@ def test_refreshes_one_after_another_give_what_one_refresh_to_the_last_version_g
     done = refresh(settings, spark=spark, progress=SILENT)
     assert (done.new_rows, done.changed_rows, done.gone_rows) == (0, 10, 10)
     stepwise = stage_rows(spark, folder / "ws", refreshed=True)
-    assert not refresh(settings, spark=spark, progress=SILENT).did_work
 
     complete = settings.model_copy(update={"workspace": str(folder / "whole")})
     monkeypatch.setattr(embed, "earlier_embeddings", lambda *_: "")
