@@ -70,9 +70,9 @@ class RefreshSettings(StageSettings):
     budget: Literal["hold", "float"] = Field(
         "hold",
         description=(
-            "Size of the refreshed selection: hold (the budget, by new rows per cluster for the "
-            "present pool) or float (thresholds of the plan stay, the number of rows follows the "
-            "pool)."
+            "Size of the refreshed selection: hold (the budget is met again, with the rows per "
+            "cluster solved for the present pool) or float (thresholds of the plan stay, the "
+            "number of rows follows the pool)."
         ),
     )
     drift: DriftSettings = Field(
