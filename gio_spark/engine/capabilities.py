@@ -41,16 +41,14 @@ class Capabilities:
     Attributes:
         history: Whether DESCRIBE HISTORY works.
         persistent_catalog: Whether saved tables keep their names after the session.
-        any_column_names: Whether column names may contain blanks, commas, brackets or '='.
     """
 
     history: bool
     persistent_catalog: bool
-    any_column_names: bool
 
 
-_SPARK = Capabilities(history=True, persistent_catalog=True, any_column_names=False)
-_SAIL = Capabilities(history=False, persistent_catalog=False, any_column_names=True)
+_SPARK = Capabilities(history=True, persistent_catalog=True)
+_SAIL = Capabilities(history=False, persistent_catalog=False)
 
 _embedded_sessions: set[str] = set()
 _infos: dict[int, EngineInfo] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pyspark.sql import types as T
@@ -52,25 +51,6 @@ def check_names(name: str, location: str, present: list[str], columns: Columns) 
         raise InputError(
             f"{name}: no content column is set. Set one of columns.text, columns.vector, "
             f"columns.image, columns.numeric or columns.categorical. It has: {', '.join(present)}."
-        )
-
-
-_SPECIAL = frozenset(" ,;{}()\n\t=")
-
-
-def check_plain_names(name: str, location: str, present: Sequence[str]) -> None:
-    """Refuse names of columns that Delta on Spark does not write.
-
-    Raises:
-        InputError: With the columns; otherwise they would be found out after all the work.
-    """
-    odd = [column for column in present if set(column) & _SPECIAL]
-    if odd:
-        raise InputError(
-            f"{name}: Delta tables on Spark take no blank, comma, semicolon, bracket or '=' "
-            f"in the name of a column, and {location} has {', '.join(map(repr, odd))}. Rename "
-            "them, leave them out (columns.drop), set explode.output: ids, which leaves the pool's "
-            "own columns out, or run on the embedded engine."
         )
 
 

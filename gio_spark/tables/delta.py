@@ -224,6 +224,8 @@ def _newest_stats(
             return []
         # Files of other partitions may have been written in the same commit.
         adds = [a["add"] for a in actions if "add" in a]
+        if files and any(k not in a["partitionValues"] for a in adds for k in place):
+            return None  # the table's names are mapped to others
         partition_files = [
             a for a in adds if all(a["partitionValues"].get(k) == v for k, v in place.items())
         ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from gio_spark.engine import capabilities, describe
 from gio_spark.engine.engine_errors import engine_errors
@@ -22,23 +23,24 @@ from gio_spark.tables.identifiers import (
     is_schema,
     parts,
     quoted,
-    quoted_column,
 )
 from gio_spark.tables.spark_files import files_listed_by_spark, is_listed_by_spark
-from gio_spark.tables.table_schema import column_ddl, delta_schema_json, numeric_columns
+from gio_spark.tables.table_properties import (
+    assignments,
+    name_mapping,
+    selection_properties,
+    stage_properties,
+)
+from gio_spark.tables.table_schema import (
+    column_ddl,
+    column_types,
+    delta_schema_json,
+    has_plain_names,
+)
 from gio_spark.tables.unfinished_logs import clear_log
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql import types as T
-
-# The least and greatest value of each column of each file are for readers who look for values, and
-# the log would hold texts of rows. Stages look for partitions, and what they write is read whole:
-# gathering them would cost a tenth of a commit and more. Of embeddings the log is asked how many
-# rows have a reason.
-_NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
-_STATISTICS_COLUMNS = "delta.dataSkippingStatsColumns"
-_STATISTICS = {"embeddings": {_STATISTICS_COLUMNS: "reason"}}
 
 # Digits of vectors and hashes are noise: Snappy takes one percent of them away, and a fortieth of
 # the processor time of a whole run to put in and out again.
@@ -87,7 +89,7 @@ class StageStore:
             self.check_place(create=True)
         self._schema_folder: str | None = None
         self._known: set[str] = set()
-        self._columns: dict[str, dict[str, str]] = {}
+        self._columns: dict[str, dict[str, T.DataType]] = {}
 
     def check_place(self, *, create: bool = False) -> None:
         """Raise where a folder cannot be written.
@@ -191,7 +193,8 @@ class StageStore:
         if table in _INCOMPRESSIBLE and not self._embedded:
             writer = writer.option("compression", "uncompressed")
         if not exists:
-            writer = writer.options(**_STATISTICS.get(table, _NO_STATISTICS))
+            properties = stage_properties(table, rows.schema, embedded=self._embedded)
+            writer = writer.options(**properties)
         if partition_by:
             writer = writer.partitionBy(*partition_by)
         self._save(writer.option("userMetadata", json.dumps(note)), table)
@@ -202,7 +205,10 @@ class StageStore:
             self._clear_unfinished_write(table)
         writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
         if not self.exists(table):
-            writer = writer.options(**_NO_STATISTICS)
+            properties = stage_properties(table, rows.schema, embedded=self._embedded)
+            writer = writer.options(**properties)
+        else:
+            self._map_names(table, rows.schema)
         self._save(writer.option("userMetadata", json.dumps(note)), table)
 
     def create(self, table: str, schema: T.StructType) -> None:
@@ -211,8 +217,7 @@ class StageStore:
         Its log will hold least and greatest values of numbers and times, and none of texts.
         """
         place = self.place(table)
-        names = numeric_columns(schema)
-        properties = {_STATISTICS_COLUMNS: ",".join(names)} if names else _NO_STATISTICS
+        properties = selection_properties(schema, embedded=self._embedded)
         with engine_errors(location=place):
             if self._embedded:
                 from deltalake import DeltaTable, Schema
@@ -224,10 +229,9 @@ class StageStore:
                 )
             else:
                 name = delta.sql_name(self.spark, place)
-                of_table = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
                 self.spark.sql(
                     f"CREATE TABLE {name} ({column_ddl(schema)}) USING DELTA "
-                    f"TBLPROPERTIES ({of_table})"
+                    f"TBLPROPERTIES ({assignments(properties)})"
                 )
         self._known.add(table)
 
@@ -351,7 +355,7 @@ class StageStore:
             WorkspaceError: It lacks a column of the partition.
         """
         if table not in self._columns:
-            self._columns[table] = _types(self.read(table).schema)
+            self._columns[table] = column_types(self.read(table).schema)
         if not set(partition_by) <= set(self._columns[table]):
             raise WorkspaceError(earlier_layout(self.location))
 
@@ -361,12 +365,13 @@ class StageStore:
         Raises:
             WorkspaceError: A column is there with another type.
         """
-        stored, written = self._columns[table], _types(rows.schema)
+        stored, written = self._columns[table], column_types(rows.schema)
         for name in sorted(set(stored) & set(written)):
-            if stored[name] != written[name]:
+            before, now = stored[name].simpleString(), written[name].simpleString()
+            if before != now:
                 raise WorkspaceError(
-                    f"{self.place(table)} holds column {name!r} as {stored[name]}, but this "
-                    f"version of gio_spark writes {written[name]}. Give another workspace."
+                    f"{self.place(table)} holds column {name!r} as {before}, but this version of "
+                    f"gio_spark writes {now}. Give another workspace."
                 )
         added = [f for f in rows.schema.fields if f.name not in stored]
         if added:
@@ -380,12 +385,19 @@ class StageStore:
             if self._embedded:
                 delta.add_columns(place, fields)
             else:
-                columns = ", ".join(
-                    f"{quoted_column(f.name)} {f.dataType.simpleString()}" for f in fields
-                )
+                schema = T.StructType(fields)
+                columns = column_ddl(schema, not_null=False)
                 name = delta.sql_name(self.spark, place)
+                self._map_names(table, schema)
                 self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({columns})")
         self._columns.pop(table)
+
+    def _map_names(self, table: str, added: T.StructType) -> None:
+        """Let a table take names of columns that it does not take yet."""
+        properties = name_mapping(added, embedded=self._embedded)
+        if properties and has_plain_names(self.read(table).schema):
+            name = delta.sql_name(self.spark, self.place(table))
+            self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({assignments(properties)})")
 
     def _save(self, writer: Any, table: str) -> None:
         place = self.place(table)
@@ -416,10 +428,3 @@ def earlier_layout(location: str) -> str:
         "that this one does not read. Give another workspace; the tables of this one stay as they "
         "are, and `selected` holds its selections."
     )
-
-
-def _types(schema: T.StructType) -> dict[str, str]:
-    # Through Spark Connect a string carries its collation.
-    return {
-        f.name: f.dataType.simpleString().replace(" collate UTF8_BINARY", "") for f in schema.fields
-    }

@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 from gio_spark.tables.identifiers import quoted_column
 
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_MAPPED_CHARACTERS = frozenset(" ,;{}()\n\t=")
 
 
 def selection_schema(schema: T.StructType, comments: dict[str, str] | None = None) -> T.StructType:
@@ -53,14 +54,33 @@ def numeric_columns(schema: T.StructType, most: int = 32) -> list[str]:
     return [name for name in names if _PLAIN_NAME.fullmatch(name)][:most]
 
 
-def column_ddl(schema: T.StructType) -> str:
-    """Columns of a CREATE TABLE statement; names and comments are quoted."""
-    return ", ".join(_field_ddl(f, " ") for f in schema.fields)
+def has_plain_names(kind: T.DataType) -> bool:
+    """Whether no column or nested field has a name that Delta on Spark maps to another one."""
+    if isinstance(kind, T.StructType):
+        return all(
+            not set(f.name) & _MAPPED_CHARACTERS and has_plain_names(f.dataType)
+            for f in kind.fields
+        )
+    if isinstance(kind, T.ArrayType):
+        return has_plain_names(kind.elementType)
+    if isinstance(kind, T.MapType):
+        return has_plain_names(kind.keyType) and has_plain_names(kind.valueType)
+    return True
 
 
-def _field_ddl(field: T.StructField, between: str) -> str:
-    text = f"{quoted_column(field.name)}{between}{_type_ddl(field.dataType)}"
-    if not field.nullable:
+def column_ddl(schema: T.StructType, *, not_null: bool = True) -> str:
+    """Columns of a CREATE or ALTER TABLE statement; names and comments are quoted.
+
+    Args:
+        schema: Of the columns.
+        not_null: Whether those without nulls are NOT NULL, which added columns cannot be.
+    """
+    return ", ".join(_field_ddl(f, " ", not_null) for f in schema.fields)
+
+
+def _field_ddl(field: T.StructField, between: str, not_null: bool) -> str:
+    text = f"{quoted_column(field.name)}{between}{_type_ddl(field.dataType, not_null)}"
+    if not_null and not field.nullable:
         text += " NOT NULL"
     comment = field.metadata.get("comment")
     if comment:
@@ -69,14 +89,20 @@ def _field_ddl(field: T.StructField, between: str) -> str:
     return text
 
 
-def _type_ddl(kind: T.DataType) -> str:
+def _type_ddl(kind: T.DataType, not_null: bool) -> str:
     if isinstance(kind, T.StructType):
-        return f"STRUCT<{', '.join(_field_ddl(f, ': ') for f in kind.fields)}>"
+        return f"STRUCT<{', '.join(_field_ddl(f, ': ', not_null) for f in kind.fields)}>"
     if isinstance(kind, T.ArrayType):
-        return f"ARRAY<{_type_ddl(kind.elementType)}>"
+        return f"ARRAY<{_type_ddl(kind.elementType, not_null)}>"
     if isinstance(kind, T.MapType):
-        return f"MAP<{_type_ddl(kind.keyType)}, {_type_ddl(kind.valueType)}>"
+        types = _type_ddl(kind.keyType, not_null), _type_ddl(kind.valueType, not_null)
+        return f"MAP<{', '.join(types)}>"
     return kind.simpleString()
+
+
+def column_types(schema: T.StructType) -> dict[str, T.DataType]:
+    """Column -> its type, without the collation that strings carry through Spark Connect."""
+    return {f.name: _selection_type(f.dataType) for f in schema.fields}
 
 
 def delta_schema_json(schema: T.StructType) -> str:

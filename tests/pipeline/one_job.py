@@ -20,7 +20,7 @@ from tests.pipeline import jobs
 SPECIAL_NAMES = (
     "_rank", "_key", "_hash", "_hidden", "cluster", "vector", "reason", "log_ratio", "fingerprint",
     "attempt", "gio_spark", "tokens", "rank", "order", "select", "group", "a.b", "a`b", "x'y",
-    'q"r', "back\\slash", "Größe", "percent%",
+    'q"r', "back\\slash", "Größe", "percent%", "a b", "f(x)=y", "{c,d;}", "tab\tbed",
 )  # fmt: skip
 
 
@@ -44,7 +44,12 @@ def prepare(folder: Path) -> None:
 def special_values(number: int) -> dict[str, Any]:
     """Values of the columns with special names: numbers, texts and a struct."""
     values: dict[str, Any] = {name: f"{name} {number}" for name in SPECIAL_NAMES}
-    return {**values, "cluster": number, "_rank": number / 2, "_key": {"a.b": [number]}}
+    return {
+        **values,
+        "cluster": number,
+        "_rank": number / 2,
+        "_key": {"a.b": [number], "of all": number},
+    }
 
 
 def in_a_catalog(folder: Path) -> str:

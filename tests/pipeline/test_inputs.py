@@ -15,8 +15,6 @@ from deltalake import write_deltalake
 
 from gio_spark import curate
 from gio_spark.errors import InputError, TooManyBadRowsError
-from gio_spark.tables import open_input
-from gio_spark.tables.columns import check_plain_names
 from tests.pipeline import jobs
 from tests.pipeline.one_job import SPECIAL_NAMES
 
@@ -301,25 +299,13 @@ def test_integer_ids_are_kept_as_the_pools_own_column(place):
     assert [str(k) for k in rows["Key"].to_pylist()] == rows["gio_id"].to_pylist()
 
 
-def test_columns_of_any_name_are_kept_here_and_told_before_the_work_on_spark(spark, place):
-    pool = jobs.vector_pool().append_column("my text, (odd)", pa.array(["x"] * 600))
-    config = jobs.settings(place, pool=jobs.write(pool, place / "odd.parquet"))
-    rows = jobs.picked(config, jobs.select(config))
-    assert set(rows["my text, (odd)"].to_pylist()) == {"x"}
-    opened = open_input(spark, config.pool, config.columns, "pool")
-    with pytest.raises(
-        InputError, match=r"pool: Delta tables on Spark .*'my text, \(odd\)'. Rename"
-    ):
-        check_plain_names(opened.name, opened.location, opened.own_columns)
-
-
 def test_own_columns_of_any_name_and_type_change_no_selection(place, expected):
     roles = {"id": "doc.id", "vector": "my vec`tor", "site": "select", "words": "_rank"}
     pool, target = (
         table.rename_columns([roles.get(name, name) for name in table.column_names])
         for table in (jobs.vector_pool(), jobs.vector_target())
     )
-    for number, name in enumerate((*SPECIAL_NAMES, "ID", "a b", "c,d", "event_time", "_metadata")):
+    for number, name in enumerate((*SPECIAL_NAMES, "ID", "event_time", "_metadata")):
         if name not in roles.values():
             values = pa.array(np.arange(600) + number)
             pool = pool.append_column(name, values if number % 2 else values.cast(pa.string()))

@@ -8,17 +8,16 @@ import numpy as np
 from pyspark.sql import functions as F
 
 from gio_spark import gime
-from gio_spark.engine import bounded, capabilities
+from gio_spark.engine import bounded
 from gio_spark.errors import BudgetError, ConfigError, InputError, TooManyBadRowsError
 from gio_spark.gio.selection_problem import OBJECTIVES
 from gio_spark.gio.source_limits import largest_budget, source_bounds
 from gio_spark.settings.budget import parse_budget
 from gio_spark.tables import quoted_column
-from gio_spark.tables.columns import check_plain_names
 from gio_spark.tables.content_expressions import SAMPLED_ROWS
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, SparkSession
+    from pyspark.sql import Column
 
     from gio_spark.pipeline.run_context import RunContext
     from gio_spark.settings.budget import Budget
@@ -86,17 +85,6 @@ def _check_repeat(settings: RunSettings) -> None:
             "objective budgeted_kl, with a budget that is held, without caps, floors and "
             "thresholds. Leave one of them out."
         )
-
-
-def check_pool_columns(spark: SparkSession, settings: RunSettings, pool: Input) -> None:
-    """Refuse a pool whose own columns cannot stand in a selection on this engine.
-
-    Raises:
-        InputError: With the columns.
-    """
-    check_own_columns(pool)
-    if settings.explode.output == "copy" and not capabilities(spark).any_column_names:
-        check_plain_names(pool.name, pool.location, pool.own_columns)
 
 
 def check_own_columns(pool: Input) -> None:

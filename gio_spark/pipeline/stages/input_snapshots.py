@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from gio_spark.engine.capabilities import capabilities, is_connect
+from gio_spark.engine.capabilities import is_connect
 from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import Workspace, frame_digest, quoted
 from gio_spark.tables.column_types import (
@@ -17,7 +17,6 @@ from gio_spark.tables.column_types import (
     check_columns,
     check_frame_types,
 )
-from gio_spark.tables.columns import check_plain_names
 from gio_spark.tables.delta import is_readable_otherwise
 
 if TYPE_CHECKING:
@@ -102,8 +101,6 @@ def snapshot(workspace: Workspace, frame: DataFrame, name: str, location: str) -
     """
     schema = frame.schema
     check_frame_types(name, location, schema)
-    if not capabilities(workspace.spark).any_column_names:
-        check_plain_names(name, location, schema.names)
     untyped = {
         f.name: F.lit(None).cast("string") for f in schema if isinstance(f.dataType, T.NullType)
     }

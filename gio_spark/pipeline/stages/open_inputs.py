@@ -22,7 +22,7 @@ from gio_spark.pipeline.stages.input_checks import (
     check_choices,
     check_dimensions,
     check_ids,
-    check_pool_columns,
+    check_own_columns,
     check_sizes,
     warn_of_unusual_roles,
 )
@@ -141,7 +141,7 @@ class PinnedInputs:
         openings = [opening(name, one) for name, one in self.inputs.items()]
         inputs = dict(zip(self.inputs, run_concurrently(spark, openings), strict=True))
         if "pool" in inputs:
-            check_pool_columns(spark, settings, inputs["pool"])
+            check_own_columns(inputs["pool"])
             # A refresh, which reads no target, may find fewer rows than the run's budget.
             if any(role_of(name) == "target" for name in inputs):
                 check_sizes(settings, inputs["pool"])
