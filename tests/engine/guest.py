@@ -95,5 +95,45 @@ def fork_after() -> None:
     print(count())
 
 
+_CELLS = (
+    "from gio_spark.engine import session\nprint(session('embedded').range(5).count())",
+    # Progress of a run goes to the cell's standard error, its summary is shown as HTML.
+    """
+import pyarrow as pa
+from gio_spark import curate
+
+rows = pa.table({"id": range(300), "vector": [[i % 7, i % 5, i] for i in range(300)]})
+curate(
+    rows, rows.slice(0, 40), 20, workspace="workspace", engine="embedded",
+    columns={"id": "id", "vector": "vector"}, clusters=4,
+)
+""",
+    "await asyncio.sleep(0)\nprint(session('embedded').range(5).count())",
+)
+
+
+def in_jupyter() -> None:
+    """Cells of a real kernel, whose event loop runs while they do."""
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(kernel_name="python3")
+
+    def show(message: dict) -> None:
+        content = message["content"]
+        if message["msg_type"] == "error":
+            print(content["ename"], content["evalue"])
+        elif message["msg_type"] == "execute_result":
+            print(sorted(content["data"]))
+        elif content.get("name") == "stdout":
+            print(content["text"], end="")
+
+    try:
+        for cell in ("import asyncio", *_CELLS):
+            client.execute_interactive(cell, output_hook=show, timeout=120)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]]()

@@ -53,6 +53,11 @@ def test_the_engine_works_inside_an_event_loop(tmp_path):
     assert guest("in_event_loop", tmp_path) == ["5"]
 
 
+def test_cells_of_a_jupyter_kernel_use_the_engine_and_show_a_run(tmp_path):
+    lines = guest("in_jupyter", tmp_path, HOME=str(tmp_path))
+    assert lines == ["5", "['text/html', 'text/plain']", "5"]
+
+
 def test_a_process_forked_before_the_first_session_has_its_own(tmp_path):
     assert guest("fork_before", tmp_path) == ["5", "5"]
 
