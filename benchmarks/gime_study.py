@@ -14,7 +14,7 @@ from gime_tasks import Case
 
 from gio_spark import gime
 from gio_spark.gime.metric_selection import bounded_kl, select
-from gio_spark.gime.thresholds import pursued_metrics
+from gio_spark.gime.metric_thresholds import pursued_metrics
 from gio_spark.settings.gime import GimeSettings
 
 # Raised when what a seed computes changes, so that old seeds are not taken for new ones.

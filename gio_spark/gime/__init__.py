@@ -8,6 +8,16 @@ from __future__ import annotations
 from gio_spark.gime.block_sample import BlockSample, in_blocks
 from gio_spark.gime.driver_samples import labeled_sample, unlabeled_sample
 from gio_spark.gime.metric_drift import compare_groups, drift, joint_verdict
+from gio_spark.gime.metric_gate import (
+    ClusterStats,
+    ThresholdCheck,
+    Verdict,
+    cluster_bounds,
+    judge,
+    meet_thresholds,
+    reallocate_quota,
+    robust_values,
+)
 from gio_spark.gime.metric_profile import (
     METRICS,
     Accumulator,
@@ -26,6 +36,17 @@ from gio_spark.gime.metric_selection import (
     select,
 )
 from gio_spark.gime.metric_state import State, merge
+from gio_spark.gime.metric_thresholds import (
+    Threshold,
+    attainable_ranges,
+    automatic_thresholds,
+    efficiency_curve,
+    excess_over_random,
+    manual_thresholds,
+    pursued_metrics,
+    ranges_without_labels,
+    rescaled_thresholds,
+)
 from gio_spark.gime.metrics_api import (
     freeze,
     merge_states,
@@ -43,27 +64,6 @@ from gio_spark.gime.sensitivity_analysis import Sensitivity, sensitivity
 from gio_spark.gime.spatiotemporal_profile import SPATIOTEMPORAL
 from gio_spark.gime.tabular_profile import TABULAR
 from gio_spark.gime.text_profile import TEXT
-from gio_spark.gime.threshold_gate import (
-    ClusterStats,
-    ThresholdCheck,
-    Verdict,
-    cluster_bounds,
-    judge,
-    meet_thresholds,
-    reallocate_quota,
-    robust_values,
-)
-from gio_spark.gime.thresholds import (
-    Threshold,
-    attainable_ranges,
-    automatic_thresholds,
-    efficiency_curve,
-    excess_over_random,
-    manual_thresholds,
-    pursued_metrics,
-    ranges_without_labels,
-    rescaled_thresholds,
-)
 from gio_spark.gime.tilted_subsets import Sample
 
 __all__ = [

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gio_spark.errors import InputError
-from gio_spark.gime.threshold_gate import Verdict
+from gio_spark.gime.metric_gate import Verdict
 
 MIN_HISTORY = 5
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from gio_spark.errors import BudgetError
 from gio_spark.gime.accumulators import DAY
-from gio_spark.gime.threshold_gate import ClusterStats, Verdict, cluster_bounds, meet_thresholds
+from gio_spark.gime.metric_gate import ClusterStats, Verdict, cluster_bounds, meet_thresholds
 from gio_spark.kernels.rounding import largest_remainders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.gime.thresholds import Threshold
+    from gio_spark.gime.metric_thresholds import Threshold
     from gio_spark.gime.tilted_subsets import Sample
 
 

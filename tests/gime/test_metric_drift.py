@@ -10,8 +10,8 @@ import pytest
 
 from gio_spark.errors import InputError
 from gio_spark.gime.metric_drift import compare_groups, drift, joint_verdict
-from gio_spark.gime.threshold_gate import judge
-from gio_spark.gime.thresholds import Threshold
+from gio_spark.gime.metric_gate import judge
+from gio_spark.gime.metric_thresholds import Threshold
 
 
 def series(values, metric="scope"):

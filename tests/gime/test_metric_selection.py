@@ -11,7 +11,7 @@ from test_sensitivity_analysis import CLUSTERS, noisy_labels
 
 from gio_spark.errors import BudgetError
 from gio_spark.gime.metric_selection import MeanLimit, bounded_kl, limited_kl, row_scores, select
-from gio_spark.gime.thresholds import Threshold, pursued_metrics
+from gio_spark.gime.metric_thresholds import Threshold, pursued_metrics
 
 SIGNS = {"distortion": -1, "scope": 1, "volume": 1, "mismatch": -1}
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gio_spark.gime.metric_gate import ClusterStats, meet_thresholds, reallocate_quota
+from gio_spark.gime.metric_thresholds import Threshold
 from gio_spark.gime.quota_reallocation import QuotaLimits, reallocate
-from gio_spark.gime.threshold_gate import ClusterStats, meet_thresholds, reallocate_quota
-from gio_spark.gime.thresholds import Threshold
 
 
 def drawn(seed: int, *, tokens: bool) -> tuple[np.ndarray, QuotaLimits, np.random.Generator]:

@@ -7,6 +7,13 @@ import pyarrow as pa
 import pytest
 
 from gio_spark.errors import BudgetError
+from gio_spark.gime.metric_gate import (
+    ClusterStats,
+    cluster_bounds,
+    judge,
+    threshold_distance,
+    urgency,
+)
 from gio_spark.gime.metric_profile import Constants
 from gio_spark.gime.metric_selection import (
     MeanLimit,
@@ -17,14 +24,7 @@ from gio_spark.gime.metric_selection import (
     cluster_means,
     row_scores,
 )
-from gio_spark.gime.threshold_gate import (
-    ClusterStats,
-    cluster_bounds,
-    judge,
-    threshold_distance,
-    urgency,
-)
-from gio_spark.gime.thresholds import Threshold, response
+from gio_spark.gime.metric_thresholds import Threshold, response
 from gio_spark.gime.tilted_subsets import Sample
 
 

@@ -8,8 +8,7 @@ import pytest
 from test_sensitivity_analysis import noisy_labels
 
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.gime.sensitivity_analysis import Sensitivity
-from gio_spark.gime.threshold_gate import (
+from gio_spark.gime.metric_gate import (
     ClusterStats,
     cluster_bounds,
     judge,
@@ -17,7 +16,7 @@ from gio_spark.gime.threshold_gate import (
     reallocate_quota,
     robust_values,
 )
-from gio_spark.gime.thresholds import (
+from gio_spark.gime.metric_thresholds import (
     Threshold,
     attainable_ranges,
     automatic_thresholds,
@@ -26,6 +25,7 @@ from gio_spark.gime.thresholds import (
     rescaled_thresholds,
     response,
 )
+from gio_spark.gime.sensitivity_analysis import Sensitivity
 
 SIGNS = {"scope": 1, "distortion": -1, "delay": -1, "aggregation": 0}
 

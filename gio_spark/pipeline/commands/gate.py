@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from gio_spark import explode, gime, gio
 from gio_spark.engine import bounded
 from gio_spark.errors import ConfigError, InputError, NoVerdictError
-from gio_spark.gime.threshold_gate import SET_METRICS
+from gio_spark.gime.metric_gate import SET_METRICS
 from gio_spark.pipeline.commands.proxy_scores import proxy_scores, score_values
 from gio_spark.pipeline.constraints.enforce import judge, thresholds_for
 from gio_spark.pipeline.constraints.gate_verdict import as_facts, checks_table, gate_facts

@@ -12,8 +12,8 @@ from gio_spark.engine import bounded
 from gio_spark.pipeline.refresh import ROLES, newest_run
 from gio_spark.pipeline.run_records import DriftDecision, RunSummary
 from gio_spark.pipeline.stage_runner import planned_stages
+from gio_spark.pipeline.stages.changed_rows import changed_rows, earlier_embeddings
 from gio_spark.pipeline.stages.embed import vectors_key
-from gio_spark.pipeline.stages.embedding_changes import changed_rows, earlier_embeddings
 from gio_spark.pipeline.stages.frozen_models import check_schema, set_frozen_models
 from gio_spark.pipeline.stages.open_inputs import open_context
 from gio_spark.pipeline.stages.publish_selection import REFRESH

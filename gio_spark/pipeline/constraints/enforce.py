@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gio_spark import gime, gio
-from gio_spark.gime.threshold_gate import threshold_distance
-from gio_spark.gime.thresholds import additive
+from gio_spark.gime.metric_gate import threshold_distance
+from gio_spark.gime.metric_thresholds import additive
 from gio_spark.pipeline.constraints import sensitivity_runs
 from gio_spark.pipeline.constraints.profile_sample import ProfileSample
 from gio_spark.pipeline.constraints.required_rows import extremes, room_for

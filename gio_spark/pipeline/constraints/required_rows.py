@@ -18,7 +18,7 @@ from gio_spark.pipeline.run_records import RequiredRow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.gime.thresholds import Threshold
+    from gio_spark.gime.metric_thresholds import Threshold
     from gio_spark.pipeline.run_rows import RunRows
 
 # Metric -> what its literal form is made of: a role, and whether its largest value is meant.

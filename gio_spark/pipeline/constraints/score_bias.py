@@ -18,15 +18,15 @@ import numpy as np
 from pyspark.sql import functions as F
 
 from gio_spark.gime.accumulators import DAY
-from gio_spark.gime.threshold_gate import threshold_distance
-from gio_spark.gime.thresholds import additive
+from gio_spark.gime.metric_gate import threshold_distance
+from gio_spark.gime.metric_thresholds import additive
 from gio_spark.pipeline.run_records import GateFacts, RequiredRow, ScoreBias
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import Column, DataFrame
 
-    from gio_spark.gime.thresholds import Threshold
+    from gio_spark.gime.metric_thresholds import Threshold
     from gio_spark.gime.tilted_subsets import Sample
 
     Figures = dict[str, dict[str, float]]

@@ -15,7 +15,7 @@ from gio_spark.errors import InputError
 from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_state import Dataset, FittedEmbedder, RunState
 from gio_spark.pipeline.stage_runner import Stage, Step
-from gio_spark.pipeline.stages.embedding_changes import (
+from gio_spark.pipeline.stages.changed_rows import (
     EmbeddingChanges,
     changed_embeddings,
     earlier_embeddings,

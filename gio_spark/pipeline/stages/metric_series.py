@@ -15,7 +15,7 @@ from gio_spark.pipeline.constraints.gate_verdict import as_facts, gate_facts, ve
 from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_records import RefreshKeys, RefreshSummary, RunSummary, VerdictFacts
 from gio_spark.pipeline.run_rows import MAX_METRIC_ROWS, RunRows
-from gio_spark.pipeline.stages.embedding_changes import changed_rows
+from gio_spark.pipeline.stages.changed_rows import changed_rows
 from gio_spark.pipeline.stages.measure import named_values, stored
 from gio_spark.pipeline.stages.open_inputs import pin_inputs
 from gio_spark.pipeline.stages.publish_selection import find_candidate, refreshes_of

@@ -9,8 +9,7 @@ from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded
 from gio_spark.pipeline.run_records import RefreshCounts
-from gio_spark.pipeline.stages import embedding_changes
-from gio_spark.pipeline.stages.embedding_changes import changed_rows
+from gio_spark.pipeline.stages.changed_rows import changed_rows, counts_by_change
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -56,7 +55,7 @@ def _changes_of_pool(ws: Workspace, before: str, now: str) -> dict[str, int]:
     if counts is None:
         columns = ["id", "content_hash", "row_hash"]
         earlier, present = (ws.read("embeddings", key).select(*columns) for key in (before, now))
-        counts = embedding_changes.count_changes(changed_rows(earlier, present))
+        counts = counts_by_change(changed_rows(earlier, present))
     return dict(zip(("new_rows", "changed_rows", "gone_rows"), counts, strict=True))
 
 
@@ -74,7 +73,7 @@ def _recorded_changes(ws: Workspace, before: str, now: str) -> tuple[int, int, i
 def _changes_of_selection(ws: Workspace, before: str, after: str) -> dict[str, int]:
     """Rows that were selected before and after, and how many came and went."""
     old, new = (ws.read_table(t).select(F.col("gio_id").alias("id")) for t in (before, after))
-    added, _, dropped = embedding_changes.count_changes(changed_rows(old, new))
+    added, _, dropped = counts_by_change(changed_rows(old, new))
     rows_before = int(old.count())
     after_rows = rows_before + added - dropped
     return {"before": rows_before, "added": added, "dropped": dropped, "after": after_rows}

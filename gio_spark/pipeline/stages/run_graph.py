@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gio_spark.pipeline.run_state import Role, role_of
-from gio_spark.pipeline.stages.clean import clean_stages, is_cleaned
 from gio_spark.pipeline.stages.cluster import (
     assign_stages,
     centroid_stages,
@@ -14,6 +13,7 @@ from gio_spark.pipeline.stages.cluster import (
     target_mass_stage,
 )
 from gio_spark.pipeline.stages.density_ratio import content_kind, density_ratio_stages, is_scored
+from gio_spark.pipeline.stages.duplicates_and_overlaps import clean_stages, is_cleaned
 from gio_spark.pipeline.stages.embed import embed_stage, fit_embedder_stage
 from gio_spark.pipeline.stages.held_plan import held_plan_stage
 from gio_spark.pipeline.stages.measure import metrics_stage

@@ -92,7 +92,7 @@ def find_changes(
     before = ws.read("embeddings", base).select("id", *_HASHES)
     rows = changed_rows(before, now)
     ws.write("replaced", rows, fingerprint=key, run=ctx.run, stage=stage)
-    added, changed, gone = count_changes(ws.own_rows("replaced", key))
+    added, changed, gone = counts_by_change(ws.own_rows("replaced", key))
     return EmbeddingChanges(
         base=base,
         newest=newest,
@@ -125,7 +125,7 @@ def changed_rows(before: DataFrame, now: DataFrame) -> DataFrame:
     return differing.select(F.coalesce("id", "old_id").alias("id"), "change", *columns)
 
 
-def count_changes(rows: DataFrame) -> tuple[int, int, int]:
+def counts_by_change(rows: DataFrame) -> tuple[int, int, int]:
     """Numbers of rows added, changed and gone."""
     table = bounded(rows.groupBy("change").count(), 3, "changes").to_pylist()
     counts = {row["change"]: int(row["count"]) for row in table}

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gio_spark.pipeline.stages import embedding_changes
+from gio_spark.pipeline.stages import changed_rows
 from gio_spark.tables import Workspace
 from tests.pipeline import jobs
 
@@ -62,7 +62,7 @@ def test_after_any_changes_embeddings_are_those_of_a_fresh_workspace(spark, plac
         assert new_rows < 0.5 * pool.num_rows
         # Version 5 stands on the lowest one again, with all that changed since.
         below = Workspace(spark, str(place / "ws")).stages_below("embeddings", record.fingerprint)
-        assert len(below) == 1 + (version - 1) % embedding_changes.MOST_STAGES_BELOW
+        assert len(below) == 1 + (version - 1) % changed_rows.MOST_STAGES_BELOW
 
 
 def test_the_same_selection_comes_of_reused_embeddings(place):

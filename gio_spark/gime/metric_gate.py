@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from gio_spark.errors import InputError
+from gio_spark.gime.metric_thresholds import ADDITIVE
 from gio_spark.gime.quota_reallocation import QuotaLimits, reallocate
-from gio_spark.gime.thresholds import ADDITIVE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gio_spark.gime.thresholds import Threshold
+    from gio_spark.gime.metric_thresholds import Threshold
 
 SET_METRICS = ("scope", "variety", "coverage")
 # Largest share of the budget that is reallocated at once.
