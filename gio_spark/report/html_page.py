@@ -24,13 +24,14 @@ PAGE = "report.html"
 MAX_WARNINGS = 30
 
 
-def render(data: ReportData, folder: Path) -> Path:
+def render(data: ReportData, folder: Path, *, with_plots: bool = True) -> Path:
     """Write the report of a run into a folder.
 
     Args:
         data: Data of the report.
         folder: Local folder, created if missing; `report.html`, `plan.csv` and one PNG per plot are
             replaced.
+        with_plots: Whether plots are drawn.
 
     Returns:
         Path of the HTML file.
@@ -39,7 +40,7 @@ def render(data: ReportData, folder: Path) -> Path:
         OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plots = run_plots(data)
+    plots = run_plots(data) if with_plots else []
     save_plots(plots, folder)
     if len(data.plan):
         write_file(folder / "plan.csv", data.plan.to_csv(index=False).encode())

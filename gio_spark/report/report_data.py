@@ -116,7 +116,7 @@ class ReportRows:
     """Report data that is read from rows: counts per source, sample points and example rows."""
 
     sources: pd.DataFrame | None
-    points: Points
+    points: Points | None
     examples: tuple[Example, ...]
 
 

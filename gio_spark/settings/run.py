@@ -90,6 +90,10 @@ class ReportSettings(StageSettings):
     show_content: bool = Field(
         True, description="Clipped row content as examples; false: no content in the report."
     )
+    plots: bool = Field(
+        True,
+        description="Plots, in the page and as PNG files; false: tables alone, a second less.",
+    )
 
 
 class PublishSettings(StageSettings):

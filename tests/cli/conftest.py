@@ -43,7 +43,7 @@ def project(folder: Path, **changes: Any) -> Project:
         "quantize": {"max_passes": 2, "target_clusters": 3},
         "within_cluster": "exact_count",
         "tracking": {"enabled": False},
-        "report": {"sample": 50, "examples": 1},
+        "report": {"sample": 50, "examples": 1, "plots": False},
         **changes,
     }
     config = folder / "run.yml"

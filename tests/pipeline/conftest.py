@@ -32,7 +32,8 @@ def job(spark, tmp_path_factory) -> Iterator[Job]:
     folder = tmp_path_factory.mktemp("job")
     jobs.write(jobs.vector_pool(), folder / "pool.parquet")
     jobs.write(jobs.vector_target(), folder / "target.parquet")
-    settings = jobs.settings(folder, tracking={"enabled": True, "experiment": "tests"})
+    tracked = {"enabled": True, "experiment": "tests"}
+    settings = jobs.settings(folder, tracking=tracked, report={"plots": True})
     first = jobs.go(settings)
     yield Job(folder, first, jobs.go(settings), settings)
 

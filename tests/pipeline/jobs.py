@@ -78,7 +78,7 @@ def settings(folder: Path, **changes: Any) -> RunSettings:
         "quantize": {"max_passes": 3, "target_clusters": 4},
         "within_cluster": "exact_count",
         "tracking": {"enabled": False},
-        "report": {"sample": 50, "examples": 1},
+        "report": {"sample": 50, "examples": 1, "plots": False},
     }
     for key, value in changes.items():
         old = values.get(key)

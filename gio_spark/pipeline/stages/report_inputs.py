@@ -70,7 +70,8 @@ def report_row_stages(targets: Sequence[str]) -> list[Stage]:
 
 
 def _report_rows(ctx: RunContext, state: RunState) -> ReportRows:
-    return ReportRows(_sources(ctx, state), _points(ctx, state), _examples(ctx, state))
+    points = _points(ctx, state) if ctx.settings.report.plots else None
+    return ReportRows(_sources(ctx, state), points, _examples(ctx, state))
 
 
 def report_data(ctx: RunContext, state: RunState) -> ReportData:

@@ -43,5 +43,6 @@ def write_report(step: Step, state: RunState) -> None:
         if verdict is not None:
             state.verdict = as_facts(verdict)
             data = replace(data, verdict=verdict.why, gate=checks_table(state.verdict))
-        state.report = render(data, report_folder(ctx.workspace, ctx.run))
+        folder = report_folder(ctx.workspace, ctx.run)
+        state.report = render(data, folder, with_plots=ctx.settings.report.plots)
         progress.done(str(state.report))
