@@ -48,10 +48,10 @@ def write_lineage(
     if refresh is not None:
         others = {name: text.partition(" of ")[0] for name, text in (refresh.others or {}).items()}
         versions |= {**others, "pool": refresh.version}
-        columns["pool"] = column_types(T.StructType.fromJson(refresh.pool_schema))
+        columns["pool"] = type_names(T.StructType.fromJson(refresh.pool_schema))
         number = refresh.number
     selection = dataset(workspace.place(table), str(workspace.version(table)))
-    selection["facets"]["schema"] = _schema(column_types(workspace.read_table(table).schema))
+    selection["facets"]["schema"] = _schema(type_names(workspace.read_table(table).schema))
     statistics = _facet("OutputStatisticsOutputDatasetFacet", rowCount=rows)
     namespace, name = dataset_name(workspace.location)
     event = {
@@ -74,7 +74,7 @@ def write_lineage(
     return page
 
 
-def column_types(schema: T.StructType) -> dict[str, str]:
+def type_names(schema: T.StructType) -> dict[str, str]:
     """Column -> type, as Spark shows it."""
     return {field.name: field.dataType.simpleString() for field in schema.fields}
 
