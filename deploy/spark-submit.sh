@@ -60,6 +60,7 @@ trap 'rm -rf "$(dirname "$zip")"' EXIT
   --conf spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension \
   --conf spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog \
   --conf spark.sql.session.timeZone=UTC \
+  --conf spark.sql.parquet.outputTimestampType=TIMESTAMP_MICROS \
   --conf spark.sql.execution.arrow.pyspark.enabled=true \
   --conf spark.executorEnv.OMP_NUM_THREADS=1 \
   --conf spark.executorEnv.OPENBLAS_NUM_THREADS=1 \

@@ -28,6 +28,7 @@ from gio_spark.pipeline.run_state import Role, RunState
 from gio_spark.pipeline.stage_runner import run_stages
 from gio_spark.pipeline.stages.frozen_models import check_schema, set_frozen_models
 from gio_spark.pipeline.stages.held_plan import floating_facts
+from gio_spark.pipeline.stages.lineage_event import lineage_path, write_lineage
 from gio_spark.pipeline.stages.metric_series import in_series, measure_refresh
 from gio_spark.pipeline.stages.open_inputs import (
     PinnedInputs,
@@ -324,6 +325,7 @@ def _write_selection(
         others=link.others,
         drift=decision,
     )
+    write_lineage(workspace, before.base, table=table, rows=rows, refresh=summary)
     return rows, summary.plain()
 
 
@@ -349,6 +351,7 @@ def _track(ctx: RunContext, refreshed: Refreshed, summary: RefreshSummary, folde
     page = folder / f"refresh-{summary.number}.json"
     page.write_text(json.dumps(asdict(refreshed), indent=2, default=lambda facts: facts.plain()))
     ctx.tracker.artifact(page, "refresh")
+    ctx.tracker.artifact(lineage_path(ctx.workspace, refreshed.run_id, summary.number), "refresh")
 
 
 def newest_run(workspace: Workspace, settings: RunSettings) -> Record:

@@ -22,6 +22,7 @@ from gio_spark.pipeline.stage_runner import PlannedStage, planned_stages, run_st
 from gio_spark.pipeline.stages.frozen_models import set_codebook, set_frozen_embedder
 from gio_spark.pipeline.stages.input_checks import tokens_in_words
 from gio_spark.pipeline.stages.input_snapshots import as_location
+from gio_spark.pipeline.stages.lineage_event import type_names, write_lineage
 from gio_spark.pipeline.stages.open_inputs import (
     PinnedInputs,
     identity,
@@ -263,6 +264,8 @@ def _finished(ctx: RunContext) -> Record | None:
 def _record_run(ctx: RunContext, state: RunState, *, prune: bool) -> Curation:
     """Record a finished run, publish its selection, and prune tables that no recent run uses."""
     summary = _summary(ctx, state)
+    selection = state.selection
+    write_lineage(ctx.workspace, summary, table=selection.table, rows=selection.count, refresh=None)
     _track(ctx, state, summary)
     record = ctx.workspace.record(
         run=ctx.run,
@@ -320,6 +323,7 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
         table_ids={name: one.table_id for name, one in state.inputs.items()},
         pool_schema=pool.schema.jsonValue(),
         inputs={name: one.location for name, one in state.inputs.items()},
+        columns={name: type_names(one.schema) for name, one in state.inputs.items()},
         cautions=tuple((c.name, c.text, c.action) for c in ctx.warnings),
         stages=ctx.stage_lines(),
         report=str(state.report),

@@ -263,6 +263,7 @@ class RunSummary(Facts):
         table_ids: Dataset -> identity of its table; empty in records of earlier versions.
         pool_schema: The pool's columns, as `StructType.jsonValue` gives them.
         inputs: Dataset -> location.
+        columns: Dataset -> column -> type; empty in records of earlier versions.
         cautions: Name, text and advice of each warning.
         stages: Name, seconds, rows, and whether it was complete already, of each stage.
         keys: Fingerprints of tables and models.
@@ -302,6 +303,7 @@ class RunSummary(Facts):
     table_ids: dict[str, str] = {}
     pool_schema: dict[str, Any] = Field(alias="schema")
     inputs: dict[str, str]
+    columns: dict[str, dict[str, str]] = {}
     cautions: tuple[tuple[str, str, str], ...]
     stages: tuple[tuple[str, float, int | None, bool], ...]
     report: str

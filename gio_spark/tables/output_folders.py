@@ -11,7 +11,7 @@ from gio_spark.tables.identifiers import is_remote_path
 def local_folder(workspace: Workspace) -> Path:
     """Folder of a run's files: the workspace, or one in the current folder where that is remote."""
     if workspace.in_catalog or workspace.store.by_spark or is_remote_path(workspace.location):
-        return Path("gio-workspace-files")
+        return Path("gio-workspace-files").absolute()
     return Path(workspace.location)
 
 

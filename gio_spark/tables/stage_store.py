@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from gio_spark.engine import capabilities, describe
+from gio_spark.engine.capabilities import is_connect
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import ConcurrentRunError, ConfigError, EngineError, WorkspaceError
 from gio_spark.tables import delta
@@ -36,6 +37,7 @@ from gio_spark.tables.table_schema import (
     column_types,
     delta_schema_json,
     has_plain_names,
+    without_collation,
 )
 from gio_spark.tables.unfinished_logs import clear_log
 
@@ -189,7 +191,7 @@ class StageStore:
         if exists:
             self._check_layout(table, partition_by)
             rows = self._with_all_columns(table, rows)
-        writer = rows.write.format("delta").mode("append")
+        writer = self._plain(rows).write.format("delta").mode("append")
         if table in _INCOMPRESSIBLE and not self._embedded:
             writer = writer.option("compression", "uncompressed")
         if not exists:
@@ -203,7 +205,8 @@ class StageStore:
         """Replace all rows of a table, whatever their columns, in one commit."""
         if self.in_catalog and not self.exists(table):
             self._clear_unfinished_write(table)
-        writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
+        writer = self._plain(rows).write.format("delta").mode("overwrite")
+        writer = writer.option("overwriteSchema", "true")
         if not self.exists(table):
             properties = stage_properties(table, rows.schema, embedded=self._embedded)
             writer = writer.options(**properties)
@@ -398,6 +401,11 @@ class StageStore:
         if properties and has_plain_names(self.read(table).schema):
             name = delta.sql_name(self.spark, self.place(table))
             self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({assignments(properties)})")
+
+    def _plain(self, rows: DataFrame) -> DataFrame:
+        """Rows with types that every reader of Delta knows."""
+        by_client = is_connect(self.spark) and not self._embedded
+        return without_collation(rows) if by_client else rows
 
     def _save(self, writer: Any, table: str) -> None:
         place = self.place(table)

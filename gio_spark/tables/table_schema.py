@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from gio_spark.tables.identifiers import quoted_column
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _MAPPED_CHARACTERS = frozenset(" ,;{}()\n\t=")
@@ -43,8 +47,22 @@ def _selection_type(kind: T.DataType) -> T.DataType:
             _selection_type(kind.keyType), _selection_type(kind.valueType), kind.valueContainsNull
         )
     if type(kind) is T.StringType:
-        return T.StringType()  # through Spark Connect it would carry its collation
+        return T.StringType()
     return kind
+
+
+def without_collation(rows: DataFrame) -> DataFrame:
+    """Rows whose texts have Delta's type `string`, whatever collation a Connect client gave them.
+
+    A client names the default collation with the types of its functions, and the server writes
+    the type `string collate UTF8_BINARY` into the log, which readers other than Spark refuse.
+    """
+    texts = {
+        name: F.col(quoted_column(name)).cast(_type_ddl(kind, not_null=True))
+        for name, kind in column_types(rows.schema).items()
+        if "string" in kind.simpleString()
+    }
+    return rows.withColumns(texts) if texts else rows
 
 
 def numeric_columns(schema: T.StructType, most: int = 32) -> list[str]:

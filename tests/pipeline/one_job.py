@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pyspark.sql import types as T
+
 from gio_spark.engine import session
 from gio_spark.tables import Workspace
 from tests.pipeline import jobs
@@ -22,6 +24,17 @@ SPECIAL_NAMES = (
     "attempt", "gio_spark", "tokens", "rank", "order", "select", "group", "a.b", "a`b", "x'y",
     'q"r', "back\\slash", "Größe", "percent%", "a b", "f(x)=y", "{c,d;}", "tab\tbed",
 )  # fmt: skip
+
+PLAIN_COLUMNS = (
+    "text",
+    "site",
+    "cluster",
+    "_rank",
+    "a.b",
+    "gio_id",
+    "gio_cluster",
+    "gio_log_ratio",
+)
 
 
 def prepare(folder: Path) -> None:
@@ -65,6 +78,12 @@ def view_of(spark: Any, schema: str) -> list[str]:
     return sorted(rows.toArrow()["gio_id"].to_pylist())
 
 
+def write_plain_selection(tables: Workspace, selected: Any) -> None:
+    """Write a selection without the special names that delta-rs does not read on Spark."""
+    schema = T.StructType([f for f in selected.schema if f.name in PLAIN_COLUMNS])
+    tables.write_selection(selected, schema, run="run-plain", expected=selected.count())
+
+
 def main(folder: Path, engine: str) -> None:
     workspace = in_a_catalog(folder) if engine == "spark" else str(folder / f"ws-{engine}")
     settings = jobs.settings(
@@ -82,6 +101,8 @@ def main(folder: Path, engine: str) -> None:
         chunk_rows=200 if engine == "spark" else 5_000_000,
     )
     done = jobs.go(settings)
+    tables = Workspace(session(engine), workspace)
+    write_plain_selection(tables, done.selected)
     added = ("gio_run", "gio_input_version")
     rows = done.selected.toArrow().drop_columns(list(added))
     (folder / f"{engine}.json").write_text(
@@ -93,14 +114,13 @@ def main(folder: Path, engine: str) -> None:
                 "quarantine": done.summary["quarantine"],
                 "again": jobs.go(settings).did_work,
                 "report": done.report.exists(),
+                "report_path": str(done.report),
                 "stage_rows": {name: rows for name, _, rows, _ in done.summary["stages"]},
                 "shared_memory": shutil.disk_usage("/dev/shm").total,  # noqa: S108
                 "tables": done.tables,
                 "view": view_of(session(engine), workspace) if engine == "spark" else [],
                 "chunks": [
-                    r.stage
-                    for r in Workspace(session(engine), workspace).records()
-                    if r.stage.startswith("embed pool chunk")
+                    r.stage for r in tables.records() if r.stage.startswith("embed pool chunk")
                 ],
             }
         )

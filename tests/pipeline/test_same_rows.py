@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.connect_server import connect_server
-from tests.pipeline import one_job
+from tests.pipeline import one_job, other_readers
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -80,6 +80,18 @@ def check(result: dict[str, Any], expected: dict[str, Any]) -> None:
     assert result["again"] is False
 
 
+def check_other_readers(tables: Path, expected_tables: Path, result: dict[str, Any]) -> None:
+    """delta-rs, pandas and DuckDB read the tables alike, with the types of the embedded engine."""
+    types = other_readers.check_readers(tables)
+    expected = other_readers.delta_tables(expected_tables).items()
+    expected_types = {name: other_readers.column_types(table) for name, table in expected}
+    assert len(types) >= 12
+    assert types == {name: expected_types.get(name) for name in types}
+    plain = other_readers.delta_tables(tables)["selection_plain"].to_pyarrow_table()
+    rows = [{name: row[name] for name in plain.column_names} for row in result["rows"]]
+    assert plain.sort_by("gio_id").to_pylist() == rows
+
+
 @pytest.mark.embedded
 def test_the_embedded_engine_takes_what_looks_like_the_target(expected):
     assert expected["engine"].startswith("engine: embedded")
@@ -94,6 +106,11 @@ def test_the_embedded_engine_takes_what_looks_like_the_target(expected):
         assert {name: row[name] for name in values} == values
     assert sum(expected["quarantine"]["pool"].values()) == 2
     assert expected["again"] is False
+
+
+@pytest.mark.embedded
+def test_other_tools_read_the_tables(folder, expected):
+    check_other_readers(folder / "ws-embedded", folder / "ws-embedded", expected)
 
 
 @pytest.mark.embedded
@@ -112,6 +129,8 @@ def test_local_spark_selects_the_same_rows_with_its_tables_in_a_catalog(folder, 
     assert result["view"] == sorted(r["gio_id"] for r in result["rows"])
     assert result["chunks"] == ["embed pool chunk 1 of 2", "embed pool chunk 2 of 2"]
     check(result, expected)
+    check_other_readers(folder / "warehouse", folder / "ws-embedded", result)
+    assert Path(result["report_path"]).is_absolute()
 
 
 @pytest.mark.connect
@@ -121,3 +140,4 @@ def test_a_connect_server_selects_the_same_rows(folder, expected):
         result = run(folder, "auto", SPARK_REMOTE=address)
     assert result["engine"].startswith("engine: connect ")
     check(result, expected)
+    check_other_readers(folder / "ws-auto", folder / "ws-embedded", result)
