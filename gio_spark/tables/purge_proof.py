@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,22 +48,28 @@ class TableProof:
 
 
 def prove_tables(
-    workspace: Workspace, tables: Iterable[RowTable], hashes: DataFrame
+    workspace: Workspace, tables: Sequence[RowTable], hashes: DataFrame
 ) -> list[TableProof]:
     """Decode every data file of the tables and look for purged ids.
 
     A version of a table consists of files of its folder, and a version whose files are gone cannot
     be read. So a folder is searched file by file, whether a version refers to the file or not. In a
-    catalog, where files cannot be listed, each version that still opens is read.
+    catalog, where files cannot be listed, and where columns have other names in the files, each
+    version that still opens is read.
 
     Args:
         workspace: Where.
         tables: Tables with rows of inputs, and their columns of ids.
         hashes: Hashes of the purged ids.
     """
-    if workspace.in_catalog or workspace.store.by_spark:
-        return [_prove_versions(workspace, table, hashes) for table in tables]
-    return _prove_files(workspace, list(tables), hashes)
+    listed = not (workspace.in_catalog or workspace.store.by_spark)
+    files = {t.name: data_files(workspace, t.name) if listed else [] for t in tables}
+    by_file = [t for t in tables if listed and _has_column(workspace, files[t.name], t.column)]
+    by_version = [t for t in tables if t not in by_file]
+    return [
+        *_prove_files(workspace, by_file, files, hashes),
+        *(_prove_versions(workspace, table, hashes) for table in by_version),
+    ]
 
 
 def check_details(workspace: Workspace, hashes: DataFrame) -> int:
@@ -84,15 +90,26 @@ def data_files(workspace: Workspace, table: str) -> list[str]:
     ]
 
 
+def _has_column(workspace: Workspace, files: Sequence[str], column: str) -> bool:
+    """Whether files have a column under its own name; Delta's column mapping renames it."""
+    store, _ = filesystem(workspace.location)
+    if not files:
+        return True
+    with store.open_input_file(files[0]) as file:
+        return column in pq.read_schema(file).names
+
+
 def _prove_files(
-    workspace: Workspace, tables: list[RowTable], hashes: DataFrame
+    workspace: Workspace,
+    tables: Sequence[RowTable],
+    files: Mapping[str, Sequence[str]],
+    hashes: DataFrame,
 ) -> list[TableProof]:
     work = [
         {"table": table.name, "column": table.column, "path": path}
         for table in tables
-        for path in data_files(workspace, table.name)
+        for path in files[table.name]
     ]
-    files = {t.name: sum(w["table"] == t.name for w in work) for t in tables}
     if not work:
         return [TableProof(table.name, 0, 0, 0, 0) for table in tables]
     location = workspace.location
@@ -126,7 +143,7 @@ def _prove_files(
     return [
         TableProof(
             t.name,
-            files[t.name],
+            len(files[t.name]),
             0,
             int(by_table.get(t.name, {}).get("rows", 0)),
             int(by_table.get(t.name, {}).get("purged", 0)),
