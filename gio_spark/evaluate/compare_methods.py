@@ -133,7 +133,7 @@ def compare(
     if "held_out" in settings:
         inputs["held_out"] = settings["held_out"]
     locations = {
-        name: as_location(spark, tables, value, name.replace("_", "-"))
+        name: as_location(spark, tables, value, name.replace("_", "-"), settings.get("columns"))
         for name, value in inputs.items()
     }
     values = {**settings, **locations, "workspace": str(workspace)}

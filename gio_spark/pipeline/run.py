@@ -151,15 +151,16 @@ def curate(
     others: dict[str, Any] = {**(settings or {}), **keywords}
     spark = spark or session(others.get("engine", "auto"))
     tables = Workspace(spark, str(workspace))
+    columns = others.get("columns")
     data = {
         **others,
-        "pool": as_location(spark, tables, pool, "pool"),
-        "target": as_location(spark, tables, target, "target"),
+        "pool": as_location(spark, tables, pool, "pool", columns),
+        "target": as_location(spark, tables, target, "target", columns),
         "budget": budget,
         "workspace": str(workspace),
     }
     if "held_out" in others:
-        data["held_out"] = as_location(spark, tables, others["held_out"], "held-out")
+        data["held_out"] = as_location(spark, tables, others["held_out"], "held-out", columns)
     return run(build(data, where="the call of curate"), spark=spark)
 
 

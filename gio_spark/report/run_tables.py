@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gio_spark.report.example_rows import id_hash
 from gio_spark.report.report_data import ReportData
 from gio_spark.report.text_format import (
     clean_text,
@@ -50,9 +51,10 @@ class TableText:
 
 @dataclass(frozen=True)
 class ExampleText:
-    """Example row as text and thumbnail."""
+    """Example row as text and thumbnail; `id_hash` is that of the whole id."""
 
     id: str
+    id_hash: str
     text: str
     image: str | None
     is_image: bool
@@ -335,6 +337,7 @@ def _example(example: Any) -> ExampleText:
         facts.append(f"log ratio {example.log_ratio:+.2f}")
     return ExampleText(
         id=clean_text(example.id, 60),
+        id_hash=id_hash(example.id),
         text=clean_text(example.text, TEXT_LENGTH),
         image=thumbnail(example.image),
         is_image=example.image is not None,

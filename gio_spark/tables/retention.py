@@ -79,7 +79,7 @@ def prune(workspace: Workspace, settings: RetentionSettings) -> Pruned:
             if token not in read_tokens.get(table, ())
             and (token in recorded.get(table, ()) or token_time(token) < old)
         ]
-        deleted[table] = _delete(workspace, table, ATTEMPT, removed_tokens)
+        deleted[table] = delete_tokens(workspace, table, ATTEMPT, removed_tokens)
         if removed_tokens:
             vacuum(workspace, table, settings.hours)
     owners = {r.table: r.run for r in records if r.table.startswith(SELECTION)}
@@ -131,22 +131,26 @@ def forget(workspace: Workspace, run: str, settings: RetentionSettings) -> Prune
     deleted = {}
     for table in ROW_TABLES:
         tokens = set(recorded.get(table, ())) - set(read_tokens.get(table, ()))
-        deleted[table] = _delete(workspace, table, ATTEMPT, sorted(tokens))
+        deleted[table] = delete_tokens(workspace, table, ATTEMPT, sorted(tokens))
         if deleted[table]:
             vacuum(workspace, table, settings.hours)
-    _delete(workspace, "runs", "record", [r.record for r in removed_records])
+    delete_tokens(workspace, "runs", "record", [r.record for r in removed_records])
     workspace.reload()
     return Pruned({t: n for t, n in deleted.items() if n}, dropped)
 
 
-def vacuum(workspace: Workspace, table: str, hours: float) -> None:
-    """Delete files that a table no longer refers to and that are older than a number of hours."""
+def vacuum(workspace: Workspace, table: str, hours: float, *, full: bool = False) -> None:
+    """Delete files that a table no longer refers to and that are older than a number of hours.
+
+    With `full`, delta-rs also deletes files that no version ever referred to, as Spark does.
+    """
     place = workspace.place(table)
     if not capabilities(workspace.spark).history:
         delta.open_log(place).vacuum(
             retention_hours=int(hours),
             dry_run=False,
             enforce_retention_duration=hours >= _DELTA_RETENTION_HOURS,
+            full=full,
         )
         return
     spark = workspace.spark
@@ -259,7 +263,7 @@ def _stored_attempts(workspace: Workspace, table: str) -> list[str]:
     return stored
 
 
-def _delete(workspace: Workspace, table: str, column: str, tokens: list[str]) -> int:
+def delete_tokens(workspace: Workspace, table: str, column: str, tokens: list[str]) -> int:
     """Delete rows by tokens of our making; returns the number of tokens."""
     if not tokens or not workspace.exists(table):
         return 0

@@ -25,6 +25,8 @@ from gio_spark.errors import ConcurrentRunError
 from gio_spark.tables.stage_records import new_token
 
 if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
     from gio_spark.settings.run import ConcurrencySettings
     from gio_spark.tables.workspace import Workspace
 
@@ -134,6 +136,11 @@ class StageClaims:
             with _lock:
                 _process_claims.discard(claim.claim)
 
+    def active(self, *, besides: str) -> list[Claim]:
+        """Claims on all keys but one whose holder still computes, oldest first."""
+        rows = self._workspace.store.read(TABLE).where(F.col("key") != besides)
+        return sorted(self._counting(rows), key=lambda c: (c.claimed, c.claim))
+
     def _claim(self, key: str, run: str, stage: str) -> Claim:
         claim = Claim(
             key, new_token(), run, stage, _host(), os.getpid(), _started(os.getpid()),
@@ -183,17 +190,21 @@ class StageClaims:
     def _first(self, claim: Claim) -> Claim | None:
         """First valid claim on the key, the same for all readers."""
         rows = self._workspace.store.read(TABLE).where(F.col("key") == claim.key)
-        table = bounded(rows.select(*SCHEMA.names), _MOST, "claims on a stage")
+        counting = self._counting(rows, claim)
+        return min(counting, key=lambda c: (c.claimed, c.claim), default=None)
+
+    def _counting(self, rows: DataFrame, own: Claim | None = None) -> list[Claim]:
+        """Claims among rows that count: one's own, and those of others who still compute."""
+        table = bounded(rows.select(*SCHEMA.names), _MOST, "claims on stages")
         claims = [Claim(**row) for row in table.to_pylist()]
         released = {c.claim for c in claims if c.released}
         oldest = datetime.now(timezone.utc) - timedelta(hours=self._settings.takeover_hours)
-        counting = [
+        return [
             c
             for c in claims
-            if c.claim == claim.claim
+            if (own is not None and c.claim == own.claim)
             or (c.claim not in released and _lives(c, oldest) and not self._is_recorded(c))
         ]
-        return min(counting, key=lambda c: (c.claimed, c.claim), default=None)
 
     def _is_recorded(self, claim: Claim) -> bool:
         """Whether the run has done what it claimed, by its own clock; its process may live on."""

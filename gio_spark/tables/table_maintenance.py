@@ -75,7 +75,7 @@ def maintain(
         settings: What is retained.
         say: Receives a line for each table.
     """
-    before = {table: _size(workspace, table) for table in _tables(workspace)}
+    before = {table: table_size(workspace, table) for table in own_tables(workspace)}
     pruned = prune(workspace, settings)
     maintained = []
     for table, size in before.items():
@@ -86,11 +86,11 @@ def maintain(
         with engine_errors(location=workspace.place(table)):
             _compact(workspace, table)
             vacuum(workspace, table, settings.hours)
-        maintained.append(MaintainedTable(table, size, _size(workspace, table)))
+        maintained.append(MaintainedTable(table, size, table_size(workspace, table)))
     return Maintenance(tuple(maintained), pruned)
 
 
-def _tables(workspace: Workspace) -> list[str]:
+def own_tables(workspace: Workspace) -> list[str]:
     """Tables of the workspace that gio_spark makes; a schema may hold others."""
     # In a catalog the same name is a view, or a copy that the catalog maintains.
     published = [] if workspace.in_catalog else PublishLog(workspace).names()
@@ -111,7 +111,8 @@ def _compact(workspace: Workspace, table: str) -> None:
         delta.open_log(place).optimize.compact()
 
 
-def _size(workspace: Workspace, table: str) -> TableSize:
+def table_size(workspace: Workspace, table: str) -> TableSize:
+    """Files of a table."""
     place = workspace.place(table)
     if workspace.in_catalog:
         name = delta.sql_name(workspace.spark, place)

@@ -39,6 +39,7 @@ STAGE_TABLES = (
     "sensitivity_runs",
     "evaluations",
     "publishes",
+    "purged",
     "claims",
     "runs",
 )

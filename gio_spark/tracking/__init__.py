@@ -1,6 +1,7 @@
 """Tracking of runs with MLflow: parameters, inputs with versions, metrics and artifacts."""
 
 from gio_spark.tracking.mlflow_tracker import MlflowTracker, end_open_records, tracker
+from gio_spark.tracking.tracked_pages import TrackedPage, TrackedPages
 from gio_spark.tracking.tracker_interface import (
     NullTracker,
     TrackedInput,
@@ -13,6 +14,8 @@ __all__ = [
     "MlflowTracker",
     "NullTracker",
     "TrackedInput",
+    "TrackedPage",
+    "TrackedPages",
     "TrackedStage",
     "Tracker",
     "TrackingOutcome",

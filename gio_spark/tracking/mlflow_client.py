@@ -53,20 +53,26 @@ def mlflow_defaults(
         MLFLOW_HTTP_REQUEST_MAX_RETRIES=str(retries),
         MLFLOW_HTTP_REQUEST_TIMEOUT=str(timeout),
         MLFLOW_DISABLE_TELEMETRY="true",
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
         **file_store,
     )
 
 
 def experiment_id(client: MlflowClient, name: str, store: Store) -> str:
     """Id of the experiment, which is created or restored if necessary."""
-    if store.kind == "databricks" and not name.startswith("/"):
-        name = f"/Shared/{name}"
+    name = experiment_name(name, store)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return str(client.create_experiment(name, artifact_location=store.artifacts))
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     return str(experiment.experiment_id)
+
+
+def experiment_name(name: str, store: Store) -> str:
+    """Full name of an experiment: Databricks keeps experiments in folders."""
+    in_folder = store.kind != "databricks" or name.startswith("/")
+    return name if in_folder else f"/Shared/{name}"
 
 
 def flat_params(settings: Mapping[str, Any]) -> dict[str, str]:

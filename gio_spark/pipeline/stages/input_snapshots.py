@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from pyspark.sql import types as T
 
 from gio_spark.engine.capabilities import is_connect
 from gio_spark.errors import GioSparkError, InputError
+from gio_spark.pipeline.stages.purged_rows import frame_without_purged
 from gio_spark.tables import Workspace, frame_digest, quoted
 from gio_spark.tables.column_types import (
     carried_schema,
@@ -28,7 +30,11 @@ _SNAPSHOT = "snapshot"
 
 
 def as_location(
-    spark: SparkSession, workspace: Workspace, value: Any, name: str
+    spark: SparkSession,
+    workspace: Workspace,
+    value: Any,
+    name: str,
+    columns: Any = None,
 ) -> str | dict[str, Any] | list[Any]:
     """Value for the settings of an input; a frame is written once as a snapshot.
 
@@ -38,9 +44,13 @@ def as_location(
         value: Path, table name, mapping, Spark or pandas DataFrame, Arrow table, or a list of
             those.
         name: Pool or target, for messages.
+        columns: Roles of the frame's columns, as settings give them.
     """
     if isinstance(value, list | tuple):
-        return [as_location(spark, workspace, v, f"{name}-{i + 1}") for i, v in enumerate(value)]
+        return [
+            as_location(spark, workspace, v, f"{name}-{i + 1}", columns)
+            for i, v in enumerate(value)
+        ]
     if isinstance(value, str | dict):
         return value
     if hasattr(value, "__fspath__"):
@@ -60,7 +70,8 @@ def as_location(
             ) from error
     elif is_connect(spark) != type(frame).__module__.startswith("pyspark.sql.connect"):
         raise InputError(f"{name}: the frame belongs to another session; pass spark=frame's own.")
-    return snapshot(workspace, frame, name, f"the {type(value).__name__}")
+    id_column = columns.get("id") if isinstance(columns, Mapping) else getattr(columns, "id", None)
+    return snapshot(workspace, frame, name, f"the {type(value).__name__}", id_column)
 
 
 def _as_table(value: Any, name: str) -> Any:
@@ -74,7 +85,11 @@ def _as_table(value: Any, name: str) -> Any:
 
 
 def pin_view(
-    spark: SparkSession, workspace: Workspace, one: InputSettings, name: str
+    spark: SparkSession,
+    workspace: Workspace,
+    one: InputSettings,
+    name: str,
+    id_column: str | None = None,
 ) -> InputSettings:
     """Settings that read a snapshot, where an input is a view or a table without versions.
 
@@ -83,18 +98,23 @@ def pin_view(
     if not is_readable_otherwise(spark, one.location):
         return one
     frame = spark.read.table(quoted(one.location))
-    place = snapshot(workspace, frame, name, one.location)
+    place = snapshot(workspace, frame, name, one.location, id_column)
     return one.model_copy(update={"location": place, "format": "delta", "version": None})
 
 
-def snapshot(workspace: Workspace, frame: DataFrame, name: str, location: str) -> str:
+def snapshot(
+    workspace: Workspace, frame: DataFrame, name: str, location: str, id_column: str | None
+) -> str:
     """Write a frame once into the workspace, by the hash of its content; returns its location.
+
+    Rows that were purged from the workspace are left out.
 
     Args:
         workspace: Where it is written.
         frame: Columns without a type (of nulls alone) become texts.
         name: Pool or target, for messages.
         location: Name of the frame, for messages.
+        id_column: Its column of ids, where it has one.
 
     Raises:
         InputError: A column cannot be stored.
@@ -108,7 +128,7 @@ def snapshot(workspace: Workspace, frame: DataFrame, name: str, location: str) -
     stored = _stored_snapshot(workspace, frame_digest(frame))
     if stored:
         return stored
-    table = workspace.write_snapshot(frame)
+    table = workspace.write_snapshot(frame_without_purged(workspace, frame, id_column, location))
     # What was written is what counts: a view may show other rows by now.
     rows = workspace.read_table(table)
     digest = frame_digest(rows)

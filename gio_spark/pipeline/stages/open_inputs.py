@@ -27,9 +27,11 @@ from gio_spark.pipeline.stages.input_checks import (
     warn_of_unusual_roles,
 )
 from gio_spark.pipeline.stages.input_snapshots import pin_view
+from gio_spark.pipeline.stages.purged_rows import leave_out_purged, marked_pin
 from gio_spark.registry import load_modules
 from gio_spark.tables import Input, PinnedInput, Workspace, open_input, pin_input
 from gio_spark.tables.output_folders import local_folder
+from gio_spark.tables.purge_list import PurgeList
 from gio_spark.tracking import NullTracker, TrackedInput, tracker
 
 if TYPE_CHECKING:
@@ -145,6 +147,9 @@ class PinnedInputs:
             # A refresh, which reads no target, may find fewer rows than the run's budget.
             if any(role_of(name) == "target" for name in inputs):
                 check_sizes(settings, inputs["pool"])
+        purged = PurgeList(ctx.workspace)
+        if purged.exists:
+            inputs = {name: leave_out_purged(ctx, purged, one) for name, one in inputs.items()}
         check_ids(settings, inputs)
         if settings.embed.name in ("auto", "vectors"):
             check_dimensions(inputs)
@@ -192,8 +197,15 @@ def pin_inputs(
     for name, method in (verify or {}).items():
         if name in named:
             named[name] = named[name].model_copy(update={"verify": method})
-    inputs = {name: pin_view(spark, ctx.workspace, one, name) for name, one in named.items()}
-    pins = {name: pin_input(spark, one, name) for name, one in inputs.items()}
+    inputs = {
+        name: pin_view(spark, ctx.workspace, one, name, (one.columns or settings.columns).id)
+        for name, one in named.items()
+    }
+    purged = PurgeList(ctx.workspace)
+    pins = {
+        name: marked_pin(purged, named[name].location, pin_input(spark, one, name))
+        for name, one in inputs.items()
+    }
     return PinnedInputs(ctx, inputs, pins, embedder)
 
 
