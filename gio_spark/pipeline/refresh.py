@@ -34,6 +34,7 @@ from gio_spark.pipeline.stages.open_inputs import (
     identity,
     open_context,
     opened_run,
+    requested,
 )
 from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.pipeline.stages.pool_drift import decide, drift_figures
@@ -127,6 +128,7 @@ def refresh(
     base = RunSummary.of(newest_run(ctx.workspace, settings))
     ctx.run = base.run
     pinned = pin_as_read(ctx, base)
+    ctx.settings = base.carried_out(settings)
     claims = StageClaims(ctx.workspace, settings.concurrency, ctx.progress.say)
     with claims.hold(
         fingerprint("refresh", base.run),
@@ -203,7 +205,7 @@ def _run_anew(
 ) -> Refreshed:
     """Plan again in a new run on the codebook of the run, or on one that is fitted from it."""
     workspace, base = ctx.workspace, before.base
-    again = open_context(ctx.settings, spark=ctx.spark, progress=ctx.progress)
+    again = open_context(requested(ctx.settings), spark=ctx.spark, progress=ctx.progress)
     fit_again = decision.action == "requantize"
     curation = run_on_codebook(again, pinned, base, fit_again=fit_again)
     workspace.reload()

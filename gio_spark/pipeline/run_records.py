@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gio_spark.gime import Threshold, ThresholdCheck
 
 if TYPE_CHECKING:
+    from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Record
 
 
@@ -169,6 +170,70 @@ class MixtureFacts(Facts):
     target_scores: dict[int, int] = {}
 
 
+class CandidateFacts(Facts):
+    """Figures of a candidate strategy, in parts of the loss of random rows.
+
+    Attributes:
+        name: Strategy.
+        gain, gain_error: Gain over the default and its standard error; NaN if it failed.
+        over_random, over_random_error: The same over random rows.
+        seconds: Mean wall time of a selection from the sample.
+        problem: Why it dropped out; empty otherwise.
+    """
+
+    name: str
+    gain: float
+    gain_error: float
+    over_random: float
+    over_random_error: float
+    seconds: float
+    problem: str = ""
+
+
+class StrategyFacts(Facts):
+    """Choice of a strategy before the plan.
+
+    Attributes:
+        strategy: Chosen strategy.
+        reason: Why, in one sentence.
+        warning: What the user should know; empty otherwise.
+        judge: What judged; empty where nothing could.
+        splits: Splits of the target.
+        judging_rows: Target rows that judged, of all splits together.
+        sample_rows: Rows of the pool's sample.
+        seconds: Wall time of trials and judgment.
+        candidates: Figures, best first.
+        dropped: Strategies that the settings rule out -> why.
+        settings: Settings that carry the strategy out.
+    """
+
+    strategy: str
+    reason: str
+    warning: str = ""
+    judge: str = ""
+    splits: int = 0
+    judging_rows: int = 0
+    sample_rows: int = 0
+    seconds: float = 0.0
+    candidates: tuple[CandidateFacts, ...] = ()
+    dropped: dict[str, str] = {}
+    settings: dict[str, str | float] = {}
+
+    @property
+    def line(self) -> str:
+        """Choice, reason and judge on one line."""
+        if not self.judge:
+            return f"{self.strategy}: {self.reason}"
+        return (
+            f"{self.strategy}: {self.reason} Judge: {self.judge}, {self.judging_rows:,} target "
+            f"rows in {self.splits} splits; {self.sample_rows:,} pool rows, {self.seconds:.0f} s."
+        )
+
+    def applied_to(self, settings: RunSettings) -> RunSettings:
+        """Settings of a run that carry the strategy out."""
+        return settings.with_strategy(self.strategy)
+
+
 class Notice(Facts):
     """Notice of a possible problem: name, observation, remedy."""
 
@@ -268,7 +333,8 @@ class RunSummary(Facts):
         keys: Fingerprints of tables and models.
         basis: Run whose codebook this one began with, and whether it was kept (replan) or fitted
             again from it (requantize); empty for others.
-        settings: All settings.
+        strategy: Choice of the strategy, where `select.strategy` is auto.
+        settings: All settings, as they were asked for.
         identity: Those that decide what is selected.
     """
 
@@ -308,6 +374,7 @@ class RunSummary(Facts):
     plan_key: str
     keys: RunKeys
     basis: dict[str, str] = {}
+    strategy: StrategyFacts | None = None
     settings: dict[str, Any]
     identity: dict[str, Any]
     started: str
@@ -317,6 +384,10 @@ class RunSummary(Facts):
     def of(cls, record: Record) -> RunSummary:
         """Summary of a finished run, from its record."""
         return cls.model_validate(record.detail)
+
+    def carried_out(self, settings: RunSettings) -> RunSettings:
+        """Settings of this run with the strategy that it has chosen."""
+        return settings if self.strategy is None else self.strategy.applied_to(settings)
 
 
 class RefreshKeys(Facts):

@@ -100,6 +100,7 @@ def plan_refresh(
     base = RunSummary.of(newest_run(ctx.workspace, settings))
     ctx.run = base.run
     pinned = pin_as_read(ctx, base)
+    ctx.settings = base.carried_out(settings)
     before = Before.of(ctx.workspace, base)
     drift = None if before.summary is None else before.summary.drift
     changed_targets = tuple(before.changed_targets(pinned))
