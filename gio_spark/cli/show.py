@@ -52,7 +52,7 @@ def print_forecast(
     plan.add_row("embedder", f"{embedder}, {made.dimension} numbers")
     plan.add_row("clusters", f"{made.clusters:,}")
     if settings.select.strategy == "auto":
-        plan.add_row("strategy", "auto: chosen on a sample before the plan, about half a minute")
+        plan.add_row("strategy", "auto: chosen on a sample before the plan")
     else:
         plan.add_row("objective", settings.select.objective)
         plan.add_row("inside a cluster", settings.explode.within_cluster)

@@ -45,6 +45,8 @@ def test_the_rows_with_the_largest_ratios_are_taken_whatever_their_cluster(job):
     left_out = scores[~scores["id"].isin(rows["gio_id"].to_pylist())]["id"].iloc[0]
     explained = explain_rows(settings, [rows["gio_id"][0].as_py(), left_out])
     assert [row["taken"] for row in explained.rows] == [True, False]
+    assert explained.rows[1]["rule"] in ("below_threshold", "no_allocation")
+    assert "each chosen for how much it looks like the target" in run.report.read_text()
 
 
 def test_a_refresh_ranks_the_present_rows_by_the_frozen_ratio(job):
