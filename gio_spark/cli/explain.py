@@ -155,6 +155,8 @@ def print_explanation(console: Console, explanation: Explanation) -> None:
     console.print(f"pool: {selection.pool} at {selection.pool_version}", markup=False)
     embedder = " ".join((selection.embedder, selection.embedder_revision)).strip()
     console.print(f"embedder: {embedder}", markup=False)
+    if selection.strategy:
+        console.print(f"strategy: {selection.strategy}", markup=False)
     if 0 < len(explanation.rows) <= _IN_FULL:
         for row in explanation.rows:
             _print_row(console, row)

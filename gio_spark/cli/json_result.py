@@ -77,6 +77,7 @@ def curation_facts(curation: Curation) -> dict[str, Any]:
             "spent": summary["spent"],
         }
         facts["divergences"] = summary["divergences"]
+        facts["strategy"] = summary.get("strategy")
         facts["engine"] = summary["engine"]
         verdict = summary.get("gate")
         facts["gate"] = verdict and {"passed": verdict["passed"], "why": verdict["why"]}
@@ -103,7 +104,16 @@ def publication_facts(publication: Publication | None) -> dict[str, Any] | None:
 
 def planned_facts(stages: list[PlannedStage]) -> dict[str, Any]:
     """Stages of a dry run, and whether each is complete."""
-    return {"stages": [{"name": stage.name, "complete": stage.complete} for stage in stages]}
+    return {
+        "stages": [
+            {
+                "name": stage.name,
+                "complete": stage.complete,
+                **({"note": stage.note} if stage.note else {}),
+            }
+            for stage in stages
+        ]
+    }
 
 
 def forecast_facts(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from gio_spark.pipeline.commands.plan_refresh import PlannedRefresh
     from gio_spark.pipeline.refresh import Refreshed
-    from gio_spark.pipeline.run_records import DriftDecision
+    from gio_spark.pipeline.refresh_records import DriftDecision
 
 DRIFT_ACTIONS = {
     "keep": "the plan stays",

@@ -51,8 +51,11 @@ def print_forecast(
     plan = text_table("Plan", "", "")
     plan.add_row("embedder", f"{embedder}, {made.dimension} numbers")
     plan.add_row("clusters", f"{made.clusters:,}")
-    plan.add_row("objective", settings.select.objective)
-    plan.add_row("inside a cluster", settings.explode.within_cluster)
+    if settings.select.strategy == "auto":
+        plan.add_row("strategy", "auto: chosen on a sample before the plan")
+    else:
+        plan.add_row("objective", settings.select.objective)
+        plan.add_row("inside a cluster", settings.explode.within_cluster)
     plan.add_row("budget", made.budget)
     plan.add_row("workspace", settings.workspace)
     out.print(plan)
@@ -76,6 +79,9 @@ def print_planned_stages(out: Console, stages: Sequence[PlannedStage]) -> None:
     for stage in stages:
         table.add_row(stage.name, "complete" if stage.complete else "to do")
     out.print(table)
+    for stage in stages:
+        if stage.note:
+            out.print(f"{stage.name}: {stage.note}", markup=False)
     todo = sum(not stage.complete for stage in stages)
     out.print(f"{todo} of {len(stages)} stages to do; nothing was run.")
 
@@ -119,6 +125,10 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     table.add_row(
         "chosen by", f"{summary['objective']}, inside a cluster {summary['within_cluster']}"
     )
+    if summary.get("strategy"):
+        from gio_spark.pipeline.run_records import StrategyFacts
+
+        table.add_row("strategy", StrategyFacts.model_validate(summary["strategy"]).line)
     found = summary["divergences"]
     table.add_row(
         "divergence from target",

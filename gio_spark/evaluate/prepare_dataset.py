@@ -12,9 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from gio_spark.engine import bounded, decode_vectors, hash53, hash_sample
-from gio_spark.engine.arrow import take_rows
-from gio_spark.engine.sampling import HASH_RANGE
+from gio_spark.engine import hash53, hash_sample
 from gio_spark.errors import InputError
 from gio_spark.evaluate.measures import MEASURES
 from gio_spark.gime.proxy_training import frequency_codes
@@ -25,6 +23,20 @@ from gio_spark.pipeline.stages.cluster import mass_of
 from gio_spark.pipeline.stages.embed import vectors_of
 from gio_spark.pipeline.stages.open_inputs import open_context, opened_run, pin_inputs
 from gio_spark.pipeline.stages.run_graph import run_graph
+from gio_spark.pipeline.stages.sampled_rows import (
+    CATEGORY,
+    DatasetPart,
+    add_columns,
+    hashes_of,
+    in_hash_order,
+    label_codes,
+    matrix_of,
+    sample_parts,
+    strings_or_none,
+    texts_of,
+    tokens_or_none,
+    with_content,
+)
 from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.run import RunSettings
 from gio_spark.strategy.evaluation_dataset import EvaluationDataset
@@ -32,16 +44,15 @@ from gio_spark.tables import quoted_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from gio_spark.engine.progress import Progress
-    from gio_spark.pipeline.run_state import Dataset, RunState
+    from gio_spark.pipeline.run_state import RunState
 
 # With fewer held-out rows than this, differences between methods are noise.
 _MIN_HELD_OUT = 50
 _HELD_SALT = "evaluate-held-out"
 _DRAW_SALT = "evaluate-draws"
-_CATEGORY = "_category:"
 
 
 @contextmanager
@@ -119,21 +130,26 @@ def build_dataset(data: EvaluationInputs) -> EvaluationDataset:
             "evaluate.held_out_share above 0 to keep a part of the target for judging."
         )
     weights = [table.share for table in ctx.settings.target]
-    method_parts = [_DatasetPart(ctx, dataset, share, held_out=False) for dataset in targets]
+    method_parts = [DatasetPart(ctx, dataset, share, salt=_HELD_SALT) for dataset in targets]
     if held_out_datasets:
         held_out_parts, held_out_weights = (
-            [_DatasetPart(ctx, dataset, 0.0, held_out=False) for dataset in held_out_datasets],
+            [DatasetPart(ctx, dataset) for dataset in held_out_datasets],
             [1.0] * len(held_out_datasets),
         )
         held_out_weights = [float(dataset.usable) for dataset in held_out_datasets]
     else:
         held_out_parts, held_out_weights = (
-            [_DatasetPart(ctx, dataset, share, held_out=True) for dataset in targets],
+            [
+                DatasetPart(ctx, dataset, share, set_apart=True, salt=_HELD_SALT)
+                for dataset in targets
+            ],
             weights,
         )
     pool = _pool_rows(data)
-    target_rows = _sample_parts(method_parts, weights, evaluate_settings.target_rows)
-    held_out_rows = _sample_parts(held_out_parts, held_out_weights, evaluate_settings.held_out_rows)
+    target_rows = sample_parts(method_parts, weights, evaluate_settings.target_rows, _DRAW_SALT)
+    held_out_rows = sample_parts(
+        held_out_parts, held_out_weights, evaluate_settings.held_out_rows, _DRAW_SALT
+    )
     if held_out_rows.num_rows < _MIN_HELD_OUT or target_rows.num_rows == 0:
         raise InputError(
             f"The held-out target has {held_out_rows.num_rows} rows and the methods' own "
@@ -145,18 +161,18 @@ def build_dataset(data: EvaluationInputs) -> EvaluationDataset:
     categories, held_categories = _categories(pool, held_out_rows)
     dimension = state.codebook.centroids.shape[1]
     return EvaluationDataset(
-        vectors=_matrix(pool, dimension),
-        hashes=pool["_draw"].to_numpy().astype(np.uint64) << np.uint64(11),
-        target_vectors=_matrix(target_rows, dimension),
+        vectors=matrix_of(pool, dimension),
+        hashes=hashes_of(pool),
+        target_vectors=matrix_of(target_rows, dimension),
         centroids=state.codebook.centroids,
         cluster=pool["cluster"].to_numpy().astype(np.int32),
         target_mass=_mass(data, method_parts, weights),
-        held_vectors=_matrix(held_out_rows, dimension),
-        texts=_texts(pool) if texts else None,
-        target_texts=_texts(target_rows) if texts else None,
-        held_texts=_texts(held_out_rows) if texts else None,
-        sources=_strings_or_none(pool, "source"),
-        tokens=_tokens(pool),
+        held_vectors=matrix_of(held_out_rows, dimension),
+        texts=texts_of(pool) if texts else None,
+        target_texts=texts_of(target_rows) if texts else None,
+        held_texts=texts_of(held_out_rows) if texts else None,
+        sources=strings_or_none(pool, "source"),
+        tokens=tokens_or_none(pool),
         labels=labels,
         held_labels=held_labels,
         target_labels=target_labels,
@@ -164,49 +180,6 @@ def build_dataset(data: EvaluationInputs) -> EvaluationDataset:
         categories=categories,
         held_categories=held_categories,
     )
-
-
-@dataclass(frozen=True)
-class _DatasetPart:
-    """Rows of a dataset, or the part of them that is held out from (or visible to) the methods."""
-
-    ctx: RunContext
-    dataset: Dataset
-    share: float
-    held_out: bool
-
-    def rows(self) -> DataFrame:
-        rows = vectors_of(self.ctx, self.dataset)
-        if self.share == 0.0:
-            return rows
-        bound = F.lit(round(self.share * HASH_RANGE))
-        hashed = hash53("id", _HELD_SALT)
-        return rows.where(hashed < bound if self.held_out else hashed >= bound)
-
-    @property
-    def row_count(self) -> int:
-        share = 1.0 if self.share == 0.0 else self.share if self.held_out else 1.0 - self.share
-        return max(1, round(self.dataset.usable * share))
-
-
-def _sample_parts(parts: list[_DatasetPart], weights: list[float], limit: int) -> pa.Table:
-    """Sample of several datasets in proportion to their weights."""
-    total_weight = sum(weights)
-    shares = [weight / total_weight for weight in weights]
-    rows = min(
-        limit,
-        *(int(part.row_count / share) for part, share in zip(parts, shares, strict=True)),
-        limit,
-    )
-    tables = []
-    for part, share in zip(parts, shares, strict=True):
-        part_rows = max(1, round(rows * share))
-        sample = hash_sample(
-            part.rows().select("id", "vector", "label"), part_rows, _DRAW_SALT, total=part.row_count
-        )
-        tables.append(_with_content(part.ctx, part.dataset, sample))
-    common = set.intersection(*(set(table.column_names) for table in tables))
-    return pa.concat_tables(table.select(sorted(common)) for table in tables)
 
 
 def _pool_rows(data: EvaluationInputs) -> pa.Table:
@@ -220,8 +193,8 @@ def _pool_rows(data: EvaluationInputs) -> pa.Table:
         raise InputError("The pool's sample is empty.")
     embedded = vectors_of(ctx, pool).select("id", "vector")
     draws = embedded.withColumn("_draw", hash53("id", _DRAW_SALT))
-    sample = _add_columns(ctx, sample, draws)
-    sample = _with_content(ctx, pool, sample)
+    sample = add_columns(ctx, sample, draws)
+    sample = with_content(ctx, pool, sample)
     column = ctx.settings.evaluate.oracle
     if column is not None:
         if column not in pool.source.rows.columns:
@@ -231,41 +204,15 @@ def _pool_rows(data: EvaluationInputs) -> pa.Table:
             )
         oracle = pool.source.rows.select("id", F.col(quoted_column(column)).cast("double").alias(
             "_good"))  # fmt: skip
-        sample = _add_columns(ctx, sample, oracle)
-    order = pc.sort_indices(sample, sort_keys=[("_draw", "ascending"), ("id", "ascending")])
-    return take_rows(sample, order)
-
-
-def _add_columns(ctx: RunContext, sample: pa.Table, other: DataFrame) -> pa.Table:
-    """Sample with the columns of another table, joined by id; the ids are broadcast."""
-    ids = ctx.spark.createDataFrame(pa.table({"id": sample["id"].cast(pa.string())}))
-    matches = bounded(other.join(F.broadcast(ids), "id", "inner"), sample.num_rows, "sampled rows")
-    position = pc.index_in(sample["id"].cast(pa.string()), matches["id"].cast(pa.string()))
-    columns = take_rows(matches, position)
-    for name in columns.column_names:
-        if name != "id":
-            sample = sample.append_column(name, columns[name])
-    return sample
-
-
-def _with_content(ctx: RunContext, dataset: Dataset, sample: pa.Table) -> pa.Table:
-    """Sample with the text and the categorical columns, where inputs have them."""
-    columns = dataset.source.columns
-    content = [] if columns.text is None else [F.col(quoted_column(columns.text)).alias("text")]
-    content += [
-        F.col(quoted_column(name)).cast("string").alias(f"{_CATEGORY}{name}")
-        for name in columns.categorical
-    ]
-    if not content:
-        return sample
-    return _add_columns(ctx, sample, dataset.source.rows.select("id", *content))
+        sample = add_columns(ctx, sample, oracle)
+    return in_hash_order(sample)
 
 
 def _categories(
     pool: pa.Table, held_out: pa.Table
 ) -> tuple[NDArray[np.int32] | None, NDArray[np.int32] | None]:
     """Codes of the categorical columns that both tables have, (n, c) and (h, c)."""
-    names = [n for n in pool.column_names if n.startswith(_CATEGORY) and n in held_out.column_names]
+    names = [n for n in pool.column_names if n.startswith(CATEGORY) and n in held_out.column_names]
     if not names:
         return None, None
     fields = [
@@ -282,7 +229,7 @@ def _categories(
 
 
 def _mass(
-    data: EvaluationInputs, parts: list[_DatasetPart], weights: list[float]
+    data: EvaluationInputs, parts: list[DatasetPart], weights: list[float]
 ) -> NDArray[np.float64]:
     """Target distribution over clusters, of the rows that methods may see and the pool covers."""
     masses = [
@@ -292,28 +239,6 @@ def _mass(
     if mass.sum() <= 0:
         raise InputError(f"{unreachable:.0%} of the target is out of the pool's reach.")
     return np.asarray(mass / mass.sum(), dtype=np.float64)
-
-
-def _matrix(table: pa.Table, dimension: int) -> NDArray[np.float32]:
-    return np.array(decode_vectors(table["vector"], dimension), dtype=np.float32)
-
-
-def _texts(table: pa.Table) -> pa.Array:
-    return pc.fill_null(table["text"].cast(pa.large_string()), "").combine_chunks()
-
-
-def _strings_or_none(table: pa.Table, name: str) -> NDArray[Any] | None:
-    column = table[name]
-    if column.null_count == len(column):
-        return None
-    return np.asarray(pc.fill_null(column.cast(pa.string()), "").to_pylist(), dtype=str)
-
-
-def _tokens(table: pa.Table) -> NDArray[np.int64] | None:
-    column = table["tokens"]
-    if column.null_count == len(column):
-        return None
-    return pc.fill_null(column.cast(pa.int64()), 0).to_numpy()  # type: ignore[no-any-return]
 
 
 def _oracle_values(table: pa.Table) -> NDArray[np.float64] | None:
@@ -333,7 +258,7 @@ def _labels(
     Raises:
         InputError: Rows have no label, and the settings name a measure that trains models.
     """
-    label_arrays = []
+    columns = []
     for name, table in (("pool", pool), ("held-out target", held_out)):
         empty = table["label"].null_count
         if empty:
@@ -352,19 +277,7 @@ def _labels(
                     "none, so nothing is trained on them; put such rows aside to use the others."
                 )
             return None, None, None
-        label_arrays.append(_strings(table["label"]))
+        columns.append(table["label"])
     has_target = target["label"].null_count == 0
-    if has_target:
-        label_arrays.append(_strings(target["label"]))
-    try:
-        arrays: list[NDArray[Any]] = [labels.astype(np.float64) for labels in label_arrays]
-    except ValueError:
-        arrays = []
-    if not arrays or not any((labels % 1 != 0).any() for labels in arrays):
-        codes = np.unique(np.concatenate(label_arrays), return_inverse=True)[1].astype(np.int64)
-        arrays = np.split(codes, np.cumsum([len(labels) for labels in label_arrays])[:-1])
-    return arrays[0], arrays[1], arrays[2] if has_target else None
-
-
-def _strings(column: pa.ChunkedArray) -> NDArray[Any]:
-    return np.asarray(column.cast(pa.string()).to_pylist(), dtype=str)
+    codes = label_codes([*columns, *([target["label"]] if has_target else [])])
+    return codes[0], codes[1], codes[2] if has_target else None

@@ -9,6 +9,7 @@ from gio_spark.explode.exact_thresholds import Thresholds, thresholds_of_arrays
 from gio_spark.explode.fetch_rows import materialize
 from gio_spark.explode.rank_keys import hash_keys, rank_keys, ratio_keys, share_thresholds
 from gio_spark.explode.row_filter import row_keys, selected_ids, with_thresholds
+from gio_spark.explode.whole_pool import whole_pool_take
 
 __all__ = [
     "Calibration",
@@ -27,5 +28,6 @@ __all__ = [
     "selected_ids",
     "share_thresholds",
     "thresholds_of_arrays",
+    "whole_pool_take",
     "with_thresholds",
 ]

@@ -43,6 +43,7 @@ from gio_spark.gio.target_mass import (
     reach_limit,
     relative_reach,
 )
+from gio_spark.gio.whole_pool import select_whole_pool
 
 __all__ = [
     "BudgetedKL",
@@ -89,6 +90,7 @@ __all__ = [
     "select_budgeted_kl",
     "select_published",
     "select_published_exact",
+    "select_whole_pool",
     "smoothed_kl",
     "with_allocation",
 ]

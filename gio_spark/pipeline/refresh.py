@@ -14,16 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine import describe
 from gio_spark.errors import InputError
+from gio_spark.pipeline.refresh_records import DriftDecision, RefreshKeys, RefreshSummary
 from gio_spark.pipeline.run import run_on_codebook
 from gio_spark.pipeline.run_context import RunContext, fingerprint
-from gio_spark.pipeline.run_records import (
-    DriftDecision,
-    PlanFigures,
-    RefreshKeys,
-    RefreshSummary,
-    RunSummary,
-    VerdictFacts,
-)
+from gio_spark.pipeline.run_records import PlanFigures, RunSummary, VerdictFacts
 from gio_spark.pipeline.run_state import Role, RunState
 from gio_spark.pipeline.stage_runner import run_stages
 from gio_spark.pipeline.stages.frozen_models import check_schema, set_frozen_models
@@ -35,6 +29,7 @@ from gio_spark.pipeline.stages.open_inputs import (
     identity,
     open_context,
     opened_run,
+    requested,
 )
 from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.pipeline.stages.pool_drift import decide, drift_figures
@@ -128,6 +123,7 @@ def refresh(
     base = RunSummary.of(newest_run(ctx.workspace, settings))
     ctx.run = base.run
     pinned = pin_as_read(ctx, base)
+    ctx.settings = base.carried_out(settings)
     claims = StageClaims(ctx.workspace, settings.concurrency, ctx.progress.say)
     with claims.hold(
         fingerprint("refresh", base.run),
@@ -204,7 +200,7 @@ def _run_anew(
 ) -> Refreshed:
     """Plan again in a new run on the codebook of the run, or on one that is fitted from it."""
     workspace, base = ctx.workspace, before.base
-    again = open_context(ctx.settings, spark=ctx.spark, progress=ctx.progress)
+    again = open_context(requested(ctx.settings), spark=ctx.spark, progress=ctx.progress)
     fit_again = decision.action == "requantize"
     curation = run_on_codebook(again, pinned, base, fit_again=fit_again)
     workspace.reload()

@@ -29,6 +29,7 @@ from gio_spark.pipeline.stages.open_inputs import (
     open_context,
     opened_run,
     pin_inputs,
+    requested,
 )
 from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.pipeline.stages.publish_selection import (
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 # Parts in order; `until` names one of them.
 STAGES = tuple(PARTS)
+_BEFORE_STRATEGY = (PARTS["embed"], PARTS["quantize"])
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,6 +100,7 @@ class Curation:
             *([("with repeats", f"{summary.copies:,} rows")] if summary.copies is not None else []),
             ("target", f"{summary.target_rows:,} rows"),
             ("clusters", clusters_text(summary.clusters, summary.clusters_selected, "")),
+            *([("strategy", summary.strategy.line)] if summary.strategy else []),
             ("divergence from the target", distance),
             *((f"warning, {name}", f"{text} {advice}") for name, text, advice in summary.cautions),
             ("published", published),
@@ -235,6 +238,9 @@ def _run(
     with opened_run(ctx, pinned, {"gio.engine": describe(ctx.spark).line()}) as state:
         if prepare is not None:
             prepare(state)
+        if ctx.settings.select.strategy == "auto" and goal not in _BEFORE_STRATEGY:
+            run_stages(ctx, run_graph(ctx.settings, warm=warm), state, ["strategy"])
+            ctx.settings = state.strategy.applied_to(ctx.settings)
         run_stages(ctx, run_graph(ctx.settings, warm=warm), state, [goal])
         is_whole = goal == PARTS["report"]
         curation = _record_run(ctx, state, prune=prune) if is_whole else _partial(ctx, state)
@@ -249,10 +255,25 @@ def plan_run(
     ctx = open_context(settings, spark=spark, progress=progress, dry=True)
     pinned = pin_inputs(ctx)
     ctx.run = pinned.run_id
-    stages = planned_stages(ctx, run_graph(settings), pinned.open(), [PARTS["report"]])
+    state = pinned.open()
+    stages = []
+    if settings.select.strategy == "auto":
+        stages = _planned_choice(ctx, state)
+    known = {stage.name for stage in stages}
+    following = planned_stages(ctx, run_graph(ctx.settings), state, [PARTS["report"]])
+    stages += [stage for stage in following if stage.name not in known]
     if _finished(ctx) is not None:  # the report has no record of its own
         return [replace(stage, complete=True) for stage in stages]
     return stages
+
+
+def _planned_choice(ctx: RunContext, state: RunState) -> list[PlannedStage]:
+    """Stages up to the choice of a strategy; where it is recorded, the settings follow it."""
+    stages = planned_stages(ctx, run_graph(ctx.settings), state, ["strategy"])
+    if not state.has("strategy"):
+        return stages
+    ctx.settings = state.strategy.applied_to(ctx.settings)
+    return [*stages[:-1], replace(stages[-1], note=state.strategy.line)]
 
 
 def _finished(ctx: RunContext) -> Record | None:
@@ -341,7 +362,8 @@ def _summary(ctx: RunContext, state: RunState) -> RunSummary:
             removed_rows=state.get("removed_rows") or "",
         ),
         basis=state.basis,
-        settings=ctx.settings.model_dump(mode="json"),
+        strategy=state.get("strategy"),
+        settings=requested(ctx.settings).model_dump(mode="json"),
         identity=identity(ctx.settings),
         started=ctx.started.isoformat(),
         seconds=(datetime.now(timezone.utc) - ctx.started).total_seconds(),

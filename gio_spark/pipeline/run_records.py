@@ -1,14 +1,15 @@
-"""Typed records of a run: facts of stages, plans, gates and refreshes, as stored in `runs`."""
+"""Typed records of a run: facts of stages, plans and gates, as stored in `runs`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gio_spark.gime import Threshold, ThresholdCheck
 
 if TYPE_CHECKING:
+    from gio_spark.settings.run import RunSettings
     from gio_spark.tables import Record
 
 
@@ -169,6 +170,70 @@ class MixtureFacts(Facts):
     target_scores: dict[int, int] = {}
 
 
+class CandidateFacts(Facts):
+    """Figures of a candidate strategy, in parts of the loss of random rows.
+
+    Attributes:
+        name: Strategy.
+        gain, gain_error: Gain over the default and its standard error; NaN if it failed.
+        over_random, over_random_error: The same over random rows.
+        seconds: Mean wall time of a selection from the sample.
+        problem: Why it dropped out; empty otherwise.
+    """
+
+    name: str
+    gain: float
+    gain_error: float
+    over_random: float
+    over_random_error: float
+    seconds: float
+    problem: str = ""
+
+
+class StrategyFacts(Facts):
+    """Choice of a strategy before the plan.
+
+    Attributes:
+        strategy: Chosen strategy.
+        reason: Why, in one sentence.
+        warning: What the user should know; empty otherwise.
+        judge: What judged; empty where nothing could.
+        splits: Splits of the target.
+        judging_rows: Target rows that judged, of all splits together.
+        sample_rows: Rows of the pool's sample.
+        seconds: Wall time of trials and judgment.
+        candidates: Figures, best first.
+        dropped: Strategies that the settings rule out -> why.
+        settings: Settings that carry the strategy out.
+    """
+
+    strategy: str
+    reason: str
+    warning: str = ""
+    judge: str = ""
+    splits: int = 0
+    judging_rows: int = 0
+    sample_rows: int = 0
+    seconds: float = 0.0
+    candidates: tuple[CandidateFacts, ...] = ()
+    dropped: dict[str, str] = {}
+    settings: dict[str, str | float] = {}
+
+    @property
+    def line(self) -> str:
+        """Choice, reason and judge on one line."""
+        if not self.judge:
+            return f"{self.strategy}: {self.reason}"
+        return (
+            f"{self.strategy}: {self.reason} Judge: {self.judge}, {self.judging_rows:,} target "
+            f"rows in {self.splits} splits; {self.sample_rows:,} pool rows, {self.seconds:.0f} s."
+        )
+
+    def applied_to(self, settings: RunSettings) -> RunSettings:
+        """Settings of a run that carry the strategy out."""
+        return settings.with_strategy(self.strategy)
+
+
 class Notice(Facts):
     """Notice of a possible problem: name, observation, remedy."""
 
@@ -269,7 +334,8 @@ class RunSummary(Facts):
         keys: Fingerprints of tables and models.
         basis: Run whose codebook this one began with, and whether it was kept (replan) or fitted
             again from it (requantize); empty for others.
-        settings: All settings.
+        strategy: Choice of the strategy, where `select.strategy` is auto.
+        settings: All settings, as they were asked for.
         identity: Those that decide what is selected.
     """
 
@@ -310,6 +376,7 @@ class RunSummary(Facts):
     plan_key: str
     keys: RunKeys
     basis: dict[str, str] = {}
+    strategy: StrategyFacts | None = None
     settings: dict[str, Any]
     identity: dict[str, Any]
     started: str
@@ -320,99 +387,6 @@ class RunSummary(Facts):
         """Summary of a finished run, from its record."""
         return cls.model_validate(record.detail)
 
-
-class RefreshKeys(Facts):
-    """Fingerprints of the pool's rows after a refresh, and of the plan where its budget is held."""
-
-    embeddings: str
-    assignments: str
-    scores: str = ""
-    quarantine: str = ""
-    removed_rows: str = ""
-    plan: str = ""
-
-
-class RefreshCounts(Facts):
-    """Rows of the pool and of the selection that a refresh has changed.
-
-    Attributes:
-        new_rows, changed_rows, gone_rows: Rows of the pool, compared with the version before.
-        bad_rows: Rows of the pool that came to quarantine since then.
-        before, added, dropped, after: Selected rows.
-    """
-
-    new_rows: int
-    changed_rows: int
-    gone_rows: int
-    bad_rows: int
-    before: int
-    added: int
-    dropped: int
-    after: int
-
-
-class DriftFigures(Facts):
-    """Drift of the inputs since the plan of the run that is refreshed.
-
-    Attributes:
-        changed_targets: Targets at another version.
-        share_shift: Total variation between the pool's shares per cluster, then and now, 0 to 1.
-        lost_mass: Share of the target whose clusters have lost all rows since.
-        rows: New and changed rows that the figures below are of.
-        inertia_ratio: Their mean squared distance to their centroids over that of the run's pool.
-        auc: AUC of the density ratio, target against these rows; None where rows have none.
-        auc_before: The same against the run's pool.
-    """
-
-    changed_targets: tuple[str, ...] = ()
-    share_shift: float
-    lost_mass: float
-    rows: int
-    inertia_ratio: float | None = None
-    auc: float | None = None
-    auc_before: float | None = None
-
-
-class DriftDecision(Facts):
-    """Decision on drift: keep, replan, requantize or stop, with the figures and the reasons."""
-
-    action: Literal["keep", "replan", "requantize", "stop"]
-    reasons: tuple[str, ...] = ()
-    figures: DriftFigures
-
-
-class RefreshSummary(Facts):
-    """Summary of a refresh.
-
-    Attributes:
-        counts: What it changed.
-        version: Version of the pool that it read.
-        table_id: Identity of the pool's table.
-        pool_schema: The pool's columns.
-        before: Fingerprint of the refresh before, "" for the first.
-        number: From 1.
-        keys: Fingerprints of the pool's rows.
-        table: Table of the selected rows.
-        budget: hold or float, as `refresh.budget` was.
-        plan: Figures of the plan on the present rows; None in records of earlier versions.
-        others: Held-out set or target -> its version; None in records of earlier versions.
-        drift: Decision on drift.
-    """
-
-    counts: RefreshCounts
-    version: str
-    table_id: str
-    pool_schema: dict[str, Any] = Field(alias="schema")
-    before: str
-    number: int
-    keys: RefreshKeys
-    table: str = ""
-    budget: str = "float"
-    plan: PlanFigures | None = None
-    others: dict[str, str] | None = None
-    drift: DriftDecision | None = None
-
-    @classmethod
-    def of(cls, record: Record) -> RefreshSummary:
-        """Summary of a refresh, from its record; the table stands in the record itself."""
-        return cls.model_validate({**record.detail, "table": record.table})
+    def carried_out(self, settings: RunSettings) -> RunSettings:
+        """Settings of this run with the strategy that it has chosen."""
+        return settings if self.strategy is None else self.strategy.applied_to(settings)

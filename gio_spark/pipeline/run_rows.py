@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
-    from gio_spark.pipeline.run_records import RefreshKeys, RunSummary
+    from gio_spark.pipeline.refresh_records import RefreshKeys
+    from gio_spark.pipeline.run_records import RunSummary
     from gio_spark.settings.run import RunSettings
 
 MAX_METRIC_ROWS = 200_000

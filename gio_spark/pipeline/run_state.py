@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from gio_spark.pipeline.constraints.enforce import Enforcement
     from gio_spark.pipeline.constraints.sensitivity_runs import SensitivityResult
     from gio_spark.pipeline.run_context import RunContext
-    from gio_spark.pipeline.run_records import MixtureFacts, PlanFacts, RatioFacts, VerdictFacts
+    from gio_spark.pipeline.run_records import (
+        MixtureFacts,
+        PlanFacts,
+        RatioFacts,
+        StrategyFacts,
+        VerdictFacts,
+    )
     from gio_spark.quantize import ClusterStats
     from gio_spark.report import ReportRows
     from gio_spark.tables import Input
@@ -216,6 +222,8 @@ class RunState:
     sensitivity: SensitivityResult = field(init=False)
     enforcement: Enforcement = field(init=False)
     target_mass: Callable[[], list[TargetMass]] = field(init=False)
+    strategy: StrategyFacts = field(init=False)
+    """Choice of the strategy, where the settings leave it to the run."""
     plan: Plan = field(init=False)
     frozen_plan: Plan = field(init=False)
     """Plan of the run that is refreshed."""

@@ -223,10 +223,17 @@ def _is_awaited(
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage that a run would go through: its name, and whether it is complete already."""
+    """A stage that a run would go through.
+
+    Attributes:
+        name: What people call it.
+        complete: Whether it is complete already.
+        note: What it has decided, where the stages after it depend on that.
+    """
 
     name: str
     complete: bool
+    note: str = ""
 
 
 def planned_stages(

@@ -59,6 +59,7 @@ def render(data: ReportData, folder: Path, *, with_plots: bool = True) -> Path:
             ("finished (UTC)", clean_text(data.finished, 40)),
             ("objective", _rule_name(data.objective)),
             ("within a cluster", _rule_name(data.within_cluster)),
+            ("strategy", clean_text(data.strategy, 600)),
             *links,
         ],
         summary=run_summary.summary(data),

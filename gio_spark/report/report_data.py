@@ -141,6 +141,9 @@ class ReportData:
         rows_pool, rows_selected, rows_target: Usable rows.
         copies_selected: Selected rows with their repeats, where rows repeat.
         objective, within_cluster: Names of the objective and of the within-cluster rule.
+        strategy: Choice of the strategy in words, where the run has made it.
+        strategies: One row per candidate strategy: name, gain, gain_error, over_random,
+            over_random_error, seconds, problem.
         certificate: Certificate of optimality, if the objective has one.
         constraints: Active constraints, one sentence each.
         unreached: Share of the target mass that no pool row is near to (0..1).
@@ -184,6 +187,8 @@ class ReportData:
     rows_target: int = 0
     objective: str = ""
     within_cluster: str = ""
+    strategy: str = ""
+    strategies: pd.DataFrame | None = None
     certificate: Certificate | None = None
     constraints: tuple[str, ...] = ()
     unreached: float | None = None

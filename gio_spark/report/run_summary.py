@@ -42,9 +42,16 @@ def _selection_text(data: ReportData) -> str:
     return (
         f"From a pool of {count_text(data.rows_pool)} rows this run took "
         f"{count_text(data.rows_selected)}"
-        f"{share_text}, chosen so that together they look like the target{target_text}."
-        + _copies_text(data)
+        f"{share_text}, {_manner_text(data)}{target_text}." + _copies_text(data)
     )
+
+
+def _manner_text(data: ReportData) -> str:
+    if data.objective != "whole_pool":
+        return "chosen so that together they look like the target"
+    if data.within_cluster == "exact_count":
+        return "drawn at random, whatever the target"
+    return "each chosen for how much it looks like the target"
 
 
 def _copies_text(data: ReportData) -> str:

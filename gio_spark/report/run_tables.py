@@ -79,6 +79,7 @@ def run_tables(data: ReportData) -> list[TableText]:
         gate_table(data.gate),
         _metrics(data),
         _sources(data),
+        _strategies(data),
         _plan(data),
         _stages(data),
         _pairs("Where the tables are", data.tables, location_text, "tables"),
@@ -252,6 +253,34 @@ def _plan(data: ReportData) -> TableText:
     )
     numeric = [False] + [False] * has_labels + [True] * (5 + repeats)
     return TableText("Plan", columns, rows, numeric, note, open=len(plan) <= 12, id="plan")
+
+
+def _strategies(data: ReportData) -> TableText | None:
+    """Candidate strategies: gains in percent of the loss of random rows."""
+    if data.strategies is None:
+        return None
+    rows = [
+        [
+            clean_text(one["name"], 40),
+            _gain_text(one["gain"], one["gain_error"]),
+            _gain_text(one["over_random"], one["over_random_error"]),
+            number_text(one["seconds"], 2),
+            _text_or_empty(one["problem"]),
+        ]
+        for one in data.strategies.to_dict("records")
+    ]
+    note = (
+        "Gains on target rows that no candidate has seen, in percent of the loss of random rows, "
+        "with their standard errors; seconds of a selection from the sample."
+    )
+    columns = ["strategy", "gain over the default", "over random rows", "seconds", "left out"]
+    return TableText(
+        "Strategies", columns, rows, [False, True, True, True, False], note, id="strategies"
+    )
+
+
+def _gain_text(value: float, error: float) -> str:
+    return "" if np.isnan(value) else f"{100 * value:+.1f} ± {100 * error:.1f} %"
 
 
 # Seconds; shorter stages have no rate (their rows were written with those of another stage).

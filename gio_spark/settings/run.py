@@ -20,6 +20,7 @@ from gio_spark.settings.inputs import InputSettings, Verify
 from gio_spark.settings.quantize import QuantizeSettings
 from gio_spark.settings.refresh import RefreshSettings
 from gio_spark.settings.select import SelectSettings
+from gio_spark.settings.strategy_settings import DECIDED, STRATEGIES
 from gio_spark.settings.tracking import TrackingSettings
 
 # Short names for the settings that people change first -> where they live.
@@ -278,6 +279,7 @@ class RunSettings(StageSettings):
                     "setting with two values; keep one of them."
                 )
             data[stage] = {**block, **(value if isinstance(value, dict) else {field: value})}
+        data = _with_named_strategy(data)
         for key in ("pool", "target", "held_out"):
             if isinstance(data.get(key), str | dict):
                 data[key] = _as_input(data[key]) if key == "pool" else [_as_input(data[key])]
@@ -328,6 +330,23 @@ class RunSettings(StageSettings):
         }
         held_out = {f"held-out-{i + 1}": one for i, one in enumerate(self.held_out)}
         return {"pool": self.pool, **targets, **held_out}
+
+    def with_strategy(self, name: str) -> RunSettings:
+        """Settings that carry out a strategy (`STRATEGIES`).
+
+        Example:
+            >>> settings = RunSettings(pool="pool", target="target", select={"strategy": "auto"})
+            >>> settings.with_strategy("kl_hash").explode.within_cluster
+            'exact_count'
+        """
+        settings = self
+        for path in DECIDED:
+            section, field = path.split(".")
+            block = getattr(settings, section)
+            default = type(block).model_fields[field].default
+            block = block.model_copy(update={field: STRATEGIES[name].get(path, default)})
+            settings = settings.model_copy(update={section: block})
+        return settings
 
     def pool_columns(self) -> Columns:
         """Return the roles of the pool's columns."""
@@ -382,6 +401,31 @@ def _put(data: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
     if len(path) == 1:
         return {**data, path[0]: value}
     return {**data, path[0]: _put(dict(data.get(path[0]) or {}), path[1:], value)}
+
+
+def _with_named_strategy(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a named strategy in place of its name.
+
+    Raises:
+        ConfigError: There is no such strategy, or one of its settings has another value.
+    """
+    name, remaining = _take(data, ["select", "strategy"])
+    if not isinstance(name, str) or name in ("default", "auto"):
+        return data
+    if name not in STRATEGIES:
+        raise ConfigError(
+            f"select.strategy: there is no strategy {name!r}; use default, auto, or one of "
+            f"{', '.join(STRATEGIES)}."
+        )
+    for path, value in STRATEGIES[name].items():
+        present, remaining = _take(remaining, path.split("."))
+        if present is not None and present != value:
+            raise ConfigError(
+                f"select.strategy {name!r} sets {path} to {value!r}, but it is {present!r}: leave "
+                "one of them out."
+            )
+        remaining = _put(remaining, path.split("."), value)
+    return remaining
 
 
 def _as_input(value: Any) -> Any:

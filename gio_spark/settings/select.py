@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from gio_spark.settings.base import StageSettings
+from gio_spark.settings.strategy_settings import STRATEGIES
 
 
 class RepeatSettings(StageSettings):
@@ -24,10 +25,17 @@ class RepeatSettings(StageSettings):
 class SelectSettings(StageSettings):
     """Settings of the selection on centroids."""
 
+    strategy: Literal["default", "auto"] = Field(
+        "default",
+        description="Way to select: default (as the settings say), auto (chosen before the plan by "
+        "target rows that no candidate has seen), or the name of a strategy in place of its "
+        f"settings: {', '.join(STRATEGIES)}.",
+    )
     objective: str = Field(
         "budgeted_kl",
-        description="Objective: budgeted_kl, published_exact, published, knn_kl, energy_distance, "
-        "or the name of a registered one.",
+        description="Objective: budgeted_kl, whole_pool (the highest ranks of all rows, without "
+        "quotas), published_exact, published, knn_kl, energy_distance, or the name of a registered "
+        "one.",
     )
     least_mixture: float = Field(
         0.01,
@@ -64,7 +72,8 @@ class SelectSettings(StageSettings):
     )
 
     @model_serializer(mode="wrap")
-    def _without_unset_repeat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Values without `repeat` where it is not set: such a run is named as it was before."""
+    def _without_unset_values(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Values without `repeat` and `strategy` where unset: such a run has its earlier name."""
         values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k != "repeat" or v is not None}
+        unset = {"repeat": None, "strategy": "default"}
+        return {k: v for k, v in values.items() if k not in unset or v != unset[k]}

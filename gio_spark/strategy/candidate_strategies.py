@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gio_spark.errors import GioSparkError
+from gio_spark.settings.strategy_settings import DEFAULT_STRATEGY, RANDOM_STRATEGY
 from gio_spark.strategy.methods import get, methods, registered_by_users, run_method
 from gio_spark.strategy.methods.hash_draws import gumbel, top, uniform
 from gio_spark.strategy.methods.method_registry import reordered
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
     from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
-#: The strategy of a run that sets nothing: quotas per cluster, rows by the classifier's ratio.
-DEFAULT = "kl_ratio_t025"
-RANDOM = "random"
+DEFAULT, RANDOM = DEFAULT_STRATEGY, RANDOM_STRATEGY
 CANDIDATES = (
     DEFAULT,
     "kl_ratio_t0",
@@ -33,18 +32,6 @@ CANDIDATES = (
     "stratified",
     RANDOM,
 )
-_CLASSIFIER = {"within_cluster": "density_ratio", "estimator": "classifier"}
-_KNN = {"within_cluster": "density_ratio", "estimator": "knn"}
-#: Settings `explode.*` with which a run carries a strategy out, beside objective budgeted_kl.
-RUN_SETTINGS: dict[str, dict[str, str | float]] = {
-    "kl_ratio_t0": {**_CLASSIFIER, "temperature": 0.0},
-    "kl_ratio_t025": {**_CLASSIFIER, "temperature": 0.25},
-    "kl_ratio_t1": {**_CLASSIFIER, "temperature": 1.0},
-    "kl_knn_t0": {**_KNN, "temperature": 0.0},
-    "kl_knn_t025": {**_KNN, "temperature": 0.25},
-    "kl_knn_t1": {**_KNN, "temperature": 1.0},
-    "kl_hash": {"within_cluster": "exact_count"},
-}
 #: Rows that a judge's model is trained on.
 TRAINING_ROWS = 6_000
 

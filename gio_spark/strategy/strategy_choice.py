@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy.stats import norm, t
 
+from gio_spark.settings.strategy_settings import STRATEGIES
 from gio_spark.strategy.candidate_strategies import (
     DEFAULT,
     RANDOM,
-    RUN_SETTINGS,
     candidates,
     try_candidate,
 )
@@ -42,6 +42,7 @@ CONFIDENCE = 0.95
 USEFUL_GAIN = 0.02
 #: Fewest target rows, and fewest sample rows that the default selects, for a choice to be made.
 MIN_TARGET_ROWS, MIN_SELECTED_ROWS = 100, 200
+NO_JUDGE = "with vectors alone no judge is known to rank strategies."
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,8 @@ class StrategyChoice:
         if not self.figures:
             return self.line()
         in_run = "a run cannot carry it out yet"
-        if self.strategy in RUN_SETTINGS:
-            values = RUN_SETTINGS[self.strategy].items()
-            in_run = ", ".join(f"explode.{name}: {value}" for name, value in values)
+        if self.strategy in STRATEGIES:
+            in_run = f"select.strategy: {self.strategy}"
         shown = [c for c in self.figures if not c.problem][:3]
         gains = ", ".join(f"{c.name} {_percent(c.gain, c.gain_error)}" for c in shown)
         return (
@@ -254,7 +254,7 @@ def _prepare(dataset: EvaluationDataset, seed: int, unit: str, *, has_scorer: bo
     has_texts = dataset.texts is not None and dataset.target_texts is not None
     has_labels = dataset.labels is not None and dataset.target_labels is not None
     if not (has_scorer or has_texts or has_labels):
-        return _Trials([], None, 0, "with vectors alone no judge is known to rank strategies.")
+        return _Trials([], None, 0, NO_JUDGE)
     target_rows = len(dataset.target_vectors)
     if target_rows < MIN_TARGET_ROWS:
         reason = f"the target has {target_rows} rows, and a choice needs {MIN_TARGET_ROWS}."

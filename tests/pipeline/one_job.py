@@ -97,6 +97,7 @@ def main(folder: Path, engine: str) -> None:
         clusters=8,
         budget=40,
         within_cluster="density_ratio",
+        select={"strategy": "auto"},
         # Local Spark, the slow one to commit, writes in two chunks what the others write at once.
         chunk_rows=200 if engine == "spark" else 5_000_000,
     )
@@ -115,6 +116,7 @@ def main(folder: Path, engine: str) -> None:
                 "again": jobs.go(settings).did_work,
                 "report": done.report.exists(),
                 "report_path": str(done.report),
+                "strategy": done.summary["strategy"]["reason"],
                 "stage_rows": {name: rows for name, _, rows, _ in done.summary["stages"]},
                 "shared_memory": shutil.disk_usage("/dev/shm").total,  # noqa: S108
                 "tables": done.tables,

@@ -14,7 +14,8 @@ from gio_spark.engine.progress import Progress
 from gio_spark.errors import EmptySelectionError
 from gio_spark.gio import budgeted_kl, integer_plan
 from gio_spark.pipeline.refresh import refresh as refresh_pipeline
-from gio_spark.pipeline.run_records import RefreshSummary, RunSummary
+from gio_spark.pipeline.refresh_records import RefreshSummary
+from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.tables import Workspace
 from tests.pipeline import jobs

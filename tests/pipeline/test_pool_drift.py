@@ -12,7 +12,8 @@ from gio_spark.engine.progress import Progress
 from gio_spark.pipeline.commands.plan_refresh import plan_refresh
 from gio_spark.pipeline.kmeans_checkpoints import fitted_state
 from gio_spark.pipeline.refresh import refresh as refresh_pipeline
-from gio_spark.pipeline.run_records import DriftFigures, RefreshSummary, RunSummary
+from gio_spark.pipeline.refresh_records import DriftFigures, RefreshSummary
+from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.pipeline.stages.pool_drift import _auc, decide
 from gio_spark.settings.refresh import DriftSettings
 from gio_spark.tables import Workspace

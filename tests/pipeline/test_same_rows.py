@@ -73,6 +73,11 @@ def check(result: dict[str, Any], expected: dict[str, Any]) -> None:
     """The same rows, to the id and the cluster; ratios to what floats allow."""
     assert result["take"] == expected["take"]
     assert result["quarantine"] == expected["quarantine"]
+    assert (
+        result["strategy"]
+        == expected["strategy"]
+        == "the target has 60 rows, and a choice needs 100."
+    )
     for one, other in zip(result["rows"], expected["rows"], strict=True):
         ratio = pytest.approx(other["gio_log_ratio"], abs=1e-5)
         assert one == {**other, "gio_log_ratio": ratio}

@@ -10,11 +10,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from gio_spark import register
-from gio_spark.settings.explode import ExplodeSettings
+from gio_spark.settings.load import build
+from gio_spark.settings.strategy_settings import STRATEGIES
 from gio_spark.strategy.candidate_strategies import (
     DEFAULT,
     RANDOM,
-    RUN_SETTINGS,
     try_candidate,
 )
 from gio_spark.strategy.evaluation_dataset import EvaluationDataset
@@ -105,15 +105,19 @@ def test_the_method_auto_takes_the_rows_of_the_choice_and_says_so(misleading):
     assert strategy != DEFAULT
     assert "Judge: accuracy of a proxy, 300 target rows" in selection.note
     assert np.array_equal(selection.rows, run_method(strategy, misleading, BUDGET, 0).rows)
-    values = [f"explode.{name}: {value}" for name, value in RUN_SETTINGS.get(strategy, {}).items()]
-    assert ("In a run: " + (", ".join(values) or "a run cannot carry it out yet")) in selection.note
+    is_known = strategy in STRATEGIES
+    in_run = f"select.strategy: {strategy}" if is_known else "a run cannot carry it out yet"
+    assert f"In a run: {in_run}" in selection.note
 
 
-@pytest.mark.parametrize("strategy", RUN_SETTINGS)
-def test_a_strategy_that_a_run_can_carry_out_has_settings_of_a_run(strategy):
-    settings = ExplodeSettings(**RUN_SETTINGS[strategy])
-    is_default = settings == ExplodeSettings()
-    assert is_default == (strategy == DEFAULT)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_of_a_run_is_a_method_and_a_setting(strategy):
+    inputs = {"pool": "pool", "target": "target"}
+    named = build({**inputs, "select": {"strategy": strategy}})
+    chosen = build({**inputs, "select": {"strategy": "auto"}}).with_strategy(strategy)
+    assert strategy in METHODS.names()
+    assert (named.explode, named.select.objective) == (chosen.explode, chosen.select.objective)
+    assert (named == build(inputs)) == (strategy == DEFAULT)
 
 
 def test_the_same_data_give_the_same_choice_and_figures(misleading):

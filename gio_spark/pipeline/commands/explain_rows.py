@@ -16,7 +16,8 @@ from gio_spark.pipeline.commands.row_output import check_format, read_rows, rows
 from gio_spark.pipeline.commands.run_history import history
 from gio_spark.pipeline.commands.table_rows import find_pin, open_table
 from gio_spark.pipeline.refresh import newest_run
-from gio_spark.pipeline.run_records import RefreshSummary, RunSummary
+from gio_spark.pipeline.refresh_records import RefreshSummary
+from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.pipeline.stages.publish_selection import Candidate, find_candidate, refreshes_of
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.redact import redact
@@ -42,6 +43,7 @@ class ExplainedSelection:
         pool_version: Version of the pool that the selection was made from.
         embedder: Name of the embedder.
         embedder_revision: Its revision.
+        strategy: Choice of the strategy where the run made it, else "".
         published_name: Name of the newest publish of this selection, "" where there is none.
         publish: Number of that publish, None where there is none.
         is_current: Whether readers of the name get this selection.
@@ -54,6 +56,7 @@ class ExplainedSelection:
     pool_version: str
     embedder: str
     embedder_revision: str
+    strategy: str
     published_name: str
     publish: int | None
     is_current: bool
@@ -206,6 +209,7 @@ class _ExplainedRun:
         _check_retained(workspace, summary.run, tables.assignments)
         # Those of the newest run of the settings select the same rows as these settings.
         own = settings if run_id is None else RunSettings.model_validate(summary.settings)
+        own = summary.carried_out(own)
         return cls(workspace, own, _described(workspace, summary, candidate), tables)
 
     def decisions(self, ids: DataFrame, id_list: Sequence[str] | None) -> DataFrame:
@@ -284,6 +288,7 @@ def _described(workspace: Workspace, run: RunSummary, candidate: Candidate) -> E
         pool_version=candidate.input_version,
         embedder=run.embedder[0],
         embedder_revision=run.embedder[1],
+        strategy="" if run.strategy is None else run.strategy.line,
         published_name=event.name if event else "",
         publish=event.number if event else None,
         is_current=is_current,

@@ -39,6 +39,8 @@ _FLOPS = 50e9
 _SCORED_PER_SECOND = 10_000.0
 # What a session, a write and the small stages take whatever the data (seconds).
 _FIXED = {"embedded": 10.0, "local": 90.0}
+# Choice of a strategy on texts, whatever the pool's size; less on other content.
+_STRATEGY_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def forecast(
         "metrics": pool / 200_000,
         "fixed": _FIXED.get(engine, 120.0),
     }
+    if settings.select.strategy == "auto":
+        seconds["strategy"] = _STRATEGY_SECONDS
     memory = quantize.forecast(
         clusters, dimension, two_level=clusters > settings.quantize.two_level_above, rows=pool
     )

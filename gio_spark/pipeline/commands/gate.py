@@ -21,8 +21,9 @@ from gio_spark.pipeline.commands.proxy_scores import proxy_scores, score_values
 from gio_spark.pipeline.constraints.enforce import judge, thresholds_for
 from gio_spark.pipeline.constraints.gate_verdict import as_facts, checks_table, gate_facts
 from gio_spark.pipeline.refresh import newest_run
+from gio_spark.pipeline.refresh_records import RefreshSummary
 from gio_spark.pipeline.run_context import RunContext, fingerprint
-from gio_spark.pipeline.run_records import GateFacts, RefreshSummary, RunSummary, VerdictFacts
+from gio_spark.pipeline.run_records import GateFacts, RunSummary, VerdictFacts
 from gio_spark.pipeline.run_rows import RunRows
 from gio_spark.pipeline.stages.metric_series import STAGE as REFRESH_METRICS
 from gio_spark.pipeline.stages.metric_series import recorded_verdict

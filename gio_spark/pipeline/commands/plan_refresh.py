@@ -10,7 +10,8 @@ from pyspark.sql import functions as F
 from gio_spark import embed
 from gio_spark.engine import bounded
 from gio_spark.pipeline.refresh import ROLES, newest_run
-from gio_spark.pipeline.run_records import DriftDecision, RunSummary
+from gio_spark.pipeline.refresh_records import DriftDecision
+from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.pipeline.stage_runner import planned_stages
 from gio_spark.pipeline.stages.changed_rows import changed_rows, earlier_embeddings
 from gio_spark.pipeline.stages.embed import vectors_key
@@ -100,6 +101,7 @@ def plan_refresh(
     base = RunSummary.of(newest_run(ctx.workspace, settings))
     ctx.run = base.run
     pinned = pin_as_read(ctx, base)
+    ctx.settings = base.carried_out(settings)
     before = Before.of(ctx.workspace, base)
     drift = None if before.summary is None else before.summary.drift
     changed_targets = tuple(before.changed_targets(pinned))

@@ -21,6 +21,7 @@ from gio_spark.pipeline.commands.row_reasons import reason_in_words
 from gio_spark.pipeline.constraints.score_bias import Order, to_choose_from
 from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.quantize.duplicates import EXACT, SEMANTIC
+from gio_spark.settings.strategy_settings import WHOLE_POOL
 from gio_spark.tables.model_arrays import array_text, load_arrays
 
 if TYPE_CHECKING:
@@ -211,7 +212,9 @@ def _decided(rows: DataFrame, settings: RunSettings, plan: Plan) -> DataFrame:
         .when(F.col("in_pool").isNull() & F.col("bad_reason").isNotNull(), F.lit("quarantine"))
         .when(F.col("in_pool").isNull(), F.lit("not_in_pool"))
         .when(
-            (F.col("cluster_take") == 0) & (F.col("cluster_target_mass") == 0),
+            (F.col("cluster_take") == 0)
+            & (F.col("cluster_target_mass") == 0)
+            & F.lit(plan.facts.objective != WHOLE_POOL),
             F.lit("unreached_cluster"),
         )
         .when(F.col("cluster_take") == 0, F.lit("no_allocation"))

@@ -24,9 +24,11 @@ from gio_spark.pipeline.stages.plan import (
     rows_of_share,
     set_plan,
     source_sizes,
+    with_whole_pool_take,
     write_plan,
 )
 from gio_spark.settings.budget import parse_budget
+from gio_spark.settings.strategy_settings import WHOLE_POOL
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -64,7 +66,13 @@ def _hold_plan(step: Step, state: RunState) -> None:
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         problem = _present_problem(ctx, state)
-        result = gio.hold_budget(problem, _quotas(ctx, frozen))
+        if ctx.settings.select.objective == WHOLE_POOL:
+            # Without quotas: the same ranking of the rows that are there now.
+            budget = min(float(problem.budget), float(problem.capacity.sum()))
+            problem = with_whole_pool_take(ctx, state, replace(problem, budget=budget))
+            result = gio.select(WHOLE_POOL, problem)
+        else:
+            result = gio.hold_budget(problem, _quotas(ctx, frozen))
         return write_plan(step, state, result, problem, _facts(frozen, result, problem))
 
     step.record(make, table="plan")
@@ -136,6 +144,7 @@ def _quotas(ctx: RunContext, frozen: Plan) -> np.ndarray | None:
 def _facts(frozen: Plan, result: gio.SelectionResult, problem: gio.SelectionProblem) -> PlanFacts:
     """Facts of the plan for the present rows; objective, thresholds and basis stay the run's."""
     before = frozen.facts
-    return plan_facts(result, problem, ()).model_copy(
-        update={"objective": before.objective, "gate": before.gate, "auto": before.auto}
-    )
+    update = {"objective": before.objective, "gate": before.gate, "auto": before.auto}
+    if before.objective == WHOLE_POOL:  # no optimum of anything
+        update["certificate"] = None
+    return plan_facts(result, problem, ()).model_copy(update=update)

@@ -13,6 +13,7 @@ from gio_spark.errors import BudgetError, ConfigError, InputError, TooManyBadRow
 from gio_spark.gio.selection_problem import OBJECTIVES
 from gio_spark.gio.source_limits import largest_budget, source_bounds
 from gio_spark.settings.budget import parse_budget
+from gio_spark.settings.strategy_settings import DECIDED, DEFAULT_STRATEGY, WHOLE_POOL
 from gio_spark.tables import quoted_column
 from gio_spark.tables.content_expressions import SAMPLED_ROWS
 
@@ -58,6 +59,7 @@ def check_choices(settings: RunSettings) -> None:
             "with the source of a row."
         )
     _check_repeat(settings)
+    _check_strategy(settings)
     gime.check_profiles(settings.gime, columns.source)
 
 
@@ -85,6 +87,50 @@ def _check_repeat(settings: RunSettings) -> None:
             "objective budgeted_kl, with a budget that is held, without caps, floors and "
             "thresholds. Leave one of them out."
         )
+
+
+def _check_strategy(settings: RunSettings) -> None:
+    """Refuse settings that a strategy decides itself, and what a plan without quotas cannot do.
+
+    Raises:
+        ConfigError: With the settings.
+    """
+    if settings.select.strategy == "auto":
+        default = settings.with_strategy(DEFAULT_STRATEGY)
+        decided = [path for path in DECIDED if _value(settings, path) != _value(default, path)]
+        if decided:
+            raise ConfigError(
+                f"select.strategy: auto chooses {', '.join(decided)} itself: leave these out, or "
+                "set select.strategy to default."
+            )
+    conflicts = whole_pool_conflicts(settings)
+    if settings.select.objective == WHOLE_POOL and conflicts:
+        raise ConfigError(
+            f"select.objective: {WHOLE_POOL} cannot be combined with {', '.join(conflicts)}: rows "
+            "are ranked in the whole pool, without quotas. Use budgeted_kl, or leave these out."
+        )
+
+
+def _value(settings: RunSettings, path: str) -> object:
+    section, field = path.split(".")
+    return getattr(getattr(settings, section), field)
+
+
+def whole_pool_conflicts(settings: RunSettings) -> list[str]:
+    """Settings that a plan without quotas per cluster cannot honour."""
+    select = settings.select
+    conflicts = {
+        "a budget in tokens": parse_budget(settings.budget).unit == "tokens",
+        "select.source_caps": bool(select.source_caps),
+        "select.source_floors": bool(select.source_floors),
+        "select.replay": select.replay > 0,
+        "select.repeat": select.repeat is not None,
+        "select.use_quality": select.use_quality,
+        "gime.thresholds": bool(settings.gime.thresholds),
+        "gime.level": settings.gime.performance_level is not None,
+        "explode.within_cluster: hash_share": settings.explode.within_cluster == "hash_share",
+    }
+    return [name for name, is_set in conflicts.items() if is_set]
 
 
 def check_own_columns(pool: Input) -> None:

@@ -18,7 +18,8 @@ from gio_spark.tables.output_folders import report_folder
 from gio_spark.version import __version__
 
 if TYPE_CHECKING:
-    from gio_spark.pipeline.run_records import RefreshSummary, RunSummary
+    from gio_spark.pipeline.refresh_records import RefreshSummary
+    from gio_spark.pipeline.run_records import RunSummary
     from gio_spark.tables import Workspace
 
 _PRODUCER = f"urn:gio-spark:{__version__}"

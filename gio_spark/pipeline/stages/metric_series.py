@@ -12,8 +12,9 @@ from pyspark.sql import functions as F
 from gio_spark import gime
 from gio_spark.engine import bounded
 from gio_spark.pipeline.constraints.gate_verdict import as_facts, gate_facts, verdict_of
+from gio_spark.pipeline.refresh_records import RefreshKeys, RefreshSummary
 from gio_spark.pipeline.run_context import RunContext, fingerprint
-from gio_spark.pipeline.run_records import RefreshKeys, RefreshSummary, RunSummary, VerdictFacts
+from gio_spark.pipeline.run_records import RunSummary, VerdictFacts
 from gio_spark.pipeline.run_rows import MAX_METRIC_ROWS, RunRows
 from gio_spark.pipeline.stages.changed_rows import changed_rows
 from gio_spark.pipeline.stages.measure import named_values, stored

@@ -29,6 +29,7 @@ from gio_spark.pipeline.stages.input_checks import (
 from gio_spark.pipeline.stages.input_snapshots import pin_view
 from gio_spark.pipeline.stages.purged_rows import leave_out_purged, marked_pin
 from gio_spark.registry import load_modules
+from gio_spark.settings.strategy_settings import DEFAULT_STRATEGY
 from gio_spark.tables import Input, PinnedInput, Workspace, open_input, pin_input
 from gio_spark.tables.output_folders import local_folder
 from gio_spark.tables.purge_list import PurgeList
@@ -212,7 +213,13 @@ def pin_inputs(
 def identity(settings: RunSettings) -> dict[str, Any]:
     """Settings that determine the selection of a run, as plain values."""
     outside = {**dict.fromkeys(OUTSIDE, True), **_PINNING}
-    return settings.model_dump(mode="json", exclude=outside)
+    return requested(settings).model_dump(mode="json", exclude=outside)
+
+
+def requested(settings: RunSettings) -> RunSettings:
+    """Settings without what a run has chosen itself where the strategy is auto."""
+    is_chosen = settings.select.strategy == "auto"
+    return settings.with_strategy(DEFAULT_STRATEGY) if is_chosen else settings
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from gio_spark.pipeline.stages.fresh_rows import plan_fresh_rows
 from gio_spark.pipeline.stages.mixture_share import automatic_budget
 from gio_spark.pipeline.stages.source_strata import in_strata, save_strata
 from gio_spark.settings.budget import parse_budget
+from gio_spark.settings.strategy_settings import WHOLE_POOL
 from gio_spark.tables.model_arrays import load_arrays, save_arrays
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def make_plan(step: Step, state: RunState) -> None:
 
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         problem = _problem(step, state)
+        if settings.select.objective == WHOLE_POOL:
+            problem = with_whole_pool_take(ctx, state, problem)
         result = gio.select(settings.select.objective, problem)
         _refuse_empty(result)
         gate = None
@@ -247,6 +250,20 @@ def rows_to_choose_from(ctx: RunContext, state: RunState, order: Order) -> DataF
     return to_choose_from(
         ctx.workspace.read("assignments", state.assignments["pool"]), scores, order
     )
+
+
+def with_whole_pool_take(
+    ctx: RunContext, state: RunState, problem: gio.SelectionProblem
+) -> gio.SelectionProblem:
+    """Problem with the rows of each cluster among those that rank highest in the whole pool."""
+    take = explode.whole_pool_take(
+        rows_to_choose_from(ctx, state, Order()),
+        problem.sizes,
+        int(problem.resolved_budget()),
+        settings=ctx.settings.explode,
+        seed=ctx.settings.seed,
+    )
+    return replace(problem, options={**problem.options, "take": take})
 
 
 def _problem(step: Step, state: RunState) -> gio.SelectionProblem:

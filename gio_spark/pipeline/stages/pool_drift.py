@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from gio_spark import quantize
+from gio_spark.pipeline.refresh_records import DriftDecision, DriftFigures
 from gio_spark.pipeline.run_context import RunContext
-from gio_spark.pipeline.run_records import DriftDecision, DriftFigures, RunSummary
+from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.pipeline.run_state import RunState
 from gio_spark.pipeline.stages.mixture_share import histogram
 

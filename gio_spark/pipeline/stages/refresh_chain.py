@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gio_spark.pipeline.run_records import RefreshSummary, RunSummary
+from gio_spark.pipeline.refresh_records import RefreshSummary
+from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.pipeline.stages.open_inputs import PinnedInputs, pin_inputs
 from gio_spark.pipeline.stages.publish_selection import Candidate, find_candidate, refreshes_of
 

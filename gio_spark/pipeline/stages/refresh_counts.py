@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded
-from gio_spark.pipeline.run_records import RefreshCounts
+from gio_spark.pipeline.refresh_records import RefreshCounts
 from gio_spark.pipeline.stages.changed_rows import changed_rows, counts_by_change
 
 if TYPE_CHECKING:

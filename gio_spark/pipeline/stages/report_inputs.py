@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from gio_spark import gio
 from gio_spark.engine import bounded, decode_vectors, describe, hash_sample, hash_samples
 from gio_spark.pipeline.run_context import RunContext
+from gio_spark.pipeline.run_records import CandidateFacts
 from gio_spark.pipeline.run_state import Dataset, RunState
 from gio_spark.pipeline.stage_runner import Stage
 from gio_spark.pipeline.stages.embed import vectors_of
@@ -98,6 +99,8 @@ def report_data(ctx: RunContext, state: RunState) -> ReportData:
         rows_target=state.datasets.target_rows,
         objective=facts.objective,
         within_cluster=ctx.settings.explode.within_cluster,
+        strategy=state.strategy.line if state.has("strategy") else "",
+        strategies=_strategies(state),
         certificate=(
             Certificate(primal=certificate[0], dual=certificate[1], gap=certificate[2])
             if certificate
@@ -134,6 +137,16 @@ def report_data(ctx: RunContext, state: RunState) -> ReportData:
         tables={t: ctx.workspace.place(t) for t in STAGE_TABLES if ctx.workspace.exists(t)},
         links={"tracked run": ctx.tracker.location} if ctx.tracker.location else {},
     )
+
+
+def _strategies(state: RunState) -> pd.DataFrame | None:
+    """Figures of the candidate strategies, and reasons of those that are none."""
+    if not state.has("strategy"):
+        return None
+    facts = state.strategy
+    rows = [one.plain() for one in facts.candidates]
+    rows += [{"name": name, "problem": reason} for name, reason in facts.dropped.items()]
+    return pd.DataFrame(rows, columns=[*CandidateFacts.model_fields])
 
 
 def _input(dataset: Dataset, reasons: dict[str, int]) -> InputSummary:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gio_spark.pipeline.run_state import Role, role_of
+from gio_spark.pipeline.stages.choose_strategy import strategy_stage
 from gio_spark.pipeline.stages.cluster import (
     assign_stages,
     centroid_stages,
@@ -66,6 +67,7 @@ def run_graph(
         *([mixture_share_stage(targets)] if scored else []),
         *enforcement_stages(settings, names),
         target_mass_stage(targets),
+        *([strategy_stage(targets)] if settings.select.strategy == "auto" else []),
         plan_stage(settings, names, scored=scored),
         select_stage(scored=scored),
         *report_row_stages(targets),

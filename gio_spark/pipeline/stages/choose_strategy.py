@@ -1,0 +1,235 @@
+"""Stage strategy: the way to select, chosen on a bounded sample before the plan, and recorded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from gio_spark import gio
+from gio_spark.engine import hash53, hash_samples
+from gio_spark.pipeline.run_context import RunContext, fingerprint
+from gio_spark.pipeline.run_records import StrategyFacts
+from gio_spark.pipeline.run_state import RunState
+from gio_spark.pipeline.stage_runner import Stage, Step
+from gio_spark.pipeline.stages.embed import vectors_of
+from gio_spark.pipeline.stages.input_checks import whole_pool_conflicts
+from gio_spark.pipeline.stages.sampled_rows import (
+    DatasetPart,
+    add_columns,
+    hashes_of,
+    in_hash_order,
+    label_codes,
+    matrix_of,
+    sample_parts,
+    texts_of,
+    with_content,
+)
+from gio_spark.settings.budget import parse_budget
+from gio_spark.settings.strategy_settings import (
+    DEFAULT_STRATEGY,
+    STRATEGIES,
+    WHOLE_POOL,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.settings.run import RunSettings
+    from gio_spark.strategy import EvaluationDataset, StrategyChoice
+
+# Most target rows that candidates and judge see.
+_TARGET_ROWS = 10_000
+# Splits of the target that are tried at the same time; the choice does not depend on it.
+_MAX_THREADS = 3
+
+
+def strategy_stage(targets: Sequence[str]) -> Stage:
+    """Choose a strategy, unless the choice is recorded.
+
+    Args:
+        targets: Names of the targets.
+    """
+    return Stage(
+        "strategy",
+        _choose,
+        inputs=(
+            "target_mass", "cluster_stats", "assignments.pool",
+            *(f"embeddings.{name}" for name in targets),
+        ),
+        reads=("codebook", "datasets"),
+        outputs=("strategy",),
+        settings=(
+            "budget", "select", "seed", "target.*.share", "explode.text_bytes", "gime.thresholds",
+            "gime.performance_level",
+        ),
+        keyed_by_content=True,
+    )  # fmt: skip
+
+
+def _choose(step: Step, state: RunState) -> None:
+    ctx = step.ctx
+
+    def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
+        dropped = dropped_strategies(ctx.settings)
+        choice = choice_of_run(ctx, state, dropped)
+        progress.say(choice.strategy)
+        return choice.sample_rows, _facts(choice, dropped).plain()
+
+    record = step.record(make)
+    state.strategy = facts = StrategyFacts.model_validate(record.detail)
+    state.keys["strategy"] = fingerprint("strategy", facts.settings)
+    if facts.warning:
+        ctx.warn("strategy", facts.warning, "See the table of strategies in the report.")
+    ctx.tracker.tags({"gio.strategy": facts.strategy, "gio.strategy.why": facts.reason})
+    gains = {f"strategy/{one.name}": one.gain for one in facts.candidates if not one.problem}
+    ctx.tracker.metrics(gains)
+
+
+def _facts(choice: StrategyChoice, dropped: dict[str, str]) -> StrategyFacts:
+    """Facts of a choice; random rows are not taken where settings ask for more than they honour."""
+    values = asdict(choice)
+    values["candidates"] = values.pop("figures")
+    values["dropped"] = dropped
+    if choice.strategy in dropped:
+        values["reason"] = f"{choice.strategy} {choice.reason} But {dropped[choice.strategy]}"
+        values["strategy"] = DEFAULT_STRATEGY
+    values["settings"] = STRATEGIES[values["strategy"]]
+    return StrategyFacts.model_validate(values)
+
+
+def dropped_strategies(settings: RunSettings) -> dict[str, str]:
+    """Strategies that do not honour what the settings ask for -> why."""
+    conflicts = whole_pool_conflicts(settings)
+    if not conflicts:
+        return {}
+    reason = f"it has no quotas per cluster and cannot honour {', '.join(conflicts)}."
+    return {
+        name: reason
+        for name, values in STRATEGIES.items()
+        if values["select.objective"] == WHOLE_POOL
+    }
+
+
+def choice_of_run(ctx: RunContext, state: RunState, dropped: dict[str, str]) -> StrategyChoice:
+    """Choice of a strategy for a run.
+
+    Args:
+        ctx: The run.
+        state: Its datasets, clusters and target distribution.
+        dropped: Strategies that the settings rule out.
+    """
+    from gio_spark.strategy.candidate_strategies import CANDIDATES
+    from gio_spark.strategy.strategy_choice import NO_JUDGE, StrategyChoice, choose_strategy
+
+    unit, amount = parse_budget(ctx.settings.budget)
+    if unit == "auto":
+        reason = "the budget auto is found by the default's density ratio, before any choice."
+        return StrategyChoice(DEFAULT_STRATEGY, reason)
+    columns = [one.source.columns for one in (state.datasets.pool, *state.datasets.targets)]
+    if not (all(c.text for c in columns) or all(c.label for c in columns)):
+        return StrategyChoice(DEFAULT_STRATEGY, NO_JUDGE)
+    dataset = strategy_dataset(ctx, state)
+    if dataset is None:
+        return StrategyChoice(DEFAULT_STRATEGY, "no cluster of the pool is near to the target.")
+    stats = state.cluster_stats()
+    rows = float(stats.rows.sum())
+    per_row = {"rows": 1.0, "share": 1.0 / rows, "tokens": float(stats.tokens.sum()) / rows}[unit]
+    return choose_strategy(
+        dataset,
+        max(1, round(min(rows, amount / max(per_row, 1e-300)))),
+        ctx.settings.seed,
+        names=tuple(n for n in CANDIDATES if n in STRATEGIES and n not in dropped),
+        unit="tokens" if unit == "tokens" else "rows",
+        threads=min(_MAX_THREADS, os.cpu_count() or 1),
+    )
+
+
+def strategy_dataset(
+    ctx: RunContext, state: RunState, sample_rows: int | None = None
+) -> EvaluationDataset | None:
+    """Weighted sample of the pool with the target, on the driver; None without target mass.
+
+    Args:
+        ctx: The run.
+        state: Its datasets, clusters and target distribution.
+        sample_rows: Most rows of the pool's sample; None: those that `choose_strategy` tries.
+    """
+    from gio_spark.strategy import EvaluationDataset
+    from gio_spark.strategy.strategy_sample import SAMPLE_ROWS
+
+    settings, targets = ctx.settings, state.datasets.targets
+    shares = [target.share for target in settings.target]
+    mass, _ = gio.mix_targets(state.target_mass(), shares)
+    if mass.sum() <= 0:
+        return None
+    salt, characters = f"strategy-target:{settings.seed}", settings.explode.text_bytes
+    pool, weights = _pool_sample(ctx, state, mass, sample_rows or SAMPLE_ROWS)
+    target = sample_parts(
+        [DatasetPart(ctx, one) for one in targets], shares, _TARGET_ROWS, salt,
+        characters=characters,
+    )  # fmt: skip
+    pool = with_content(ctx, state.datasets.pool, pool, characters=characters)
+    has_texts = all("text" in table.column_names for table in (pool, target))
+    labels = [pool["label"], target["label"]]
+    has_labels = not any(column.null_count for column in labels)
+    codes = label_codes(labels) if has_labels else [None, None]
+    dimension = state.codebook.centroids.shape[1]
+    vectors = matrix_of(target, dimension)
+    return EvaluationDataset(
+        vectors=matrix_of(pool, dimension),
+        hashes=hashes_of(pool),
+        target_vectors=vectors,
+        centroids=state.codebook.centroids,
+        cluster=pool["cluster"].to_numpy().astype(np.int32),
+        target_mass=np.asarray(mass / mass.sum(), np.float64),
+        held_vectors=vectors[:0],
+        texts=texts_of(pool) if has_texts else None,
+        target_texts=texts_of(target) if has_texts else None,
+        labels=codes[0],
+        target_labels=codes[1],
+        weights=weights,
+    )
+
+
+def _pool_sample(
+    ctx: RunContext, state: RunState, mass: NDArray[np.float64], sample_rows: int
+) -> tuple[pa.Table, NDArray[np.float64] | None]:
+    """Sample of the pool in the order of its hash, and the pool rows that each row stands for.
+
+    Most rows come from clusters that hold target mass, so that a small budget is tried as what it
+    is; the weights are None where the whole pool is sampled.
+    """
+    from gio_spark.strategy.strategy_sample import relevant_clusters, rows_of_strata
+
+    seed, sizes = ctx.settings.seed, np.asarray(state.cluster_stats().rows, np.int64)
+    stratum = relevant_clusters(sizes, mass).astype(np.int32)
+    rows_there = np.bincount(stratum, sizes, minlength=2).astype(np.int64)
+    relevant, other = rows_of_strata(int(rows_there[1]), int(rows_there[0]), sample_rows)
+    clusters = pa.table({"cluster": pa.array(np.arange(len(sizes), dtype=np.int32)),
+                         "stratum": pa.array(stratum)})  # fmt: skip
+    assigned = ctx.workspace.read("assignments", state.assignments["pool"])
+    assigned = assigned.select("id", "cluster", "label")
+    assigned = assigned.join(F.broadcast(ctx.workspace.frame(clusters)), "cluster")
+    parts = {
+        str(number): (assigned.where(F.col("stratum") == number), rows, int(rows_there[number]))
+        for number, rows in enumerate((other, relevant))
+        if rows
+    }
+    sampled = hash_samples(parts, f"strategy-sample:{seed}")
+    sample = pa.concat_tables(sampled.values())
+    draws = hash53("id", f"strategy-draws:{seed}").alias("_draw")
+    embedded = vectors_of(ctx, state.datasets.pool).select("id", "vector", draws)
+    sample = in_hash_order(add_columns(ctx, sample, embedded))
+    if sample.num_rows == rows_there.sum():
+        return sample, None
+    in_stratum = sample["stratum"].to_numpy()
+    weights = rows_there / np.maximum(1, np.bincount(in_stratum, minlength=2))
+    return sample, np.asarray(weights[in_stratum], np.float64)

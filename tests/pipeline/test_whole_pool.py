@@ -1,0 +1,86 @@
+"""Runs without quotas per cluster: the rows that rank highest in the whole pool."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from gio_spark.engine.progress import Progress
+from gio_spark.errors import ConfigError
+from gio_spark.pipeline.commands.explain_rows import explain_rows
+from gio_spark.pipeline.refresh import refresh
+from gio_spark.pipeline.stages.input_checks import check_choices
+from tests.pipeline import jobs
+
+pytestmark = pytest.mark.embedded
+BUDGET = 100
+# The settings of a job without those that a strategy decides.
+OPEN = {"within_cluster": "density_ratio", "report": {"sample": 50, "examples": 0}}
+
+
+@pytest.fixture(scope="module")
+def job(spark, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    jobs.write(jobs.vector_pool(), folder / "pool.parquet")
+    jobs.write(jobs.vector_target(), folder / "target.parquet")
+    settings = jobs.settings(
+        folder, budget=BUDGET, select={"strategy": "classifier_top"}, name="top", **OPEN
+    )
+    return folder, settings, jobs.go(settings)
+
+
+def test_the_rows_with_the_largest_ratios_are_taken_whatever_their_cluster(job):
+    folder, settings, run = job
+    scores = jobs.table(folder / "ws", "scores").to_pandas()
+    best = scores.nlargest(BUDGET, "log_ratio")
+    rows = jobs.picked(settings, run)
+    assert rows.num_rows == BUDGET == run.summary["selected_rows"]
+    ratios = rows["gio_log_ratio"].to_numpy()
+    assert ratios.min() >= best["log_ratio"].min()
+    assert (run.plan["take"] == run.plan["cluster"].map(
+        best.groupby("cluster").size()).fillna(0)).mean() > 0.8  # fmt: skip
+    assert run.summary["objective"] == "whole_pool"
+    assert run.summary["certificate"] is None
+    left_out = scores[~scores["id"].isin(rows["gio_id"].to_pylist())]["id"].iloc[0]
+    explained = explain_rows(settings, [rows["gio_id"][0].as_py(), left_out])
+    assert [row["taken"] for row in explained.rows] == [True, False]
+    assert explained.rows[1]["rule"] in ("below_threshold", "no_allocation")
+    assert "each chosen for how much it looks like the target" in run.report.read_text()
+
+
+def test_a_refresh_ranks_the_present_rows_by_the_frozen_ratio(job):
+    folder, settings, run = job
+    before = set(jobs.picked(settings, run)["gio_id"].to_pylist())
+    pool = jobs.vector_pool()
+    gone = pc.is_in(pool["id"], pa.array(sorted(before)[:10]))
+    jobs.write(pool.filter(pc.invert(gone)), folder / "pool.parquet")
+    refreshed = refresh(settings, progress=Progress("silent"))
+    after = set(jobs.selected(folder / "ws", run.run_id)["gio_id"].to_pylist())
+    scores = jobs.table(folder / "ws", "scores").to_pandas()
+    following = scores[~scores["id"].isin(before)].nlargest(10, "log_ratio")
+    assert (refreshed.dropped, refreshed.added, refreshed.after) == (10, 10, BUDGET)
+    assert after - before == set(following["id"])
+    assert refreshed.plan is not None and refreshed.plan.certificate is None
+
+
+def test_random_rows_are_a_draw_from_the_whole_pool(place, spark):
+    settings = jobs.settings(place, select={"strategy": "random"}, within_cluster="exact_count")
+    rows = jobs.picked(settings, jobs.select(settings))
+    shares = rows.to_pandas()["site"].value_counts(normalize=True)
+    assert rows.num_rows == BUDGET and len(shares) == jobs.BLOBS
+    assert shares.between(0.1, 0.4).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"select": {"strategy": "random", "source_caps": {"site-1": 0.2}}}, "source_caps"),
+        ({"select": {"strategy": "random", "replay": 0.2}}, "select.replay"),
+        ({"select": {"strategy": "random"}, "budget": "500 tokens"}, "a budget in tokens"),
+        ({"select": {"objective": "whole_pool"}, "within_cluster": "hash_share"}, "hash_share"),
+    ],
+)
+def test_what_needs_quotas_is_refused_by_name(tmp_path, changes, name):
+    with pytest.raises(ConfigError, match=name):
+        check_choices(jobs.settings(tmp_path, **changes))
