@@ -21,6 +21,7 @@ from gio_spark.embed.embedder import (
     set_reason,
     usable,
 )
+from gio_spark.embed.failing_rows import embed_usable
 from gio_spark.engine.arrow import bytes_of, encode_vectors, map_arrow
 from gio_spark.engine.broadcast import BroadcastArrays, broadcast_arrays
 from gio_spark.engine.capabilities import describe
@@ -176,7 +177,7 @@ def _without_text(rows: pa.Table, embedder: Embedder, is_left_out: np.ndarray) -
 def embed_rows(rows: pa.Table, embedder: Embedder, *, directions: bool = False) -> pa.Table:
     """Embed one batch of rows on a worker; for the columns see `embed`."""
     is_long = _has_long_text(rows, embedder)
-    vectors, reasons = embedder.embed(_without_text(rows, embedder, is_long))
+    vectors, reasons = embed_usable(embedder, _without_text(rows, embedder, is_long))
     reasons[is_long] = LONG_TEXT
     if directions:
         set_reason(reasons, np.asarray(~vectors.any(axis=1)), ZERO_NORM)

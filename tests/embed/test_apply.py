@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import datetime as dt
 import struct
 
@@ -12,12 +13,14 @@ import pytest
 
 from gio_spark.embed import (
     EMBEDDED_SCHEMA,
+    Embedder,
     count_words,
     embed,
     embed_rows,
     fit_state,
     make_embedder,
 )
+from gio_spark.embed.embedder import no_reasons
 from gio_spark.engine import output_schema
 from gio_spark.errors import InputError
 from gio_spark.settings.columns import Columns
@@ -185,3 +188,60 @@ def test_rows_without_text_count_as_one_token():
     rows = pa.table({"id": ["a", "b"], "v": [[1.0, 2.0], [3.0, 4.0]]})
     embedder = make_embedder(EmbedSettings(dimension=2), Columns(vector="v"))
     assert embed_rows(rows, embedder)["tokens"].to_pylist() == [1, 1]
+
+
+class Raising(Embedder):
+    """Raises at texts that begin with the name of an error; may give NaN, or too few rows."""
+
+    name, revision, dimension, reads = "raising", "1", 1, ("body",)
+
+    def embed(self, rows):
+        texts = rows["body"].to_pylist()
+        for text in texts:
+            if text[:1].isupper():
+                raise getattr(builtins, text.split()[0])(text)
+        vectors = np.array([[np.nan if "nan" in t else len(t)] for t in texts], np.float32)
+        return vectors[: -1 if "few" in texts else None], no_reasons(len(texts))
+
+
+RAISING = Raising(EmbedSettings(), Columns(id="id", text="body"))
+
+
+def bodies(texts: list[str]) -> pa.Table:
+    return pa.table({"id": [str(i) for i in range(len(texts))], "body": texts})
+
+
+def test_rows_at_which_an_embedder_raises_are_set_apart_and_the_others_embedded():
+    texts = [f"text {i}" for i in range(300)]
+    texts[7], texts[8], texts[299], texts[50] = "ValueError a", "KeyError b", "TypeError", "nan"
+    rows = embed_rows(bodies(texts), RAISING)
+    reasons = {i: reason for i, reason in enumerate(rows["reason"].to_pylist()) if reason}
+    assert reasons == {
+        7: "the embedder raised ValueError",
+        8: "the embedder raised KeyError",
+        50: "NaN or infinite value",
+        299: "the embedder raised TypeError",
+    }
+    vectors = rows["vector"].to_pylist()
+    assert [v is None for v in vectors] == [i in reasons for i in range(300)]
+    assert vectors[100] == struct.pack("<f", len("text 100"))
+    # However few rows a batch has.
+    assert embed_rows(bodies(texts[7:8]), RAISING)["reason"].to_pylist() == [reasons[7]]
+
+
+def test_an_embedder_that_raises_at_every_row_or_for_another_reason_stops():
+    with pytest.raises(ValueError, match="ValueError 0"):
+        embed_rows(bodies([f"ValueError {i // 64}" for i in range(1000)]), RAISING)
+    for error in ("RuntimeError", "MemoryError", "ConnectionError"):
+        with pytest.raises(getattr(builtins, error)):
+            embed_rows(bodies(["a", error, "b"]), RAISING)
+    with pytest.raises(InputError, match=r"'raising' gave vectors of shape \(2, 1\)"):
+        embed_rows(bodies(["a", "few", "b"]), RAISING)
+
+
+def test_rows_at_which_an_embedder_raises_are_the_same_at_any_partitioning(spark):
+    texts = [f"ValueError {i}" if i % 17 == 0 else f"text {i}" for i in range(200)]
+    df = spark.createDataFrame(bodies(texts))
+    results = [embed(df.repartition(parts), RAISING).toArrow().sort_by("id") for parts in (1, 3)]
+    assert results[0].equals(results[1])
+    assert results[0].num_rows - results[0]["vector"].null_count == 188
