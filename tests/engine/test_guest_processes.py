@@ -54,6 +54,7 @@ def test_the_engine_works_inside_an_event_loop(tmp_path):
 
 
 def test_cells_of_a_jupyter_kernel_use_the_engine_and_show_a_run(tmp_path):
+    pytest.importorskip("ipykernel")
     lines = guest("in_jupyter", tmp_path, HOME=str(tmp_path))
     assert lines == ["5", "['text/html', 'text/plain']", "5"]
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -43,6 +42,8 @@ def by_pandas(table: DeltaTable) -> pa.Table:
 
 def by_duckdb(table: DeltaTable) -> pa.Table:
     """DuckDB on the files that the log lists: its extension for Delta is a download of its own."""
+    import duckdb
+
     with duckdb.connect() as connection:
         partitioned = bool(table.metadata().partition_columns)
         rows = connection.read_parquet(table.file_uris(), hive_partitioning=partitioned)
