@@ -124,8 +124,11 @@ def _print_forecast(forecast: PurgeForecast) -> None:
 
 
 def _print_outcome(result: Purge) -> None:
+    forecast = result.forecast
     if not result.did_work:
-        out.print("Nothing was changed. --yes purges these rows.", markup=False)
+        any_ids = forecast.ids or forecast.listed
+        what = "--yes purges these rows." if any_ids else "There is no row to purge."
+        out.print(f"Nothing was changed. {what}", markup=False)
         return
     files = sum(p.files for p in result.proof)
     versions = sum(p.versions for p in result.proof)
