@@ -119,6 +119,8 @@ def _print_forecast(forecast: PurgeForecast) -> None:
                 "there as well.",
                 markup=False,
             )
+    for problem in forecast.unread:
+        out.print(f"Whether an input still has such rows is not known: {problem}", markup=False)
     for name in forecast.unsearched:
         out.print(f"{name}: the condition cannot be applied to its columns", markup=False)
 

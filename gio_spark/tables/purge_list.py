@@ -20,7 +20,8 @@ ID_HASH = "id_hash"
 PURGE = "purge"
 """Stage of the records that say which inputs still hold purged rows."""
 
-_PURGED = "_purged"
+MATCH = "_purged"
+"""Column that `with_hash_match` adds."""
 
 
 def id_hash(column: str) -> Column:
@@ -84,24 +85,24 @@ class PurgeList:
 def without_hashed(rows: DataFrame, column: str, hashes: DataFrame) -> DataFrame:
     """Rows whose id is not among the hashes; the small side is broadcast on every engine."""
     marked = with_hash_match(rows, column, hashes)
-    return marked.where(F.col(_PURGED).isNull()).drop(_PURGED)
+    return marked.where(F.col(MATCH).isNull()).drop(MATCH)
 
 
 def only_hashed(rows: DataFrame, column: str, hashes: DataFrame) -> DataFrame:
     """Rows whose id is among the hashes."""
     marked = with_hash_match(rows, column, hashes)
-    return marked.where(F.col(_PURGED).isNotNull()).drop(_PURGED)
+    return marked.where(F.col(MATCH).isNotNull()).drop(MATCH)
 
 
 def with_hash_match(rows: DataFrame, column: str, hashes: DataFrame) -> DataFrame:
     """Rows with a column `_purged`: the hash of the id where it is listed, else null."""
-    listed = hashes.select(F.col(ID_HASH).alias(_PURGED))
+    listed = hashes.select(F.col(ID_HASH).alias(MATCH))
     key = "_id_hash"
     hashed = rows.withColumn(key, id_hash(column))
-    return F.broadcast(listed).join(hashed, listed[_PURGED] == hashed[key], "right_outer").drop(key)
+    return F.broadcast(listed).join(hashed, listed[MATCH] == hashed[key], "right_outer").drop(key)
 
 
 def count_matches(rows: DataFrame, column: str, hashes: DataFrame) -> DataFrame:
     """One row: `total` rows, and `held` of them whose id is among the hashes."""
     matched = with_hash_match(rows.select(F.col(quoted_column(column)).alias("id")), "id", hashes)
-    return matched.agg(F.count(F.lit(1)).alias("total"), F.count(_PURGED).alias("held"))
+    return matched.agg(F.count(F.lit(1)).alias("total"), F.count(MATCH).alias("held"))

@@ -17,7 +17,7 @@ from gio_spark.errors import WorkspaceError
 from gio_spark.tables import delta
 from gio_spark.tables.file_list import filesystem
 from gio_spark.tables.purge_deletion import RowTable, details_that_name
-from gio_spark.tables.purge_list import ID_HASH, count_matches
+from gio_spark.tables.purge_list import ID_HASH, MATCH, count_matches
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -132,12 +132,10 @@ def _prove_files(
         pa.schema([("table", pa.string()), (ID_HASH, pa.string())]),
         batch_rows=1,
     )
-    listed = hashes.select(F.col(ID_HASH).alias("_purged"))
-    matched = F.broadcast(listed).join(
-        decoded, listed["_purged"] == decoded[ID_HASH], "right_outer"
-    )
+    listed = hashes.select(F.col(ID_HASH).alias(MATCH))
+    matched = F.broadcast(listed).join(decoded, listed[MATCH] == decoded[ID_HASH], "right_outer")
     counts = matched.groupBy("table").agg(
-        F.count(F.lit(1)).alias("rows"), F.count("_purged").alias("purged")
+        F.count(F.lit(1)).alias("rows"), F.count(MATCH).alias("purged")
     )
     by_table = {r["table"]: r for r in bounded(counts, _MOST_TABLES, "tables").to_pylist()}
     return [

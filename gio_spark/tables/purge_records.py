@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from gio_spark.engine import bounded
 from gio_spark.tables.publish_log import PublishLog
 from gio_spark.tables.purge_deletion import RowTable, update_rows
-from gio_spark.tables.purge_list import count_matches, with_hash_match, without_hashed
+from gio_spark.tables.purge_list import MATCH, count_matches, with_hash_match, without_hashed
 from gio_spark.tables.stage_records import ATTEMPT, Record, to_table
 from gio_spark.tables.workspace import SELECTION
 
@@ -98,7 +98,7 @@ def _selection_count(workspace: Workspace, table: RowTable, hashes: DataFrame) -
 
 def _grouped(rows: DataFrame, hashes: DataFrame, *groups: str) -> list[dict[str, Any]]:
     matched = with_hash_match(rows.select("id", *groups), "id", hashes).groupBy(*groups)
-    counts = matched.agg(F.count(F.lit(1)).alias("total"), F.count("_purged").alias("held"))
+    counts = matched.agg(F.count(F.lit(1)).alias("total"), F.count(MATCH).alias("held"))
     return list(bounded(counts, _MOST_GROUPS, "attempts").to_pylist())
 
 
@@ -185,7 +185,7 @@ def _without_required_rows(
     if not ids:
         return []
     frame = workspace.frame(pa.table({"id": pa.array(sorted(ids), pa.string())}))
-    matched = with_hash_match(frame, "id", hashes).where(F.col("_purged").isNotNull())
+    matched = with_hash_match(frame, "id", hashes).where(F.col(MATCH).isNotNull())
     purged = set(bounded(matched.select("id"), _MOST_REQUIRED, "required rows")["id"].to_pylist())
     return [
         replace(record, detail={**record.detail, "gate": {

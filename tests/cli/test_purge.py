@@ -12,8 +12,14 @@ from deltalake import DeltaTable, write_deltalake
 from typer.testing import CliRunner
 
 from gio_spark.cli import app
+from gio_spark.tables import Workspace
 from tests.cli.conftest import Project, project
-from tests.faults.processes import check_recorded_rows, published, records
+from tests.faults.processes import (
+    add_rows,
+    check_recorded_rows,
+    published,
+    records,
+)
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -119,7 +125,7 @@ def test_counts_agree_and_a_second_purge_finds_nothing(purged):
     workspace = made.folder / "ws"
     check_recorded_rows(workspace)
     assert published(workspace, "texts").num_rows == 27
-    assert "not_in_pool" in made("explain", min(ids)).stdout
+    assert "(purged)" in made("explain", min(ids)).stdout
     again = json.loads(made("purge", "--resume", "--yes", "--json").stdout)
     assert again["forecast"]["rows"] == 0 and again["forecast"]["listed"] == len(ids)
 
@@ -154,10 +160,14 @@ def test_logs_hold_no_value_of_a_text(purged):
 
 @pytest.fixture(scope="module")
 def finished_run(spark, tmp_path_factory):
-    """A project of vectors that was run once, with a list of five rows that were selected."""
+    """A project of vectors, run and refreshed once, with a list of selected rows of both."""
     made = project(tmp_path_factory.mktemp("kept"), name="kept")
     assert made("run").exit_code == 0
-    ids = jobs.selected(made.folder / "ws")["gio_id"].to_pylist()[:5]
+    first = jobs.selected(made.folder / "ws")["gio_id"].to_pylist()
+    add_rows(made.folder, 60)
+    assert made("refresh").exit_code == 0
+    second = jobs.selected(made.folder / "ws")["gio_id"].to_pylist()
+    ids = [*first[:3], *[i for i in second if i not in first][:2]]
     jobs.write(pa.table({"id": ids}), made.folder / "ids.parquet")
     return made, ids
 
@@ -168,7 +178,7 @@ def test_a_pinned_publish_is_named_and_nothing_is_changed(finished_run):
     assert CliRunner().invoke(app, ["pin", "kept", *workspace]).exit_code == 0
     before = places_of(made.folder / "ws", set(ids))
     refused = made("purge", "--ids", str(made.folder / "ids.parquet"), "--yes")
-    assert refused.exit_code == 2 and "kept@1" in refused.stderr
+    assert refused.exit_code == 2 and "kept@2" in refused.stderr
     assert places_of(made.folder / "ws", set(ids)) == before
     assert not (made.folder / "ws" / "purged").exists()
 
@@ -181,32 +191,45 @@ def test_an_input_that_was_emptied_purges_nothing(finished_run):
     (made.folder / "small.parquet").rename(pool)
     refused = made("purge", "--deleted-upstream", "--yes")
     (made.folder / "whole.parquet").rename(pool)
-    assert refused.exit_code == 2 and "200 of the 300" in refused.stderr
+    assert refused.exit_code == 2 and "260 of the 360" in refused.stderr
 
 
 def test_a_condition_finds_rows_of_the_pool_and_of_selections(finished_run):
     made, _ = finished_run
     done = made("purge", "--where", "site = 'site-1' and words > 30", "--json")
-    rows = [r for r in jobs.vector_pool(300).to_pylist() if r["site"] == "site-1"]
+    pool = pq.read_table(made.folder / "pool.parquet").to_pylist()
+    rows = [r for r in pool if r["site"] == "site-1"]
     facts = json.loads(done.stdout)
     assert facts["forecast"]["ids"] == sum(r["words"] > 30 for r in rows)
     wrong = made("purge", "--where", "no_such = 1")
     assert wrong.exit_code == 2 and "no_such" in wrong.stderr
 
 
-def test_rows_that_the_pool_still_has_stay_out_and_are_replaced(finished_run):
+def test_rows_that_the_pool_still_has_stay_out_and_are_replaced(spark, finished_run):
     made, ids = finished_run
     listed = str(made.folder / "ids.parquet")
+    complete = complete_stages(spark, made.folder / "ws")
     done = made("purge", "--ids", listed, "--yes", "--include-pinned")
     assert done.exit_code == 0, done.stderr
     assert "still has 5" in done.stdout
-    assert places_of(made.folder / "ws", set(ids)) == set()
+    # Stages stay complete, those on the rows of an earlier version as well.
+    assert complete_stages(spark, made.folder / "ws") == complete
+    facts = json.loads(made("refresh", "--json").stdout)
+    assert facts["counts"]["selected"] == 30 and facts["counts"]["added"] >= 2
+    assert (facts["counts"]["gone"], facts["counts"]["new"]) == (0, 0)
     again = made("run")
-    assert again.exit_code == 0 and "30 of 295 rows" in again.stdout
-    assert "5 rows" in again.stdout + again.stderr
+    assert again.exit_code == 0 and "30 of 355 rows" in again.stdout
+    assert "5 rows of" in again.stdout + again.stderr
     assert "Nothing to do" in made("refresh").stdout
     assert places_of(made.folder / "ws", set(ids)) == set()
-    assert "0 of" in made("run", "--dry-run").stdout
+    assert "(purged)" in made("explain", ids[0]).stdout
+
+
+def complete_stages(spark, workspace: Path) -> set[tuple[str, str]]:
+    """Stages whose rows are there as recorded."""
+    tables = Workspace(spark, str(workspace))
+    recorded = {(r.stage, r.fingerprint) for r in tables.records() if r.table and not r.is_chunk}
+    return {stage for stage in recorded if tables.complete(*stage) is not None}
 
 
 def test_one_way_to_name_the_rows_is_asked_for(finished_run):

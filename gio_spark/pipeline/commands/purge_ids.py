@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark.engine import bounded
-from gio_spark.errors import InputError
+from gio_spark.errors import GioSparkError, InputError
 from gio_spark.pipeline.commands.table_rows import find_pin, open_table
 from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.settings.inputs import InputSettings
@@ -22,6 +22,8 @@ from gio_spark.tables.purge_list import ID_HASH, id_hash
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+    from gio_spark.settings.columns import Columns
 
 MOST_IDS = 500_000
 """Ids of one purge; their hashes pass through the driver."""
@@ -85,25 +87,42 @@ def requested_ids(
     return RequestedIds(bounded(hashes, MOST_IDS, "ids of one purge"), unsearched)
 
 
-def present_rows(workspace: Workspace, settings: RunSettings) -> dict[str, DataFrame]:
-    """Rows of each input as it is now, with their `id`; malformed lines have an id alone."""
-    rows = {}
+def present_rows(
+    workspace: Workspace, settings: RunSettings, request: PurgeRequest
+) -> tuple[dict[str, DataFrame], tuple[str, ...]]:
+    """Rows of each input as it is now, with their `id`; malformed lines have an id alone.
+
+    Returns:
+        Dataset -> rows, and a message for each input that cannot be read and is not needed.
+
+    Raises:
+        InputError: An input that the request needs cannot be read.
+    """
+    rows, problems = {}, []
     for name, one in settings.datasets().items():
-        columns = one.columns or settings.columns
-        if is_readable_otherwise(workspace.spark, one.location):
-            if columns.id is None:
-                raise InputError(
-                    f"{name}: {one.location} is a view without a column of ids: name columns.id."
-                )
-            view = workspace.spark.read.table(quoted(one.location))
-            rows[name] = view.withColumn("id", F.col(quoted_column(columns.id)).cast("string"))
-            continue
-        opened = open_input(workspace.spark, one, columns, name)
-        rows[name] = opened.rows
-        if opened.bad is not None:
-            bad = opened.bad.select("id").where(F.col("id").isNotNull())
-            rows[name] = opened.rows.unionByName(bad, allowMissingColumns=True)
-    return rows
+        needed = request.deleted_upstream or (request.where is not None and name == "pool")
+        try:
+            rows[name] = _rows_of(workspace, one, one.columns or settings.columns, name)
+        except GioSparkError as error:
+            if needed:
+                raise
+            problems.append(str(error))
+    return rows, tuple(problems)
+
+
+def _rows_of(workspace: Workspace, one: InputSettings, columns: Columns, name: str) -> DataFrame:
+    if is_readable_otherwise(workspace.spark, one.location):
+        if columns.id is None:
+            raise InputError(
+                f"{name}: {one.location} is a view without a column of ids: name columns.id."
+            )
+        view = workspace.spark.read.table(quoted(one.location))
+        return view.withColumn("id", F.col(quoted_column(columns.id)).cast("string"))
+    opened = open_input(workspace.spark, one, columns, name)
+    if opened.bad is None:
+        return opened.rows
+    bad = opened.bad.select("id").where(F.col("id").isNotNull())
+    return opened.rows.unionByName(bad, allowMissingColumns=True)
 
 
 def _listed_ids(workspace: Workspace, table: str) -> DataFrame:

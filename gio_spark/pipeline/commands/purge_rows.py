@@ -77,6 +77,7 @@ class PurgeForecast:
         dropped_snapshots: Snapshots without a known column of ids, which are dropped.
         still_in: Input -> such rows that it still has; later runs leave them out.
         unsearched: Tables to which the condition could not be applied.
+        unread: Messages about inputs that could not be read.
     """
 
     ids: int
@@ -89,6 +90,7 @@ class PurgeForecast:
     dropped_snapshots: tuple[str, ...]
     still_in: Mapping[str, int]
     unsearched: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -197,7 +199,7 @@ class _Purge:
     ) -> _Purge:
         """Find the rows, and every place that holds them."""
         say("forecast")
-        present = present_rows(workspace, settings)
+        present, unread = present_rows(workspace, settings, request)
         snapshot_ids, unknown = _snapshot_ids(workspace, settings)
         asked = requested_ids(workspace, settings, request, present, snapshot_ids)
         purged = PurgeList(workspace)
@@ -226,8 +228,10 @@ class _Purge:
             still_in={
                 one.location: int(only_hashed(present[name].select("id"), "id", hashes).count())
                 for name, one in settings.datasets().items()
+                if name in present
             },
             unsearched=asked.unsearched,
+            unread=unread,
         )
         return cls(
             workspace, settings, asked.hashes, hashes, present, snapshot_ids, pages, forecast, say
@@ -240,10 +244,11 @@ class _Purge:
             return Purge(self.forecast, did_work=False)
         token = new_token()
         self.say("list of purged ids")
+        # Inputs without the rows are others: this is known before a run can leave the rows out.
+        self._record_inputs(token)
         # From here on later runs leave the rows out, and another purge completes this one.
         purged.add(self.new_hashes, token)
         hashes = purged.hashes()
-        self._record_inputs(token, hashes)
         tables = row_tables(workspace, self.snapshot_ids)
         self.say("row counts of records")
         lower_counts(workspace, tables, hashes)
@@ -268,14 +273,15 @@ class _Purge:
         )  # fmt: skip
         return Purge(self.forecast, True, tuple(proof), self.pages.count)
 
-    def _record_inputs(self, token: str, hashes: DataFrame) -> None:
+    def _record_inputs(self, token: str) -> None:
         """Record which inputs still have purged rows; without them, each is another input."""
         still_in = {}
-        for name, one in self.settings.datasets().items():
-            ids = only_hashed(self.present[name].select("id"), "id", hashes)
+        for name, rows_now in self.present.items():
+            location = self.settings.datasets()[name].location
+            ids = only_hashed(rows_now.select("id"), "id", self.hashes)
             there = ids.select(id_hash("id").alias(ID_HASH)).distinct()
             rows = int(there.count())
-            still_in[one.location] = {
+            still_in[location] = {
                 "rows": rows, "digest": frame_digest(there)[:12] if rows else "",
             }  # fmt: skip
         self.workspace.record(

@@ -23,6 +23,7 @@ from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.quantize.duplicates import EXACT, SEMANTIC
 from gio_spark.settings.strategy_settings import WHOLE_POOL
 from gio_spark.tables.model_arrays import array_text, load_arrays
+from gio_spark.tables.purge_list import MATCH, PurgeList, with_hash_match
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -110,6 +111,11 @@ def row_decisions(
     if scores is None:
         rows = rows.withColumn("log_ratio", F.lit(None).cast("float"))
     rows = rows.join(F.broadcast(_cluster_frame(workspace, plan)), "cluster", "left")
+    purged = PurgeList(workspace)
+    if purged.exists:
+        rows = with_hash_match(rows, "id", purged.hashes())
+    else:
+        rows = rows.withColumn(MATCH, F.lit(None).cast("string"))
     return _decided(_with_sources(workspace, settings, plan, rows), settings, plan)
 
 
@@ -210,6 +216,7 @@ def _decided(rows: DataFrame, settings: RunSettings, plan: Plan) -> DataFrame:
         .when(F.col("removed_reason").isin(EXACT, SEMANTIC), F.lit("duplicate"))
         .when(F.col("removed_reason").isNotNull(), F.lit("held_out"))
         .when(F.col("in_pool").isNull() & F.col("bad_reason").isNotNull(), F.lit("quarantine"))
+        .when(F.col("in_pool").isNull() & F.col(MATCH).isNotNull(), F.lit("purged"))
         .when(F.col("in_pool").isNull(), F.lit("not_in_pool"))
         .when(
             (F.col("cluster_take") == 0)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 RULES = {
     "selected": "the row is selected",
     "not_in_pool": "the version of the pool that was read has no such row",
+    "purged": "the row was purged from the workspace",
     "quarantine": "the row cannot be used",
     "duplicate": "another row with the same or nearly the same content stays",
     "held_out": "the row overlaps with a held-out set",
