@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from gio_spark.engine import bounded, capabilities
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.tables import delta
 from gio_spark.tables.identifiers import quoted_column
+from gio_spark.tables.log_truncation import truncate_log
 from gio_spark.tables.purge_list import ID_HASH, count_matches, id_hash, only_hashed
 from gio_spark.tables.retention import vacuum
 from gio_spark.tables.table_maintenance import own_tables, table_size
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _STAGE_ROWS = ("quarantine", "scores", "assignments", "replaced", "embeddings")
 # States of metrics are sums and sketches over rows; the next refresh makes them anew.
 _STATES = "metric_states"
+# Tables beside those of rows that held something of a row.
+_OTHERS = (_STATES, "models", "centroids", "runs")
 _WORD = "[^A-Za-z0-9_.:/@-]+"
 _MALFORMED = "malformed"
 _MOST_COUNTS = 1
@@ -145,27 +148,43 @@ def update_rows(
             workspace.spark.sql(f"{merge}WHEN MATCHED THEN UPDATE SET {assignments}").collect()
 
 
-def erase_old_files(workspace: Workspace) -> list[str]:
-    """Delete every file that no table's newest version refers to, whatever its age.
+def erase_old_files(workspace: Workspace, tables: Iterable[RowTable]) -> None:
+    """Delete every file that the newest version of a table does not refer to, whatever its age.
 
-    Older versions of the tables become unreadable where they had other files, and what killed
+    Older versions of these tables become unreadable where they had other files, and what killed
     writers have left is gone as well.
 
-    Returns:
-        Names of the tables.
+    Args:
+        workspace: Where.
+        tables: Tables with rows of inputs; those with models and records follow.
     """
     if workspace.exists(_STATES):
         delta.delete_rows(workspace.spark, workspace.place(_STATES))
     _drop_unfinished(workspace)
-    tables = own_tables(workspace)
-    for table in tables:
-        with engine_errors(location=workspace.place(table)):
-            if capabilities(workspace.spark).history:
-                # A deletion vector hides a row and leaves it in its file.
-                name = delta.sql_name(workspace.spark, workspace.place(table))
-                workspace.spark.sql(f"REORG TABLE {name} APPLY (PURGE)").collect()
-            vacuum(workspace, table, 0, full=True)
-    return tables
+    for table in (*(t.name for t in tables), *_OTHERS):
+        if workspace.exists(table):
+            with engine_errors(location=workspace.place(table)):
+                _write_deletions(workspace, table)
+                vacuum(workspace, table, 0, full=True)
+                if _has_old_statistics(workspace, table):
+                    truncate_log(workspace, table)
+
+
+def _write_deletions(workspace: Workspace, table: str) -> None:
+    """Rewrite files in which a deletion vector hides rows."""
+    if not capabilities(workspace.spark).history:
+        return
+    name = delta.sql_name(workspace.spark, workspace.place(table))
+    detail = workspace.spark.sql(f"DESCRIBE DETAIL {name}").collect()[0]
+    if "deletionVectors" in (detail["tableFeatures"] or ()):
+        workspace.spark.sql(f"REORG TABLE {name} APPLY (PURGE)").collect()
+
+
+def _has_old_statistics(workspace: Workspace, table: str) -> bool:
+    """Whether the log may hold numbers of deleted rows: selections have statistics of them."""
+    listed = not (workspace.in_catalog or workspace.store.by_spark)
+    written_once = 1  # version 0 is the empty table
+    return listed and table.startswith(SELECTION) and workspace.version(table) > written_once
 
 
 def _drop_unfinished(workspace: Workspace) -> None:

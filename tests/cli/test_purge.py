@@ -125,6 +125,9 @@ def test_counts_agree_and_a_second_purge_finds_nothing(purged):
     workspace = made.folder / "ws"
     check_recorded_rows(workspace)
     assert published(workspace, "texts").num_rows == 27
+    # Earlier commits held the least and greatest numbers of the rows.
+    (selection,) = workspace.glob("selection_*")
+    assert len(list((selection / "_delta_log").glob("0*.json"))) == 1
     assert "(purged)" in made("explain", min(ids)).stdout
     again = json.loads(made("purge", "--resume", "--yes", "--json").stdout)
     assert again["forecast"]["rows"] == 0 and again["forecast"]["listed"] == len(ids)

@@ -264,7 +264,7 @@ class _Purge:
                 self.say(table.name)
                 delete_rows(workspace, table, hashes)
         self.say("old files")
-        erase_old_files(workspace)
+        erase_old_files(workspace, tables)
         self.say("proof")
         proof = self._prove(tables, hashes)
         workspace.record(
