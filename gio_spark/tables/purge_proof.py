@@ -72,7 +72,7 @@ def prove_tables(
     ]
 
 
-def check_details(workspace: Workspace, hashes: DataFrame) -> int:
+def count_details(workspace: Workspace, hashes: DataFrame) -> int:
     """Number of details in quarantine that name a purged row."""
     if not workspace.exists("quarantine"):
         return 0

@@ -20,7 +20,7 @@ from gio_spark.tables.publish_log import PublishLog
 from gio_spark.tables.purge_deletion import RowTable, update_rows
 from gio_spark.tables.purge_list import MATCH, count_matches, with_hash_match, without_hashed
 from gio_spark.tables.stage_records import ATTEMPT, Record, to_table
-from gio_spark.tables.workspace import SELECTION
+from gio_spark.tables.workspace import SELECTION, SNAPSHOT
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -61,7 +61,7 @@ def lower_counts(workspace: Workspace, tables: Iterable[RowTable], hashes: DataF
     changed: dict[str, Record] = {}
     selections: dict[str, RowCount] = {}
     for table in tables:
-        if table.name.startswith(SELECTION):
+        if table.name.startswith((SELECTION, SNAPSHOT)):
             selections[table.name] = _selection_count(workspace, table, hashes)
             continue
         if "attempt" not in workspace.read_table(table.name).columns:
@@ -148,7 +148,7 @@ def _lowered_reasons(workspace: Workspace, record: Record, hashes: DataFrame) ->
 
 
 def _lowered_selections(workspace: Workspace, held: Mapping[str, RowCount]) -> list[Record]:
-    """Records that give the size of a selection: of its stage, its run, its audit."""
+    """Records of the size of a selection (its stage, run and audit) or of a snapshot."""
     if not held:
         return []
     run_tables = {r.run: r.table for r in workspace.records() if r.fingerprint == r.run and r.table}

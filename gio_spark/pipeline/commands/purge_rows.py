@@ -23,13 +23,12 @@ from gio_spark.tables.purge_deletion import (
     RowTable,
     clear_details,
     delete_rows,
-    details_that_name,
     erase_old_files,
     held_rows,
     row_tables,
 )
 from gio_spark.tables.purge_list import ID_HASH, PURGE, PurgeList, id_hash, only_hashed
-from gio_spark.tables.purge_proof import TableProof, check_details, prove_tables
+from gio_spark.tables.purge_proof import TableProof, count_details, prove_tables
 from gio_spark.tables.purge_records import lower_counts
 from gio_spark.tables.stage_records import new_token
 from gio_spark.tables.workspace import SNAPSHOT
@@ -202,6 +201,10 @@ class _Purge:
         present, unread = present_rows(workspace, settings, request)
         snapshot_ids, unknown = _snapshot_ids(workspace, settings)
         asked = requested_ids(workspace, settings, request, present, snapshot_ids)
+        # A frame stands in the workspace: it loses the rows itself.
+        stored = {workspace.place(name) for name in (*snapshot_ids, *unknown)}
+        locations = {name: one.location for name, one in settings.datasets().items()}
+        outside = {n: rows for n, rows in present.items() if locations[n] not in stored}
         purged = PurgeList(workspace)
         hashes = workspace.frame(asked.hashes)
         listed = 0
@@ -211,30 +214,24 @@ class _Purge:
         tables = [held_rows(workspace, t, hashes) for t in row_tables(workspace, snapshot_ids)]
         held = tuple(t for t in tables if t.rows)
         pages = PurgedPages(workspace, settings, hashes)
-        details = (
-            int(details_that_name(workspace, hashes).count())
-            if workspace.exists("quarantine")
-            else 0
-        )
         forecast = PurgeForecast(
             ids=asked.hashes.num_rows,
             listed=listed,
             tables=held,
             publishes=_held_publishes(workspace, held),
-            details=details,
+            details=count_details(workspace, hashes),
             models=purge_models(workspace, hashes, change=False),
             pages=tuple(pages.examples()),
             dropped_snapshots=unknown,
             still_in={
-                one.location: int(only_hashed(present[name].select("id"), "id", hashes).count())
-                for name, one in settings.datasets().items()
-                if name in present
+                locations[name]: int(only_hashed(rows.select("id"), "id", hashes).count())
+                for name, rows in outside.items()
             },
             unsearched=asked.unsearched,
             unread=unread,
         )
         return cls(
-            workspace, settings, asked.hashes, hashes, present, snapshot_ids, pages, forecast, say
+            workspace, settings, asked.hashes, hashes, outside, snapshot_ids, pages, forecast, say
         )
 
     def carry_out(self) -> Purge:
@@ -297,7 +294,7 @@ class _Purge:
         """
         proof = prove_tables(self.workspace, tables, hashes)
         problems = [f"{p.table}: {p.purged:,} rows" for p in proof if p.purged]
-        details = check_details(self.workspace, hashes)
+        details = count_details(self.workspace, hashes)
         problems += [f"quarantine: {details:,} details"] if details else []
         vectors = purge_models(self.workspace, hashes, change=False)
         problems += [f"models: {vectors:,} vectors"] if vectors else []
