@@ -20,11 +20,11 @@ BLIND = ("random", "stratified", "sparse_regions", "full")
 #: These see clusters alone, and half of the rows of a good cluster are good.
 CLUSTERS_ALONE = (
     "published_exact", "published_jump", "knn_kl", "energy_distance", "kl_hash", "gime",
-    "gime_gio",
+    "gime_gio", "crisp", "betr",
 )  # fmt: skip
 DRAWN = (
     "random", "stratified", "oracle", "classifier_resample", "dsir", "dsir_length", "tsds",
-    "kl_hash", "kl_ratio_t1", "facility_location",
+    "kl_hash", "kl_ratio_t1", "facility_location", "crisp",
 )  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def test_all_methods_of_the_bake_off_are_there():
         "dsir_length", "facility_location", "published_exact", "published_jump", "knn_kl",
         "energy_distance", "kl_hash", "kl_ratio_t0", "kl_ratio_t025", "kl_ratio_t1", "kl_knn_t0",
         "kl_knn_t025", "kl_knn_t1", "gime", "gime_gio", "full",
+        "logistic_words", "crisp", "betr",
     }  # fmt: skip
     assert expected <= set(methods())
     assert all(get(name).summary.endswith((".", ":")) for name in expected)
@@ -96,14 +97,14 @@ def test_what_was_computed_before_changes_nothing(name, dataset):
 
 def test_texts_decide_where_vectors_cannot_tell(dataset):
     """Inside a good cluster, only the texts of good rows are like the target's."""
-    for name in ("kl_ratio_t0", "moore_lewis", "classifier_top", "dsir"):
+    for name in ("kl_ratio_t0", "moore_lewis", "classifier_top", "dsir", "logistic_words"):
         assert dataset.good[run_if_installed(name, dataset).rows].mean() > 0.6, name
 
 
 def test_vectors_alone_serve_most_methods():
     without_texts = planted_dataset(texts=False)
     names = methods(without_texts)
-    assert not {"bm25", "moore_lewis", "dsir", "dsir_length"} & set(names)
+    assert not {"bm25", "moore_lewis", "dsir", "dsir_length", "logistic_words"} & set(names)
     for name in names:
         assert run_method(name, without_texts, BUDGET, 0).problem == ""
 

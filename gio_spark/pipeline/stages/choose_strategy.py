@@ -99,7 +99,7 @@ def _facts(choice: StrategyChoice, dropped: dict[str, str]) -> StrategyFacts:
     values["candidates"] = values.pop("figures")
     values["dropped"] = dropped
     if choice.strategy in dropped:
-        values["reason"] = f"{choice.strategy} {choice.reason} But {dropped[choice.strategy]}"
+        values["reason"] = f"{choice.strategy}: {choice.reason} But {dropped[choice.strategy]}"
         values["strategy"] = DEFAULT_STRATEGY
     values["settings"] = STRATEGIES[values["strategy"]]
     return StrategyFacts.model_validate(values)

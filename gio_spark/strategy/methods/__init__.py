@@ -9,6 +9,8 @@ from gio_spark.strategy.methods import bm25
 from gio_spark.strategy.methods import language_models
 from gio_spark.strategy.methods import dsir
 from gio_spark.strategy.methods import density_ratios
+from gio_spark.strategy.methods import word_classifiers
+from gio_spark.strategy.methods import clustered_sampling
 from gio_spark.strategy.methods import herding
 from gio_spark.strategy.methods import optimal_transport
 from gio_spark.strategy.methods import facility_location
@@ -35,6 +37,7 @@ __all__ = [
     "baselines",
     "bm25",
     "cluster_plans",
+    "clustered_sampling",
     "compute_once",
     "density_ratios",
     "distance_retrieval",
@@ -50,4 +53,5 @@ __all__ = [
     "registered_by_users",
     "run_method",
     "sparse_regions",
+    "word_classifiers",
 ]
