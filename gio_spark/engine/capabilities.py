@@ -41,14 +41,16 @@ class Capabilities:
     Attributes:
         history: Whether DESCRIBE HISTORY works.
         persistent_catalog: Whether saved tables keep their names after the session.
+        change_feed: Whether Delta's change data feed can be read.
     """
 
     history: bool
     persistent_catalog: bool
+    change_feed: bool
 
 
-_SPARK = Capabilities(history=True, persistent_catalog=True)
-_SAIL = Capabilities(history=False, persistent_catalog=False)
+_SPARK = Capabilities(history=True, persistent_catalog=True, change_feed=True)
+_SAIL = Capabilities(history=False, persistent_catalog=False, change_feed=False)
 
 _embedded_sessions: set[str] = set()
 _infos: dict[int, EngineInfo] = {}

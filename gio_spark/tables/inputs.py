@@ -71,6 +71,8 @@ class Input:
             first rows.
         recheck: Raises SnapshotExpiredError where files changed since they were pinned, or another
             table has the place of the pinned one.
+        with_ids: Makes rows like those of `rows`, several of an id among them, of a frame with
+            the input's own columns.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Input:
     bytes: int | None
     unusual_roles: Mapping[str, int] = field(default_factory=dict)
     recheck: Callable[[], None] = field(repr=False, default=lambda: None)
+    with_ids: Callable[[DataFrame], DataFrame] = field(repr=False, default=lambda rows: rows)
 
     def fingerprint(self) -> str:
         """Hash of the input's version and of the roles of its columns."""
@@ -98,6 +101,10 @@ class Input:
         if self.columns.text != self.settings_columns.text:
             text += f"\0rendered text {TEXT_FORMAT}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def any_version(self) -> str:
+        """Hash of the input's table and of the roles of its columns, the same in all versions."""
+        return replace(self, version="").fingerprint()
 
     def original_columns(self, df: DataFrame) -> list[Column]:
         """The input's own columns, under their own names, from a frame made of `rows`."""
@@ -239,30 +246,26 @@ def _finish(
     check_names(name, location, schema.names, columns)
     text = content_expression(where, schema, columns, json_messages=json_messages)
     roles_of_messages: dict[str, int] = {}
+    own_rows, own_names = raw, tuple(schema.names)
+    text_column = free_name(TEXT_COLUMN, own_names)
     if text is not None:
         if text.has_messages:
             with _readable(name, location):
                 roles_of_messages = sampled_unusual_roles(raw, text)
-        text_column = free_name(TEXT_COLUMN, raw.columns)
-        raw = with_text_column(raw, text_column, text)
         columns = columns.model_copy(update={"text": text_column})
+        raw = with_text_column(raw, text_column, text)
     check_types(name, location, raw.schema, columns)
-    own_names = tuple(schema.names)
+    # A key of another type than text stays beside its text, as the column that it was.
     own_id = None
-    rows = raw
-    if columns.id is not None:
-        if columns.id.lower() == "id" and isinstance(schema[columns.id].dataType, T.StringType):
-            # The embedded engine takes a column for NOT NULL here, unless it is cast.
-            as_text = F.col(quoted_column(columns.id)).cast("string")
-            own_id = columns.id
-            others = [c for c in raw.columns if c != columns.id]
-            rows = raw.select(as_text.alias("id"), *[F.col(quoted_column(c)) for c in others])
-        else:
-            # A key of another type than text stays beside its text, as the column that it was.
-            key = F.col(quoted_column(_inner_name(columns.id, own_names)))
-            rows = _with_inner_names(raw).withColumn("id", key.cast("string"))
-    else:
-        rows = _with_content_id(_with_inner_names(raw), columns)
+    if columns.id is not None and columns.id.lower() == "id":
+        own_id = columns.id if isinstance(schema[columns.id].dataType, T.StringType) else None
+
+    def with_ids(frame: DataFrame) -> DataFrame:
+        if text is not None:
+            frame = with_text_column(frame, text_column, text)
+        return _with_id(frame, columns, own_id)
+
+    rows = with_ids(own_rows)
     # One pass over the ids counts all rows, those without an id, and those with a duplicate one.
     per_id = rows.groupBy("id").agg(F.count(F.lit(1)).alias("n"))
     known = F.col("id").isNotNull()
@@ -308,6 +311,7 @@ def _finish(
         bytes=base.bytes,
         unusual_roles=roles_of_messages,
         recheck=base.recheck,
+        with_ids=with_ids,
     )
     return opened_input if sums["most"] == 1 else _without_doubles(opened_input)
 
@@ -346,6 +350,20 @@ def _why_none(bad: DataFrame | None) -> str:
     most = sorted(counted, key=lambda r: (-r["count"], r["reason"]))[:3]
     reasons_text = ", ".join(f"{r['count']:,} {r['reason']}" for r in most)
     return f" that can be read ({reasons_text})" if reasons_text else ""
+
+
+def _with_id(df: DataFrame, columns: Columns, own_id: str | None) -> DataFrame:
+    """Rows with `id` as the settings name it, or as a hash of the content."""
+    if own_id is not None:
+        # The embedded engine takes a column for NOT NULL here, unless it is cast.
+        as_text = F.col(quoted_column(own_id)).cast("string")
+        others = [F.col(quoted_column(c)) for c in df.columns if c != own_id]
+        return df.select(as_text.alias("id"), *others)
+    inner = _with_inner_names(df)
+    if columns.id is None:
+        return _with_content_id(inner, columns)
+    key = F.col(quoted_column(_inner_name(columns.id, df.columns)))
+    return inner.withColumn("id", key.cast("string"))
 
 
 def _with_inner_names(df: DataFrame) -> DataFrame:

@@ -10,6 +10,7 @@ from gio_spark.engine.progress import Progress
 from gio_spark.pipeline import run
 from gio_spark.pipeline.refresh import refresh
 from gio_spark.pipeline.stages import embed
+from gio_spark.tables import Workspace
 from tests.pipeline import jobs
 from tests.pipeline.test_refresh import stage_rows
 
@@ -21,7 +22,8 @@ def refreshed_once(spark, folder):
     """Settings of a run whose pool was appended to and updated, and what its refresh did."""
     jobs.write(jobs.vector_target(), folder / "target.parquet")
     where = str(folder / "pool")
-    spark.createDataFrame(jobs.vector_pool()).write.format("delta").save(where)
+    feed = {"delta.enableChangeDataFeed": "true"}
+    spark.createDataFrame(jobs.vector_pool()).write.format("delta").options(**feed).save(where)
     settings = jobs.settings(
         folder, engine="spark", pool=where, within_cluster="density_ratio",
         gime={"on_refresh": False}, quantize={"duplicates": "exact"},
@@ -38,6 +40,8 @@ def test_a_refresh_holds_the_budget_and_finds_nothing_to_do_a_second_time(local_
     settings, done = refreshed_once(local_spark, folder)
     assert (done.new_rows, done.changed_rows, done.gone_rows) == (60, 20, 0)
     assert done.after == done.plan.spent == 100 and done.drift.action == "keep"
+    record = Workspace(local_spark, settings.workspace).records()
+    assert [r for r in record if r.stage == "embed pool"][-1].detail["changes"]["by_feed"]
     assert not refresh(settings, spark=local_spark, progress=SILENT).did_work
 
 

@@ -14,18 +14,21 @@ from pyspark.sql import functions as F
 
 from gio_spark import embed
 from gio_spark.engine import bounded
+from gio_spark.tables.change_feed import changed_ids
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from gio_spark.pipeline.run_context import RunContext
-    from gio_spark.tables import Input, Workspace
+    from gio_spark.tables import Input, Record, Workspace
 
 # Every stage below costs each later reader a join with the ids that do not count. A version that
 # would have more is put on the lowest one, with all that changed since.
 MOST_STAGES_BELOW = 4
 # Above this share of new and changed rows, all rows are written anew.
 MOST_CHANGED = 0.5
+# Above this share of rows that a change data feed names, all rows are compared.
+MOST_IN_FEED = 0.2
 
 _HASHES = ("content_hash", "row_hash")
 
@@ -42,6 +45,7 @@ class EmbeddingChanges:
         gone: Ids that are no longer there.
         known: Of the added and changed rows, those whose content was embedded before.
         on_base: Whether the earlier rows go on to count; else all rows are written anew.
+        by_feed: Whether only rows that the table's change data feed names were compared.
     """
 
     base: str
@@ -51,6 +55,7 @@ class EmbeddingChanges:
     gone: int
     known: int
     on_base: bool
+    by_feed: bool = False
 
 
 def earlier_embeddings(workspace: Workspace, stage: str, embedder: str, source: Input) -> str:
@@ -74,7 +79,7 @@ def find_changes(
     """Compare an input with its earlier embeddings, and write what differs to `replaced`.
 
     Rows are compared by the hashes of their content and of the values carried along, in one join
-    of hashes.
+    of hashes: those that the table's change data feed names, where there is one, else all.
 
     Args:
         ctx: The run.
@@ -87,12 +92,23 @@ def find_changes(
     ws = ctx.workspace
     below = ws.stages_below("embeddings", newest)
     base = newest if len(below) < MOST_STAGES_BELOW else below[-1]
-    now = embed.describe_rows(source.rows, embedder, columns=source.columns)
-    now = now.select("id", *_HASHES)
-    before = ws.read("embeddings", base).select("id", *_HASHES)
-    rows = changed_rows(before, now)
-    ws.write("replaced", rows, fingerprint=key, run=ctx.run, stage=stage)
-    added, changed, gone = counts_by_change(ws.own_rows("replaced", key))
+
+    def write_changes(ids: DataFrame | None) -> tuple[int, int, int]:
+        present, before = source.rows, ws.read("embeddings", base)
+        if ids is not None:
+            present, before = (rows.join(ids, "id", "left_semi") for rows in (present, before))
+        now = embed.describe_rows(present, embedder, columns=source.columns)
+        rows = changed_rows(before.select("id", *_HASHES), now.select("id", *_HASHES))
+        ws.write("replaced", rows, fingerprint=key, run=ctx.run, stage=stage)
+        return counts_by_change(ws.own_rows("replaced", key))
+
+    earlier = ws.recorded(stage, base)[-1]
+    ids = _ids_in_feed(ctx, source, earlier)
+    added, changed, gone = write_changes(ids)
+    if ids is not None and earlier.rows + added - gone != source.ids:
+        _say_compared(ctx, source, "its counts do not add up")
+        ids = None
+        added, changed, gone = write_changes(ids)
     return EmbeddingChanges(
         base=base,
         newest=newest,
@@ -101,7 +117,22 @@ def find_changes(
         gone=gone,
         known=_known_rows(ws, newest, key),
         on_base=added + changed <= MOST_CHANGED * source.ids,
+        by_feed=ids is not None,
     )
+
+
+def _ids_in_feed(ctx: RunContext, source: Input, earlier: Record) -> DataFrame | None:
+    """Ids of the rows that the change data feed names since earlier embeddings, or None."""
+    is_same_table = earlier.detail.get("any_version") == source.any_version()
+    since = int(earlier.detail["version"]) if is_same_table and source.format == "delta" else None
+    ids, why = changed_ids(ctx.spark, source, since, int(MOST_IN_FEED * source.ids))
+    if why:
+        _say_compared(ctx, source, why)
+    return ids
+
+
+def _say_compared(ctx: RunContext, source: Input, why: str) -> None:
+    ctx.progress.say(f"{source.name}: all rows are compared, not the change data feed: {why}")
 
 
 def changed_rows(before: DataFrame, now: DataFrame) -> DataFrame:

@@ -137,8 +137,10 @@ def _embed(step: Step, state: RunState, name: str) -> None:
         changes = None
         if newest:
             changes = find_changes(ctx, source, embedder, newest=newest, key=key, stage=stage)
+            by_feed = ", by the change data feed" if changes.by_feed else ""
             progress.say(
                 f"{changes.added + changes.changed:,} new or changed rows, {changes.gone:,} gone"
+                f"{by_feed}"
             )
         on_base = changes is not None and changes.on_base
         new_rows = changes.added + changes.changed if changes and on_base else source.ids
@@ -151,6 +153,7 @@ def _embed(step: Step, state: RunState, name: str) -> None:
             "version": source.version,
             "embedder": same_vectors,
             "location": source.location,
+            "any_version": source.any_version(),
         }
         if changes is not None:
             detail["changes"] = asdict(changes)
