@@ -59,7 +59,7 @@ def changed_ids(
             if not _has_feed(spark, source.location):
                 return None, ""
             if since is None:
-                return None, "the version before is that of another table"
+                return None, "the version before is that of another table, or from before a purge"
             until = int(source.version)
             why = _obstacle(spark, source.location, since, until)
             if why:
