@@ -9,7 +9,7 @@ from gio_spark.explode.exact_thresholds import Thresholds, thresholds_of_arrays
 from gio_spark.explode.fetch_rows import materialize
 from gio_spark.explode.rank_keys import hash_keys, rank_keys, ratio_keys, share_thresholds
 from gio_spark.explode.row_filter import row_keys, selected_ids, with_thresholds
-from gio_spark.explode.whole_pool import whole_pool_take
+from gio_spark.explode.whole_pool import WholePoolRanks, rank_whole_pool
 
 __all__ = [
     "Calibration",
@@ -17,17 +17,18 @@ __all__ = [
     "RatioModel",
     "RatioSample",
     "Thresholds",
+    "WholePoolRanks",
     "fit",
     "fit_ratio",
     "hash_keys",
     "materialize",
     "rank_keys",
+    "rank_whole_pool",
     "ratio_keys",
     "row_keys",
     "score",
     "selected_ids",
     "share_thresholds",
     "thresholds_of_arrays",
-    "whole_pool_take",
     "with_thresholds",
 ]

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from gio_spark.engine import bounded
 from gio_spark.explode.row_filter import selected_ids, with_thresholds
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
     from pyspark.sql import DataFrame
 
     from gio_spark.settings.explode import ExplodeSettings
 
 
-def whole_pool_take(
+class WholePoolRanks(NamedTuple):
+    """Ranking of the whole pool under a budget.
+
+    Attributes:
+        take: (K,) int64 rows of each cluster that rank high enough.
+        threshold, tie: The threshold of all rows, see `with_thresholds`.
+    """
+
+    take: NDArray[np.int64]
+    threshold: int
+    tie: int
+
+
+def rank_whole_pool(
     assignments: DataFrame,
     sizes: ArrayLike,
     budget: int,
     *,
     settings: ExplodeSettings,
     seed: int = 0,
-) -> NDArray[np.int64]:
-    """Rows of each cluster among the `budget` rows with the largest rank keys, (K,).
-
-    A plan that takes so many rows of each cluster selects exactly these rows, since the rows of a
-    cluster are ranked by the same keys.
+) -> WholePoolRanks:
+    """Rows of each cluster among the `budget` rows with the largest rank keys, and their threshold.
 
     Args:
         assignments: As for `with_thresholds`.
@@ -53,4 +64,4 @@ def whole_pool_take(
     counted = bounded(selected.groupBy("cluster").count(), len(rows), "selected clusters")
     take = np.zeros(len(rows), np.int64)
     take[counted["cluster"].to_numpy()] = counted["count"].to_numpy()
-    return take
+    return WholePoolRanks(take, int(plan["threshold"].iloc[0]), int(plan["tie"].iloc[0]))

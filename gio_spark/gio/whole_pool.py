@@ -17,7 +17,7 @@ def select_whole_pool(problem: SelectionProblem) -> SelectionResult:
 
     Args:
         problem: Its `options["take"]` has the rows of each cluster, (K,) int64, among those that
-            rank highest in the whole pool (`explode.whole_pool_take`); budgets are in rows.
+            rank highest in the whole pool (`explode.rank_whole_pool`); budgets are in rows.
 
     Raises:
         ConfigError: The problem has no such rows, or has settings that know no ranking.
@@ -35,7 +35,7 @@ def select_whole_pool(problem: SelectionProblem) -> SelectionResult:
     if take is None:
         raise ConfigError(
             "The objective 'whole_pool' needs options['take'], the rows that the ranking of all "
-            "rows takes of each cluster (gio_spark.explode.whole_pool_take)."
+            "rows takes of each cluster (gio_spark.explode.rank_whole_pool)."
         )
     restrictions = {
         "caps": bool(problem.caps),

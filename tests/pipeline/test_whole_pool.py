@@ -11,6 +11,7 @@ from gio_spark.errors import ConfigError
 from gio_spark.pipeline.commands.explain_rows import explain_rows
 from gio_spark.pipeline.refresh import refresh
 from gio_spark.pipeline.stages.input_checks import check_choices
+from gio_spark.settings.refresh import RefreshSettings
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -62,6 +63,20 @@ def test_a_refresh_ranks_the_present_rows_by_the_frozen_ratio(job):
     assert (refreshed.dropped, refreshed.added, refreshed.after) == (10, 10, BUDGET)
     assert after - before == set(following["id"])
     assert refreshed.plan is not None and refreshed.plan.certificate is None
+
+
+def test_with_a_floating_budget_new_rows_pass_the_threshold_of_the_run(job):
+    folder, settings, run = job
+    pool = pa.concat_tables([jobs.vector_pool(), jobs.vector_target(rows=40, seed=9, name="q")])
+    jobs.write(pool, folder / "pool.parquet")
+    floating = settings.model_copy(update={"refresh": RefreshSettings(budget="float")})
+    refreshed = refresh(floating, progress=Progress("silent"))
+    after = jobs.selected(folder / "ws", run.run_id)
+    scores = jobs.table(folder / "ws", "scores").to_pandas().drop_duplicates("id")
+    lowest = min(run.selected.select("gio_log_ratio").toArrow()["gio_log_ratio"].to_pylist())
+    above = scores[scores["log_ratio"] > lowest]["id"]
+    assert set(above) <= set(after["gio_id"].to_pylist())
+    assert refreshed.after > BUDGET and run.plan["threshold"].nunique() == 1
 
 
 def test_random_rows_are_a_draw_from_the_whole_pool(place, spark):

@@ -24,7 +24,7 @@ from gio_spark.pipeline.stages.plan import (
     rows_of_share,
     set_plan,
     source_sizes,
-    with_whole_pool_take,
+    with_whole_pool_ranks,
     write_plan,
 )
 from gio_spark.settings.budget import parse_budget
@@ -69,7 +69,7 @@ def _hold_plan(step: Step, state: RunState) -> None:
         if ctx.settings.select.objective == WHOLE_POOL:
             # Without quotas: the same ranking of the rows that are there now.
             budget = min(float(problem.budget), float(problem.capacity.sum()))
-            problem = with_whole_pool_take(ctx, state, replace(problem, budget=budget))
+            problem = with_whole_pool_ranks(ctx, state, replace(problem, budget=budget))
             result = gio.select(WHOLE_POOL, problem)
         else:
             result = gio.hold_budget(problem, _quotas(ctx, frozen))

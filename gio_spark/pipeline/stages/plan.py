@@ -129,7 +129,7 @@ def make_plan(step: Step, state: RunState) -> None:
     def make(_: StageProgress) -> tuple[int, dict[str, Any]]:
         problem = _problem(step, state)
         if settings.select.objective == WHOLE_POOL:
-            problem = with_whole_pool_take(ctx, state, problem)
+            problem = with_whole_pool_ranks(ctx, state, problem)
         result = gio.select(settings.select.objective, problem)
         _refuse_empty(result)
         gate = None
@@ -183,7 +183,11 @@ def write_plan(
     _refuse_empty(result)
     rows = rows_to_choose_from(ctx, state, Order.stored(facts.gate))
     table = _plan_table(result, problem)
-    table = explode.with_thresholds(rows, table, settings=settings.explode, seed=settings.seed)
+    if result.objective == WHOLE_POOL:
+        thresholds = {name: problem.options[name] for name in ("threshold", "tie")}
+        table = table.assign(**thresholds)
+    else:
+        table = explode.with_thresholds(rows, table, settings=settings.explode, seed=settings.seed)
     if result.take_by_source is not None:
         strata = _strata(ctx, state, problem, rows, result.take_by_source)[1]
         save_strata(ctx, step.key, strata, problem.source_names)
@@ -252,18 +256,18 @@ def rows_to_choose_from(ctx: RunContext, state: RunState, order: Order) -> DataF
     )
 
 
-def with_whole_pool_take(
+def with_whole_pool_ranks(
     ctx: RunContext, state: RunState, problem: gio.SelectionProblem
 ) -> gio.SelectionProblem:
-    """Problem with the rows of each cluster among those that rank highest in the whole pool."""
-    take = explode.whole_pool_take(
+    """Problem with the rows per cluster and the threshold of a ranking of the whole pool."""
+    ranks = explode.rank_whole_pool(
         rows_to_choose_from(ctx, state, Order()),
         problem.sizes,
         int(problem.resolved_budget()),
         settings=ctx.settings.explode,
         seed=ctx.settings.seed,
     )
-    return replace(problem, options={**problem.options, "take": take})
+    return replace(problem, options={**problem.options, **ranks._asdict()})
 
 
 def _problem(step: Step, state: RunState) -> gio.SelectionProblem:
