@@ -121,6 +121,8 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return f"'{where}' is missing."
     message = str(error["msg"]).removeprefix("Value error, ")
+    if not where:  # of several settings: the message names them
+        return message
     return f"'{where}': {message} (got {error.get('input')!r})"
 
 

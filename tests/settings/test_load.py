@@ -366,3 +366,17 @@ def test_the_digest_changes_with_a_setting_and_only_then():
     assert build(SMALL).digest() == first.digest()
     assert build({**SMALL, "seed": 1}).digest() != first.digest()
     assert len(first.digest()) == 16
+
+
+def test_an_unknown_strategy_is_refused_with_the_known_ones_alone():
+    with pytest.raises(ConfigError, match=r"no strategy 'nope'; use default, auto, .*random\.$"):
+        build({"pool": "pool", "target": "target", "select": {"strategy": "nope"}})
+    with pytest.raises(ConfigError, match=r"sets explode\.within_cluster to 'exact_count'"):
+        build(
+            {
+                "pool": "pool",
+                "target": "target",
+                "select": {"strategy": "kl_hash"},
+                "within_cluster": "density_ratio",
+            }
+        )
