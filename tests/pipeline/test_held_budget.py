@@ -205,3 +205,14 @@ def test_an_automatic_budget_keeps_the_rows_that_the_plan_decided_on(place):
     done = refresh(config)
     assert done.after < rows
     assert [n.name for n in done.plan.notices if n.name == "budget_short"]
+
+
+def test_an_objective_without_a_certificate_has_none_after_a_refresh(place):
+    config = jobs.settings(place, **QUICK, objective="energy_distance")
+    assert jobs.go(config).summary["certificate"] is None
+    jobs.write(
+        pa.concat_tables([jobs.vector_pool(), jobs.vector_pool(80, 22, "m")]),
+        place / "pool.parquet",
+    )
+    done = refresh(config)
+    assert (done.plan.certificate, done.plan.spent) == (None, 100)

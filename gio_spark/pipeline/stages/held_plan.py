@@ -145,6 +145,6 @@ def _facts(frozen: Plan, result: gio.SelectionResult, problem: gio.SelectionProb
     """Facts of the plan for the present rows; objective, thresholds and basis stay the run's."""
     before = frozen.facts
     update = {"objective": before.objective, "gate": before.gate, "auto": before.auto}
-    if before.objective == WHOLE_POOL:  # no optimum of anything
+    if before.certificate is None:  # the objective has no optimum that bounds it
         update["certificate"] = None
     return plan_facts(result, problem, ()).model_copy(update=update)
