@@ -15,6 +15,7 @@ from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.tables import delta
 from gio_spark.tables.identifiers import quoted_column
 from gio_spark.tables.log_truncation import truncate_log
+from gio_spark.tables.publish_log import PublishLog, view_name
 from gio_spark.tables.purge_list import ID_HASH, count_matches, id_hash, only_hashed
 from gio_spark.tables.retention import vacuum
 from gio_spark.tables.table_maintenance import own_tables, table_size
@@ -68,12 +69,25 @@ def row_tables(workspace: Workspace, snapshot_ids: Mapping[str, str]) -> list[Ro
         workspace: Where.
         snapshot_ids: Snapshot -> its column of ids.
     """
-    names = own_tables(workspace)
+    names = [*own_tables(workspace), *_copies_in_catalog(workspace)]
     snapshots = [RowTable(name, snapshot_ids[name]) for name in names if name in snapshot_ids]
     stages = [RowTable(name, "id") for name in _STAGE_ROWS if name in names]
     others = set(names) - set(STAGE_TABLES)
     selections = sorted(name for name in others if not name.startswith(SNAPSHOT))
     return [*snapshots, *(RowTable(name, "gio_id") for name in selections), *stages]
+
+
+def _copies_in_catalog(workspace: Workspace) -> list[str]:
+    """Tables of a catalog that copy a published selection; other names are views of one."""
+    if not workspace.in_catalog:
+        return []
+    names = map(view_name, PublishLog(workspace).names())
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if workspace.exists(name)
+        and not delta.is_readable_otherwise(workspace.spark, workspace.place(name))
+    ]
 
 
 def held_rows(workspace: Workspace, table: RowTable, hashes: DataFrame) -> HeldRows:

@@ -76,7 +76,7 @@ def test_a_purge_killed_once_a_table_has_a_commit_is_completed(with_lost_rows, t
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_purge_killed_at_a_random_moment_is_completed(with_lost_rows, tmp_path, seed):
     whole, lost = with_lost_rows
     job = _copy(whole, tmp_path)

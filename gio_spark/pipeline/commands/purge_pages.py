@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,11 @@ class PurgedPages:
             else:
                 self._tracked.replace(page, text)
 
+    @cached_property
+    def _tracked_pages(self) -> list[TrackedPage]:
+        """Pages of tracked runs; listing them is a call for each folder of each run."""
+        return self._tracked.list()
+
     def _held(self) -> dict[Path | TrackedPage, set[str]]:
         shown = {page: example_hashes(self._read(page)) for page in self._pages()}
         self.count = len(shown)
@@ -78,7 +84,7 @@ class PurgedPages:
 
     def _pages(self) -> Iterator[Path | TrackedPage]:
         yield from sorted(self._reports.rglob("*.html"))
-        yield from self._tracked.list()
+        yield from self._tracked_pages
 
     def _read(self, page: Path | TrackedPage) -> str:
         if isinstance(page, Path):

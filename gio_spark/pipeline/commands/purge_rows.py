@@ -151,7 +151,7 @@ def purge_rows(
     """
     spark = spark or session(settings.engine)
     history(spark, settings.workspace)
-    workspace = Workspace(spark, settings.workspace)
+    workspace = Workspace(spark, settings.workspace, writable=confirmed)
     if not confirmed:
         return Purge(_Purge.prepare(workspace, settings, request, say).forecast, did_work=False)
     claims = StageClaims(workspace, settings.concurrency, say)
