@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _STAGE_ROWS = ("quarantine", "scores", "assignments", "replaced", "embeddings")
 # States of metrics are sums and sketches over rows; the next refresh makes them anew.
 _STATES = "metric_states"
-# Tables beside those of rows that held something of a row.
+# Tables beside those of rows that had something of a row.
 _OTHERS = (_STATES, "models", "centroids", "runs")
 _WORD = "[^A-Za-z0-9_.:/@-]+"
 _MALFORMED = "malformed"
@@ -46,7 +46,7 @@ class RowTable:
 
 
 @dataclass(frozen=True)
-class HeldRows:
+class AffectedTable:
     """Purged rows in a table.
 
     Attributes:
@@ -90,13 +90,13 @@ def _copies_in_catalog(workspace: Workspace) -> list[str]:
     ]
 
 
-def held_rows(workspace: Workspace, table: RowTable, hashes: DataFrame) -> HeldRows:
+def count_affected(workspace: Workspace, table: RowTable, hashes: DataFrame) -> AffectedTable:
     """Count the purged rows of a table."""
     rows = workspace.read_table(table.name)
     counts = bounded(count_matches(rows, table.column, hashes), _MOST_COUNTS, "counts").to_pylist()
-    total, held = int(counts[0]["total"]), int(counts[0]["held"])
-    size = table_size(workspace, table.name).bytes if held else 0
-    return HeldRows(table.name, held, total, round(size * held / max(1, total)))
+    total, purged = int(counts[0]["total"]), int(counts[0]["purged"])
+    size = table_size(workspace, table.name).bytes if purged else 0
+    return AffectedTable(table.name, purged, total, round(size * purged / max(1, total)))
 
 
 def delete_rows(workspace: Workspace, table: RowTable, hashes: DataFrame) -> None:

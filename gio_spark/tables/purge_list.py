@@ -68,7 +68,7 @@ class PurgeList:
         return count
 
     def mark(self, location: str) -> str:
-        """Digest of the purged rows that an input still held at the newest purge; "" for none.
+        """Digest of the purged rows that an input still had at the newest purge; "" for none.
 
         It is part of the identity of the input: without the rows, it is another one.
         """
@@ -103,6 +103,6 @@ def with_hash_match(rows: DataFrame, column: str, hashes: DataFrame) -> DataFram
 
 
 def count_matches(rows: DataFrame, column: str, hashes: DataFrame) -> DataFrame:
-    """One row: `total` rows, and `held` of them whose id is among the hashes."""
+    """One row: `total` rows, and `purged` of them whose id is among the hashes."""
     matched = with_hash_match(rows.select(F.col(quoted_column(column)).alias("id")), "id", hashes)
-    return matched.agg(F.count(F.lit(1)).alias("total"), F.count(MATCH).alias("held"))
+    return matched.agg(F.count(F.lit(1)).alias("total"), F.count(MATCH).alias("purged"))

@@ -168,5 +168,5 @@ def _prove_versions(workspace: Workspace, table: RowTable, hashes: DataFrame) ->
             continue  # its files or its log are gone
         versions += 1
         rows += int(counted["total"])
-        purged += int(counted["held"])
+        purged += int(counted["purged"])
     return TableProof(table.name, 0, versions, rows, purged)

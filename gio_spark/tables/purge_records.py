@@ -36,14 +36,14 @@ class RowCount:
     """Rows that are there, and those of them that are purged."""
 
     total: int
-    held: int
+    purged: int
     copies: int | None = None
     """Rows of a selection that stay, with their repeats."""
 
     @property
     def remaining(self) -> int:
         """Rows that stay."""
-        return self.total - self.held
+        return self.total - self.purged
 
 
 def lower_counts(workspace: Workspace, tables: Iterable[RowTable], hashes: DataFrame) -> int:
@@ -69,8 +69,8 @@ def lower_counts(workspace: Workspace, tables: Iterable[RowTable], hashes: DataF
         counts = _attempt_counts(workspace, table.name, hashes)
         for record in _lowered_stages(workspace, table, counts, hashes):
             changed[record.record] = record
-    held = {name: count for name, count in selections.items() if count.held}
-    for record in _lowered_selections(workspace, held):
+    affected = {name: count for name, count in selections.items() if count.purged}
+    for record in _lowered_selections(workspace, affected):
         changed[record.record] = record
     for record in _without_required_rows(workspace, changed, hashes):
         changed[record.record] = record
@@ -78,18 +78,18 @@ def lower_counts(workspace: Workspace, tables: Iterable[RowTable], hashes: DataF
         rows = to_table(list(changed.values())).select(["record", "rows", "detail"])
         update_rows(workspace, "runs", ("record",), workspace.frame(rows), ("rows", "detail"))
         workspace.reload()
-    return len(changed) + _lower_publishes(workspace, held)
+    return len(changed) + _lower_publishes(workspace, affected)
 
 
 def _count(rows: DataFrame, table: RowTable, hashes: DataFrame) -> RowCount:
     counts = bounded(count_matches(rows, table.column, hashes), 1, "counts").to_pylist()[0]
-    return RowCount(int(counts["total"]), int(counts["held"]))
+    return RowCount(int(counts["total"]), int(counts["purged"]))
 
 
 def _selection_count(workspace: Workspace, table: RowTable, hashes: DataFrame) -> RowCount:
     rows = workspace.read_table(table.name)
     count = _count(rows, table, hashes)
-    if not count.held or "gio_repeat" not in rows.columns:
+    if not count.purged or "gio_repeat" not in rows.columns:
         return count
     repeats = F.sum(F.col("gio_repeat").cast("bigint")).alias("copies")
     copies = without_hashed(rows, table.column, hashes).agg(repeats)
@@ -98,20 +98,20 @@ def _selection_count(workspace: Workspace, table: RowTable, hashes: DataFrame) -
 
 def _grouped(rows: DataFrame, hashes: DataFrame, *groups: str) -> list[dict[str, Any]]:
     matched = with_hash_match(rows.select("id", *groups), "id", hashes).groupBy(*groups)
-    counts = matched.agg(F.count(F.lit(1)).alias("total"), F.count(MATCH).alias("held"))
+    counts = matched.agg(F.count(F.lit(1)).alias("total"), F.count(MATCH).alias("purged"))
     return list(bounded(counts, _MOST_GROUPS, "attempts").to_pylist())
 
 
 def _attempt_counts(workspace: Workspace, table: str, hashes: DataFrame) -> dict[str, RowCount]:
     groups = _grouped(workspace.read_table(table), hashes, ATTEMPT)
-    return {g[ATTEMPT]: RowCount(int(g["total"]), int(g["held"])) for g in groups}
+    return {g[ATTEMPT]: RowCount(int(g["total"]), int(g["purged"])) for g in groups}
 
 
 def _lowered_stages(
     workspace: Workspace, table: RowTable, counts: Mapping[str, RowCount], hashes: DataFrame
 ) -> list[Record]:
     """Records of stages and chunks that lose rows in a stage table."""
-    if not any(count.held for count in counts.values()):
+    if not any(count.purged for count in counts.values()):
         return []
     lowered = []
     for record in workspace.records():
@@ -124,8 +124,8 @@ def _lowered_stages(
             count = _count(workspace.read(table.name, record.fingerprint), table, hashes)
         else:
             own = [counts[token] for token in tokens if token in counts]
-            count = RowCount(sum(c.total for c in own), sum(c.held for c in own))
-        if count.held and count.total == record.rows:
+            count = RowCount(sum(c.total for c in own), sum(c.purged for c in own))
+        if count.purged and count.total == record.rows:
             detail = _lowered_reasons(workspace, record, hashes)
             lowered.append(replace(record, rows=count.remaining, detail=detail))
     return lowered
@@ -136,20 +136,20 @@ def _lowered_reasons(workspace: Workspace, record: Record, hashes: DataFrame) ->
     if record.table != "quarantine" or record.is_chunk:
         return record.detail
     rows = workspace.own_rows("quarantine", record.fingerprint)
-    held = {
-        (g["side"], g["reason"]): int(g["held"]) for g in _grouped(rows, hashes, "side", "reason")
+    purged = {
+        (g["side"], g["reason"]): int(g["purged"]) for g in _grouped(rows, hashes, "side", "reason")
     }
     counts = record.detail["counts"]
     if isinstance(counts, dict):
-        lower = {r: n - sum(h for (_, x), h in held.items() if x == r) for r, n in counts.items()}
+        lower = {r: n - sum(h for (_, x), h in purged.items() if x == r) for r, n in counts.items()}
         return {**record.detail, "counts": {r: n for r, n in lower.items() if n}}
-    lowered = [[side, reason, n - held.get((side, reason), 0)] for side, reason, n in counts]
+    lowered = [[side, reason, n - purged.get((side, reason), 0)] for side, reason, n in counts]
     return {**record.detail, "counts": [one for one in lowered if one[2]]}
 
 
-def _lowered_selections(workspace: Workspace, held: Mapping[str, RowCount]) -> list[Record]:
+def _lowered_selections(workspace: Workspace, affected: Mapping[str, RowCount]) -> list[Record]:
     """Records of the size of a selection (its stage, run and audit) or of a snapshot."""
-    if not held:
+    if not affected:
         return []
     run_tables = {r.run: r.table for r in workspace.records() if r.fingerprint == r.run and r.table}
     lowered = []
@@ -157,7 +157,7 @@ def _lowered_selections(workspace: Workspace, held: Mapping[str, RowCount]) -> l
         table = record.table or str(record.detail.get("table", ""))
         if record.stage == "run":
             table = run_tables.get(record.run, "")
-        count = held.get(table)
+        count = affected.get(table)
         if count is None or record.rows != count.total:
             continue
         detail = dict(record.detail)
@@ -197,11 +197,11 @@ def _without_required_rows(
     ]  # fmt: skip
 
 
-def _lower_publishes(workspace: Workspace, held: Mapping[str, RowCount]) -> int:
+def _lower_publishes(workspace: Workspace, affected: Mapping[str, RowCount]) -> int:
     rows = [
-        {"token": event.token, "rows": held[event.table].remaining}
+        {"token": event.token, "rows": affected[event.table].remaining}
         for event in PublishLog(workspace).events()
-        if event.table in held and event.rows == held[event.table].total
+        if event.table in affected and event.rows == affected[event.table].total
     ]
     if rows:
         schema = pa.schema([("token", pa.string()), ("rows", pa.int64())])

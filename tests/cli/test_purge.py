@@ -103,13 +103,13 @@ def test_the_forecast_names_every_place_and_changes_nothing(purged):
     assert forecast.exit_code == 0, forecast.stderr
     facts = json.loads(forecast.stdout)
     assert before == untouched and not facts["did_work"]
-    told = facts["forecast"]
-    tables = {t["table"]: t["rows"] for t in told["tables"]}
-    assert told["ids"] == len(ids)
+    places = facts["forecast"]
+    tables = {t["table"]: t["rows"] for t in places["tables"]}
+    assert places["ids"] == len(ids)
     assert tables["embeddings"] == len(ids) and tables["assignments"]
     assert sum(name.startswith("selection_") for name in tables) >= 1
-    assert told["publishes"] and told["details"] >= 1
-    kinds = {page["place"].startswith("tracked run") for page in told["pages"]}
+    assert places["publishes"] and places["details"] >= 1
+    kinds = {page["place"].startswith("tracked run") for page in places["pages"]}
     assert kinds == {True, False}
 
 

@@ -61,7 +61,7 @@ def requested_ids(
     present: Mapping[str, DataFrame],
     snapshot_ids: Mapping[str, str],
 ) -> RequestedIds:
-    """Hashes of the ids that a purge is asked for.
+    """Hashes of the ids of a purge.
 
     Args:
         workspace: Where.

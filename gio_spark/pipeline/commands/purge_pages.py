@@ -54,11 +54,13 @@ class PurgedPages:
 
     def examples(self) -> list[PageExamples]:
         """Pages that show purged rows."""
-        return [PageExamples(_place(page), len(rows)) for page, rows in self._held().items()]
+        return [
+            PageExamples(_place(page), len(rows)) for page, rows in self._purged_examples().items()
+        ]
 
     def remove(self) -> None:
         """Take purged rows out of all pages; nothing else of a page changes."""
-        for page, rows in self._held().items():
+        for page, rows in self._purged_examples().items():
             text = without_examples(self._read(page), rows)
             if isinstance(page, Path):
                 write_file(page, text.encode())
@@ -70,17 +72,17 @@ class PurgedPages:
         """Pages of tracked runs; listing them is a call for each folder of each run."""
         return self._tracked.list()
 
-    def _held(self) -> dict[Path | TrackedPage, set[str]]:
-        shown = {page: example_hashes(self._read(page)) for page in self._pages()}
-        self.count = len(shown)
-        every = sorted({one for hashes in shown.values() for one in hashes})
+    def _purged_examples(self) -> dict[Path | TrackedPage, set[str]]:
+        examples = {page: example_hashes(self._read(page)) for page in self._pages()}
+        self.count = len(examples)
+        every = sorted({one for hashes in examples.values() for one in hashes})
         if not every:
             return {}
         frame = self._workspace.frame(pa.table({ID_HASH: pa.array(every, pa.string())}))
         rows = frame.join(self._hashes, ID_HASH, "left_semi")
         purged = set(bounded(rows, _MOST_EXAMPLES, "examples")[ID_HASH].to_pylist())
-        held = {page: purged & set(hashes) for page, hashes in shown.items()}
-        return {page: hashes for page, hashes in held.items() if hashes}
+        affected = {page: purged & set(hashes) for page, hashes in examples.items()}
+        return {page: hashes for page, hashes in affected.items() if hashes}
 
     def _pages(self) -> Iterator[Path | TrackedPage]:
         yield from sorted(self._reports.rglob("*.html"))

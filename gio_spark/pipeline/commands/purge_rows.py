@@ -19,12 +19,12 @@ from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import PublishLog, StageClaims, Workspace, frame_digest
 from gio_spark.tables.purge_deletion import (
-    HeldRows,
+    AffectedTable,
     RowTable,
     clear_details,
+    count_affected,
     delete_rows,
     erase_old_files,
-    held_rows,
     row_tables,
 )
 from gio_spark.tables.purge_list import ID_HASH, PURGE, PurgeList, id_hash, only_hashed
@@ -41,7 +41,7 @@ PURGED = "purged"
 
 
 @dataclass(frozen=True)
-class HeldPublish:
+class AffectedPublish:
     """A publish whose rows are to be purged in part.
 
     Attributes:
@@ -66,7 +66,7 @@ class PurgeForecast:
     """Places that hold rows to be purged; nothing has been changed.
 
     Attributes:
-        ids: Ids that are asked for.
+        ids: Ids that are requested.
         listed: Ids purged from the workspace before, which are searched for as well.
         tables: Tables that hold such rows.
         publishes: Publishes that lose rows.
@@ -81,8 +81,8 @@ class PurgeForecast:
 
     ids: int
     listed: int
-    tables: tuple[HeldRows, ...]
-    publishes: tuple[HeldPublish, ...]
+    tables: tuple[AffectedTable, ...]
+    publishes: tuple[AffectedPublish, ...]
     details: int
     models: int
     pages: tuple[PageExamples, ...]
@@ -97,7 +97,7 @@ class PurgeForecast:
         return sum(table.rows for table in self.tables)
 
     @property
-    def pinned(self) -> tuple[HeldPublish, ...]:
+    def pinned(self) -> tuple[AffectedPublish, ...]:
         """Pinned publishes that lose rows."""
         return tuple(p for p in self.publishes if "pinned" in p.state)
 
@@ -111,7 +111,7 @@ class Purge:
     """Result of a purge.
 
     Attributes:
-        forecast: What held rows before.
+        forecast: Rows before the purge.
         did_work: Whether rows were purged; False for a forecast alone.
         proof: Search of every table afterwards; empty for a forecast alone.
         pages: Pages that were searched afterwards.
@@ -200,25 +200,25 @@ class _Purge:
         say("forecast")
         present, unread = present_rows(workspace, settings, request)
         snapshot_ids, unknown = _snapshot_ids(workspace, settings)
-        asked = requested_ids(workspace, settings, request, present, snapshot_ids)
+        requested = requested_ids(workspace, settings, request, present, snapshot_ids)
         # A frame stands in the workspace: it loses the rows itself.
         stored = {workspace.place(name) for name in (*snapshot_ids, *unknown)}
         locations = {name: one.location for name, one in settings.datasets().items()}
         outside = {n: rows for n, rows in present.items() if locations[n] not in stored}
         purged = PurgeList(workspace)
-        hashes = workspace.frame(asked.hashes)
+        hashes = workspace.frame(requested.hashes)
         listed = 0
         if purged.exists:
             listed = int(purged.hashes().count())
             hashes = hashes.unionByName(purged.hashes()).distinct()
-        tables = [held_rows(workspace, t, hashes) for t in row_tables(workspace, snapshot_ids)]
-        held = tuple(t for t in tables if t.rows)
+        tables = [count_affected(workspace, t, hashes) for t in row_tables(workspace, snapshot_ids)]
+        affected = tuple(t for t in tables if t.rows)
         pages = PurgedPages(workspace, settings, hashes)
         forecast = PurgeForecast(
-            ids=asked.hashes.num_rows,
+            ids=requested.hashes.num_rows,
             listed=listed,
-            tables=held,
-            publishes=_held_publishes(workspace, held),
+            tables=affected,
+            publishes=_affected_publishes(workspace, affected),
             details=count_details(workspace, hashes),
             models=purge_models(workspace, hashes, change=False),
             pages=tuple(pages.examples()),
@@ -227,11 +227,19 @@ class _Purge:
                 locations[name]: int(only_hashed(rows.select("id"), "id", hashes).count())
                 for name, rows in outside.items()
             },
-            unsearched=asked.unsearched,
+            unsearched=requested.unsearched,
             unread=unread,
         )
         return cls(
-            workspace, settings, asked.hashes, hashes, outside, snapshot_ids, pages, forecast, say
+            workspace,
+            settings,
+            requested.hashes,
+            hashes,
+            outside,
+            snapshot_ids,
+            pages,
+            forecast,
+            say,
         )
 
     def carry_out(self) -> Purge:
@@ -257,7 +265,7 @@ class _Purge:
         for snapshot in self.forecast.dropped_snapshots:
             workspace.store.drop(snapshot)
         for table in tables:
-            if held_rows(workspace, table, hashes).rows:
+            if count_affected(workspace, table, hashes).rows:
                 self.say(table.name)
                 delete_rows(workspace, table, hashes)
         self.say("old files")
@@ -332,7 +340,9 @@ def _snapshot_ids(
     return ids, tuple(unknown)
 
 
-def _held_publishes(workspace: Workspace, tables: tuple[HeldRows, ...]) -> tuple[HeldPublish, ...]:
+def _affected_publishes(
+    workspace: Workspace, tables: tuple[AffectedTable, ...]
+) -> tuple[AffectedPublish, ...]:
     rows = {t.table: t.rows for t in tables}
     log = PublishLog(workspace)
     pinned = log.pinned()
@@ -344,7 +354,7 @@ def _held_publishes(workspace: Workspace, tables: tuple[HeldRows, ...]) -> tuple
             states = ["current"] if event is published[-1] else []
             states += ["pinned"] if (name, event.number) in pinned else []
             publishes.append(
-                HeldPublish(
+                AffectedPublish(
                     name, event.number, event.run, ", ".join(states), event.table,
                     rows[event.table],
                 )
