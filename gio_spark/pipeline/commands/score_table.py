@@ -46,7 +46,7 @@ class ScoredTable:
         refresh: Number of the refresh whose plan it was, 0 for the run's own.
         table: Location of the rows.
         version: Version that was read.
-        output: Place of the scores.
+        output: Path or name of the scores, as it was given.
         rows: Rows of it.
         passing: Rows that the plan takes.
         unusable: Rows that have no vector, and so no cluster.
@@ -125,7 +125,7 @@ def score_table(
         refresh=before.candidate.number if refreshed_plan else 0,
         table=source.location,
         version=source.version,
-        output=store.place(name),
+        output=output,
         rows=int(counts["rows"]),
         passing=int(counts["passing"] or 0),
         unusable=int(counts["unusable"] or 0),
