@@ -33,8 +33,8 @@ def test_there_is_a_job_for_the_whole_and_for_each_stage():
     names = {file.stem for file in JOBS}
     # The report comes at the end of the whole: no other stage waits for it.
     stages = set(STAGES) - {"report"}
-    others = {"run", "run_refresh", "run_maintain", "run_purge", "run_evaluate"}
-    others |= {"run_sensitivity", "run_gate"}
+    others = {"run", "run_refresh", "run_maintain", "run_purge", "run_score"}
+    others |= {"run_evaluate", "run_sensitivity", "run_gate"}
     assert names == others | {f"run_{stage}" for stage in stages}
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gio_spark.cli import explain, maintain, publishing, purge
+from gio_spark.cli import explain, maintain, publishing, purge, score
 from gio_spark.cli.options import (
     GATE_FAILED,
     Config,
@@ -421,6 +421,7 @@ def demo(
 
 publishing.register_commands(app)
 explain.register_commands(app)
+score.register_commands(app)
 maintain.register_commands(app)
 purge.register_commands(app)
 

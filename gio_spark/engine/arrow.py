@@ -255,6 +255,23 @@ def map_arrow(
     return df.mapInArrow(run, _spark_schema(declared))
 
 
+def arrow_fields(df: DataFrame) -> list[pa.Field]:
+    """Columns of a frame as Arrow fields of the schema of a map that passes them through."""
+    from pyspark.sql.pandas.types import to_arrow_type
+    from pyspark.sql.types import TimestampType
+
+    # The name of the time zone parameter of to_arrow_type differs between Spark versions.
+    return [
+        pa.field(
+            f.name,
+            pa.timestamp("us", tz="UTC")
+            if isinstance(f.dataType, TimestampType)
+            else to_arrow_type(f.dataType),
+        )
+        for f in df.schema.fields
+    ]
+
+
 def _special_names(df: DataFrame) -> list[str]:
     """Names of all columns where one of them is not plain: maps name columns without quotes.
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gio_spark.engine import broadcast_arrays, decode_vectors, hash53, hash_sample, map_arrow
-from gio_spark.engine.arrow import joined
+from gio_spark.engine.arrow import arrow_fields, joined
 from gio_spark.errors import ConfigError, InputError
 from gio_spark.explode.calibration import (
     Calibration,
@@ -377,20 +377,12 @@ def score(
         DataFrame(id, *keep, log_ratio FLOAT); the ratio is null where content is null.
     """
     from pyspark.sql import functions as F
-    from pyspark.sql.pandas.types import to_arrow_type
 
     broadcast = broadcast_arrays(rows.sparkSession, model.to_arrays())
     column_names = ["id", *keep]
     pass_through = [F.col(quoted_column(name)) for name in column_names]
-    column_types = {
-        field.name: field.dataType for field in rows.select(*pass_through).schema.fields
-    }
-    schema = pa.schema(
-        [
-            *(pa.field(name, to_arrow_type(column_types[name])) for name in column_names),
-            pa.field("log_ratio", pa.float32()),
-        ]
-    )
+    fields = arrow_fields(rows.select(*pass_through))
+    schema = pa.schema([*fields, pa.field("log_ratio", pa.float32())])
     prepared = rows.select(
         *pass_through,
         F.col(quoted_column(content)).alias("gio_content"),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gio_spark.engine import decode_vectors, map_arrow
+from gio_spark.engine.arrow import arrow_fields
 from gio_spark.errors import InputError
 from gio_spark.kernels import PROBES, Codebook, TwoLevelCodebook, search_nearest, search_nearest_two
 from gio_spark.kernels.nearest_centroid import as_matrix
@@ -79,7 +80,7 @@ def assign(
     if second:
         fields += [pa.field("second", pa.int32()), pa.field("second_distance", pa.float32())]
     if carry:
-        fields += _carried_fields(vector_rows.select(*carry))
+        fields += arrow_fields(vector_rows.select(*carry))
     broadcast = broadcast_codebook(df.sparkSession, matrix, two_level=two_level, probes=probes)
     carried = tuple(carry)
 
@@ -99,23 +100,6 @@ def assign(
 
     batch_rows = LARGE_BATCH if len(matrix) > TWO_LEVEL_ABOVE else BATCH
     return map_arrow(vector_rows, assign_batches, pa.schema(fields), batch_rows=batch_rows)
-
-
-def _carried_fields(df: DataFrame) -> list[pa.Field]:
-    """Arrow fields of the carried columns."""
-    from pyspark.sql.pandas.types import to_arrow_type
-    from pyspark.sql.types import TimestampType
-
-    # The name of the time zone parameter of to_arrow_type differs between Spark versions.
-    return [
-        pa.field(
-            f.name,
-            pa.timestamp("us", tz="UTC")
-            if isinstance(f.dataType, TimestampType)
-            else to_arrow_type(f.dataType),
-        )
-        for f in df.schema.fields
-    ]
 
 
 def _nearest_columns(

@@ -110,13 +110,44 @@ def row_decisions(
     rows = reduce(lambda left, right: left.join(right, "id", "left"), parts, ids.select("id"))
     if scores is None:
         rows = rows.withColumn("log_ratio", F.lit(None).cast("float"))
-    rows = rows.join(F.broadcast(_cluster_frame(workspace, plan)), "cluster", "left")
+    rows = compared_with_plan(workspace, settings, plan, rows)
     purged = PurgeList(workspace)
     if purged.exists:
         rows = with_hash_match(rows, "id", purged.hashes())
     else:
         rows = rows.withColumn(MATCH, F.lit(None).cast("string"))
-    return _decided(_with_sources(workspace, settings, plan, rows), settings, plan)
+    return _decided(rows, settings, plan)
+
+
+def compared_with_plan(
+    workspace: Workspace, settings: RunSettings, plan: Plan, rows: DataFrame
+) -> DataFrame:
+    """Add what a plan says of each row's cluster and source, and whether the row passes.
+
+    Args:
+        workspace: Of the run.
+        settings: Of the run.
+        plan: With thresholds.
+        rows: cluster, source, rank_key and tie of each row.
+
+    Returns:
+        The rows with the plan of the cluster and, where sources are bounded, of the source;
+        `passes` and `passes_cluster`; `rank_score` and `rank_threshold`, which can be read.
+    """
+    rows = rows.join(F.broadcast(_cluster_frame(workspace, plan)), "cluster", "left")
+    gate = plan.facts.gate
+    is_ratio = settings.explode.within_cluster == "density_ratio" or bool(
+        gate is not None and gate.score_biases
+    )
+    unit = _RATIO_UNIT if is_ratio else _HASH_UNIT
+    return _with_sources(workspace, settings, plan, rows).withColumns(
+        {
+            "passes": _passes("threshold", "smallest_tie"),
+            "passes_cluster": _passes("cluster_threshold", "cluster_tie"),
+            "rank_score": _score("rank_key", unit),
+            "rank_threshold": _score("threshold", unit),
+        }
+    )
 
 
 def _first_reason(
@@ -204,9 +235,8 @@ def _with_sources(
 
 
 def _decided(rows: DataFrame, settings: RunSettings, plan: Plan) -> DataFrame:
-    """Add rule, reason and readable scores."""
-    passes = _passes("threshold", "smallest_tie")
-    passes_cluster = _passes("cluster_threshold", "cluster_tie")
+    """Add rule and reason."""
+    passes, passes_cluster = F.col("passes"), F.col("passes_cluster")
     bounded_sources = F.col("source_known").isNotNull()
     taken = F.col("in_selection").isNotNull()
     capped = F.coalesce("source", F.lit("")).isin(_capped_sources(settings, plan))
@@ -231,17 +261,10 @@ def _decided(rows: DataFrame, settings: RunSettings, plan: Plan) -> DataFrame:
         .when(F.col("cluster").isNotNull() & ~passes, F.lit("below_threshold"))
         .otherwise(F.lit("unexplained"))
     )
-    gate = plan.facts.gate
-    is_ratio = settings.explode.within_cluster == "density_ratio" or bool(
-        gate is not None and gate.score_biases
-    )
-    unit = _RATIO_UNIT if is_ratio else _HASH_UNIT
     ranked = rows.withColumns(
         {
             "taken": taken,
             "rule": rule,
-            "rank_score": _score("rank_key", unit),
-            "rank_threshold": _score("threshold", unit),
             "decided_by_source": bounded_sources & (passes != passes_cluster),
         }
     )

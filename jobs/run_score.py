@@ -1,0 +1,11 @@
+"""Score: apply the frozen plan of a run to the rows of a table.
+
+spark-submit jobs/run_score.py CONFIG TABLE --output TABLE [key=value ...]
+"""
+
+from __future__ import annotations
+
+from gio_spark.cli.job import job
+
+if __name__ == "__main__":
+    job("score")
