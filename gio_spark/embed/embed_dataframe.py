@@ -12,13 +12,19 @@ import pyarrow.compute as pc
 
 from gio_spark.embed.column_casts import as_numbers, as_strings, as_times, is_text
 from gio_spark.embed.embedder import (
+    EMPTY_CONTENT,
+    EMPTY_OUTPUT,
     LONG_TEXT,
+    NOT_UTF8,
+    NULL_CONTENT,
+    NULL_OUTPUT,
     ZERO_NORM,
     Embedder,
     State,
     column,
     no_reasons,
     set_reason,
+    text_column,
     usable,
 )
 from gio_spark.embed.failing_rows import embed_usable
@@ -85,16 +91,17 @@ def embed(
 
     Returns:
         One row per input row: id, vector (float32 bytes, little endian; null with a reason),
-        reason, content_hash (of the content columns), row_hash (of the values passed through), and
+        reason, content_hash (of the content columns, the
+        output of a pair included), row_hash (of the values passed through), and
         the passed values: tokens, source, quality, event_time, ingest_time, label. Tokens are the
         user's column; without one, or where it is null, the number of words separated by white
-        space for text (at least 1) and 1 for other content.
+        space for text (at least 1, of a pair in both halves) and 1 for other content.
     """
     if columns is not None and columns != embedder.columns:
         embedder = embedder.with_columns(columns)
     roles = embedder.columns
     passed_columns = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
-    selected = _select(df, [*embedder.reads, *passed_columns])
+    selected = _select(df, [*_content_columns(embedder), *passed_columns])
     spark = df.sparkSession
     task = _EmbedTask(
         embedder.with_state({}),
@@ -123,7 +130,7 @@ def describe_rows(
         embedder = embedder.with_columns(columns)
     roles = embedder.columns
     passed_columns = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
-    selected = _select(df, [*embedder.reads, *passed_columns])
+    selected = _select(df, [*_content_columns(embedder), *passed_columns])
     task = _DescribeTask(embedder.with_state({}))
     return map_arrow(selected, task, DESCRIBED_SCHEMA, batch_rows=embedder.settings.batch_rows)
 
@@ -142,6 +149,14 @@ class _DescribeTask:
             yield pa.table(_described_columns(rows, self.embedder, passed, reasons))
 
 
+def _content_columns(embedder: Embedder) -> tuple[str, ...]:
+    """Columns that the content hash covers: those that are embedded, and both halves of a pair."""
+    text, output = embedder.columns.text, embedder.columns.output
+    if text is None or output is None:
+        return embedder.reads
+    return tuple(dict.fromkeys((*embedder.reads, text, output)))
+
+
 def _described_columns(
     rows: pa.Table, embedder: Embedder, passed: dict[str, pa.Array], reasons: np.ndarray
 ) -> dict[str, pa.Array]:
@@ -149,7 +164,7 @@ def _described_columns(
     return {
         "id": column(rows, "id"),
         "reason": pa.array(reasons.tolist(), pa.string()),
-        "content_hash": content_hashes([column(rows, name) for name in embedder.reads]),
+        "content_hash": content_hashes([column(rows, name) for name in _content_columns(embedder)]),
         "row_hash": content_hashes(list(passed.values())),
         **passed,
     }
@@ -213,6 +228,11 @@ def _passed_columns(rows: pa.Table, embedder: Embedder, reasons: np.ndarray) -> 
     """Passed values in the types of the embeddings table; an invalid value sets a reason."""
     roles = embedder.columns
     count = rows.num_rows
+    if roles.output is not None:
+        names = {NULL_CONTENT: NULL_OUTPUT, EMPTY_CONTENT: EMPTY_OUTPUT}
+        output_reasons = text_column(rows, roles.output)[1]
+        for reason in (NULL_CONTENT, EMPTY_CONTENT, NOT_UTF8):
+            set_reason(reasons, output_reasons == reason, names.get(reason, reason))
     passed: dict[str, pa.Array] = {"tokens": _tokens(rows, embedder, reasons)}
     passed["source"] = _string_column(rows, roles.source)
     if roles.quality is None:
@@ -243,6 +263,8 @@ def _tokens(rows: pa.Table, embedder: Embedder, reasons: np.ndarray) -> pa.Array
     roles = embedder.columns
     if roles.text is not None and roles.text in rows.schema.names:
         word_counts = count_words(column(rows, roles.text))
+        if roles.output is not None:
+            word_counts = word_counts + count_words(column(rows, roles.output))
     else:
         word_counts = np.ones(rows.num_rows, dtype=np.int64)
     if roles.tokens is None:

@@ -19,6 +19,8 @@ from gio_spark.settings.embed import EmbedSettings
 
 NULL_CONTENT = "null content"
 EMPTY_CONTENT = "empty content"
+NULL_OUTPUT = "null output"
+EMPTY_OUTPUT = "empty output"
 NOT_UTF8 = "text is not UTF-8"
 NOT_FINITE = "NaN or infinite value"
 ZERO_NORM = "zero norm"

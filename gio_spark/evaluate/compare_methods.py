@@ -175,11 +175,15 @@ def _check_columns(settings: RunSettings) -> None:
     """Check that the settings name the columns of all methods and measures, before any read.
 
     Raises:
-        ConfigError: A measure is unknown.
+        ConfigError: A measure is unknown, or rows are pairs.
         InputError: A column is missing.
     """
     evaluate_settings = settings.evaluate
     pool = settings.pool_columns()
+    if pool.output is not None:
+        raise ConfigError(
+            "columns.output: methods are compared on texts or vectors, not on pairs. Leave it out."
+        )
     held_out_columns, target_columns = (
         [one.columns or settings.columns for one in inputs]
         for inputs in (settings.held_out or settings.target, settings.target)

@@ -28,7 +28,7 @@ from gio_spark.explode.calibration import (
     measure_calibration,
 )
 from gio_spark.explode.rank_keys import LOG_RATIO_LIMIT
-from gio_spark.explode.ratio_fit import fit_knn, fit_text, fit_vector
+from gio_spark.explode.ratio_fit import fit_knn, fit_pairs, fit_text, fit_vector
 from gio_spark.explode.ratio_models import Arrays, Scorer, scorer_from_arrays
 from gio_spark.kernels.ngrams import NgramSpec
 from gio_spark.settings.explode import ExplodeSettings
@@ -82,7 +82,7 @@ class RatioModel:
 
     @property
     def kind(self) -> str:
-        """Kind of content that is scored: text, vector or knn (vectors as well)."""
+        """Kind of content that is scored: text, pairs, vector or knn (vectors as well)."""
         return self.scorer.kind
 
     def log_ratio(self, content: pa.Array, hashes: IntArray) -> npt.NDArray[np.float32]:
@@ -190,7 +190,7 @@ def fit(
 
     Args:
         target, pool: Samples; rows whose content is null are left out.
-        kind: `text` or `vector`.
+        kind: `text`, `pairs` (structs of text and output) or `vector`.
         settings: Settings of the explode stage.
         salt: Salt of `hashes`; stored in the model.
 
@@ -281,14 +281,15 @@ def _fit_scorer(
     kind: str,
     settings: ExplodeSettings,
 ) -> Scorer:
-    if kind == "text":
+    if kind in ("text", "pairs"):
         if settings.estimator == "knn":
-            raise ConfigError("explode.estimator knn works on vectors, not on text.")
+            raise ConfigError("explode.estimator knn works on vectors, not on text or pairs.")
         spec = NgramSpec(
             settings.word_ngrams, settings.char_ngrams, settings.hash_bits, settings.text_bytes
         )
         regularization = settings.regularization
-        return fit_text(
+        fit_texts = fit_text if kind == "text" else fit_pairs
+        return fit_texts(
             target.content,
             pool.content,
             *folds_of,
@@ -297,7 +298,9 @@ def _fit_scorer(
             regularization=regularization,
         )
     if kind != "vector":
-        raise ConfigError(f"A density ratio is fitted on text or vector content, not '{kind}'.")
+        raise ConfigError(
+            f"A density ratio is fitted on text, pairs or vector content, not '{kind}'."
+        )
     target_vectors = decode_vectors(target.content, what="content of the target")
     pool_vectors = decode_vectors(pool.content, target_vectors.shape[1], what="content of the pool")
     for role, matrix in (("target", target_vectors), ("pool", pool_vectors)):
@@ -336,7 +339,7 @@ def fit_ratio(
     Args:
         target, pool: Rows with `id` and the content column.
         content: Name of the content column: a string, or a vector (BINARY or array of floats).
-        kind: `text` or `vector`.
+        kind: `text`, `pairs` (structs of text and output) or `vector`.
         settings: Settings of the explode stage.
         target_rows, pool_rows: Number of rows of each (estimates are enough).
         seed: Seed of the run.

@@ -12,7 +12,14 @@ from scipy import sparse
 
 from gio_spark.engine.arrow import joined
 from gio_spark.errors import InputError
-from gio_spark.explode.ratio_models import WEIGHT_ONE, KnnScorer, TextScorer, VectorScorer
+from gio_spark.explode.pair_match import fit_match, halves_of
+from gio_spark.explode.ratio_models import (
+    WEIGHT_ONE,
+    KnnScorer,
+    PairScorer,
+    TextScorer,
+    VectorScorer,
+)
 from gio_spark.explode.text_features import text_ngrams
 from gio_spark.kernels import squared_distances
 from gio_spark.kernels.ngrams import NgramSpec
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 TEXT_C = 3.0
 VECTOR_C = 0.1
@@ -52,7 +60,58 @@ def fit_text(
     Raises:
         InputError: If no n-gram occurs in two rows.
     """
-    texts = pa.concat_arrays([_as_large_string(target), _as_large_string(pool)])
+    matrix, repeated = _ngram_matrix(_stacked(target, pool), spec)
+    label, fold = _labels_and_folds(target_fold, pool_fold)
+    coefficients, intercept = _fit_folds(matrix, label, fold, folds, regularization)
+    return TextScorer(spec, _text_weights(coefficients, repeated, spec), intercept)
+
+
+def fit_pairs(
+    target: pa.Array,
+    pool: pa.Array,
+    target_fold: IntArray,
+    pool_fold: IntArray,
+    *,
+    folds: int,
+    spec: NgramSpec,
+    regularization: float | None = None,
+) -> PairScorer:
+    """Logistic regressions on the n-grams of each half of a pair, apart, and on their match.
+
+    Args:
+        target, pool: Arrow arrays of n and m structs of two strings, text and output.
+        target_fold, pool_fold: Fold of each row, (n,) and (m,).
+        folds: Number of folds F.
+        spec: Lengths of the n-grams and number of features of each half.
+        regularization: C of the logistic regression.
+
+    Raises:
+        InputError: If no n-gram occurs in two texts, or in two outputs.
+    """
+    halves = zip(halves_of(target), halves_of(pool), strict=True)
+    text, output = (_stacked(*half) for half in halves)
+    label, fold = _labels_and_folds(target_fold, pool_fold)
+    match = fit_match(text, output, fold, label)
+    matches = match.features(text, output, fold)
+    center, spread = matches.mean(axis=0), _positive_spread(matches.std(axis=0))
+    text_matrix, text_repeated = _ngram_matrix(text, spec)
+    output_matrix, output_repeated = _ngram_matrix(output, spec)
+    standardized = sparse.csr_matrix((matches - center) / spread)
+    features = sparse.hstack([text_matrix, output_matrix, standardized], format="csr")
+    coefficients, intercept = _fit_folds(features, label, fold, folds, regularization)
+    ends = np.cumsum([text_repeated.size, output_repeated.size])
+    of_text, of_output, of_match = np.split(coefficients, ends, axis=1)
+    weights = of_match / spread
+    return PairScorer(
+        TextScorer(spec, _text_weights(of_text, text_repeated, spec), intercept - weights @ center),
+        TextScorer(spec, _text_weights(of_output, output_repeated, spec), np.zeros(folds)),
+        match,
+        weights,
+    )
+
+
+def _ngram_matrix(texts: pa.Array, spec: NgramSpec) -> tuple[sparse.csr_matrix, IntArray]:
+    """Matrix of the n-grams that occur in two texts or more, and their feature numbers."""
     row, feature = text_ngrams(texts, spec)
     counts = np.bincount(row, minlength=len(texts))
     matrix = sparse.csr_matrix(
@@ -65,21 +124,39 @@ def fit_text(
             "No two texts of target and pool share an n-gram: is the text column right? Use "
             "within_cluster: exact_count to go without a density ratio."
         )
-    matrix = matrix[:, repeated]
-    label, fold = _labels_and_folds(target_fold, pool_fold)
-    weights = np.zeros((folds, spec.features), dtype=np.int32)
+    return matrix[:, repeated], repeated
+
+
+def _fit_folds(
+    features: sparse.csr_matrix,
+    label: IntArray,
+    fold: IntArray,
+    folds: int,
+    regularization: float | None,
+) -> tuple[FloatArray, FloatArray]:
+    """Coefficients (F, features) and constants (F,) of the models without each fold."""
+    coefficients = np.zeros((folds, features.shape[1]))
     intercept = np.zeros(folds)
     for f in range(folds):
         model = _logistic(
-            matrix[fold != f],
+            features[fold != f],
             label[fold != f],
             regularization=regularization or TEXT_C,
             solver="liblinear",
         )
-        coefficients = np.clip(model.coef_[0], -_MAX_WEIGHT, _MAX_WEIGHT)
-        weights[f, repeated] = np.rint(coefficients * WEIGHT_ONE).astype(np.int32)
+        coefficients[f] = model.coef_[0]
         intercept[f] = model.intercept_[0]
-    return TextScorer(spec, weights, intercept)
+    return coefficients, intercept
+
+
+def _text_weights(
+    coefficients: FloatArray, repeated: IntArray, spec: NgramSpec
+) -> npt.NDArray[np.int32]:
+    """Stored weights (F, features) of the n-grams that occur in two texts or more."""
+    weights = np.zeros((len(coefficients), spec.features), dtype=np.int32)
+    clipped = np.clip(coefficients, -_MAX_WEIGHT, _MAX_WEIGHT)
+    weights[:, repeated] = np.rint(clipped * WEIGHT_ONE).astype(np.int32)
+    return weights
 
 
 def fit_vector(
@@ -169,8 +246,8 @@ def fit_knn(
     )
 
 
-def _as_large_string(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return joined(texts).cast(pa.large_string())
+def _stacked(target: pa.Array | pa.ChunkedArray, pool: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays([joined(texts).cast(pa.large_string()) for texts in (target, pool)])
 
 
 def _labels_and_folds(target_fold: IntArray, pool_fold: IntArray) -> tuple[IntArray, IntArray]:

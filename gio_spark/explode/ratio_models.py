@@ -1,4 +1,4 @@
-"""Three kinds of ratio model that score rows, in plain numpy, with the same bits in any batch.
+"""Kinds of ratio model that score rows, in plain numpy, with the same bits in any batch.
 
 A scorer consists of plain arrays (so that it can be stored and broadcast without pickle) and has
 one model per fold. A row is scored by the model of its fold, which was fitted without that fold.
@@ -16,6 +16,7 @@ import pyarrow as pa
 from gio_spark.engine import decode_vectors
 from gio_spark.engine.arrow import text_bytes
 from gio_spark.errors import InputError
+from gio_spark.explode.pair_match import PairMatch, halves_of
 from gio_spark.explode.text_features import text_ngrams
 from gio_spark.kernels import squared_distances
 from gio_spark.kernels.ngrams import NgramSpec, chunks
@@ -36,7 +37,7 @@ class Scorer(Protocol):
 
     @property
     def kind(self) -> str:
-        """Name under which the scorer is stored: text, vector or knn."""
+        """Name under which the scorer is stored: text, pairs, vector or knn."""
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
         """Raw scores (n,) of n rows, each by the model of its fold (n,)."""
@@ -96,6 +97,53 @@ class TextScorer:
         words, bits, limit, *chars = (int(x) for x in arrays["spec"])
         spec = NgramSpec(words=words, chars=tuple(chars), bits=bits, limit=limit)
         return cls(spec, arrays["weights"], arrays["intercept"])
+
+
+@dataclass(frozen=True)
+class PairScorer:
+    """Linear model on the n-grams of each half of a pair and on the match of both.
+
+    Attributes:
+        text, output: Models of the halves; that of the text holds the constant.
+        match: Features of the match.
+        weights: float64 (F, features of the match).
+    """
+
+    text: TextScorer
+    output: TextScorer
+    match: PairMatch
+    weights: FloatArray
+    kind: str = "pairs"
+
+    def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
+        """Raw scores of n pairs, structs of text and output."""
+        text, output = halves_of(content)
+        matches = (self.match.features(text, output, fold) * self.weights[fold]).sum(axis=1)
+        return self.text.raw(text, fold) + self.output.raw(output, fold) + matches
+
+    def arrays(self) -> Arrays:
+        """Scorer as arrays."""
+        parts = {
+            "text": self.text.arrays(),
+            "output": self.output.arrays(),
+            "match": self.match.arrays(),
+        }
+        named = {f"{at}.{n}": array for at, part in parts.items() for n, array in part.items()}
+        return {"weights": self.weights, **named}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> PairScorer:
+        """Make the scorer from its arrays."""
+
+        def part(at: str) -> Arrays:
+            return {n.removeprefix(at): a for n, a in arrays.items() if n.startswith(at)}
+
+        return cls(
+            TextScorer.from_arrays(part("text.")),
+            TextScorer.from_arrays(part("output.")),
+            PairMatch.from_arrays(part("match.")),
+            arrays["weights"],
+        )
 
 
 @dataclass(frozen=True)
@@ -231,8 +279,10 @@ def scorer_from_arrays(kind: str, arrays: Arrays) -> Scorer:
     """
     if kind == "text":
         return TextScorer.from_arrays(arrays)
+    if kind == "pairs":
+        return PairScorer.from_arrays(arrays)
     if kind == "vector":
         return VectorScorer.from_arrays(arrays)
     if kind == "knn":
         return KnnScorer.from_arrays(arrays)
-    raise InputError(f"Unknown kind of ratio model '{kind}': use text, vector or knn.")
+    raise InputError(f"Unknown kind of ratio model '{kind}': use text, pairs, vector or knn.")

@@ -14,7 +14,8 @@ CHAT_ROLES = ("user", "assistant")
 class Columns(StageSettings):
     """Roles of columns, each the name of a column of the input.
 
-    Content is one of text, vector, image or features (numeric, categorical). Everything else is
+    Content is one of text (with output: pairs), vector, image or features (numeric, categorical).
+    Everything else is
     optional and is carried along for budgets, caps, metrics and reports.
     """
 
@@ -27,6 +28,13 @@ class Columns(StageSettings):
             "Text content: a column of texts or of chat messages, a path into a column "
             "(messages[0].content) or a template over several ('{title} {body}'); see "
             "docs/content.md."
+        ),
+    )
+    output: str | None = Field(
+        None,
+        description=(
+            "Second half of a pair whose first half is columns.text (translation, answer), written "
+            "as columns.text is: rows are clustered by the first half and ranked by both."
         ),
     )
     chat_roles: tuple[str, ...] = Field(
@@ -67,17 +75,29 @@ class Columns(StageSettings):
                     data[kind] = tuple(features[kind])
         return data
 
+    @model_validator(mode="after")
+    def _check_output(self) -> Columns:
+        if self.output is not None and self.text in (None, self.output):
+            raise ValueError(
+                f"columns.output is {self.output!r} and columns.text {self.text!r}: a pair needs "
+                "its first half in columns.text and another second half in columns.output"
+            )
+        return self
+
     @model_serializer(mode="wrap")
-    def _without_default_chat_roles(self, serialize: SerializerFunctionWrapHandler) -> Any:
-        """Leave the default of `chat_roles` out: settings from before it keep their identity."""
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """Leave later settings out where unset: settings from before them keep their identity."""
         values = serialize(self)
         if self.chat_roles == CHAT_ROLES:
             values.pop("chat_roles", None)
+        if self.output is None:
+            values.pop("output", None)
         return values
 
     def content(self) -> tuple[str, ...]:
         """Names of the content columns, in a fixed order."""
-        single = [c for c in (self.text, self.vector, self.image) if c is not None]
+        roles = (self.text, self.output, self.vector, self.image)
+        single = [c for c in roles if c is not None]
         return (*single, *self.numeric, *self.categorical)
 
     def named(self) -> dict[str, str]:

@@ -37,7 +37,9 @@ def check_names(name: str, location: str, present: list[str], columns: Columns) 
     role_columns |= {f"columns.categorical[{i}]": c for i, c in enumerate(columns.categorical)}
     problems = []
     for role, column in role_columns.items():
-        if column in present or (role == "columns.text" and is_expression(column, present)):
+        if column in present or (
+            role in ("columns.text", "columns.output") and is_expression(column, present)
+        ):
             continue
         near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -106,12 +108,10 @@ def check_types(name: str, location: str, schema: T.StructType, columns: Columns
         of(columns.id, (T.StringType, *_INTEGERS)) or _is_integer_decimal(types[str(columns.id)]),
         "a string or an integer (engines print floats and decimals differently)",
     )
-    need(
-        "text",
-        columns.text,
-        of(columns.text, (T.StringType,)),
-        f"a string{_paths_into(columns.text, types)}",
-    )
+    for role in ("text", "output"):
+        column = getattr(columns, role)
+        paths = _paths_into(column, types)
+        need(role, column, of(column, (T.StringType,)), f"a string{paths}")
     for role in ("event_time", "ingest_time"):
         column = getattr(columns, role)
         need(

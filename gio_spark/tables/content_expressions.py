@@ -1,17 +1,17 @@
 """Content by expression: text of nested columns, of several columns, and of chat messages.
 
-`columns.text` is the exact name of a column, or else an expression: a path into a column
-(`messages[0].content`) or a template of paths (`"{title}\\n{body}"`). Its text is a column made of
-the engine's own functions, or of a Python function where it comes from JSON or holds calls of
-tools. It costs nothing where a query does not read it, and the columns that it reads stay as they
-are.
+`columns.text`, like `columns.output`, is the exact name of a column, or else an expression: a path
+into a column (`messages[0].content`) or a template of paths (`"{title}\\n{body}"`). Its text is a
+column made of the engine's own functions, or of a Python function where it comes from JSON or holds
+calls of tools. It costs nothing where a query does not read it, and the columns that it reads stay
+as they are.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gio_spark.settings.columns import Columns
 
 TEXT_COLUMN = "_content_text"
+OUTPUT_COLUMN = "_content_output"
 # Raised when an expression gives another text than before, so that stored rows are not reused.
 TEXT_FORMAT = 2
 # Rows whose messages are looked at for roles that are not part of the text.
@@ -119,21 +120,27 @@ class _RolesAt:
 
 
 def content_expression(
-    where: str, schema: T.StructType, columns: Columns, *, json_messages: bool = False
+    where: str,
+    schema: T.StructType,
+    columns: Columns,
+    *,
+    json_messages: bool = False,
+    role: Literal["text", "output"] = "text",
 ) -> ContentExpression | None:
-    """Expression that `columns.text` is in a table; None for a plain column of any other type.
+    """Expression that a role is in a table; None for a plain column of any other type.
 
     Args:
         where: Name and place of the input, for messages.
         schema: Of the table.
         columns: Roles of its columns.
         json_messages: Whether the named column is a string that holds messages as JSON.
+        role: Which role.
 
     Raises:
         ConfigError: A template or a path cannot be read.
         InputError: A column or field is missing, or what the path leads to is no text.
     """
-    text = columns.text
+    text = columns.text if role == "text" else columns.output
     if text is None:
         return None
     roles = frozenset(map(normal_role, columns.chat_roles))
@@ -143,13 +150,13 @@ def content_expression(
         return ContentExpression(
             (ContentPath(text, schema[text].dataType, is_json=json_messages),), roles, True
         )
-    reader = PathReader(where, text, schema)
+    reader = PathReader(where, text, schema, role)
     if "{" not in text and "}" not in text:
         parts: list[str | ContentPath] = [reader.path(text, in_template=False)]
     else:
         parts = [
             part if is_literal else reader.path(part, in_template=True)
-            for part, is_literal in template_parts(text)
+            for part, is_literal in template_parts(text, role)
         ]
     return ContentExpression(tuple(parts), roles, reader.has_messages)
 

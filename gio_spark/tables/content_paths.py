@@ -85,7 +85,7 @@ def field_names(kind: T.DataType | None) -> list[str]:
     return kind.names if isinstance(kind, T.StructType) else []
 
 
-def template_parts(template: str) -> list[tuple[str, bool]]:
+def template_parts(template: str, role: str = "text") -> list[tuple[str, bool]]:
     """Parts of a template in order, and whether each is literal; the others are paths.
 
     Raises:
@@ -104,12 +104,12 @@ def template_parts(template: str) -> list[tuple[str, bool]]:
         else:
             problem = "an empty pair of braces" if path is not None else f"a single {token!r}"
             raise ConfigError(
-                f"columns.text = {template!r} has {problem} at character {match.start() + 1}: "
+                f"columns.{role} = {template!r} has {problem} at character {match.start() + 1}: "
                 "write {column}, or {{ and }} for braces that are part of the text."
             )
     parts.append((template[end:], True))
     if all(is_literal for _, is_literal in parts):
-        raise ConfigError(f"columns.text = {template!r} names no column: write {{column}}.")
+        raise ConfigError(f"columns.{role} = {template!r} names no column: write {{column}}.")
     return [(part, is_literal) for part, is_literal in parts if part]
 
 
@@ -126,6 +126,7 @@ class PathReader:
     where: str
     text: str
     schema: T.StructType
+    role: str = "text"
     has_messages: bool = False
 
     def path(self, path: str, *, in_template: bool) -> ContentPath:
@@ -159,8 +160,8 @@ class PathReader:
         match = _STEP.match(rest)
         if match is None:
             raise ConfigError(
-                f"columns.text = {self.text!r} cannot be read at {rest!r}: write .field, [0], "
-                "[-1] or [*]."
+                f"columns.{self.role} = {self.text!r} cannot be read at {rest!r}: write "
+                ".field, [0], [-1] or [*]."
             )
         if match["field"] is not None:
             return match["field"], match.end()
@@ -206,4 +207,4 @@ class PathReader:
         return self._error(f"there is {what}{hint}; the {plural} are: {names_text}.")
 
     def _error(self, problem: str) -> InputError:
-        return InputError(f"{self.where}: columns.text = {self.text!r}: {problem}")
+        return InputError(f"{self.where}: columns.{self.role} = {self.text!r}: {problem}")

@@ -23,6 +23,7 @@ from gio_spark.tables import delta
 from gio_spark.tables.column_types import check_frame_types, check_unique
 from gio_spark.tables.columns import check_names, check_types, without_absent_roles
 from gio_spark.tables.content_expressions import (
+    OUTPUT_COLUMN,
     TEXT_COLUMN,
     TEXT_FORMAT,
     content_expression,
@@ -55,8 +56,8 @@ class Input:
         format: delta, parquet, jsonl, csv or dataframe.
         table_id: Identity of the table; for files, their root.
         version: Version read; for files, the hash of their list.
-        columns: Roles of the columns of `rows`: `text` is the column with the rendered text where
-            the settings name an expression or messages.
+        columns: Roles of the columns of `rows`: `text` and `output` are columns with the
+            rendered text where the settings name an expression or messages.
         settings_columns: Roles of its columns as the settings name them.
         rows: `id` STRING, the input's own columns and a rendered text; one row per id.
         own_columns: The input's own column names, in order.
@@ -98,7 +99,8 @@ class Input:
     def fingerprint(self) -> str:
         """Hash of the input's version and of the roles of its columns."""
         text = f"{self.table_id}\0{self.version}\0{self.settings_columns.digest()}"
-        if self.columns.text != self.settings_columns.text:
+        named, read = self.settings_columns, self.columns
+        if (read.text, read.output) != (named.text, named.output):
             text += f"\0rendered text {TEXT_FORMAT}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -254,6 +256,11 @@ def _finish(
                 roles_of_messages = sampled_unusual_roles(raw, text)
         columns = columns.model_copy(update={"text": text_column})
         raw = with_text_column(raw, text_column, text)
+    output = content_expression(where, schema, columns, role="output")
+    output_column = free_name(OUTPUT_COLUMN, raw.columns)
+    if output is not None:
+        columns = columns.model_copy(update={"output": output_column})
+        raw = with_text_column(raw, output_column, output)
     check_types(name, location, raw.schema, columns)
     # A key of another type than text stays beside its text, as the column that it was.
     own_id = None
@@ -263,6 +270,8 @@ def _finish(
     def with_ids(frame: DataFrame) -> DataFrame:
         if text is not None:
             frame = with_text_column(frame, text_column, text)
+        if output is not None:
+            frame = with_text_column(frame, output_column, output)
         return _with_id(frame, columns, own_id)
 
     rows = with_ids(own_rows)

@@ -107,7 +107,8 @@ def read_lines(
     has_messages = columns.text in names and is_chat_json(file_columns.types[columns.text])
     types = {
         name: arrow_type(file_columns.types[name])
-        if role_type == pa.string() and (name != columns.text or has_messages)
+        if role_type == pa.string()
+        and (name not in (columns.text, columns.output) or is_chat_json(file_columns.types[name]))
         else role_type
         for name, role_type in of_roles.items()
     }

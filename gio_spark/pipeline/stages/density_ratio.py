@@ -39,13 +39,15 @@ def is_scored(settings: RunSettings) -> bool:
 
 
 def content_kind(settings: RunSettings) -> str:
-    """Content for scoring: `text`, where all inputs have it and it is usable, or `vector`."""
+    """Content for scoring: `text` or `pairs`, where all inputs have it, or `vector`."""
     on_text = (
         settings.pool_columns().text is not None
         and all(settings.target_columns(i).text for i in range(len(settings.target)))
         and settings.explode.estimator == "classifier"
     )
-    return "text" if on_text else "vector"
+    if not on_text:
+        return "vector"
+    return "text" if settings.pool_columns().output is None else "pairs"
 
 
 def density_ratio_stages(targets: Sequence[str], kind: str) -> list[Stage]:
@@ -58,14 +60,14 @@ def density_ratio_stages(targets: Sequence[str], kind: str) -> list[Stage]:
         targets: Names of the targets.
         kind: What rows are scored by, see `content_kind`.
     """
-    content = "inputs" if kind == "text" else "embeddings"
+    content = "embeddings" if kind == "vector" else "inputs"
     names = ("pool", *targets)
     return [
         Stage(
             "ratio samples and fit",
             query=lambda ctx, state: fit_ratio(ctx, state, targets, kind),
             inputs=tuple(f"{content}.{name}" for name in names),
-            reads=() if kind == "text" else ("datasets",),
+            reads=("datasets",) if kind == "vector" else (),
             outputs=("ratio_fit",),
             settings=(*(f"explode.{name}" for name in _FIT_SETTINGS), "seed"),
         ),
@@ -189,7 +191,7 @@ def content_of(
         ctx: The run.
         state: Its inputs and, for vectors, its datasets.
         name: Whose rows.
-        kind: text or vector.
+        kind: text, pairs or vector.
         chunk: Which of them.
         only: Ids (few) of the rows that are read; None: all.
     """
@@ -202,7 +204,12 @@ def content_of(
         if column is None:
             raise InputError(f"{name}: a density ratio on text needs columns.text.")
         rows = chunk.rows(source.rows)
-        rows = rows.select("id", F.col(quoted_column(column)).alias("content"))
+        content = F.col(quoted_column(column))
+        if kind == "pairs":
+            output = F.col(quoted_column(str(source.columns.output)))
+            present = content.isNotNull() & output.isNotNull()
+            content = F.when(present, F.struct(content.alias("text"), output.alias("output")))
+        rows = rows.select("id", content.alias("content"))
     if only is not None:
         ids = only.select(F.col("id").alias("new_id"))
         rows = F.broadcast(ids).join(rows, ids["new_id"] == rows["id"]).drop("new_id")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,9 +60,41 @@ def check_choices(settings: RunSettings) -> None:
             "select.source_caps and select.source_floors need columns.source, the pool's column "
             "with the source of a row."
         )
+    _check_pairs(settings)
     _check_repeat(settings)
     _check_strategy(settings)
     gime.check_profiles(settings.gime, columns.source)
+
+
+def _check_pairs(settings: RunSettings) -> None:
+    """Refuse pairs that the targets do not have, and what would not see their second half.
+
+    Raises:
+        ConfigError: With the settings.
+    """
+    others = {
+        name: one.columns or settings.columns
+        for name, one in settings.datasets().items()
+        if name != "pool"
+    }
+    paired = settings.pool_columns().output is not None
+    differing = [name for name, one in others.items() if (one.output is not None) != paired]
+    if differing:
+        raise ConfigError(
+            f"columns.output is set for {'the pool' if paired else differing[0]}, but not for "
+            f"{differing[0] if paired else 'the pool'}: name the second half of a pair for every "
+            "input, or for none."
+        )
+    conflicts = {
+        "select.strategy: auto": settings.select.strategy == "auto",
+        "explode.estimator: knn": settings.explode.estimator == "knn",
+    }
+    names = [name for name, is_set in conflicts.items() if is_set]
+    if paired and names:
+        raise ConfigError(
+            f"columns.output cannot be combined with {', '.join(names)}, which would not see the "
+            "second half of a pair. Leave one of them out."
+        )
 
 
 def _check_repeat(settings: RunSettings) -> None:
@@ -291,8 +325,10 @@ def tokens_of(columns: Columns) -> Column:
     """Tokens of a row: those of the user's column, else its words, else 1."""
     words = F.lit(1).cast("bigint")
     if columns.text is not None:
-        text = F.trim(F.coalesce(F.col(quoted_column(columns.text)), F.lit("")))
-        words = F.size(F.split(text, r"\s+")).cast("bigint")
+        halves = [name for name in (columns.text, columns.output) if name is not None]
+        texts = [F.trim(F.coalesce(F.col(quoted_column(name)), F.lit(""))) for name in halves]
+        counts = [F.size(F.split(text, r"\s+")).cast("bigint") for text in texts]
+        words = reduce(add, counts)
     if columns.tokens is None:
         return words
     return F.coalesce(F.col(quoted_column(columns.tokens)).cast("bigint"), words)
