@@ -46,7 +46,10 @@ def test_a_purge_of_a_folder_leaves_no_row_in_any_file(local_spark, folder):
 
 
 @pytest.mark.faults  # some minutes: with the other slow ones
-def test_a_purge_of_a_catalog_with_deletion_vectors_reads_every_version(local_spark, folder):
+def test_a_purge_of_a_catalog_with_deletion_vectors_reads_every_version(
+    local_spark, folder, monkeypatch
+):
+    monkeypatch.chdir(folder)  # reports of a catalog's workspace lie where the process runs
     spark = local_spark
     key = "spark.databricks.delta.properties.defaults.enableDeletionVectors"
     spark.conf.set(key, "true")
