@@ -62,7 +62,10 @@ def test_a_refresh_has_the_kinds_of_records_that_a_run_has(recorded):
     assert metrics["stage/assign pool/rows"] == 400
     assert any(name.startswith("gime/") for name in metrics)
     assert files[first.info.run_id]
-    assert files[second.info.run_id] == ["refresh/refresh-1.json"]
+    assert files[second.info.run_id] == [
+        "refresh/openlineage-refresh-1.json",
+        "refresh/refresh-1.json",
+    ]
 
 
 def test_a_server_that_is_down_holds_up_no_refresh(spark, tmp_path):
