@@ -179,7 +179,7 @@ def erase_old_files(workspace: Workspace, tables: Iterable[RowTable]) -> None:
         if workspace.exists(table):
             with engine_errors(location=workspace.place(table)):
                 _write_deletions(workspace, table)
-                vacuum(workspace, table, 0, full=True)
+                vacuum(workspace, table, 0)
                 if _has_old_statistics(workspace, table):
                     truncate_log(workspace, table)
 

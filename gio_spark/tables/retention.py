@@ -139,10 +139,10 @@ def forget(workspace: Workspace, run: str, settings: RetentionSettings) -> Prune
     return Pruned({t: n for t, n in deleted.items() if n}, dropped)
 
 
-def vacuum(workspace: Workspace, table: str, hours: float, *, full: bool = False) -> None:
-    """Delete files that a table no longer refers to and that are older than a number of hours.
+def vacuum(workspace: Workspace, table: str, hours: float) -> None:
+    """Delete files that a table does not refer to and that are older than a number of hours.
 
-    With `full`, delta-rs also deletes files that no version ever referred to, as Spark does.
+    Files of killed writers, which no version ever referred to, are among them.
     """
     place = workspace.place(table)
     if not capabilities(workspace.spark).history:
@@ -150,7 +150,7 @@ def vacuum(workspace: Workspace, table: str, hours: float, *, full: bool = False
             retention_hours=int(hours),
             dry_run=False,
             enforce_retention_duration=hours >= _DELTA_RETENTION_HOURS,
-            full=full,
+            full=True,
         )
         return
     spark = workspace.spark

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from deltalake import DeltaTable
@@ -22,6 +23,9 @@ def maintained(spark, tmp_path_factory):
     assert made("run", "retention.hours=168").exit_code == 0
     assert made("run", "budget=40", "retention.hours=168").exit_code == 0
     before = jobs.selected(made.folder / "ws").sort_by("gio_id")
+    # As a writer leaves it that was killed before its commit.
+    records = made.folder / "ws" / "runs"
+    shutil.copy(next(records.glob("*.parquet")), records / "part-00000-killed.parquet")
     return made, before, made("maintain", "--json")
 
 
