@@ -7,7 +7,7 @@ FOLDER holds pairs of public data sets: JSON arrays of `instruction`, `input` an
 data set, pairs drawn at random are the target, the others the pool; a quarter of the pool has the
 output of another row. Prints, per budget and seed, the share of rows with their own output: random
 rows, k-NN retrieval (rows nearest to any target row, over the embedded text of input and output),
-and the default of a run on the joined text, on the input, and with `columns.output`.
+and the default of a run on the joined text, and with `columns.output`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from gio_spark.settings.load import build
 BUDGETS = (0.025, 0.1)
 COLUMNS = {
     "default, joined text": {"text": "{input}\n{output}"},
-    "default, input": {"text": "input"},
     "default, pairs": {"text": "input", "output": "output"},
 }
 
@@ -122,7 +121,7 @@ def main() -> None:
             )
         table = pd.DataFrame(by_seed).T
         table["mean"] = table.mean(axis=1)
-        print(table.round(3).to_string(), flush=True)
+        print(f"{name}\n{table.round(3).to_string()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -91,11 +91,11 @@ def embed(
 
     Returns:
         One row per input row: id, vector (float32 bytes, little endian; null with a reason),
-        reason, content_hash (of the content columns, the
-        output of a pair included), row_hash (of the values passed through), and
-        the passed values: tokens, source, quality, event_time, ingest_time, label. Tokens are the
-        user's column; without one, or where it is null, the number of words separated by white
-        space for text (at least 1, of a pair in both halves) and 1 for other content.
+        reason, content_hash (of the content columns, both halves of a pair), row_hash (of the
+        values passed through), and the passed values: tokens, source, quality, event_time,
+        ingest_time, label. Tokens are the user's column; without one, or where it is null, the
+        number of words separated by white space for text (at least 1, of a pair in both halves)
+        and 1 for other content.
     """
     if columns is not None and columns != embedder.columns:
         embedder = embedder.with_columns(columns)

@@ -29,6 +29,7 @@ _DIRECTIONS = 64
 _SPARE_DIRECTIONS = 10
 _WORDS = NgramSpec(words=1, chars=(3,), bits=14, limit=1_024)
 _PRIOR_COUNT = 5.0
+_NO_STRENGTH = 1e-6
 _BLOCK = 2_048
 
 
@@ -154,6 +155,7 @@ def fit_match(text: pa.Array, output: pa.Array, fold: IntArray, label: IntArray)
     halves, of_target = [], []
     for group in (0, 1):
         of_group = fold % 2 == group
+        of_group |= not of_group.any()  # of few rows, all folds may be of one group
         target, pool = (np.flatnonzero(of_group & (label == one))[:MATCH_ROWS] for one in (1, 0))
         halves.append(_Halves.of(text, output, np.concatenate([target, pool])))
         of_target.append(target.size)
@@ -182,12 +184,14 @@ def _projections(halves: _Halves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     def transposed(x: FloatArray) -> FloatArray:
         return np.asarray(b.T @ (a @ x) - rows * np.outer(means[1], means[0] @ x))
 
-    width = min(_DIRECTIONS + _SPARE_DIRECTIONS, rows)
+    width = _DIRECTIONS + _SPARE_DIRECTIONS
     start = np.random.default_rng(0).normal(size=(_WORDS.features, width))
     # Two passes of a randomized singular value decomposition (Halko, Martinsson, Tropp 2011).
     basis = np.linalg.qr(transposed(np.linalg.qr(product(start))[0]))[0]
-    left, _, right = np.linalg.svd(product(basis), full_matrices=False)
-    directions = (left[:, :_DIRECTIONS], (basis @ right.T)[:, :_DIRECTIONS])
+    left, strength, right = np.linalg.svd(product(basis), full_matrices=False)
+    # Few rows have fewer directions; the others are rounding errors.
+    is_real = (strength > _NO_STRENGTH * max(strength[0], 1e-300))[:_DIRECTIONS]
+    directions = (left[:, :_DIRECTIONS] * is_real, (basis @ right.T)[:, :_DIRECTIONS] * is_real)
     text, output = (scale[:, None] * one for scale, one in zip(scales, directions, strict=True))
     center = np.stack([mean @ one for mean, one in zip(means, directions, strict=True)])
     return text.astype(np.float32), output.astype(np.float32), center.astype(np.float32)

@@ -309,6 +309,9 @@ def _contents(ctx: RunContext, source: Input, column: str, ids: list[str]) -> Ma
     picked = F.col(quoted_column(column))
     if source.columns.text == column:
         picked = F.substring(picked, 1, _MAX_TEXT)
+        if source.columns.output is not None:
+            halves = (picked, F.col(quoted_column(source.columns.output)))
+            picked = F.concat_ws("\n", *[F.substring(half, 1, _MAX_TEXT // 2) for half in halves])
     rows = source.rows.select("id", picked.alias("content")).join(
         F.broadcast(id_rows), "id", "left_semi"
     )
