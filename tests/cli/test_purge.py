@@ -35,7 +35,7 @@ def text_project(folder: Path, **changes) -> Project:
     pool = pa.concat_tables([pool, copies]).append_column("site", sites)
     write_deltalake(str(folder / "texts"), pool)
     jobs.write(jobs.text_rows("target-", 40, 0, 20, seed=2), folder / "texts.parquet")
-    given = {
+    changed_settings = {
         "pool": str(folder / "texts"),
         "target": str(folder / "texts.parquet"),
         "columns": {"id": "id", "text": "text", "source": "site"},
@@ -46,7 +46,7 @@ def text_project(folder: Path, **changes) -> Project:
         "name": "texts",
         **changes,
     }
-    return project(folder, **given)
+    return project(folder, **changed_settings)
 
 
 def places_of(folder: Path, words: set[str]) -> set[str]:
@@ -78,12 +78,12 @@ def purged(spark, tmp_path_factory):
     made = text_project(folder, tracking={"enabled": True, "uri": str(folder / "ws" / "mlruns")})
     assert made("run").exit_code == 0
     selected = jobs.selected(made.folder / "ws")["gio_id"].to_pylist()
-    shown = example_ids(made.folder)
-    assert shown
+    examples = example_ids(made.folder)
+    assert examples
     # A copy is in quarantine under the id of the row that stays.
     quarantined = DeltaTable(str(made.folder / "ws" / "quarantine")).to_pyarrow_table()
     keeper = min(d for d in quarantined["detail"].to_pylist() if d)
-    ids = {*selected[:3], *shown[:2], keeper}
+    ids = {*selected[:3], *examples[:2], keeper}
     table = DeltaTable(str(made.folder / "texts"))
     rows = table.to_pyarrow_table().to_pylist()
     own = {row["text"] for row in rows if row["id"] in ids}

@@ -73,8 +73,8 @@ def test_text_of_another_table_is_scored_with_its_bad_rows_named(place, capsys):
     table = rows(scored).to_pylist()
     assert (scored.rows, scored.unusable, scored.without_id) == (101, 1, 2)
     assert next(r for r in table if r["gio_id"] == "empty")["gio_cluster"] is None
-    kept = [r["gio_id"][0] for r in table if r["gio_keep"]]
-    assert len(kept) == scored.passing and kept.count("l") > 4 * kept.count("u")
+    labels = [r["gio_id"][0] for r in table if r["gio_keep"]]
+    assert len(labels) == scored.passing and labels.count("l") > 4 * labels.count("u")
 
     with pytest.raises(InputError, match="is there already"):
         score(settings, place / "others.parquet", str(place / "scores"))
