@@ -165,6 +165,8 @@ def test_a_prompt_and_its_answer_and_a_target_with_other_columns(spark, folder):
     lines([{"question_text": r["text"], "size": 3} for r in texts(60, 1, 4)], folder / "target")
     config = first_hour(folder, str(folder / "alpaca.json"), str(folder / "target"))
     assert config["columns"] == {"text": "{instruction}\n{input}\n{output}"}
+    comments = " ".join((folder / "curate.yml").read_text().replace("#", "").split())
+    assert "with output: output beside the prompt alone" in comments
     assert config["target"] == {"location": "./target", "columns": {"text": "question_text"}}
 
 

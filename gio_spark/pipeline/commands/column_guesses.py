@@ -148,7 +148,11 @@ def _single_content(columns: Sequence[SampledColumn], pool: SampledInput) -> Gue
     template = next((t for t in _TEMPLATES if set(t) <= {c.name for c in columns}), None)
     if template is not None:
         text = "\n".join("{" + name + "}" for name in template)
-        return Guess("text", text, f"a prompt and its answer; {_others(texts)}or other columns")
+        return Guess(
+            "text", text,
+            f"a prompt and its answer; {_others(texts)}or other columns; with output: "
+            f"{template[-1]} beside the prompt alone, rows are ranked by their match as well",
+        )  # fmt: skip
     return Guess(
         "text", texts[0],
         f"the column with the name or the length of a text; {rest}or a template such as "
