@@ -24,6 +24,7 @@ STAY = {
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
+    pytest.importorskip("data_selection", reason="a method that the comparison has")
     folder = tmp_path_factory.mktemp("guest")
     for name, rows, words in (("pool", 400, 400), ("target", 100, 200)):
         table = jobs.text_rows(name[0], rows, 0, words, seed=words)

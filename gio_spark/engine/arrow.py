@@ -216,7 +216,8 @@ def _as_schema(schema: str | pa.Schema) -> pa.Schema:
 def _spark_schema(schema: pa.Schema) -> Any:
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    return from_arrow_schema(schema)
+    # Of Spark 4.0 the default is another one.
+    return from_arrow_schema(schema, prefer_timestamp_ntz=True)
 
 
 def map_arrow(

@@ -6,7 +6,10 @@ import atexit
 import importlib.util
 import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine.capabilities import is_marked_embedded, mark_embedded
@@ -24,6 +27,23 @@ _server_process = 0  # process that the server's threads are in: a fork has none
 _RETRIES: dict[str, Any] = {"max_retries": 4, "max_backoff": 1000}
 
 
+@contextmanager
+def _imported_by_a_program() -> Iterator[None]:
+    """Keep pyspark's client from taking `python -c` for its own doctests.
+
+    It would import its test tools, which end a process without Spark's JVM part.
+    """
+    main = sys.modules["__main__"]
+    if hasattr(main, "__file__") or main.__spec__ is not None or hasattr(sys, "ps1"):
+        yield
+        return
+    sys.ps1 = ""
+    try:
+        yield
+    finally:
+        del sys.ps1
+
+
 def start_embedded(conf: dict[str, str]) -> SparkSession:
     """Start the server, once per process, and open a session on it."""
     if importlib.util.find_spec("pysail") is None:
@@ -31,8 +51,9 @@ def start_embedded(conf: dict[str, str]) -> SparkSession:
     from pyspark.errors import PySparkImportError
 
     try:
-        from pyspark.sql.connect.client import DefaultChannelBuilder
-        from pyspark.sql.connect.session import SparkSession as ConnectSession
+        with _imported_by_a_program():
+            from pyspark.sql.connect.client import DefaultChannelBuilder
+            from pyspark.sql.connect.session import SparkSession as ConnectSession
     except (
         ModuleNotFoundError,
         PySparkImportError,

@@ -326,7 +326,8 @@ class Workspace:
         if rows.num_rows == 0:
             from pyspark.sql.pandas.types import from_arrow_schema
 
-            return self.spark.createDataFrame([], from_arrow_schema(rows.schema))
+            schema = from_arrow_schema(rows.schema, prefer_timestamp_ntz=True)
+            return self.spark.createDataFrame([], schema)
         return self.spark.createDataFrame(rows).coalesce(1)
 
     # -- records ---------------------------------------------------------------------------------

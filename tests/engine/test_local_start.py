@@ -58,6 +58,7 @@ def test_no_java_is_an_error_that_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_nothing_is_fetched_where_the_jar_is_in_the_folder_of_spark(tmp_path, monkeypatch):
+    pytest.importorskip("delta", reason="delta-spark is not installed")
     monkeypatch.setenv("SPARK_HOME", str(tmp_path))
     (tmp_path / "jars").mkdir()
     assert local_spark.local_conf()["spark.jars.packages"].startswith("io.delta:delta-spark_")

@@ -54,6 +54,7 @@ def test_effective_rows_follow_the_scaling_law():
     assert slope(40.0) == pytest.approx(np.exp(-3 / 15), rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Values in x were outside bounds:RuntimeWarning")
 @pytest.mark.parametrize("seed", range(12))
 def test_optimum_and_certificate_agree_with_a_generic_convex_solver(seed):
     share, sizes, repetition, budget = random_case(seed)

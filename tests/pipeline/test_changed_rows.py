@@ -74,6 +74,7 @@ def test_the_same_selection_comes_of_reused_embeddings(place):
 
 
 def test_a_row_with_another_value_or_id_takes_its_vector_from_what_was_embedded(spark, place):
+    pytest.importorskip("wordllama", reason="extra 'static' is not installed")
     pool = jobs.text_rows("p", 300, 0, 90, 1)
     tokens = pa.array(range(300), pa.int64())
     jobs.write(pool.append_column("words", tokens), place / "pool.parquet")

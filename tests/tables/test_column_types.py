@@ -67,6 +67,15 @@ def documented():
     return {name: (embedded, spark) for name, embedded, spark in rows if "type in" not in name}
 
 
+def is_written(name):
+    """Whether this pyarrow writes a type to Parquet; earlier ones write fewer."""
+    try:
+        pq.write_table(table_of([name]), pa.BufferOutputStream())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
 def table_of(names):
     columns = {name: CASES[name] for name in names}
     return pa.table({"id": list("abcd"), "text": list("wxyz"), **columns})
@@ -75,7 +84,8 @@ def table_of(names):
 def check_carried(spark, folder, engine):
     """All types that are carried, in one file: read, written as a selection, read again."""
     documented_columns = {name: both[engine] for name, both in documented().items()}
-    carried = [name for name, kind in documented_columns.items() if kind != "refused"]
+    carried = [n for n, kind in documented_columns.items() if kind != "refused" and is_written(n)]
+    assert len(carried) >= 28
     # Engines take no blanks and brackets in names, so columns go by number.
     short = {name: f"c{number}" for number, name in enumerate(carried)}
     table = table_of(carried).rename_columns(["id", "text", *short.values()])
