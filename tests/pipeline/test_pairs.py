@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
+from gio_spark.pipeline.commands.score_table import score_table
 from gio_spark.pipeline.refresh import refresh
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.inputs import InputSettings
@@ -72,6 +74,15 @@ def test_swapped_halves_are_left_out(place):
     paired = np.mean(jobs.picked(config, curation)["good"].to_numpy())
     alone = good_share(settings(folder, None, workspace=str(folder / "alone")))
     assert paired > 0.95 > 0.85 > alone
+
+
+def test_the_pool_is_scored_as_a_table_by_both_halves(place):
+    folder, config, curation = place
+    scores = str(folder / "scores")
+    pool = InputSettings(location=str(folder / "pool.parquet"))
+    score_table(config, pool, scores, progress=Progress("silent"))
+    rows = DeltaTable(scores).to_pyarrow_table().to_pylist()
+    assert sorted(r["gio_id"] for r in rows if r["gio_keep"]) == jobs.ids(curation.selected)
 
 
 def test_copied_halves_are_left_out(tmp_path):

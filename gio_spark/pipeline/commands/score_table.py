@@ -15,6 +15,7 @@ from gio_spark.pipeline.constraints.score_bias import Order
 from gio_spark.pipeline.refresh import newest_run
 from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.pipeline.run_state import RunState
+from gio_spark.pipeline.stages.density_ratio import text_content
 from gio_spark.pipeline.stages.embed import CARRIED, make_embedder
 from gio_spark.pipeline.stages.frozen_models import set_frozen_models
 from gio_spark.pipeline.stages.open_inputs import open_context
@@ -181,8 +182,7 @@ def _assigned_rows(ctx: RunContext, state: RunState) -> DataFrame:
     if state.ratio_model.facts.kind == "vector":
         scored = explode.score(assigned, ratio, content="content", keep=columns[1:])
     else:
-        text = source.columns.text
-        content = source.rows.select("id", F.col(quoted_column(text or "")).alias("content"))
+        content = text_content(source, source.rows, state.ratio_model.facts.kind)
         content = content.where(F.col("content").isNotNull())
         scores = explode.score(content, ratio, content="content", keep=())
         scored = assigned.select(*columns).join(scores, "id", "left")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from gio_spark.engine.progress import Stage as StageProgress
     from gio_spark.settings.run import RunSettings
-    from gio_spark.tables import Workspace
+    from gio_spark.tables import Input, Workspace
 
 _FIT_SETTINGS = (
     "estimator", "folds", "fit_rows", "regularization", "word_ngrams", "char_ngrams", "hash_bits",
@@ -200,17 +200,26 @@ def content_of(
         rows = vectors_of(ctx, dataset, chunk).select("id", F.col("vector").alias("content"))
     else:
         source = state.inputs[name]
-        column = source.columns.text
-        if column is None:
+        if source.columns.text is None:
             raise InputError(f"{name}: a density ratio on text needs columns.text.")
-        rows = chunk.rows(source.rows)
-        content = F.col(quoted_column(column))
-        if kind == "pairs":
-            output = F.col(quoted_column(str(source.columns.output)))
-            present = content.isNotNull() & output.isNotNull()
-            content = F.when(present, F.struct(content.alias("text"), output.alias("output")))
-        rows = rows.select("id", content.alias("content"))
+        rows = text_content(source, chunk.rows(source.rows), kind)
     if only is not None:
         ids = only.select(F.col("id").alias("new_id"))
         rows = F.broadcast(ids).join(rows, ids["new_id"] == rows["id"]).drop("new_id")
     return rows.where(F.col("content").isNotNull())
+
+
+def text_content(source: Input, rows: DataFrame, kind: str) -> DataFrame:
+    """Id and content of rows of an input, as the density ratio reads it; null where it has none.
+
+    Args:
+        source: The input, for its roles.
+        rows: Its rows.
+        kind: text, or pairs (structs of text and output).
+    """
+    content = F.col(quoted_column(str(source.columns.text)))
+    if kind == "pairs":
+        output = F.col(quoted_column(str(source.columns.output)))
+        present = content.isNotNull() & output.isNotNull()
+        content = F.when(present, F.struct(content.alias("text"), output.alias("output")))
+    return rows.select("id", content.alias("content"))
