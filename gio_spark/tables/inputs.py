@@ -142,6 +142,9 @@ def open_input(
     if kind == "delta":
         raw = delta.read(spark, location, int(base.version))
         return _finish(name, location, base, raw, columns, None, optional=optional)
+    if kind == "view":
+        raw = spark.read.table(delta.sql_name(spark, location))
+        return _finish(name, location, base, raw, columns, None, optional=optional)
     files = base.files
     if files is None:
         raise InputError(f"{name}: the pin of {location} has no list of files.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gio_spark.errors import InputError
 from gio_spark.tables import delta
+from gio_spark.tables.duplicate_ids import frame_digest
 from gio_spark.tables.file_list import FileList, check_unchanged, format_of, list_files
 from gio_spark.tables.identifiers import absolute, kind_of
 
@@ -22,9 +23,9 @@ class PinnedInput:
     """Version of an input; it is determined without reading rows.
 
     Attributes:
-        format: delta, parquet, jsonl or csv.
+        format: delta, parquet, jsonl, csv, or view where a forecast reads one as it is.
         table_id: Identity of the table; for files, their root.
-        version: Version; for files, the hash of their list.
+        version: Version; for files, the hash of their list; for a view, that of its rows.
         bytes: Size in storage, where known.
         files: The list of files, unless it is a Delta table.
         check_table: Raises SnapshotExpiredError where another table has the place of the pinned
@@ -61,6 +62,9 @@ def pin_input(spark: SparkSession, settings: InputSettings, name: str) -> Pinned
 def _pin_version(spark: SparkSession, settings: InputSettings) -> PinnedInput:
     kind: str = settings.format
     location = settings.location
+    if delta.is_readable_otherwise(spark, location):
+        version = frame_digest(spark.read.table(delta.sql_name(spark, location)))
+        return PinnedInput("view", location, version, None)
     if (
         kind_of(location) == "table"
         or kind == "delta"

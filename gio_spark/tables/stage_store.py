@@ -73,7 +73,7 @@ class StageStore:
     """
 
     def __init__(self, spark: SparkSession, location: str, *, writable: bool = True) -> None:
-        self.spark = spark
+        self.spark, self.writable = spark, writable
         self.in_catalog = is_schema(location)
         if self.in_catalog and not capabilities(spark).persistent_catalog:
             raise EngineError(

@@ -12,17 +12,27 @@ def test_a_view_is_read_once_and_a_named_table_at_its_version(local_spark, folde
     spark = local_spark
     spark.sql("CREATE TABLE rows_by_name (id BIGINT, text STRING) USING delta")
     spark.sql("INSERT INTO rows_by_name VALUES (1, 'one'), (2, 'two'), (3, 'three')")
-    spark.sql("CREATE TEMPORARY VIEW odd_rows AS SELECT * FROM rows_by_name WHERE id % 2 = 1")
+    spark.sql(
+        "CREATE TEMPORARY VIEW odd_rows AS "
+        "SELECT *, NULL AS note FROM rows_by_name WHERE id % 2 = 1"
+    )
     workspace = Workspace(spark, str(folder / "workspace"))
     settings = build(
         {"pool": "odd_rows", "target": "rows_by_name", "columns": {"id": "id", "text": "text"}}
     )
 
-    def pinned():
+    def pinned(*, dry=False):
+        place = Workspace(spark, workspace.location, writable=False) if dry else workspace
         inputs = settings.datasets().values()
-        return [input_snapshots.pin_view(spark, workspace, one, "pool") for one in inputs]
+        return [input_snapshots.pin_view(spark, place, one, "pool") for one in inputs]
 
+    # A forecast writes nothing: it reads the view itself, as long as no snapshot has its rows.
+    assert pinned(dry=True)[0] == settings.pool
+    view = open_input(spark, settings.pool, settings.columns, "pool")
+    assert (view.count, view.format) == (2, "view") and "note" in view.schema.fieldNames()
+    assert not workspace.store.names("snapshot_")
     pool_now, target_now = pinned()
+    assert pinned(dry=True) == [pool_now, target_now]
     assert target_now == settings.target[0]
     assert pool_now.location.startswith(str(folder / "workspace" / "snapshot_"))
     pool, target = (

@@ -28,7 +28,7 @@ def history(spark: SparkSession, location: str) -> list[Record]:
     records = [] if nowhere else Workspace(spark, location, writable=False).records()
     if not records:
         raise InputError(
-            f"No runs are recorded in the workspace {location}. Give the workspace of the run: "
-            "--workspace PATH."
+            f"No runs are recorded in the workspace {location}. Run `gio-spark run` first, or name "
+            "the workspace of the run."
         )
     return records

@@ -93,12 +93,18 @@ def pin_view(
 ) -> InputSettings:
     """Settings that read a snapshot, where an input is a view or a table without versions.
 
-    What a view shows may change while a run reads it, so it is read once.
+    What a view shows may change while a run reads it, so it is read once. A forecast, which writes
+    nothing, reads the view itself where its rows are in no snapshot yet.
     """
     if not is_readable_otherwise(spark, one.location):
         return one
     frame = spark.read.table(quoted(one.location))
-    place = snapshot(workspace, frame, name, one.location, id_column)
+    if workspace.store.writable:
+        place = snapshot(workspace, frame, name, one.location, id_column)
+    else:
+        place = _stored_snapshot(workspace, frame_digest(_storable(frame, name, one.location)))
+    if not place:
+        return one
     return one.model_copy(update={"location": place, "format": "delta", "version": None})
 
 
@@ -119,12 +125,7 @@ def snapshot(
     Raises:
         InputError: A column cannot be stored.
     """
-    schema = frame.schema
-    check_frame_types(name, location, schema)
-    untyped = {
-        f.name: F.lit(None).cast("string") for f in schema if isinstance(f.dataType, T.NullType)
-    }
-    frame = frame.withColumns(untyped) if untyped else frame
+    frame = _storable(frame, name, location)
     stored = _stored_snapshot(workspace, frame_digest(frame))
     if stored:
         return stored
@@ -141,6 +142,15 @@ def snapshot(
         seconds=0.0, only=(),
     )  # fmt: skip
     return workspace.place(table)
+
+
+def _storable(frame: DataFrame, name: str, location: str) -> DataFrame:
+    schema = frame.schema
+    check_frame_types(name, location, schema)
+    untyped = {
+        f.name: F.lit(None).cast("string") for f in schema if isinstance(f.dataType, T.NullType)
+    }
+    return frame.withColumns(untyped) if untyped else frame
 
 
 def _stored_snapshot(workspace: Workspace, digest: str) -> str:
