@@ -1,7 +1,7 @@
 """Metrics: cost of one pass, and what selection by metrics is worth on tables, weather and text.
 
-    python benchmarks/bench_gime.py --data ../shared/data [--only cost,adult,bank,weather,text]
-        [--seeds 10] [--store FOLDER] [--minutes 60] [--show]
+    python benchmarks/bench_gime.py --data ../shared/data [--seeds 10] [--store FOLDER]
+        [--only cost,adult,bank,shoppers,weather,text] [--minutes 60] [--show]
 
 Each seed of a task is kept under --store as it finishes, and a rerun does what is missing. Prints
 tables and figures, and puts each part into benchmarks/results/gime.json beside the others.
@@ -32,8 +32,10 @@ from gio_spark.settings.gime import GimeSettings
 
 OUT = Path(__file__).parent / "results" / "gime.json"
 MAKERS = {
-    "adult": lambda data, limit: gime_tasks.tabular(data, "adult", limit=limit),
-    "bank": lambda data, limit: gime_tasks.tabular(data, "bank", limit=limit),
+    **{
+        name: lambda data, limit, name=name: gime_tasks.tabular(data, name, limit=limit)
+        for name in gime_tasks.TABLES
+    },
     "weather": lambda data, limit: gime_tasks.weather(data, blocks=limit or 1000),
     "text": lambda data, limit: gime_tasks.text(data, limit=limit),
 }
@@ -107,7 +109,7 @@ def main() -> None:
     """Do what is missing, print, and put the parts into the results file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=None)
-    parser.add_argument("--only", default="cost,adult,bank,weather,text")
+    parser.add_argument("--only", default="cost,adult,bank,shoppers,weather,text")
     parser.add_argument("--rows", type=int, default=240_000, help="rows of the cost measurement")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--store", type=Path, default=default_store())

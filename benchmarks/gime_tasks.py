@@ -18,6 +18,13 @@ from gio_spark.gime import Constants, Sample, Task, get_profile, in_blocks
 from gio_spark.gime.mergeable_sums import on_grid
 
 HOUR = 3_600_000_000
+# Task -> file, column of the label, its value that counts as 1, columns that are left out.
+TABLES: dict[str, tuple[str, str, object, list[str]]] = {
+    "adult": ("income_evaluation.csv.gz", "income", ">50K", []),
+    # The duration of a call is known only after its outcome.
+    "bank": ("bank-full.csv.gz", "y", "yes", ["duration"]),
+    "shoppers": ("online_shoppers_intention.csv.gz", "Revenue", True, []),
+}
 
 
 @dataclass
@@ -59,18 +66,13 @@ def _roles(frame: pd.DataFrame, numeric: list[str], categorical: list[str]) -> d
 
 
 def tabular(data: Path, which: str, seed: int = 0, k: int = 64, limit: int | None = None) -> Case:
-    """Adult income or bank marketing as a stand-in for click-through: AUC on held-out rows."""
-    if which == "adult":
-        frame = pd.read_csv(data / "tabular/income_evaluation.csv.gz", skipinitialspace=True)
-        frame.columns = [c.strip() for c in frame.columns]
-        frame = frame.replace("?", np.nan)
-        label = (frame.pop("income") == ">50K").astype(int).to_numpy()
-    else:
-        frame = pd.read_csv(data / "tabular/bank-full.csv.gz", skipinitialspace=True)
-        frame = frame.replace("unknown", np.nan)
-        label = (frame.pop("y") == "yes").astype(int).to_numpy()
-        # The duration of a call is known only after its outcome.
-        frame = frame.drop(columns="duration")
+    """A table with a label as a stand-in for click-through: AUC on held-out rows."""
+    file, label_column, positive, left_out = TABLES[which]
+    frame = pd.read_csv(data / "tabular" / file, skipinitialspace=True)
+    frame.columns = [c.strip() for c in frame.columns]
+    frame = frame.replace(["?", "unknown"], np.nan)
+    label = (frame.pop(label_column) == positive).astype(int).to_numpy()
+    frame = frame.drop(columns=left_out)
     numeric = [c for c in frame if pd.api.types.is_numeric_dtype(frame[c])]
     categorical = [c for c in frame if c not in numeric]
     numbers, hot = _mixed(frame, numeric, categorical)

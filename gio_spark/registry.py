@@ -1,4 +1,4 @@
-"""Registered names (embedders, objectives, metric profiles, methods), and modules that add some."""
+"""Registered names (embedders, objectives, methods and others), and modules that add some."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from gio_spark.errors import ConfigError
 
-Kind = Literal["embedder", "objective", "profile", "method"]
+Kind = Literal["embedder", "objective", "profile", "method", "scorer"]
 T = TypeVar("T")
 Value = TypeVar("Value")
 
@@ -18,6 +18,7 @@ _ROOMS: dict[str, str] = {
     "objective": "gio_spark.gio.selection_problem",
     "profile": "gio_spark.gime.metric_profile",
     "method": "gio_spark.strategy.methods.method_registry",
+    "scorer": "gio_spark.strategy.registered_scorers",
 }
 
 
@@ -78,15 +79,17 @@ class Registry(Generic[T]):
 
 
 def register(kind: Kind, name: str, **options: Any) -> Callable[[Value], Value]:
-    """Decorator that registers an embedder, an objective, a metric profile or a method.
+    """Decorator that registers an embedder, objective, metric profile, method or scorer.
 
     Name the module that holds it in the setting `modules`, and then the entry where a built-in name
-    would stand (`embed.name`, `select.objective`, `gime.profile`, `evaluate.methods`).
+    would stand (`embed.name`, `select.objective`, `select.scorer`, `gime.profile`,
+    `evaluate.methods`).
 
     Args:
         kind: "embedder" (a class derived from `gio_spark.embed.Embedder`), "objective" (a function
             of a `gio.SelectionProblem`), "profile" (a function without arguments that gives a
-            `gime.Profile`) or "method" (a function of dataset, budget and seed).
+            `gime.Profile`), "method" (a function of dataset, budget and seed) or "scorer" (a
+            function of an Arrow table of selected rows and a seed).
         name: The name. A name of gio_spark's own is refused; one of yours may be registered again.
         options: Of a method: `needs`, `takes_all`, `version`, `weighted`.
 

@@ -90,6 +90,15 @@ def test_a_method_of_ones_own_is_compared(spark, place, example):
     assert (own["error"] == "").all()
 
 
+def test_a_scorer_of_ones_own_judges_the_strategies(spark, place, example):
+    jobs.write(jobs.vector_target(160), place / "target.parquet")
+    shown = {**example("scorer"), "within_cluster": "density_ratio", "budget": 240}
+    jobs.go(jobs.settings(place, **shown), until="select")
+    records = jobs.table(place / "ws", "runs").to_pylist()
+    (choice,) = [one["detail"] for one in records if one["stage"] == "strategy"]
+    assert '"judge":"own score"' in choice.replace(": ", ":")
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "entry"),
     [
@@ -98,6 +107,7 @@ def test_a_method_of_ones_own_is_compared(spark, place, example):
         ("profile", "text", lambda: None),
         ("embedder", "mine", lambda rows: None),
         ("metric", "mine", lambda: None),
+        ("scorer", "mine", 1.0),
     ],
 )
 def test_names_of_gio_spark_and_wrong_entries_are_refused(kind, name, entry):

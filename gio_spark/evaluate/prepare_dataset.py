@@ -176,6 +176,8 @@ def build_dataset(data: EvaluationInputs) -> EvaluationDataset:
         labels=labels,
         held_labels=held_labels,
         target_labels=target_labels,
+        groups=strings_or_none(pool, "group"),
+        target_groups=strings_or_none(target_rows, "group"),
         good=_oracle_values(pool),
         categories=categories,
         held_categories=held_categories,

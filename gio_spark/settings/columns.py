@@ -54,6 +54,13 @@ class Columns(StageSettings):
     numeric: tuple[str, ...] = Field((), description="Numeric features.")
     categorical: tuple[str, ...] = Field((), description="Categorical features.")
     source: str | None = Field(None, description="Source of a row (for shares and caps).")
+    group: str | None = Field(
+        None,
+        description=(
+            "Rows that belong together (document, conversation, person): no split of the target "
+            "has rows of a group on both sides."
+        ),
+    )
     event_time: str | None = Field(None, description="Time of the event that the row describes.")
     ingest_time: str | None = Field(None, description="Time when the row was collected.")
     quality: str | None = Field(None, description="Quality of a row, 0 (bad) to 1 (good).")
@@ -90,8 +97,9 @@ class Columns(StageSettings):
         values = serialize(self)
         if self.chat_roles == CHAT_ROLES:
             values.pop("chat_roles", None)
-        if self.output is None:
-            values.pop("output", None)
+        for role in ("output", "group"):
+            if getattr(self, role) is None:
+                values.pop(role, None)
         return values
 
     def content(self) -> tuple[str, ...]:

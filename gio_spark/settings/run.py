@@ -191,7 +191,7 @@ class RunSettings(StageSettings):
         (),
         description=(
             "Python modules to import first, on driver and workers: those that register your own "
-            "embedders, objectives, metric profiles and methods by gio_spark.register."
+            "embedders, objectives, metric profiles, methods and scorers by gio_spark.register."
         ),
     )
     budget: int | float | str = Field(

@@ -31,6 +31,11 @@ class SelectSettings(StageSettings):
         "target rows that no candidate has seen), or the name of a strategy in place of its "
         f"settings: {', '.join(STRATEGIES)}.",
     )
+    scorer: str | None = Field(
+        None,
+        description="Scorer that you have registered, which judges the strategies that auto tries; "
+        "none: labels or texts of held-out target rows.",
+    )
     objective: str = Field(
         "budgeted_kl",
         description="Objective: budgeted_kl, whole_pool (the highest ranks of all rows, without "
@@ -73,7 +78,7 @@ class SelectSettings(StageSettings):
 
     @model_serializer(mode="wrap")
     def _without_unset_values(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Values without `repeat` and `strategy` where unset: such a run has its earlier name."""
+        """Values without later settings where unset: such a run has its earlier name."""
         values: dict[str, Any] = handler(self)
-        unset = {"repeat": None, "strategy": "default"}
+        unset = {"repeat": None, "strategy": "default", "scorer": None}
         return {k: v for k, v in values.items() if k not in unset or v != unset[k]}

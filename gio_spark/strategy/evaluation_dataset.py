@@ -34,6 +34,8 @@ class EvaluationDataset:
         tokens: (n,) int64 tokens of each row, or None.
         labels: (n,) labels of the pool, or None.
         target_labels: (m,) labels of the target rows, coded as those of the pool, or None.
+        groups: (n,) groups of pool rows, as `target_groups`, or None; rows of a group of judging
+            rows are hidden from the candidates of `auto`.
         target_groups: (m,) groups of target rows that belong together (a document, a person), or
             None; no split of the target separates the rows of a group.
         weights: (n,) pool rows that each row stands for, or None where all stand for equally many.
@@ -61,6 +63,7 @@ class EvaluationDataset:
     tokens: NDArray[np.int64] | None = None
     labels: NDArray[Any] | None = None
     target_labels: NDArray[Any] | None = None
+    groups: NDArray[Any] | None = None
     target_groups: NDArray[Any] | None = None
     weights: NDArray[np.float64] | None = None
     held_labels: NDArray[Any] | None = None

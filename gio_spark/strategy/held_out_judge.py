@@ -71,14 +71,18 @@ class ScorerJudge:
     def gains(
         self, split: TargetSplit, training: TrainingRows, base: str, random: str, seed: int
     ) -> dict[str, Gain]:
-        """Differences of the scores over the size of the score of random rows."""
+        """Differences of the scores over the size of the score of random rows, or their range.
+
+        A score may be near to zero for random rows; the range then keeps splits comparable.
+        """
         del split
         positions = self.positions
         scores = {
             name: float(self.scorer(rows if positions is None else positions[rows], seed))
             for name, rows in training.items()
         }
-        scale = max(abs(scores[random]), float(np.finfo(np.float64).tiny))
+        score_range = max(scores.values()) - min(scores.values())
+        scale = max(abs(scores[random]), score_range, float(np.finfo(np.float64).tiny))
         return {name: Gain((score - scores[base]) / scale, None) for name, score in scores.items()}
 
 

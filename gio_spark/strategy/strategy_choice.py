@@ -130,6 +130,7 @@ def choose_strategy(
     seed: int,
     *,
     names: tuple[str, ...] = (),
+    carried_out: tuple[str, ...] | None = None,
     scorer: RowScorer | None = None,
     unit: Literal["rows", "tokens"] = "rows",
     threads: int = 1,
@@ -146,6 +147,7 @@ def choose_strategy(
         budget: Rows to select.
         seed: Seed.
         names: Candidates; none: `CANDIDATES` and the methods of users.
+        carried_out: Candidates that may win; others are tried and their figures shown. None: all.
         scorer: Scoring function of rows of the dataset, in place of labels or texts.
         unit: Unit of the budget that the choice is for; texts are compared at as many rows, or at
             as many words.
@@ -160,7 +162,7 @@ def choose_strategy(
     if scorer is not None and trials.splits:
         # Not shared: the function may refer to the dataset, which would then never be freed.
         trials = replace(trials, judge=ScorerJudge(scorer, trials.positions))
-    choice = _choose(trials, names, budget, seed, threads)
+    choice = _choose(trials, names, carried_out, budget, seed, threads)
     return replace(choice, sample_rows=trials.sample_rows, seconds=time.perf_counter() - started)
 
 
@@ -205,7 +207,12 @@ def _try_split(
 
 
 def _choose(
-    trials: _Trials, names: tuple[str, ...], budget: int, seed: int, threads: int = 1
+    trials: _Trials,
+    names: tuple[str, ...],
+    carried_out: tuple[str, ...] | None,
+    budget: int,
+    seed: int,
+    threads: int,
 ) -> StrategyChoice:
     if trials.judge is None:
         return StrategyChoice(DEFAULT, trials.reason)
@@ -242,7 +249,11 @@ def _choose(
     splits = len(results)
     has_rows = gains[DEFAULT][0].influence is not None
     quantile = norm.ppf(CONFIDENCE) if has_rows else t.ppf(CONFIDENCE, max(1, splits - 1))
-    strategy, reason, warning = decide(figures, float(quantile))
+    allowed = [c for c in figures if carried_out is None or c.name in carried_out]
+    strategy, reason, warning = decide(allowed, float(quantile))
+    best = decide(figures, float(quantile))
+    if best[0] not in (strategy, *(carried_out or ())):
+        reason += f" {best[0]}, which a run cannot carry out, is {best[1]}"
     dropped = [CandidateFigures(n, *(float("nan"),) * 5, text) for n, text in problems.items()]
     return StrategyChoice(
         strategy, reason, warning, trials.judge.title, splits, judging_rows,

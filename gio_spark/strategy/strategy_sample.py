@@ -133,7 +133,8 @@ def split_target(
     """Splits of the target into rows that judge and rows that candidates may see.
 
     Rows of a group (`target_groups`) and rows with the same vector are never separated. Rows of the
-    pool and of the target that are near copies of a judging row are in neither part.
+    pool and of the target that are near copies of a judging row, and pool rows of its group
+    (`groups`), are in neither part.
 
     Args:
         sample: Sample of the pool with the whole target.
@@ -186,6 +187,8 @@ def _split(
     limit = _copy_limit(judges, sample.target_vectors[fit])
     is_copy = _nearest_squared(sample.vectors, judges) <= limit
     target_copy = _nearest_squared(sample.target_vectors[fit], judges) <= limit
+    if sample.groups is not None and sample.target_groups is not None:
+        is_copy |= np.isin(sample.groups.astype(str), sample.target_groups[judging].astype(str))
     if words is not None:
         pool_words, target_words = words
         grams, owner = _sequences(target_words)
@@ -204,6 +207,7 @@ def _split(
         target_mass=target_distribution(vectors, sample.centroids),
         target_texts=target_texts,
         target_labels=None,
+        groups=None,
         target_groups=None,
         held_vectors=sample.held_vectors[:0],
         held_texts=None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 # Roles that say something of a row beside its content: an input may do without.
-_OPTIONAL_ROLES = ("source", "event_time", "ingest_time", "quality", "tokens", "label")
+_OPTIONAL_ROLES = ("source", "group", "event_time", "ingest_time", "quality", "tokens", "label")
 
 
 def without_absent_roles(columns: Columns, present: list[str]) -> Columns:
@@ -112,6 +112,9 @@ def check_types(name: str, location: str, schema: T.StructType, columns: Columns
         column = getattr(columns, role)
         paths = _paths_into(column, types)
         need(role, column, of(column, (T.StringType,)), f"a string{paths}")
+    nested = (T.ArrayType, T.MapType, T.StructType, T.BinaryType)
+    group = columns.group
+    need("group", group, group is None or not of(group, nested), "a text, a number or a date")
     for role in ("event_time", "ingest_time"):
         column = getattr(columns, role)
         need(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from io import StringIO
 
 import numpy as np
@@ -22,6 +23,7 @@ from gio_spark.pipeline.stages import choose_strategy
 from gio_spark.pipeline.stages.input_checks import check_choices
 from gio_spark.pipeline.stages.open_inputs import open_context, opened_run, pin_inputs
 from gio_spark.pipeline.stages.run_graph import run_graph
+from gio_spark.pipeline.stages.sampled_rows import DatasetPart
 from gio_spark.settings.strategy_settings import DEFAULT_STRATEGY, STRATEGIES
 from gio_spark.strategy.strategy_choice import choose_strategy as choose
 from gio_spark.strategy.strategy_sample import relevant_clusters
@@ -92,7 +94,8 @@ def test_the_choice_is_that_of_the_function_on_the_same_sample(job):
     with opened_run(ctx, pin_inputs(ctx), {}) as state:
         names = ["assignments.pool", "cluster_stats", "target_mass"]
         run_stages(ctx, run_graph(settings), state, names)
-        dataset = choose_strategy.strategy_dataset(ctx, state)
+        dataset, ids = choose_strategy.strategy_dataset(ctx, state)
+    assert len(ids) == dataset.rows
     assert dataset.rows == ROWS and dataset.weights is None
     assert (np.diff(dataset.hashes.astype(np.float64)) >= 0).all()
     names = tuple(one.name for one in facts.candidates)
@@ -203,7 +206,7 @@ def test_a_large_pool_is_sampled_where_the_target_is(spark, tmp_path):
     with opened_run(ctx, pin_inputs(ctx), {}) as state:
         names = ["assignments.pool", "cluster_stats", "target_mass"]
         run_stages(ctx, run_graph(settings), state, names)
-        dataset = choose_strategy.strategy_dataset(ctx, state, sample_rows=400)
+        dataset, _ = choose_strategy.strategy_dataset(ctx, state, sample_rows=400)
     sizes = np.asarray(state.cluster_stats().rows)
     relevant = relevant_clusters(sizes, dataset.target_mass)
     assert dataset.rows == 400
@@ -211,3 +214,58 @@ def test_a_large_pool_is_sampled_where_the_target_is(spark, tmp_path):
     assert dataset.weights.sum() == pytest.approx(1_200)
     sampled = np.bincount(dataset.cluster, dataset.weights, minlength=len(sizes))
     assert sampled[relevant].sum() == pytest.approx(sizes[relevant].sum())
+
+
+def test_a_registered_scorer_judges_and_groups_stay_together(spark, tmp_path):
+    for name, rows, seed, target in (("pool", 1_200, 1, False), ("target", TARGET, 2, True)):
+        table = labelled_rows(name[0], rows, seed, target=target)
+        vectors = np.array(table["vector"].to_pylist())
+        numbers = np.arange(rows) // 4
+        documents = [None if n == 0 else f"{'' if target else 'p'}{n}" for n in numbers]
+        table = table.append_column("height", pa.array(vectors[:, 1]))
+        table = table.append_column("width", pa.array(np.abs(vectors[:, 2])))
+        table = table.append_column("document", pa.array(documents))
+        jobs.write(table, tmp_path / f"{name}.parquet")
+    columns = {"source": None, "tokens": None, "group": "document"}
+    settings = settings_of(
+        tmp_path,
+        budget=200,
+        columns=columns,
+        modules=["tests.pipeline.user_scorer"],
+        select={"strategy": "auto", "scorer": "high-and-wide"},
+    )
+    ctx = open_context(settings, progress=Progress("silent"))
+    with opened_run(ctx, pin_inputs(ctx), {}) as state:
+        run_stages(ctx, run_graph(settings), state, ["strategy"])
+        facts = state.strategy
+        dataset, _ = choose_strategy.strategy_dataset(ctx, state)
+        target = state.datasets.targets[0]
+        documents = target.source.rows.select("id", "document")
+        sides = [
+            DatasetPart(ctx, target, 0.3, side, "parts").rows().join(documents, "id").toPandas()
+            for side in (True, False)
+        ]
+    assert facts.judge == "own score"
+    assert facts.strategy in {*STRATEGIES} - {DEFAULT_STRATEGY, "random"}
+    names = [one.name for one in facts.candidates if not one.problem]
+    assert "upper-rows" in names
+    assert "upper-rows, which a run cannot carry out, is better" in facts.reason
+    from tests.pipeline.user_scorer import tables
+
+    assert {"id", "class", "height", "document"} <= set(tables[0].column_names)
+    assert sum(map(len, sides)) == TARGET and min(map(len, sides)) > 20
+    shared = set(sides[0]["document"].dropna()) & set(sides[1]["document"].dropna())
+    assert not shared
+    # Rows without a group are groups of their own.
+    assert len(set(dataset.target_groups)) == TARGET // 4 - 1 + 4
+    assert len(set(dataset.groups)) == 1_200 // 4 - 1 + 4
+
+
+def test_scorers_that_cannot_be_used_are_refused(tmp_path):
+    unknown = settings_of(tmp_path, select={"strategy": "auto", "scorer": "none-such"})
+    with pytest.raises(ConfigError, match="No scorer is called 'none-such'"):
+        check_choices(unknown)
+    without_auto = settings_of(tmp_path, select={"scorer": "high-and-wide"})
+    importlib.import_module("tests.pipeline.user_scorer")
+    with pytest.raises(ConfigError, match=r"set select\.strategy to auto"):
+        check_choices(without_auto)

@@ -207,6 +207,11 @@ def test_no_split_separates_the_rows_of_a_group(misleading):
         visible = {tuple(row) for row in split.dataset.target_vectors.tolist()}
         is_visible = [tuple(row) in visible for row in misleading.target_vectors.tolist()]
         assert not set(groups[split.judging]) & set(groups[is_visible])
+    pool_groups = np.arange(ROWS) % 100
+    with_groups = dataclasses.replace(misleading, target_groups=groups, groups=pool_groups)
+    for split in split_target(with_groups, 0):
+        assert set(groups[split.judging]).isdisjoint(pool_groups[split.rows])
+        assert len(set(pool_groups[split.rows])) > 50
     one_group = dataclasses.replace(misleading, target_groups=np.zeros(TARGET, int))
     assert choose_strategy(one_group, BUDGET, 0).reason.startswith("the target's groups")
 

@@ -12,6 +12,8 @@ from pyspark.sql import functions as F
 
 from gio_spark import gio
 from gio_spark.engine import hash53, hash_samples
+from gio_spark.engine.arrow import take_rows
+from gio_spark.errors import ConfigError
 from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_records import StrategyFacts
 from gio_spark.pipeline.run_state import RunState
@@ -26,6 +28,7 @@ from gio_spark.pipeline.stages.sampled_rows import (
     label_codes,
     matrix_of,
     sample_parts,
+    strings_or_none,
     texts_of,
     with_content,
 )
@@ -35,6 +38,7 @@ from gio_spark.settings.strategy_settings import (
     STRATEGIES,
     WHOLE_POOL,
 )
+from gio_spark.strategy.registered_scorers import SCORERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +46,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gio_spark.engine.progress import Stage as StageProgress
+    from gio_spark.pipeline.run_state import Dataset
     from gio_spark.settings.run import RunSettings
     from gio_spark.strategy import EvaluationDataset, StrategyChoice
+    from gio_spark.strategy.held_out_judge import RowScorer
 
 # Most target rows that candidates and judge see.
 _TARGET_ROWS = 10_000
@@ -68,7 +74,7 @@ def strategy_stage(targets: Sequence[str]) -> Stage:
         outputs=("strategy",),
         settings=(
             "budget", "select", "seed", "target.*.share", "explode.text_bytes", "gime.thresholds",
-            "gime.performance_level",
+            "gime.performance_level", "columns.group", "pool.columns", "target.*.columns",
         ),
         keyed_by_content=True,
     )  # fmt: skip
@@ -127,35 +133,69 @@ def choice_of_run(ctx: RunContext, state: RunState, dropped: dict[str, str]) -> 
         dropped: Strategies that the settings rule out.
     """
     from gio_spark.strategy.candidate_strategies import CANDIDATES
+    from gio_spark.strategy.methods import registered_by_users
     from gio_spark.strategy.strategy_choice import NO_JUDGE, StrategyChoice, choose_strategy
 
     unit, amount = parse_budget(ctx.settings.budget)
+    scorer = ctx.settings.select.scorer
     if unit == "auto":
         reason = "the budget auto is found by the default's density ratio, before any choice."
         return StrategyChoice(DEFAULT_STRATEGY, reason)
     columns = [one.source.columns for one in (state.datasets.pool, *state.datasets.targets)]
-    if not (all(c.text for c in columns) or all(c.label for c in columns)):
+    has_judge = scorer or all(c.text for c in columns) or all(c.label for c in columns)
+    if not has_judge:
         return StrategyChoice(DEFAULT_STRATEGY, NO_JUDGE)
-    dataset = strategy_dataset(ctx, state)
-    if dataset is None:
+    sample = strategy_dataset(ctx, state)
+    if sample is None:
         return StrategyChoice(DEFAULT_STRATEGY, "no cluster of the pool is near to the target.")
+    dataset, ids = sample
     stats = state.cluster_stats()
     rows = float(stats.rows.sum())
     per_row = {"rows": 1.0, "share": 1.0 / rows, "tokens": float(stats.tokens.sum()) / rows}[unit]
+    carried_out = [n for n in CANDIDATES if n in STRATEGIES and n not in dropped]
     return choose_strategy(
         dataset,
         max(1, round(min(rows, amount / max(per_row, 1e-300)))),
         ctx.settings.seed,
-        names=tuple(n for n in CANDIDATES if n in STRATEGIES and n not in dropped),
+        names=(*carried_out, *registered_by_users()),
+        carried_out=tuple(STRATEGIES),
+        scorer=row_scorer(ctx, state.datasets.pool, ids, scorer) if scorer else None,
         unit="tokens" if unit == "tokens" else "rows",
-        threads=min(_MAX_THREADS, os.cpu_count() or 1),
+        # A function of the user's may not be made for threads.
+        threads=1 if scorer else min(_MAX_THREADS, os.cpu_count() or 1),
     )
+
+
+def row_scorer(ctx: RunContext, pool: Dataset, ids: pa.ChunkedArray, name: str) -> RowScorer:
+    """Registered scorer as a function of row numbers of a sample of the pool.
+
+    Args:
+        ctx: The run.
+        pool: The pool.
+        ids: Ids of the sample's rows, whose columns come to the driver.
+        name: Name of the scorer.
+    """
+    scorer = SCORERS.get(name)
+    rows = add_columns(ctx, pa.table({"id": ids}), pool.source.rows)
+
+    def score(positions: NDArray[np.int64], seed: int) -> float:
+        try:
+            value = float(scorer(take_rows(rows, pa.array(positions)), seed))
+        except Exception as error:
+            raise ConfigError(
+                f"select.scorer: {name!r} raised {type(error).__name__}: {error}"
+            ) from error
+        if not np.isfinite(value):
+            raise ConfigError(f"select.scorer: {name!r} gave {value}, which is no score.")
+        return value
+
+    return score
 
 
 def strategy_dataset(
     ctx: RunContext, state: RunState, sample_rows: int | None = None
-) -> EvaluationDataset | None:
-    """Weighted sample of the pool with the target, on the driver; None without target mass.
+) -> tuple[EvaluationDataset, pa.ChunkedArray] | None:
+    """Weighted sample of the pool with the target, and the ids of its rows; None without mass.
 
     Args:
         ctx: The run.
@@ -183,7 +223,7 @@ def strategy_dataset(
     codes = label_codes(labels) if has_labels else [None, None]
     dimension = state.codebook.centroids.shape[1]
     vectors = matrix_of(target, dimension)
-    return EvaluationDataset(
+    dataset = EvaluationDataset(
         vectors=matrix_of(pool, dimension),
         hashes=hashes_of(pool),
         target_vectors=vectors,
@@ -195,8 +235,11 @@ def strategy_dataset(
         target_texts=texts_of(target) if has_texts else None,
         labels=codes[0],
         target_labels=codes[1],
+        groups=strings_or_none(pool, "group"),
+        target_groups=strings_or_none(target, "group"),
         weights=weights,
     )
+    return dataset, pool["id"]
 
 
 def _pool_sample(

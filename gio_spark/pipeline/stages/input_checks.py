@@ -16,6 +16,7 @@ from gio_spark.gio.selection_problem import OBJECTIVES
 from gio_spark.gio.source_limits import largest_budget, source_bounds
 from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.strategy_settings import DECIDED, DEFAULT_STRATEGY, WHOLE_POOL
+from gio_spark.strategy.registered_scorers import SCORERS
 from gio_spark.tables import quoted_column
 from gio_spark.tables.content_expressions import SAMPLED_ROWS
 
@@ -129,6 +130,14 @@ def _check_strategy(settings: RunSettings) -> None:
     Raises:
         ConfigError: With the settings.
     """
+    scorer = settings.select.scorer
+    if scorer is not None:
+        SCORERS.get(scorer)
+        if settings.select.strategy != "auto":
+            raise ConfigError(
+                f"select.scorer: {scorer!r} judges the strategies that auto tries: set "
+                "select.strategy to auto, or leave the scorer out."
+            )
     if settings.select.strategy == "auto":
         default = settings.with_strategy(DEFAULT_STRATEGY)
         decided = [path for path in DECIDED if _value(settings, path) != _value(default, path)]

@@ -20,9 +20,10 @@ from gio_spark.tables import quoted_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
     from gio_spark.pipeline.run_state import Dataset
+    from gio_spark.settings.columns import Columns
 
 CATEGORY = "_category:"
 """Prefix of the categorical columns of a sample."""
@@ -30,7 +31,7 @@ CATEGORY = "_category:"
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """Rows of a dataset, or a part of them by hash.
+    """Rows of a dataset, or a part of them by hash of the group, or of the id without groups.
 
     Attributes:
         ctx: The run.
@@ -51,15 +52,25 @@ class DatasetPart:
         rows = vectors_of(self.ctx, self.dataset)
         if self.share == 0.0:
             return rows
-        bound = F.lit(round(self.share * HASH_RANGE))
-        hashed = hash53("id", self.salt)
-        return rows.where(hashed < bound if self.set_apart else hashed >= bound)
+        bound, key = F.lit(round(self.share * HASH_RANGE)), "id"
+        source = self.dataset.source
+        if source.columns.group is not None:
+            key = "_group"
+            groups = source.rows.select("id", group_of_row(source.columns).alias(key))
+            rows = rows.join(groups, "id")
+        hashed = hash53(key, self.salt)
+        return rows.where(hashed < bound if self.set_apart else hashed >= bound).drop("_group")
 
     @property
     def row_count(self) -> int:
         """Expected number of rows, at least one."""
         share = 1.0 if self.share == 0.0 else self.share if self.set_apart else 1.0 - self.share
         return max(1, round(self.dataset.usable * share))
+
+
+def group_of_row(columns: Columns) -> Column:
+    """Group of each row as a string; a row without a group is one of its own."""
+    return F.coalesce(F.col(quoted_column(str(columns.group))).cast("string"), F.col("id"))
 
 
 def sample_parts(
@@ -70,7 +81,7 @@ def sample_parts(
     *,
     characters: int | None = None,
 ) -> pa.Table:
-    """Sample of several datasets in proportion to their weights: id, vector, label, content.
+    """Sample of several datasets in proportion to their weights: id, vector, label, content, group.
 
     Args:
         parts: The datasets.
@@ -111,7 +122,7 @@ def add_columns(ctx: RunContext, sample: pa.Table, other: DataFrame) -> pa.Table
 def with_content(
     ctx: RunContext, dataset: Dataset, sample: pa.Table, *, characters: int | None = None
 ) -> pa.Table:
-    """Sample with the text and the categorical columns, where inputs have them."""
+    """Sample with text, categorical columns and group, where inputs have them."""
     columns = dataset.source.columns
     content = []
     if columns.text is not None:
@@ -121,6 +132,8 @@ def with_content(
         F.col(quoted_column(name)).cast("string").alias(f"{CATEGORY}{name}")
         for name in columns.categorical
     ]
+    if columns.group is not None:
+        content.append(group_of_row(columns).alias("group"))
     if not content:
         return sample
     return add_columns(ctx, sample, dataset.source.rows.select("id", *content))
@@ -149,7 +162,9 @@ def texts_of(table: pa.Table) -> pa.Array:
 
 
 def strings_or_none(table: pa.Table, name: str) -> NDArray[Any] | None:
-    """Column of strings, null as empty; None where all are null."""
+    """Column of strings, null as empty; None where all are null or there is no such column."""
+    if name not in table.column_names:
+        return None
     column = table[name]
     if column.null_count == len(column):
         return None

@@ -277,7 +277,7 @@ def _sort_by_hash(dataset: EvaluationDataset) -> tuple[EvaluationDataset, NDArra
 #: Fields of a dataset with one entry for each row of the pool.
 POOL_FIELDS = (
     "vectors", "hashes", "cluster", "texts", "sources", "tokens", "labels", "good", "features",
-    "weights",
+    "groups", "weights",
 )  # fmt: skip
 
 
