@@ -28,7 +28,7 @@ from gio_spark.explode.calibration import (
     measure_calibration,
 )
 from gio_spark.explode.rank_keys import LOG_RATIO_LIMIT
-from gio_spark.explode.ratio_fit import fit_knn, fit_pairs, fit_text, fit_vector
+from gio_spark.explode.ratio_fit import fit_knn, fit_pairs, fit_retrieval, fit_text, fit_vector
 from gio_spark.explode.ratio_models import Arrays, Scorer, scorer_from_arrays
 from gio_spark.kernels.ngrams import NgramSpec
 from gio_spark.settings.explode import ExplodeSettings
@@ -82,7 +82,7 @@ class RatioModel:
 
     @property
     def kind(self) -> str:
-        """Kind of content that is scored: text, pairs, vector or knn (vectors as well)."""
+        """Kind of content that is scored: text, pairs, vector, or knn and retrieval (vectors)."""
         return self.scorer.kind
 
     def log_ratio(self, content: pa.Array, hashes: IntArray) -> npt.NDArray[np.float32]:
@@ -196,7 +196,7 @@ def fit(
 
     Raises:
         InputError: If target or pool has fewer than 4 usable rows.
-        ConfigError: If the k-NN estimator is set for text.
+        ConfigError: If an estimator on vectors is set for text.
 
     Example:
         >>> from gio_spark.engine import encode_vectors
@@ -282,8 +282,10 @@ def _fit_scorer(
     settings: ExplodeSettings,
 ) -> Scorer:
     if kind in ("text", "pairs"):
-        if settings.estimator == "knn":
-            raise ConfigError("explode.estimator knn works on vectors, not on text or pairs.")
+        if settings.estimator != "classifier":
+            raise ConfigError(
+                f"explode.estimator {settings.estimator} works on vectors, not on text or pairs."
+            )
         spec = NgramSpec(
             settings.word_ngrams, settings.char_ngrams, settings.hash_bits, settings.text_bytes
         )
@@ -318,6 +320,14 @@ def _fit_scorer(
             folds_of[1][:reference_rows],
             neighbors=settings.neighbors,
         )
+    if settings.estimator == "retrieval":
+        reference_rows = settings.knn_rows
+        return fit_retrieval(
+            target_vectors[:reference_rows],
+            pool_vectors,
+            folds_of[0][:reference_rows],
+            neighbors=settings.neighbors,
+        )
     return fit_vector(
         target_vectors, pool_vectors, *folds_of, folds=folds, regularization=settings.regularization
     )
@@ -346,7 +356,7 @@ def fit_ratio(
 
     Raises:
         InputError: If target or pool has fewer than 4 usable rows.
-        ConfigError: If the k-NN estimator is set for text.
+        ConfigError: If an estimator on vectors is set for text.
     """
     from pyspark.sql import functions as F
 

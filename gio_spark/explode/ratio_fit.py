@@ -17,6 +17,7 @@ from gio_spark.explode.ratio_models import (
     WEIGHT_ONE,
     KnnScorer,
     PairScorer,
+    RetrievalScorer,
     TextScorer,
     VectorScorer,
 )
@@ -36,6 +37,8 @@ TEXT_C = 3.0
 VECTOR_C = 0.1
 _MAX_STEPS = 40
 _MAX_WEIGHT = 100.0
+# Target rows whose distances to the pool are computed at a time.
+_SCALE_ROWS = 256
 
 
 def fit_text(
@@ -231,19 +234,50 @@ def fit_knn(
             sample.
     """
     neighbor = max(1, min(neighbors, len(target) // 3, len(pool) // 3))
-    distances = squared_distances(pool[:256], target[:1024])
-    typical_distance = float(np.median(distances)) if distances.size else 1.0
-    # Copies of a reference are at distance 0, whose log is not finite. Differences of float32
-    # distances below about 1e-6 of the median distance are rounding errors.
-    floor = max(1e-6 * typical_distance, float(np.finfo(np.float32).tiny))
     return KnnScorer(
         np.ascontiguousarray(target, dtype=np.float32),
         np.ascontiguousarray(pool, dtype=np.float32),
         target_fold,
         pool_fold,
         k=neighbor,
-        floor=floor,
+        floor=_distance_floor(target, pool),
     )
+
+
+def fit_retrieval(
+    target: npt.NDArray[np.float32],
+    pool: npt.NDArray[np.float32],
+    target_fold: IntArray,
+    *,
+    neighbors: int,
+) -> RetrievalScorer:
+    """Retrieval scorer with the target's sample, each row with its distance to the pool.
+
+    Args:
+        target, pool: float32 (n, d) and (m, d).
+        target_fold: Fold of each target row, (n,).
+        neighbors: Rank of the pool row whose distance is the scale of a target row.
+    """
+    floor, k = _distance_floor(target, pool), min(neighbors, len(pool)) - 1
+    log_scale = np.empty(len(target))
+    for start in range(0, len(target), _SCALE_ROWS):
+        squared = squared_distances(target[start : start + _SCALE_ROWS], pool)
+        nearest = np.partition(squared, k, axis=1)[:, k].astype(np.float64)
+        log_scale[start : start + _SCALE_ROWS] = 0.5 * np.log(np.maximum(nearest, floor))
+    return RetrievalScorer(
+        np.ascontiguousarray(target, dtype=np.float32), target_fold, log_scale, floor
+    )
+
+
+def _distance_floor(target: npt.NDArray[np.float32], pool: npt.NDArray[np.float32]) -> float:
+    """Smallest squared distance that counts, from the typical one.
+
+    Copies of a reference are at distance 0, whose log is not finite. Differences of float32
+    distances below about 1e-6 of the median distance are rounding errors.
+    """
+    distances = squared_distances(pool[:256], target[:1024])
+    typical_distance = float(np.median(distances)) if distances.size else 1.0
+    return max(1e-6 * typical_distance, float(np.finfo(np.float32).tiny))
 
 
 def _stacked(target: pa.Array | pa.ChunkedArray, pool: pa.Array | pa.ChunkedArray) -> pa.Array:

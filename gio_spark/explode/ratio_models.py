@@ -37,7 +37,7 @@ class Scorer(Protocol):
 
     @property
     def kind(self) -> str:
-        """Name under which the scorer is stored: text, pairs, vector or knn."""
+        """Name under which the scorer is stored: text, pairs, vector, knn or retrieval."""
 
     def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
         """Raw scores (n,) of n rows, each by the model of its fold (n,)."""
@@ -240,10 +240,7 @@ class KnnScorer:
             tile = x[start : start + _TILE]
             squared = squared_distances(tile, references)
             candidates = np.argpartition(squared, candidate_count - 1, axis=1)[:, :candidate_count]
-            # The bits of a float32 product depend on the other rows of the block. It therefore only
-            # proposes candidates, a few more than needed, whose distances are computed in float64.
-            differences = tile[:, None, :].astype(np.float64) - references[candidates]
-            exact_distances = np.square(differences).sum(axis=2)
+            exact_distances = _exact_squared(tile, references, candidates)
             nearest = np.partition(exact_distances, k, axis=1)[:, k]
             log_distances[start : start + _TILE] = 0.5 * np.log(np.maximum(nearest, self.floor))
         return log_distances
@@ -271,6 +268,80 @@ class KnnScorer:
         )
 
 
+@dataclass(frozen=True)
+class RetrievalScorer:
+    """Nearness to any target row, in units of that row's distance to the pool: k-NN retrieval.
+
+    The share of the pool that is nearer to a target row than a given row grows with the distance
+    over the distance of the k-th nearest pool row. So rows in the order of their smallest quotient
+    are about a round robin over the lists of nearest pool rows, and the order is a map over rows.
+
+    Attributes:
+        target: float32 (n, d) target rows.
+        target_fold: int64 (n,).
+        log_scale: float64 (n,), log distance of each target row to its k-th nearest pool row.
+        floor: Smallest squared distance; smaller ones are raised to it.
+    """
+
+    target: npt.NDArray[np.float32]
+    target_fold: IntArray
+    log_scale: FloatArray
+    floor: float
+    kind: str = "retrieval"
+
+    def raw(self, content: pa.Array, fold: IntArray) -> FloatArray:
+        """Raw scores of n vectors, each by the target rows that are not of its fold."""
+        x = decode_vectors(content, self.target.shape[1], what="content of the rows to score")
+        scores = np.empty(len(x), dtype=np.float64)
+        for f in np.unique(fold):
+            is_other = self.target_fold != f
+            references, scale = self.target[is_other], self.log_scale[is_other]
+            positions = np.flatnonzero(fold == f)
+            for start in range(0, len(positions), _TILE):
+                rows = positions[start : start + _TILE]
+                scores[rows] = self._nearness(x[rows], references, scale)
+        return scores
+
+    def _nearness(
+        self, x: npt.NDArray[np.float32], references: npt.NDArray[np.float32], scale: FloatArray
+    ) -> FloatArray:
+        proposed = scale - 0.5 * np.log(np.maximum(squared_distances(x, references), self.floor))
+        count = min(1 + _SPARE_CANDIDATES, len(references))
+        candidates = np.argpartition(-proposed, count - 1, axis=1)[:, :count]
+        squared = np.maximum(_exact_squared(x, references, candidates), self.floor)
+        return np.asarray((scale[candidates] - 0.5 * np.log(squared)).max(axis=1))
+
+    def arrays(self) -> Arrays:
+        """Scorer as arrays."""
+        return {
+            "target": self.target,
+            "target_fold": self.target_fold,
+            "log_scale": self.log_scale,
+            "floor": np.array([self.floor]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> RetrievalScorer:
+        """Make the scorer from its arrays."""
+        return cls(
+            arrays["target"], arrays["target_fold"], arrays["log_scale"], float(arrays["floor"][0])
+        )
+
+
+def _exact_squared(
+    x: npt.NDArray[np.float32],
+    references: npt.NDArray[np.float32],
+    candidates: npt.NDArray[np.intp],
+) -> FloatArray:
+    """Squared distances of n rows to c candidates each, float64 (n, c).
+
+    The bits of a float32 product depend on the other rows of the block. It therefore only proposes
+    candidates, a few more than needed, whose distances are computed here.
+    """
+    differences = x[:, None, :].astype(np.float64) - references[candidates]
+    return np.asarray(np.square(differences).sum(axis=2))
+
+
 def scorer_from_arrays(kind: str, arrays: Arrays) -> Scorer:
     """Scorer of the given kind from its arrays.
 
@@ -285,4 +356,8 @@ def scorer_from_arrays(kind: str, arrays: Arrays) -> Scorer:
         return VectorScorer.from_arrays(arrays)
     if kind == "knn":
         return KnnScorer.from_arrays(arrays)
-    raise InputError(f"Unknown kind of ratio model '{kind}': use text, pairs, vector or knn.")
+    if kind == "retrieval":
+        return RetrievalScorer.from_arrays(arrays)
+    raise InputError(
+        f"Unknown kind of ratio model '{kind}': use text, pairs, vector, knn or retrieval."
+    )

@@ -27,10 +27,10 @@ class ExplodeSettings(StageSettings):
         description="Noise added to the log density ratio before ranking: 0 ranks strictly, 1 "
         "draws in proportion to the ratio, large values approach a random draw.",
     )
-    estimator: Literal["classifier", "knn"] = Field(
+    estimator: Literal["classifier", "knn", "retrieval"] = Field(
         "classifier",
-        description="Estimator of the density ratio: classifier (target against pool) or knn "
-        "(nearest-neighbor densities in the embedding).",
+        description="Estimator of the density ratio: classifier (target against pool), knn "
+        "(nearest-neighbor densities in the embedding) or retrieval (nearness to any target row).",
     )
     folds: int = Field(
         4,
@@ -67,13 +67,14 @@ class ExplodeSettings(StageSettings):
         8_192, ge=64, description="Bytes at the start of a text that the classifier reads."
     )
     neighbors: int = Field(
-        5, ge=1, le=100, description="Number of the neighbor whose distance the knn estimator uses."
+        5, ge=1, le=100, description="Number of the neighbor whose distance knn and retrieval use."
     )
     knn_rows: int = Field(
         4_000,
         ge=100,
         le=50_000,
-        description="Rows of the target and of the pool, each, in the knn estimator.",
+        description="Rows of the target, and for knn of the pool, to which knn and retrieval "
+        "measure distances.",
     )
     output: Literal["copy", "ids"] = Field(
         "copy",

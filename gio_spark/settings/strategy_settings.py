@@ -24,6 +24,12 @@ STRATEGIES: dict[str, dict[str, str | float]] = {
     "kl_knn_t0": {**_QUOTAS, **_KNN, "explode.temperature": 0.0},
     "kl_knn_t025": {**_QUOTAS, **_KNN, "explode.temperature": 0.25},
     "kl_knn_t1": {**_QUOTAS, **_KNN, "explode.temperature": 1.0},
+    "knn_retrieval": {
+        **_NO_QUOTAS,
+        **_CLASSIFIER,
+        "explode.estimator": "retrieval",
+        "explode.temperature": 0.0,
+    },
     "kl_hash": {**_QUOTAS, **_AT_RANDOM},
     "classifier_top": {**_NO_QUOTAS, **_CLASSIFIER, "explode.temperature": 0.0},
     "classifier_resample": {**_NO_QUOTAS, **_CLASSIFIER, "explode.temperature": 1.0},

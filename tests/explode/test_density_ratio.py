@@ -86,7 +86,7 @@ def test_one_law_gives_flat_ratios_and_says_so():
     assert any("told apart" in note for note in ratio_fit.warnings)
 
 
-@pytest.mark.parametrize("kind", ["text", "classifier", "knn"])
+@pytest.mark.parametrize("kind", ["text", "classifier", "knn", "retrieval"])
 def test_a_row_has_the_same_bits_in_any_batch(kind, text_fit):
     if kind == "text":
         model, content = text_fit.model, texts(300, 0, 10, 7)
@@ -182,7 +182,7 @@ def test_small_constant_or_unfit_samples_are_named():
     assert small.model.folds == 3
     assert any("15 target" in note for note in small.warnings)
     with pytest.raises(ConfigError, match="vectors, not on text"):
-        fit(pool, pool, kind="text", settings=ExplodeSettings(estimator="knn"))
+        fit(pool, pool, kind="text", settings=ExplodeSettings(estimator="retrieval"))
     empty = sample(pa.array([""] * 50), 1)
     with pytest.raises(InputError, match="n-gram"):
         fit(empty, empty, kind="text", settings=settings)

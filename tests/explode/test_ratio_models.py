@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from gio_spark.explode.ratio_fit import fit_knn, fit_text, fit_vector
+from gio_spark.engine import encode_vectors
+from gio_spark.explode.ratio_fit import fit_knn, fit_retrieval, fit_text, fit_vector
 from gio_spark.explode.ratio_models import KnnScorer, VectorScorer, scorer_from_arrays
 from gio_spark.explode.text_features import text_ngrams
 from gio_spark.kernels.ngrams import NgramSpec
@@ -72,6 +73,32 @@ def test_the_neighbour_is_a_third_of_the_smaller_sample_at_most():
     typical = np.median(np.square(pool[:, None].astype(np.float64) - target[None]).sum(axis=2))
     floor = fit_knn(target, pool, *folds, neighbors=3).floor
     assert floor == pytest.approx(1e-6 * typical, rel=1e-4)
+
+
+def test_retrieval_is_the_smallest_distance_in_units_of_the_target_rows_own():
+    target, pool, target_fold, pool_fold = sample()
+    scorer = fit_retrieval(target, pool, target_fold, neighbors=4)
+    squared = np.square(pool[:, None].astype(np.float64) - target[None]).sum(axis=2)
+    scale = np.sort(squared, axis=0)[3]
+    for f in range(2):
+        quotient = (scale / squared)[:, target_fold != f].max(axis=1)
+        scores = scorer.raw(encode_vectors(pool), np.full(len(pool), f))
+        np.testing.assert_allclose(scores, 0.5 * np.log(quotient), rtol=1e-4, atol=1e-4)
+    restored = scorer_from_arrays("retrieval", scorer.arrays())
+    content = encode_vectors(pool)
+    np.testing.assert_array_equal(restored.raw(content, pool_fold), scorer.raw(content, pool_fold))
+
+
+def test_rows_in_the_order_of_retrieval_are_those_of_lists_of_nearest_rows():
+    rng = np.random.default_rng(3)
+    target = rng.normal(1, 1, (100, 4)).astype(np.float32)
+    pool = rng.normal(0, 1.5, (4_000, 4)).astype(np.float32)
+    scorer = fit_retrieval(target, pool, np.zeros(100, int), neighbors=5)
+    scores = scorer.raw(encode_vectors(pool), np.ones(4_000, int))
+    squared = np.square(target[:, None] - pool[None]).sum(axis=2)
+    rank = np.argsort(np.argsort(squared, axis=1), axis=1).min(axis=0)
+    first, best = np.argsort(rank, kind="stable")[:400], np.argsort(-scores)[:400]
+    assert len(set(first) & set(best)) > 0.85 * 400
 
 
 def test_the_vector_model_is_a_regression_on_standardised_vectors_and_squares():

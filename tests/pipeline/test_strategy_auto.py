@@ -188,7 +188,7 @@ def test_without_a_judge_the_default_is_kept_and_said(place, spark):
 def test_ways_that_do_not_honour_the_settings_drop_out(tmp_path):
     settings = settings_of(tmp_path, budget="100 tokens", columns={"tokens": "words"})
     dropped = choose_strategy.dropped_strategies(settings)
-    assert set(dropped) == {"classifier_top", "classifier_resample", "random"}
+    assert set(dropped) == {"classifier_top", "classifier_resample", "knn_retrieval", "random"}
     assert "a budget in tokens" in dropped["random"]
     assert not choose_strategy.dropped_strategies(settings_of(tmp_path))
 

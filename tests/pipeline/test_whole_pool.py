@@ -20,13 +20,13 @@ BUDGET = 100
 OPEN = {"within_cluster": "density_ratio", "report": {"sample": 50, "examples": 0}}
 
 
-@pytest.fixture(scope="module")
-def job(spark, tmp_path_factory):
+@pytest.fixture(scope="module", params=["classifier_top", "knn_retrieval"])
+def job(request, spark, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     jobs.write(jobs.vector_pool(), folder / "pool.parquet")
     jobs.write(jobs.vector_target(), folder / "target.parquet")
     settings = jobs.settings(
-        folder, budget=BUDGET, select={"strategy": "classifier_top"}, name="top", **OPEN
+        folder, budget=BUDGET, select={"strategy": request.param}, name="top", **OPEN
     )
     return folder, settings, jobs.go(settings)
 

@@ -88,7 +88,9 @@ def _check_pairs(settings: RunSettings) -> None:
         )
     conflicts = {
         "select.strategy: auto": settings.select.strategy == "auto",
-        "explode.estimator: knn": settings.explode.estimator == "knn",
+        f"explode.estimator: {settings.explode.estimator}": (
+            settings.explode.estimator != "classifier"
+        ),
     }
     names = [name for name, is_set in conflicts.items() if is_set]
     if paired and names:
