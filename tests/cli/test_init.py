@@ -165,9 +165,19 @@ def test_a_prompt_and_its_answer_and_a_target_with_other_columns(spark, folder):
     lines([{"question_text": r["text"], "size": 3} for r in texts(60, 1, 4)], folder / "target")
     config = first_hour(folder, str(folder / "alpaca.json"), str(folder / "target"))
     assert config["columns"] == {"text": "{instruction}\n{input}\n{output}"}
-    comments = " ".join((folder / "curate.yml").read_text().replace("#", "").split())
-    assert "with output: output beside the prompt alone" in comments
     assert config["target"] == {"location": "./target", "columns": {"text": "question_text"}}
+
+
+@pytest.mark.parametrize("names", [("prompt", "response"), ("source", "target")])
+def test_two_halves_that_both_inputs_have_are_a_pair(spark, folder, names):
+    for name, rows in (("pool", texts(600)), ("target", texts(120, 1, 4))):
+        halves = [(row["text"], " ".join(w[::-1] for w in row["text"].split())) for row in rows]
+        lines([dict(zip(names, pair, strict=True)) for pair in halves], folder / name)
+    words = ["init", str(folder / "pool"), str(folder / "target"), "--engine", "embedded", "-o"]
+    done = CliRunner().invoke(app, [*words, str(folder / "curate.yml")])
+    assert done.exit_code == 0, done.stderr
+    config = yaml.safe_load((folder / "curate.yml").read_text())
+    assert config["columns"] == {"text": names[0], "output": names[1]}
 
 
 def test_ids_that_repeat_are_no_ids(spark, folder):

@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import types as T
 
 from gio_spark.engine import session
 from gio_spark.tables import Workspace
-from tests.pipeline import jobs
+from tests.pipeline import jobs, test_pairs
 
 # Own columns that are named like those of stages, like words of SQL, or with special characters.
 SPECIAL_NAMES = (
@@ -52,6 +53,8 @@ def prepare(folder: Path) -> None:
     (folder / "pool" / "1.jsonl").write_text("\n".join(lines[0::2]))
     (folder / "pool" / "2.jsonl").write_text("\n".join(lines[1::2]))
     jobs.write(jobs.text_rows("t", 60, 0, 50, 3), folder / "target.parquet")
+    jobs.write(test_pairs.pool_of("swapped"), folder / "pairs.parquet")
+    jobs.write(pa.table(test_pairs.pairs("t", 150, 2)), folder / "target-pairs.parquet")
 
 
 def special_values(number: int) -> dict[str, Any]:
@@ -84,6 +87,18 @@ def write_plain_selection(tables: Workspace, selected: Any) -> None:
     tables.write_selection(selected, schema, run="run-plain", expected=selected.count())
 
 
+def selected_pairs(folder: Path, engine: str, workspace: str) -> list[str]:
+    """Ids of the pairs that a run selects from a pool in which every fourth has a wrong half."""
+    settings = test_pairs.settings(
+        folder,
+        engine=engine,
+        workspace=workspace,
+        pool=str(folder / "pairs.parquet"),
+        target=str(folder / "target-pairs.parquet"),
+    )
+    return jobs.ids(jobs.go(settings, until="explode").selected)
+
+
 def main(folder: Path, engine: str) -> None:
     workspace = in_a_catalog(folder) if engine == "spark" else str(folder / f"ws-{engine}")
     settings = jobs.settings(
@@ -114,6 +129,7 @@ def main(folder: Path, engine: str) -> None:
                 "take": done.plan["take"].tolist(),
                 "quarantine": done.summary["quarantine"],
                 "again": jobs.go(settings).did_work,
+                "pairs": selected_pairs(folder, engine, workspace),
                 "report": done.report.exists(),
                 "report_path": str(done.report),
                 "strategy": done.summary["strategy"]["reason"],

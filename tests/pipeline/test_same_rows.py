@@ -73,6 +73,7 @@ def check(result: dict[str, Any], expected: dict[str, Any]) -> None:
     """The same rows, to the id and the cluster; ratios to what floats allow."""
     assert result["take"] == expected["take"]
     assert result["quarantine"] == expected["quarantine"]
+    assert result["pairs"] == expected["pairs"]
     assert (
         result["strategy"]
         == expected["strategy"]
@@ -112,6 +113,8 @@ def test_the_embedded_engine_takes_what_looks_like_the_target(expected):
         assert {name: row[name] for name in values} == values
     assert sum(expected["quarantine"]["pool"].values()) == 2
     assert expected["again"] is False
+    assert len(expected["pairs"]) == 200
+    assert sum(int(one[1:]) % 4 > 0 for one in expected["pairs"]) > 190
 
 
 @pytest.mark.embedded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,9 +40,10 @@ _TEMPLATES = (
     ("prompt", "completion"),
     ("prompt", "response"),
     ("question", "answer"),
+    ("source", "target"),
 )
 _WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
-_CONTENT = ("text", "vector", "image", "numeric", "categorical")
+_CONTENT = ("text", "output", "vector", "image", "numeric", "categorical")
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ def _content(pool: SampledInput, target: SampledInput, used: Sequence[str]) -> l
     own = [c for c in pool.columns if c.name not in used]
     shared = [c for c in own if target.column(c.name) is not None]
     for columns in (shared, own):
-        guess = _single_content(columns, pool)
-        if guess is not None:
-            return [guess]
+        content = _single_content(columns, pool, pairs=_template(target.columns) is not None)
+        if content:
+            return content
     for columns in (shared, own):
         features = _features(columns)
         if features:
@@ -123,41 +125,67 @@ def _content(pool: SampledInput, target: SampledInput, used: Sequence[str]) -> l
     )
 
 
-def _single_content(columns: Sequence[SampledColumn], pool: SampledInput) -> Guess | None:
+def _single_content(
+    columns: Sequence[SampledColumn], pool: SampledInput, *, pairs: bool
+) -> list[Guess]:
+    """Guess of vectors, images, a text or a pair, where the other input has pairs; else nothing."""
     names = {kind: [c.name for c in columns if c.kind == kind] for kind in ("vector", "image")}
     chats = [c.name for c in columns if c.kind in ("chat", "chat json")]
     texts = _texts(columns)
     candidates = [*names["vector"], *names["image"], *chats, *texts]
     rest = _others(candidates[1:])
     if names["vector"]:
-        return Guess(
-            "vector", candidates[0], f"lists of numbers of one length; {rest}or another embedder"
-        )
+        reason = f"lists of numbers of one length; {rest}or another embedder"
+        return [Guess("vector", candidates[0], reason)]
     if names["image"]:
-        return Guess("image", candidates[0], f"images, or lists of pixels; {rest}or no other")
+        return [Guess("image", candidates[0], f"images, or lists of pixels; {rest}or no other")]
     if chats:
         column = pool.column(chats[0])
         path = chats[0] if column and column.kind == "chat" else f"{chats[0]}[*].content"
-        return Guess(
+        return [Guess(
             "text", path,
             f"chat messages; {rest}or chat_roles: [assistant] for the answers alone, or a path "
             "such as messages[0].content",
-        )  # fmt: skip
+        )]  # fmt: skip
     if not texts:
-        return None
-    template = next((t for t in _TEMPLATES if set(t) <= {c.name for c in columns}), None)
+        return []
+    template = _template(columns)
     if template is not None:
-        text = "\n".join("{" + name + "}" for name in template)
-        return Guess(
-            "text", text,
-            f"a prompt and its answer; {_others(texts)}or other columns; with output: "
-            f"{template[-1]} beside the prompt alone, rows are ranked by their match as well",
-        )  # fmt: skip
-    return Guess(
+        whole = _joined(template)
+        if not pairs:
+            return [Guess(
+                "text", whole, f"a prompt and its answer; {_others(texts)}or other columns"
+            )]  # fmt: skip
+        *prompt, output = template
+        return [
+            Guess(
+                "text", prompt[0] if len(prompt) == 1 else _joined(prompt),
+                f"a prompt, or the first half of a pair; {_others(texts)}or other columns",
+            ),
+            Guess(
+                "output", output,
+                "the second half: rows are clustered by the first and ranked by their match as "
+                f"well; or none, with both in one text: {json.dumps(whole)}",
+            ),
+        ]  # fmt: skip
+    return [Guess(
         "text", texts[0],
         f"the column with the name or the length of a text; {rest}or a template such as "
         '"{title} {body}"',
-    )  # fmt: skip
+    )]  # fmt: skip
+
+
+def _joined(names: Sequence[str]) -> str:
+    return "\n".join("{" + name + "}" for name in names)
+
+
+def _template(columns: Sequence[SampledColumn]) -> tuple[str, ...] | None:
+    """Columns of a prompt and its answer, which are texts."""
+    kinds = {column.name: column.kind for column in columns}
+    for template in _TEMPLATES:
+        if set(template) <= set(kinds) and kinds[template[0]] == kinds[template[-1]] == "text":
+            return template
+    return None
 
 
 def _texts(columns: Sequence[SampledColumn]) -> list[str]:
@@ -275,9 +303,7 @@ def guess_target_columns(
     Raises:
         InputError: No column of the target can be the content.
     """
-    content = [
-        g for g in guesses if g.name in ("text", "vector", "image", "numeric", "categorical")
-    ]
+    content = [g for g in guesses if g.name in _CONTENT]
     identity = guesses[0]
     names = {c.name for c in target.columns}
     same_content = all(
