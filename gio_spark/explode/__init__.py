@@ -8,6 +8,7 @@ from gio_spark.explode.density_ratio import RatioFit, RatioModel, RatioSample, f
 from gio_spark.explode.exact_thresholds import Thresholds, thresholds_of_arrays
 from gio_spark.explode.fetch_rows import materialize
 from gio_spark.explode.rank_keys import hash_keys, rank_keys, ratio_keys, share_thresholds
+from gio_spark.explode.ratio_fit import vector_fit_bytes
 from gio_spark.explode.row_filter import row_keys, selected_ids, with_thresholds
 from gio_spark.explode.whole_pool import WholePoolRanks, rank_whole_pool
 
@@ -30,5 +31,6 @@ __all__ = [
     "selected_ids",
     "share_thresholds",
     "thresholds_of_arrays",
+    "vector_fit_bytes",
     "with_thresholds",
 ]

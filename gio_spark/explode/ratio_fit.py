@@ -162,6 +162,15 @@ def _text_weights(
     return weights
 
 
+def vector_fit_bytes(rows: int, dimension: int) -> int:
+    """Peak memory of `fit_vector` on so many vectors of target and pool, with the vectors.
+
+    These are the vectors as received and as float32, and three arrays of 8 bytes a number: values,
+    features and a temporary one.
+    """
+    return 32 * rows * dimension
+
+
 def fit_vector(
     target: npt.NDArray[np.float32],
     pool: npt.NDArray[np.float32],
@@ -181,18 +190,19 @@ def fit_vector(
         folds: Number of folds F.
         regularization: C of the logistic regression (features are standardized).
     """
-    vectors = np.concatenate([target, pool]).astype(np.float64)
+    # In place: at 500,000 rows each, a further array of float64 is 3 GB.
+    values = np.concatenate([target, pool], dtype=np.float64)
     label, fold = _labels_and_folds(target_fold, pool_fold)
     # Target and pool weigh one half each: a small target counts as much as a large pool.
     weight = np.where(label == 1, 0.5 / len(target), 0.5 / len(pool))
-    center = weight @ vectors
-    spread = _positive_spread(np.sqrt(weight @ np.square(vectors - center)))
-    standardized = (vectors - center) / spread
-    squares = standardized * standardized
-    square_mean = weight @ squares
-    square_spread = _positive_spread(np.sqrt(weight @ np.square(squares - square_mean)))
-    features = np.hstack([standardized, (squares - square_mean) / square_spread]).astype(np.float32)
-    dimension = vectors.shape[1]
+    dimension = values.shape[1]
+    features = np.empty((len(values), 2 * dimension), dtype=np.float32)
+    center, spread = _standardize(values, weight)
+    features[:, :dimension] = values
+    np.square(values, out=values)
+    square_mean, square_spread = _standardize(values, weight)
+    features[:, dimension:] = values
+    del values
     linear = np.zeros((folds, dimension))
     square = np.zeros((folds, dimension))
     intercept = np.zeros(folds)
@@ -287,6 +297,15 @@ def _stacked(target: pa.Array | pa.ChunkedArray, pool: pa.Array | pa.ChunkedArra
 def _labels_and_folds(target_fold: IntArray, pool_fold: IntArray) -> tuple[IntArray, IntArray]:
     label = np.concatenate([np.ones(len(target_fold)), np.zeros(len(pool_fold))])
     return label.astype(np.int64), np.concatenate([target_fold, pool_fold])
+
+
+def _standardize(values: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Standardize columns in place, and return their weighted means and standard deviations."""
+    center = weight @ values
+    values -= center
+    spread = _positive_spread(np.sqrt(weight @ np.square(values)))
+    values /= spread
+    return center, spread
 
 
 def _positive_spread(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from gio_spark.engine import encode_vectors
-from gio_spark.explode.ratio_fit import fit_knn, fit_retrieval, fit_text, fit_vector
+from gio_spark.explode.ratio_fit import (
+    fit_knn,
+    fit_retrieval,
+    fit_text,
+    fit_vector,
+    vector_fit_bytes,
+)
 from gio_spark.explode.ratio_models import KnnScorer, VectorScorer, scorer_from_arrays
 from gio_spark.explode.text_features import text_ngrams
 from gio_spark.kernels.ngrams import NgramSpec
@@ -125,6 +133,18 @@ def test_the_vector_model_is_a_regression_on_standardised_vectors_and_squares():
         expected = model.decision_function(features[fold == f])
         scores = scorer.raw_matrix(vectors[fold == f].astype(np.float32), fold[fold == f])
         np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_fit_on_vectors_stays_within_its_forecast_memory():
+    rng = np.random.default_rng(3)
+    target, pool = (rng.standard_normal((n, 48), dtype=np.float32) for n in (4_000, 20_000))
+    folds = [np.arange(len(one)) % 2 for one in (target, pool)]
+    fit_vector(target[:100], pool[:100], folds[0][:100], folds[1][:100], folds=2)  # imports
+    tracemalloc.start()
+    fit_vector(target, pool, *folds, folds=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak + target.nbytes + pool.nbytes <= vector_fit_bytes(24_000, 48)
 
 
 def test_a_constant_dimension_decides_nothing():

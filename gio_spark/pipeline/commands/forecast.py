@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gio_spark import quantize
+from gio_spark import explode, quantize
 from gio_spark.engine import describe
 from gio_spark.engine.progress import Progress
 from gio_spark.pipeline.stages.cluster import clusters_for
+from gio_spark.pipeline.stages.density_ratio import content_kind
 from gio_spark.pipeline.stages.input_checks import tokens_in_words
 from gio_spark.pipeline.stages.open_inputs import open_context, pin_inputs
+from gio_spark.quantize.cluster_count import PYTHON_BYTES
 from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.run import RunSettings
 
@@ -117,6 +119,11 @@ def forecast(
     memory = quantize.forecast(
         clusters, dimension, two_level=clusters > settings.quantize.two_level_above, rows=pool
     )
+    if density and content_kind(settings) == "vector":
+        most = settings.explode.fit_rows
+        fit_rows = min(pool, most) + min(sum(targets.values()), most)
+        fit_bytes = PYTHON_BYTES + explode.vector_fit_bytes(fit_rows, dimension)
+        memory = replace(memory, driver=max(memory.driver, fit_bytes))
     cores = os.cpu_count() or 1
     vectors_bytes = rows * (4 * dimension + 120)
     copies = int(min(share, 1.0) * (content_bytes or pool * 500))
