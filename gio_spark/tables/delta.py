@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gio_spark.engine import capabilities
@@ -82,9 +83,9 @@ def open_log(location: str) -> Any:
 
     if kind_of(location) == "table":
         raise InputError(
-            f"{location!r} is a table's name, and names end with the session on the embedded "
-            "engine. Give the table's path, or run with engine: spark."
-        )
+            f"{_no_file(location)}As a table's name it ends with the session on the embedded "
+            "engine. Give a path, or run with engine: spark."
+        ).about(location=location)
     try:
         return DeltaTable(plain_path(location))
     except (DeltaError, OSError, ValueError) as error:
@@ -107,7 +108,16 @@ def _cause(location: str, error: Exception) -> GioSparkError:
 
 def _missing(location: str, error: Exception | None) -> str:
     first = str(error).splitlines()[0][:200] if error else ""
-    return f"Cannot read a Delta table at {location}. Check path, name and permissions. {first}"
+    no_file = _no_file(location) if kind_of(location) == "table" else ""
+    return (
+        f"{no_file}Cannot read a Delta table at {location}. Check path, name and permissions. "
+        f"{first}"
+    )
+
+
+def _no_file(location: str) -> str:
+    """Said first of what may be meant as a file: a word with a dot is the name of a table too."""
+    return f"There is no file or folder {location!r} in {Path.cwd()}. "
 
 
 def add_columns(location: str, fields: list[T.StructField]) -> None:

@@ -70,7 +70,7 @@ def test_a_target_of_another_dimension_is_refused_before_the_pool_is_embedded(ma
 
 def test_a_name_without_a_catalog_behind_it_is_refused(make):
     said = refused(make(), "pool=no_such_table")
-    assert "names end with the session on the embedded engine. Give the table's path" in said
+    assert "As a table's name it ends with the session on the embedded engine. Give a path" in said
 
 
 def test_an_unreadable_file_is_refused(make):

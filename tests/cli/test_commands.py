@@ -128,3 +128,11 @@ def test_nothing_to_select_has_an_exit_code_of_its_own(make):
     done = made("run")
     assert done.exit_code == 3, (done.exit_code, done.stderr)
     assert "nothing selected" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("purge", "--ids"), ("score", "--output=./scores")])
+def test_a_file_that_is_missing_is_called_so(finished, words):
+    made, _, _ = finished
+    done = made(*words, "missing.parquet")
+    assert done.exit_code == 2
+    assert "There is no file or folder 'missing.parquet' in " in done.stderr
