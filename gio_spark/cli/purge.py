@@ -121,6 +121,12 @@ def _print_forecast(forecast: PurgeForecast) -> None:
             )
     for problem in forecast.unread:
         out.print(f"Whether an input still has such rows is not known: {problem}", markup=False)
+    for version in forecast.registered:
+        out.print(
+            f"The registered model {version} may hold such vectors and stays as it is: delete it "
+            "in MLflow.",
+            markup=False,
+        )
     for name in forecast.unsearched:
         out.print(f"{name}: the condition cannot be applied to its columns", markup=False)
 

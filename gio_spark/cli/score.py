@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gio_spark.cli.options import (
-    Config,
     EngineOption,
     JsonOption,
     Overrides,
@@ -17,6 +17,7 @@ from gio_spark.cli.options import (
     load_settings,
     out,
 )
+from gio_spark.errors import ConfigError
 
 if TYPE_CHECKING:
     from gio_spark.pipeline.commands.score_table import ScoredTable
@@ -28,7 +29,13 @@ def register_commands(app: typer.Typer) -> None:
 
 
 def score(
-    config: Config,
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="YAML file with the settings of the run, or URI of a registered model "
+            "(models:/NAME/VERSION)."
+        ),
+    ],
     table: Annotated[
         str, typer.Argument(metavar="TABLE", help="Path or name of the rows to score.")
     ],
@@ -42,11 +49,20 @@ def score(
 ) -> None:
     """Write cluster, score, threshold and decision for each row of any table, by a run's plan."""
     with clear_errors(as_json=json_output, quiet=quiet) as facts:
-        settings = load_settings(config, overrides, engine)
-        from gio_spark.pipeline.commands.score_table import score_table
         from gio_spark.settings.inputs import InputSettings
 
-        scored = score_table(settings, InputSettings(location=table), output)
+        rows = InputSettings(location=table)
+        if config.startswith(("models:/", "runs:/")):
+            if overrides:
+                raise ConfigError(f"{config} has its own settings: {overrides} cannot change them.")
+            from gio_spark.pipeline.commands.score_table import score_by_model
+
+            scored = score_by_model(config, rows, output, engine=engine or "auto")
+        else:
+            settings = load_settings(Path(config), overrides, engine)
+            from gio_spark.pipeline.commands.score_table import score_table
+
+            scored = score_table(settings, rows, output)
         _print_scores(scored)
         facts.update(asdict(scored))
 

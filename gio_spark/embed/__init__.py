@@ -7,6 +7,7 @@ from gio_spark.embed.embed_dataframe import (
     embed,
     embed_rows,
     fit_state,
+    read_columns,
 )
 from gio_spark.embed.embedder import Embedder, text_column
 from gio_spark.embed.registry import make_embedder, pick_embedder
@@ -21,5 +22,6 @@ __all__ = [
     "fit_state",
     "make_embedder",
     "pick_embedder",
+    "read_columns",
     "text_column",
 ]

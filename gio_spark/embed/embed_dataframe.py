@@ -73,6 +73,13 @@ def _select(df: DataFrame, names: Iterable[str]) -> DataFrame:
     return df.select(*[F.col("`" + name.replace("`", "``") + "`") for name in unique])
 
 
+def read_columns(embedder: Embedder) -> tuple[str, ...]:
+    """Columns that `embed_rows` reads beside `id`: content, and values that are passed through."""
+    roles = (getattr(embedder.columns, role) for role in PASSED_ROLES)
+    passed_columns = [name for name in roles if name is not None]
+    return tuple(dict.fromkeys((*_content_columns(embedder), *passed_columns)))
+
+
 def embed(
     df: DataFrame,
     embedder: Embedder,
@@ -99,9 +106,7 @@ def embed(
     """
     if columns is not None and columns != embedder.columns:
         embedder = embedder.with_columns(columns)
-    roles = embedder.columns
-    passed_columns = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
-    selected = _select(df, [*_content_columns(embedder), *passed_columns])
+    selected = _select(df, read_columns(embedder))
     spark = df.sparkSession
     task = _EmbedTask(
         embedder.with_state({}),
@@ -128,9 +133,7 @@ def describe_rows(
     """
     if columns is not None and columns != embedder.columns:
         embedder = embedder.with_columns(columns)
-    roles = embedder.columns
-    passed_columns = [name for role in PASSED_ROLES if (name := getattr(roles, role)) is not None]
-    selected = _select(df, [*_content_columns(embedder), *passed_columns])
+    selected = _select(df, read_columns(embedder))
     task = _DescribeTask(embedder.with_state({}))
     return map_arrow(selected, task, DESCRIBED_SCHEMA, batch_rows=embedder.settings.batch_rows)
 

@@ -39,6 +39,12 @@ REQUIRED_KEY = KEY_LIMIT - 1
 
 _FRACTION_BITS = 20
 _LOW_BITS = 31
+RATIO_UNIT = float(1 << (_FRACTION_BITS + _LOW_BITS))
+"""Unit of ratio keys: a key over it is the score."""
+
+HASH_UNIT = float(HASH_RANGE)
+"""Unit of hash keys, which then are in [0, 1)."""
+
 MAX_TEMPERATURE = 50.0
 
 IntArray = npt.NDArray[np.int64]

@@ -48,6 +48,7 @@ from gio_spark.pipeline.stages.refresh_chain import (
     pin_as_read,
 )
 from gio_spark.pipeline.stages.refresh_counts import count_changes, no_changes
+from gio_spark.pipeline.stages.register_plan import register_plan
 from gio_spark.pipeline.stages.run_graph import refresh_graph
 from gio_spark.pipeline.stages.select_rows import selected_ids, tokens_of, write_candidate
 from gio_spark.settings.run import RunSettings
@@ -155,6 +156,7 @@ def _refresh(ctx: RunContext, base: RunSummary, pinned: PinnedInputs) -> Refresh
         if newest is None or (measured and was_audited):
             publication = publish_audited(workspace, settings, candidate, ctx.progress.say)
             ctx.progress.say(f"{base.run}: nothing to do, the inputs have not changed.")
+            register_plan(ctx, base, publication, is_tracked=False)
             return Refreshed(
                 base.run, **no_changes(candidate.rows).plain(), did_work=False, budget=budget,
                 plan=None if earlier is None else earlier.plan, publication=publication,
@@ -263,6 +265,7 @@ def _select_anew(
     publication = audit_and_publish(
         workspace, settings, find_candidate(workspace, base.run), problems, ctx.progress.say
     )
+    register_plan(ctx, base, publication, is_tracked=True)
     _prune(ctx)
     summary = RefreshSummary.of(record)
     counts = no_changes(summary.counts.after) if link.was_audited else summary.counts

@@ -37,6 +37,7 @@ from gio_spark.pipeline.stages.publish_selection import (
     audit_and_publish,
     selection_of_run,
 )
+from gio_spark.pipeline.stages.register_plan import register_plan
 from gio_spark.pipeline.stages.run_graph import PARTS, run_graph
 from gio_spark.pipeline.stages.select_rows import SELECT
 from gio_spark.report.text_format import clusters_text
@@ -233,7 +234,9 @@ def _run(
     finished = _finished(ctx)
     if finished is not None:
         ctx.progress.say(f"{ctx.run}: nothing to do, all stages are complete.")
-        return _curation(ctx, finished, _publish(ctx, finished), did_work=False)
+        publication = _publish(ctx, finished)
+        register_plan(ctx, RunSummary.of(finished), publication, is_tracked=False)
+        return _curation(ctx, finished, publication, did_work=False)
     ctx.gather = True
     with opened_run(ctx, pinned, {"gio.engine": describe(ctx.spark).line()}) as state:
         if prepare is not None:
@@ -301,6 +304,7 @@ def _record_run(ctx: RunContext, state: RunState, *, prune: bool) -> Curation:
     publication = _publish(ctx, record)
     number = publication.number
     ctx.tracker.tags({"gio.published": f"{publication.name} {number}" if number else "no"})
+    register_plan(ctx, summary, publication, is_tracked=True)
     problem = try_to_prune(ctx.workspace, ctx.settings.retention) if prune else ""
     if problem:
         ctx.progress.say(f"retention: {problem}")

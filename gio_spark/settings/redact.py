@@ -58,3 +58,19 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[name] = redact("" if value is None else str(value))
     return flat
+
+
+def redacted_settings(settings: Any, name: str = "") -> Any:
+    """Nested settings of plain values in which each secret is replaced by `***`.
+
+    Example:
+        >>> redacted_settings({"tags": {"api_key": "x"}, "pool": "https://user:word@host/p"})
+        {'tags': {'api_key': '***'}, 'pool': 'https://***@host/p'}
+    """
+    if isinstance(settings, Mapping):
+        return {k: redacted_settings(v, f"{name}.{k}" if name else k) for k, v in settings.items()}
+    if isinstance(settings, (list, tuple)):
+        return [redacted_settings(value, name) for value in settings]
+    if not isinstance(settings, str):
+        return settings
+    return HIDDEN if _SECRET_KEY.search(name) else redact(settings)

@@ -38,6 +38,15 @@ class TrackingSettings(StageSettings):
             "continue, with a message at once and at the end, or stop (exit code 1)."
         ),
     )
+    registered_model: str | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "Name of a registered model in MLflow (catalog.schema.name in Unity Catalog) that gets "
+            "a version with configuration, models and plan of each published run and each refresh "
+            "with another plan; none: nothing is registered."
+        ),
+    )
     wait_seconds: float = Field(
         60.0, gt=0, description="Seconds to wait for the tracking server at the end of a run."
     )

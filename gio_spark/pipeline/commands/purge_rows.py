@@ -16,6 +16,7 @@ from gio_spark.pipeline.commands.purge_pages import PageExamples, PurgedPages
 from gio_spark.pipeline.commands.run_history import history
 from gio_spark.pipeline.run_context import fingerprint
 from gio_spark.pipeline.run_records import RunSummary
+from gio_spark.pipeline.stages.register_plan import registered_versions
 from gio_spark.settings.run import RunSettings
 from gio_spark.tables import PublishLog, StageClaims, Workspace, frame_digest
 from gio_spark.tables.purge_deletion import (
@@ -77,6 +78,8 @@ class PurgeForecast:
         still_in: Input -> such rows that it still has; later runs leave them out.
         unsearched: Tables to which the condition could not be applied.
         unread: Messages about inputs that could not be read.
+        registered: Versions of registered models, where models hold such vectors: the versions
+            stay as they are.
     """
 
     ids: int
@@ -90,6 +93,7 @@ class PurgeForecast:
     still_in: Mapping[str, int]
     unsearched: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    registered: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -214,13 +218,14 @@ class _Purge:
         tables = [count_affected(workspace, t, hashes) for t in row_tables(workspace, snapshot_ids)]
         affected = tuple(t for t in tables if t.rows)
         pages = PurgedPages(workspace, settings, hashes)
+        models = purge_models(workspace, hashes, change=False)
         forecast = PurgeForecast(
             ids=requested.hashes.num_rows,
             listed=listed,
             tables=affected,
             publishes=_affected_publishes(workspace, affected),
             details=count_details(workspace, hashes),
-            models=purge_models(workspace, hashes, change=False),
+            models=models,
             pages=tuple(pages.examples()),
             dropped_snapshots=unknown,
             still_in={
@@ -229,6 +234,7 @@ class _Purge:
             },
             unsearched=requested.unsearched,
             unread=unread,
+            registered=registered_versions(workspace) if models else (),
         )
         return cls(
             workspace,

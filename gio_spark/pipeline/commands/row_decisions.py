@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark import explode
-from gio_spark.explode.rank_keys import HASH_BITS, KEY_LIMIT, TAKE_NONE
+from gio_spark.explode.rank_keys import HASH_UNIT, KEY_LIMIT, RATIO_UNIT, TAKE_NONE
 from gio_spark.pipeline.commands.row_reasons import reason_in_words
 from gio_spark.pipeline.constraints.score_bias import Order, to_choose_from
 from gio_spark.pipeline.stages.plan import load_plan
@@ -37,10 +37,6 @@ COLUMNS = (
     "cluster_target_mass", "source_rows", "source_take", "log_ratio", "rank_score",
     "rank_threshold", "rank_key", "threshold", "decided_by_source",
 )  # fmt: skip
-
-# Ratio keys hold a fixed-point score of 20 fraction bits above 31 bits of the hash.
-_RATIO_UNIT = float(1 << 51)
-_HASH_UNIT = float(1 << HASH_BITS)
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def row_decisions(
     rows = reduce(lambda left, right: left.join(right, "id", "left"), parts, ids.select("id"))
     if scores is None:
         rows = rows.withColumn("log_ratio", F.lit(None).cast("float"))
-    rows = compared_with_plan(workspace, settings, plan, rows)
+    rows = _compared_with_plan(workspace, settings, plan, rows)
     purged = PurgeList(workspace)
     if purged.exists:
         rows = with_hash_match(rows, "id", purged.hashes())
@@ -119,7 +115,7 @@ def row_decisions(
     return _decided(rows, settings, plan)
 
 
-def compared_with_plan(
+def _compared_with_plan(
     workspace: Workspace, settings: RunSettings, plan: Plan, rows: DataFrame
 ) -> DataFrame:
     """Add what a plan says of each row's cluster and source, and whether the row passes.
@@ -139,7 +135,7 @@ def compared_with_plan(
     is_ratio = settings.explode.within_cluster == "density_ratio" or bool(
         gate is not None and gate.score_biases
     )
-    unit = _RATIO_UNIT if is_ratio else _HASH_UNIT
+    unit = RATIO_UNIT if is_ratio else HASH_UNIT
     return _with_sources(workspace, settings, plan, rows).withColumns(
         {
             "passes": _passes("threshold", "smallest_tie"),

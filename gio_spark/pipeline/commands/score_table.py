@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import functions as F
 
-from gio_spark import embed, explode, quantize
-from gio_spark.engine import bounded, ensure_parallelism
+from gio_spark.engine import (
+    BroadcastArrays,
+    bounded,
+    broadcast_arrays,
+    describe,
+    ensure_parallelism,
+    hash53,
+    map_arrow,
+    session,
+)
+from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError, InputError
-from gio_spark.pipeline.commands.row_decisions import compared_with_plan
-from gio_spark.pipeline.constraints.score_bias import Order
 from gio_spark.pipeline.refresh import newest_run
 from gio_spark.pipeline.run_records import RunSummary
-from gio_spark.pipeline.run_state import RunState
-from gio_spark.pipeline.stages.density_ratio import text_content
-from gio_spark.pipeline.stages.embed import CARRIED, make_embedder
-from gio_spark.pipeline.stages.frozen_models import set_frozen_models
+from gio_spark.pipeline.stages.freeze_plan import read_frozen_plan
+from gio_spark.pipeline.stages.frozen_plan import SCORED_SCHEMA, FrozenPlan
 from gio_spark.pipeline.stages.open_inputs import open_context
-from gio_spark.pipeline.stages.plan import load_plan
 from gio_spark.pipeline.stages.purged_rows import leave_out_purged
-from gio_spark.pipeline.stages.refresh_chain import Before
+from gio_spark.process import environment
 from gio_spark.tables import Input, open_input, quoted_column
 from gio_spark.tables.hash_chunks import check_rows
 from gio_spark.tables.identifiers import absolute, kind_of, parts
 from gio_spark.tables.purge_list import PurgeList
 from gio_spark.tables.stage_store import StageStore
+from gio_spark.tracking import downloaded_model
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from gio_spark.engine.progress import Progress
-    from gio_spark.pipeline.run_context import RunContext
-    from gio_spark.pipeline.run_state import Plan
     from gio_spark.settings.inputs import InputSettings
     from gio_spark.settings.run import RunSettings
+
+_HASH = "gio_hash_"
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ def score_table(
     """Write cluster, score, threshold and decision of each row of a table as a Delta table.
 
     Nothing is fitted, and the workspace stays as it is. Each row is judged by itself: duplicates
-    and rows of a held-out set are judged like any other. Purged rows are left out.
+    and rows of a held-out set are judged like any other. Purged rows are left out. The table is
+    one commit: a call that is interrupted leaves none.
 
     Args:
         settings: Of the run.
@@ -91,29 +99,63 @@ def score_table(
         WorkspaceError: The written rows are not those of the table.
     """
     ctx = open_context(settings, spark=spark, progress=progress)
-    workspace = ctx.workspace
-    before = Before.of(workspace, RunSummary.of(newest_run(workspace, settings)))
-    ctx.run = before.base.run
-    refreshed_plan = "" if before.summary is None else before.summary.keys.plan
-    store, name = _output(ctx.spark, output)
+    plan = read_frozen_plan(ctx, RunSummary.of(newest_run(ctx.workspace, settings)))
+    purged = PurgeList(ctx.workspace)
+
+    def only_present(source: Input) -> Input:
+        return leave_out_purged(ctx, purged, source) if purged.exists else source
+
+    return _score(ctx.spark, ctx.progress, plan, table, output, only_present)
+
+
+def score_by_model(
+    model: str,
+    table: InputSettings,
+    output: str,
+    *,
+    engine: str = "auto",
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+) -> ScoredTable:
+    """`score_table` by a registered model alone, without the workspace and its purged rows.
+
+    Args:
+        model: URI of the model in MLflow: models:/NAME/VERSION, models:/NAME@ALIAS or runs:/...
+        table: As for `score_table`.
+        output: As for `score_table`.
+        engine: As the setting of a run.
+        spark: Session; None: as `engine` says.
+        progress: Where people see what is going on.
+
+    Raises:
+        TrackingError: The model cannot be downloaded.
+        InputError: It is no model of a run, the table lacks a column, or the output is there
+            already.
+    """
+    spark = spark or session(engine)  # type: ignore[arg-type]
+    progress = progress or Progress()
+    progress.say(describe(spark).line())
+    with downloaded_model(model) as folder:
+        plan = FrozenPlan.load(folder)
+    return _score(spark, progress, plan, table, output, lambda source: source)
+
+
+def _score(
+    spark: SparkSession,
+    progress: Progress,
+    plan: FrozenPlan,
+    table: InputSettings,
+    output: str,
+    only_present: Callable[[Input], Input],
+) -> ScoredTable:
+    store, name = _output(spark, output)
+    columns = plan.settings.pool_columns()
     if table.columns is None:
-        table = table.model_copy(update={"columns": settings.pool_columns()})
-    source = open_input(ctx.spark, table, settings.pool_columns(), "table")
-    purged = PurgeList(workspace)
-    if purged.exists:
-        source = leave_out_purged(ctx, purged, source)
-    state = RunState(inputs={"pool": source}, embedder=make_embedder(ctx))
-    set_frozen_models(ctx, before.base, state)
-    plan = load_plan(workspace, refreshed_plan) if refreshed_plan else state.frozen_plan
-    with ctx.progress.stage("score", source.ids, spark=ctx.spark):
-        # Written once, since the joins below would embed the rows again and again.
-        assigned = workspace.write_snapshot(_assigned_rows(ctx, state))
-        try:
-            rows = _decisions(ctx, source, plan, workspace.read_table(assigned))
-            store.append(name, rows, note={"run": ctx.run, "table": source.location})
-        finally:
-            workspace.store.drop(assigned)
-        source.recheck()
+        table = table.model_copy(update={"columns": columns})
+    source = only_present(open_input(spark, table, columns, "table"))
+    with progress.stage("score", source.ids, spark=spark):
+        note = {"run": plan.facts.run, "table": source.location}
+        store.append(name, scored_rows(source, plan), note=note)
     counted = store.read(name).agg(
         F.count(F.lit(1)).alias("rows"),
         F.sum(F.col("gio_keep").cast("bigint")).alias("passing"),
@@ -121,9 +163,10 @@ def score_table(
     )
     counts = bounded(counted, 1, "scored rows").to_pylist()[0]
     check_rows(store.place(name), "score", counts["rows"], source.ids)
+    source.recheck()
     return ScoredTable(
-        run=ctx.run,
-        refresh=before.candidate.number if refreshed_plan else 0,
+        run=plan.facts.run,
+        refresh=plan.facts.refresh,
         table=source.location,
         version=source.version,
         output=output,
@@ -156,57 +199,38 @@ def _output(spark: SparkSession, output: str) -> tuple[StageStore, str]:
     return store, name
 
 
-def _assigned_rows(ctx: RunContext, state: RunState) -> DataFrame:
-    """Usable rows: id, cluster, distance, log_ratio and the values that are carried along."""
-    settings, source = ctx.settings.quantize, state.inputs["pool"]
+def scored_rows(source: Input, plan: FrozenPlan) -> DataFrame:
+    """Each row of an input with its cluster, score, threshold and decision, in one map."""
+    plan = plan.for_columns(source.columns)
+    spark = source.rows.sparkSession
+    reads = dict.fromkeys(("id", *plan.reads))
+    hashes = [hash53("id", salt).alias(f"{_HASH}{i}") for i, salt in enumerate(plan.salts)]
     rows = ensure_parallelism(source.rows, "id", source.bytes)
-    embedded = embed.embed(
-        rows,
-        state.fitted_embedder.embedder,
-        columns=source.columns,
-        directions=settings.spherical,
+    rows = rows.select(*[F.col(quoted_column(name)) for name in reads], *hashes)
+    task = _ScoreTask(
+        plan.with_arrays({}),
+        broadcast_arrays(spark, plan.all_arrays),
+        hashes=len(hashes),
+        # On the embedded engine all rows share one process, whose tokenizers may use all cores.
+        one_thread=describe(spark).kind != "embedded",
     )
-    centroids = state.codebook.centroids
-    assigned = quantize.assign(
-        embedded.withColumn("content", F.col("vector")),
-        centroids,
-        carry=(*CARRIED, "content"),
-        spherical=settings.spherical,
-        two_level=len(centroids) > settings.two_level_above,
-        probes=settings.probes,
-    )
-    columns = ["id", "cluster", "distance", *CARRIED]
-    if not state.has("ratio_model"):
-        return assigned.select(*columns, F.lit(None).cast("float").alias("log_ratio"))
-    ratio = explode.RatioModel.from_arrays(state.ratio_model.arrays)
-    if state.ratio_model.facts.kind == "vector":
-        scored = explode.score(assigned, ratio, content="content", keep=columns[1:])
-    else:
-        content = text_content(source, source.rows, state.ratio_model.facts.kind)
-        content = content.where(F.col("content").isNotNull())
-        scores = explode.score(content, ratio, content="content", keep=())
-        scored = assigned.select(*columns).join(scores, "id", "left")
-    # As in a run: a row that cannot be scored counts as neither like nor unlike the target.
-    return scored.withColumn("log_ratio", F.coalesce("log_ratio", F.lit(0.0).cast("float")))
+    return map_arrow(rows, task, SCORED_SCHEMA, batch_rows=plan.settings.embed.batch_rows)
 
 
-def _decisions(ctx: RunContext, source: Input, plan: Plan, assigned: DataFrame) -> DataFrame:
-    """Each row of the table with its cluster, score, threshold and decision."""
-    settings = ctx.settings
-    ordered = assigned.select("*", *Order.stored(plan.facts.gate).columns)
-    keys = explode.row_keys(ordered, settings=settings.explode, seed=settings.seed)
-    keyed = assigned.join(keys.drop("cluster"), "id")
-    decided = compared_with_plan(ctx.workspace, settings, plan, keyed).select(
-        "id", "cluster", "distance", "log_ratio", "rank_score", "rank_threshold", "passes"
-    )
-    rows = source.rows.select("id").join(decided, "id", "left")
-    return rows.select(
-        F.col("id").alias("gio_id"),
-        F.col("cluster").cast("int").alias("gio_cluster"),
-        F.col("distance").alias("gio_distance"),
-        F.col("log_ratio").alias("gio_log_ratio"),
-        F.col("rank_score").alias("gio_score"),
-        F.col("rank_threshold").alias("gio_threshold"),
-        F.coalesce("passes", F.lit(False)).alias("gio_keep"),
-        F.lit(ctx.run).alias("gio_run"),
-    )
+@dataclass(frozen=True)
+class _ScoreTask:
+    """Map function that judges rows; a class, so that it is pickled by reference."""
+
+    plan: FrozenPlan
+    arrays: BroadcastArrays
+    hashes: int
+    one_thread: bool
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        variables = {"TOKENIZERS_PARALLELISM": "false"} if self.one_thread else {}
+        with environment(**variables):
+            plan = self.plan.with_arrays(self.arrays.load())
+            for batch in batches:
+                rows = pa.Table.from_batches([batch])
+                columns = [rows[f"{_HASH}{i}"].to_numpy() for i in range(self.hashes)]
+                yield plan.decide(rows, np.stack(columns))

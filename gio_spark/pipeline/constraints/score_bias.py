@@ -52,6 +52,27 @@ def bias_column(bias: ScoreBias) -> Column:
     return F.coalesce(weighted, F.lit(0.0))
 
 
+def bias_values(
+    biases: Sequence[ScoreBias], columns: Mapping[str, NDArray[Any]]
+) -> NDArray[np.float64]:
+    """Biases of the keys of n rows, float64 (n,): the sum of `bias_column`, with the same bits.
+
+    Args:
+        biases: At least one.
+        columns: source (text, "" for none), tokens, quality, distance and both times in
+            microseconds, float64 (n,) with NaN where the value is unknown.
+    """
+    columns = {**columns, "tokens": np.nan_to_num(columns["tokens"], nan=0.0)}
+    total = np.zeros(len(columns["source"]))
+    for bias in biases:
+        source, _, metric = bias.metric.rpartition("/")
+        value = (_value(metric, columns) - bias.mean) / bias.scale * (bias.sign * bias.weight)
+        if source:
+            value = np.where(columns["source"] == source, value, 0.0)
+        total = total + np.nan_to_num(value, nan=0.0)
+    return total
+
+
 @dataclass(frozen=True)
 class Order:
     """Order of the rows of a cluster beside the rule of the settings.

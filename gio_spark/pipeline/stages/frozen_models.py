@@ -17,6 +17,7 @@ from gio_spark.tables.model_arrays import load_arrays
 from gio_spark.tables.table_schema import is_widened
 
 if TYPE_CHECKING:
+    from gio_spark.embed import Embedder
     from gio_spark.pipeline.run_records import RunSummary
     from gio_spark.tables import Input
 
@@ -28,15 +29,24 @@ def set_frozen_embedder(ctx: RunContext, base: RunSummary, state: RunState) -> N
         InputError: This process would embed otherwise.
     """
     embedder, keys = state.embedder, base.keys
-    if (embedder.name, embedder.revision) != base.embedder:
-        raise InputError(
-            f"The run embedded with {list(base.embedder)}, this process would embed with "
-            f"{[embedder.name, embedder.revision]}: set embed.name and embed.revision to the "
-            "run's, or run again."
-        )
+    check_embedder(embedder, base.embedder)
     if embedder.needs_fit:
         embedder = embedder.with_state(load_arrays(ctx.workspace, keys.embed_fit))
     set_fitted_embedder(state, FittedEmbedder(embedder, keys.embed_fit))
+
+
+def check_embedder(embedder: Embedder, recorded: tuple[str, str]) -> None:
+    """Refuse an embedder that is not the one of a run.
+
+    Raises:
+        InputError: With both names and revisions.
+    """
+    if (embedder.name, embedder.revision) != recorded:
+        raise InputError(
+            f"The run embedded with {list(recorded)}, this process would embed with "
+            f"{[embedder.name, embedder.revision]}: set embed.name and embed.revision to the "
+            "run's, or run again."
+        )
 
 
 def set_codebook(ctx: RunContext, base: RunSummary, state: RunState, *, warm: bool = False) -> None:
