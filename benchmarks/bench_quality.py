@@ -3,6 +3,7 @@
     python benchmarks/bench_quality.py --data PATH [--tasks images_faint,adult] [--methods ...]
         [--budgets 0.1,0.5] [--seeds 5] [--minutes 60] [--store FOLDER] [--show] [--docs]
     python benchmarks/bench_quality.py ablate --data PATH ...
+    python benchmarks/bench_quality.py dilute --data PATH [--factor 100] [--tasks text_b_static] ...
 
 Finished cells (task, method, budget, seed) are kept in benchmarks/results/quality_cells.csv.gz; a
 rerun computes what is missing or changed, by names and versions. What a run that died had computed
@@ -173,11 +174,14 @@ def fill(given: argparse.Namespace, bench: Bench, known: dict[str, QualityTask])
 def main() -> None:
     """Fill, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=["tables", "ablate"], default="tables")
+    parser.add_argument("what", nargs="?", choices=["tables", "ablate", "dilute"], default="tables")
     parser.add_argument("--data")
     parser.add_argument("--tasks", default="")
     parser.add_argument("--methods", default="")
     parser.add_argument("--budgets", default=BUDGETS)
+    parser.add_argument(
+        "--factor", type=int, default=100, help="of dilution: pool rows per own row"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=1e9, help="start nothing after so many")
     parser.add_argument("--store", type=Path, default=default_store())
@@ -209,6 +213,16 @@ def main() -> None:
         if given.docs:
             tables.renew(DOCS, text, "ablation")
         write(given.out.with_name("quality_ablation.json"), results)
+        return
+    if given.what == "dilute":
+        import quality_dilution
+
+        names = given.tasks.split(",") if given.tasks else list(quality_dilution.TASKS)
+        text, results = quality_dilution.run(names, given.factor, given.seeds, bench, known)
+        print(text)
+        if given.docs:
+            tables.renew(DOCS, text, "dilution")
+        write(given.out.with_name("quality_dilution.json"), results)
         return
     cells = fill(given, bench, known)
     if cells.empty:

@@ -19,6 +19,7 @@ import pandas as pd
 import quality_tables
 from bench_quality import BUDGETS, CELLS, DOCS, dataset_of, default_store
 from quality_tasks import Options, all_tasks
+from scipy.stats import wilcoxon
 from tasks import data_folder
 
 from gio_spark.evaluate.measures import MEASURES
@@ -30,6 +31,8 @@ TASKS = (
     "text_a_static,text_b_static,text_c_static,images_damaged,images_faint,images_skewed,adult,"
     "bank,weather"
 )
+#: Tasks that were looked at when the size of the sample, the splits and the unit were set.
+TASKS_OF_CONSTANTS = ("text_b_static", "adult", "images_skewed")
 KEY = ["task", "seed", "budget"]
 
 
@@ -93,7 +96,35 @@ def table(lines: pd.DataFrame) -> str:
     rows.append(
         f"| mean without weather | | {figures} | {without['better']:.0f} | {without['worse']:.0f} |"
     )
-    return "\n".join(rows)
+    return "\n".join([*rows, "", *_tests(shares.drop(index="weather", errors="ignore"))])
+
+
+def _tests(shares: pd.DataFrame) -> list[str]:
+    """Return paired tests over tasks, the tasks that no constant was set on, and the guard's."""
+    if len(shares) < 2:
+        return []
+    names = ["auto", "no guard"]
+    chance = {n: float(wilcoxon(shares[n], shares["default"]).pvalue) for n in names
+              if (shares[n] != shares["default"]).any()}  # fmt: skip
+    tests = ", ".join(f"{n} p = {p:.3f}" for n, p in quality_tables.holm(chance).items())
+    seen = shares.index.isin(TASKS_OF_CONSTANTS)
+    parts = [
+        f"on {', '.join(part.index)}: default {part['default'].mean():.2f}, "
+        f"auto {part['auto'].mean():.2f}, no guard {part['no guard'].mean():.2f}"
+        for part in (shares[seen], shares[~seen])
+        if len(part)
+    ]
+    # With or without the guard, as is better on the other tasks.
+    left_out = [
+        shares.at[task, shares.drop(index=task)[names].mean().idxmax()] for task in shares.index
+    ]
+    text = (
+        f"Paired with the default over {len(shares)} tasks (Wilcoxon's signed rank test, "
+        f"Holm-corrected): {tests}. Tasks that were looked at when constants were set and all "
+        f"others: {'; '.join(parts)}. Whether there is a guard, set on all tasks but the one that "
+        f"judges: {sum(left_out) / len(left_out):.2f}."
+    )
+    return [text]
 
 
 def main() -> None:

@@ -78,6 +78,7 @@ class Options:
         width: Factor on the kernel's width.
         noise: Share of damaged rows, where a task has them; below 0: its own.
         vectors: File of vectors of all texts, as minilm_vectors.py makes it.
+        dilution: Rows of the pool for each row of the task's own: all others are foreign.
         pixels: Images are seen by proxies as so many pixels squared: 7, or 14 for a CNN.
     """
 
@@ -86,6 +87,7 @@ class Options:
     width: float = 1.0
     noise: float = -1.0
     vectors: str = ""
+    dilution: int = 1
     pixels: int = 7
 
 
@@ -134,6 +136,15 @@ def mixed_oracle(kinds: np.ndarray, shares: dict, rng: np.random.Generator) -> n
         own = own[np.argsort(noise[own])]
         good[own] = -(np.arange(len(own)) + 0.5) / max(share, 1e-9)
     return good
+
+
+def diluted(pool: np.ndarray, foreign: np.ndarray, options: Options) -> np.ndarray:
+    """Return as many rows of a pool as foreign ones allow, at random places among the foreign."""
+    if options.dilution == 1:
+        return pool
+    own = pool[: len(foreign) // options.dilution]
+    others = np.setdiff1d(foreign, own)[: len(own) * (options.dilution - 1)]
+    return np.random.default_rng(len(own)).permutation(np.concatenate([own, others]))
 
 
 # -- images ---------------------------------------------------------------------------------------
@@ -227,12 +238,21 @@ def images_skewed(data: Path, seed: int, options: Options) -> EvaluationDataset:
     # As many of each class as the rarest has, so that the pool says nothing of the target.
     least = np.bincount(truth[pool]).min()
     pool = rng.permutation(np.concatenate([pool[truth[pool] == k][:least] for k in range(10)]))
+    # Foreign images are dim and noisy and have labels at random: three draws of the pool's.
+    rows, draws = len(truth), np.random.default_rng([seed, 8])
+    pool = diluted(pool, (pool + rows * np.arange(1, 4)[:, None]).ravel(), options)
+    is_foreign = pool >= rows
+    images = pixels[pool % rows]
+    labels = np.where(is_foreign, draws.integers(0, 10, len(pool)), truth[pool % rows])
+    for row in np.flatnonzero(is_foreign):
+        noise = draws.random(images.shape[1], dtype=np.float32) * 0.5
+        images[row] = np.clip(images[row] * draws.uniform(0.2, 0.6) + noise, 0, 1)
     target, held = apart[:TARGET], apart[TARGET:]
     shares = dict(zip(named.tolist(), _CLASS_SHARES.tolist(), strict=True))
     return _image_arena(
-        (pixels[pool], pixels[target], pixels[held]), seed, options, labels=truth[pool],
+        (images, pixels[target], pixels[held]), seed, options, labels=labels,
         target_labels=truth[target], held_labels=truth[held],
-        good=mixed_oracle(truth[pool], shares, rng),
+        good=mixed_oracle(np.where(is_foreign, -1, labels), shares, rng),
     )  # fmt: skip
 
 
@@ -325,6 +345,8 @@ def _text_task(mixture: str, embedder: str) -> Callable[[Path, int, Options], Ev
             apart.append(own[: round(share * _TEXT_ROWS)])
         aside = rng.permutation(np.concatenate(apart))
         pool = rng.permutation(np.setdiff1d(np.arange(len(texts)), aside))[:_TEXT_POOL]
+        # Foreign texts are those of domains without a share in the target.
+        pool = diluted(pool, np.flatnonzero(~np.isin(domains, list(shares))), options)
         target, held = aside[_TEXT_HELD:][: max(options.target, TARGET)], aside[:_TEXT_HELD]
         kept = embedder == _MINILM
         whole = kept_vectors(data, options.vectors) if kept else _embedded(data, embedder)
@@ -398,7 +420,11 @@ def adult(data: Path, seed: int, options: Options) -> EvaluationDataset:
     order = rng.permutation(len(frame))
     target, held, pool = order[:1_000], order[1_000 : 1_000 + HELD], order[1_000 + HELD :]
     share = 0.5 if options.noise < 0 else options.noise
-    bad = rng.random(len(pool)) < share
+    # Foreign rows are muddled ones, of five draws.
+    rows = len(order)
+    pool = diluted(pool, (pool + rows * np.arange(1, 6)[:, None]).ravel(), options)
+    bad = (rng.random(len(pool)) < share) | (pool >= rows)
+    pool = pool % rows
     # Each field of a bad row, all its columns together, comes from someone else or stays.
     field = np.r_[np.arange(len(numeric)), _field_of(frame, categorical) + len(numeric)]
     mine = features[pool].copy()
