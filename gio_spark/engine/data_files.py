@@ -19,7 +19,8 @@ def plain(path: str, location: str | None = None) -> str:
     path = re.sub(r"^file:(?://)?(?=/)", "", path.strip().strip("'\""), flags=re.IGNORECASE)
     if _SCHEME.match(path):
         return path
-    if not path.startswith("/") and location is not None and not _SCHEME.match(location):
+    is_local = location is not None and not _SCHEME.match(location)
+    if not path.startswith("/") and (is_local or Path("/" + path).parent.is_dir()):
         # The embedded engine leaves the first slash out.
         path = "/" + path
     return str(Path(path).resolve()) if "/gio-spark-paths-" in path else path

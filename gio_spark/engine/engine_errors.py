@@ -11,6 +11,7 @@ import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from gio_spark import errors
 from gio_spark.engine import data_files
@@ -30,6 +31,9 @@ from gio_spark.errors import (
 _WORKER_ERROR = re.compile(
     r"gio_spark\.errors\.(\w+): (.+?)\s*(?:\n\s*\n|\n\s+at |\n\s*SQLSTATE: |\Z)", re.DOTALL
 )
+
+# The embedded engine reads files while a map asks for its next batch: then the last frame is its.
+_READ_IN_WORKER = re.compile(r'File "spark\.py", line \d+, in .+\nRuntimeError: (.+)')
 
 
 @contextmanager
@@ -82,7 +86,11 @@ def translated_error(
         return mapped
     failure = EngineFailure(error, location, version)
     if failure.in_python:
-        return _full_disk_on_worker(failure) or _memory_error(failure)
+        ours = _full_disk_on_worker(failure) or _memory_error(failure)
+        read = _READ_IN_WORKER.search(str(error))
+        if ours is not None or read is None:
+            return ours
+        failure = EngineFailure(RuntimeError(read.group(1)), location, version)
     for classify in _CLASSIFIERS:
         mapped = classify(failure)
         if mapped is not None:
@@ -301,7 +309,7 @@ _MISSING_FILE_PATTERN = (
     r"Object at location .+ not found|[Ff]ile \S+ does not exist|\[PATH_NOT_FOUND\]"
 )
 _CORRUPT_FILE_PATTERN = (
-    r"^Parquet (?:argument )?error: |is not a Parquet file|^Failed to parse parquet: "
+    r"(?:^|: )Parquet (?:argument )?error: |is not a Parquet file|^Failed to parse parquet: "
     r"|Parquet magic bytes not found|Parquet file size is|Requested range was invalid"
 )
 
@@ -340,7 +348,9 @@ def _file_error(failure: EngineFailure) -> GioSparkError | None:
         ).about(**failure.details(path=path))
     if path is None and failure.location is not None:
         path = data_files.first_broken(failure.location)
-    of = f" of {failure.location}" if failure.location and failure.location != path else ""
+        # Whole files: the engine was writing there, and has read the broken one elsewhere.
+        if path is None and Path(failure.location).exists():
+            of = ""
     return DataFileError(
         f"Cannot read {path or 'the files'}{of}: the file is corrupt, cut short or no Parquet. "
         "Leave it out or write it again from its source."

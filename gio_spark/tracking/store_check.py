@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gio_spark.errors import ConfigError, MissingExtraError, TrackingError
 from gio_spark.settings.redact import redact
-from gio_spark.tracking.mlflow_client import connect, mlflow_defaults
+from gio_spark.tracking.mlflow_client import clip, connect, mlflow_defaults
 from gio_spark.tracking.tracking_store import SERVERS, SQL, Store, is_installed
 
 
@@ -76,6 +76,7 @@ def _check_server(store: Store) -> None:
     except Exception as error:
         reason = redact(str(error)).strip().splitlines() or [type(error).__name__]
         raise TrackingError(
-            f"tracking.uri '{store.redacted_uri}' does not answer as it should: {reason[0][:300]} "
-            "Check the address and the credentials, or set tracking.enabled to false."
+            f"tracking.uri '{store.redacted_uri}' does not answer as it should: "
+            f"{clip(reason[0], 300).rstrip('.')}. Check the address and the credentials, or set "
+            "tracking.enabled to false."
         ) from error

@@ -158,6 +158,25 @@ def test_a_file_that_a_table_has_lost_is_named(spark, folder):
 
 
 @pytest.mark.embedded
+def test_a_file_that_is_lost_or_cut_short_is_named_where_a_map_reads_it(spark, folder):
+    def as_it_is(batches):
+        yield from batches
+
+    location = three_versions(spark, folder / "t")
+    lost = newest_file(location)
+    lost.unlink()
+    mapped = map_arrow(delta.read(spark, location), as_it_is, "id bigint")
+    with pytest.raises(DataFileError, match="does not exist") as raised:
+        bounded(mapped, 100, "rows")
+    assert raised.value.path == str(lost)
+    _, broken = two_files(folder / "data")
+    mapped = map_arrow(spark.read.parquet(str(folder / "data")), as_it_is, "id string")
+    cut_short(broken)
+    with pytest.raises(DataFileError), engine_errors(location=str(folder / "data")):
+        bounded(mapped, 2000, "rows")
+
+
+@pytest.mark.embedded
 def test_of_two_writes_at_once_the_second_says_so(spark, folder):
     location = three_versions(spark, folder / "t")
     (error,) = write_at_once(spark, location)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,19 +21,22 @@ class FailingServer:
 
 @contextmanager
 def failing_server(
-    code: int, *, answers: dict[str, object] | None = None
+    code: int, *, answers: dict[str, object] | None = None, delay: float = 0.0
 ) -> Iterator[FailingServer]:
     """Run a server on this machine while a block runs.
 
     Args:
         code: HTTP code of its errors.
         answers: End of a path -> what it answers there instead.
+        delay: Seconds before each answer, but for the first, which `check` waits for.
     """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             server.requests.append(self.path)
+            if delay and len(server.requests) > 1:
+                time.sleep(delay)
             path = self.path.partition("?")[0]
             answer = next((a for end, a in (answers or {}).items() if path.endswith(end)), None)
             body = b"refused" if answer is None else json.dumps(answer).encode()

@@ -18,6 +18,7 @@ from gio_spark.pipeline.stages.embed import (
     make_embedder,
     set_fitted_embedder,
 )
+from gio_spark.pipeline.stages.failure_cause import find_cause
 from gio_spark.pipeline.stages.input_checks import (
     check_choices,
     check_dimensions,
@@ -249,9 +250,12 @@ def opened_run(
         )
         try:
             yield state
-        except Exception:
+        except Exception as error:
             ctx.workspace.flush()
-            raise
+            cause = find_cause(error, state.inputs, ctx.workspace)
+            if cause is None:
+                raise
+            raise cause from error
         # Not on Ctrl-C: the records that are missing are those of a few short stages.
         ctx.workspace.flush()
 
