@@ -150,10 +150,12 @@ def open_input(
         raise InputError(f"{name}: the pin of {location} has no list of files.")
     if kind == "parquet":
         with _readable(name, location):
-            raw = parquet_rows(spark, name, location, files, columns.drop)
-            _ = raw.schema
-        opened_input = _finish(name, location, base, raw, columns, None, optional=optional)
-        _check_footers(opened_input, raw, files)
+            read = parquet_rows(spark, name, location, files, columns.drop)
+            _ = read.rows.schema
+        opened_input = _finish(
+            name, location, base, read.rows, columns, None, optional=optional, narrow=read.narrow
+        )
+        _check_footers(opened_input, read.narrow, files)
         return opened_input
     # Columns of text formats are only known after reading, so roles are checked before the cast.
     try:
@@ -238,6 +240,7 @@ def _finish(
     *,
     optional: bool,
     json_messages: bool = False,
+    narrow: DataFrame | None = None,
 ) -> Input:
     # Not by drop(): it takes quoted names for those of other columns.
     present = [column for column in raw.columns if column not in columns.drop]
@@ -279,7 +282,8 @@ def _finish(
 
     rows = with_ids(own_rows)
     # One pass over the ids counts all rows, those without an id, and those with a duplicate one.
-    per_id = rows.groupBy("id").agg(F.count(F.lit(1)).alias("n"))
+    keyed = rows if narrow is None or columns.id is None else _ids(narrow, columns.id)
+    per_id = keyed.groupBy("id").agg(F.count(F.lit(1)).alias("n"))
     known = F.col("id").isNotNull()
     counted = per_id.agg(
         F.sum("n").alias("rows"),
@@ -376,6 +380,10 @@ def _with_id(df: DataFrame, columns: Columns, own_id: str | None) -> DataFrame:
         return _with_content_id(inner, columns)
     key = F.col(quoted_column(_inner_name(columns.id, df.columns)))
     return inner.withColumn("id", key.cast("string"))
+
+
+def _ids(df: DataFrame, column: str) -> DataFrame:
+    return df.select(F.col(quoted_column(column)).cast("string").alias("id"))
 
 
 def _with_inner_names(df: DataFrame) -> DataFrame:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -27,6 +27,7 @@ from gio_spark.tables.column_types import (
 )
 from gio_spark.tables.engine_paths import engine_path
 from gio_spark.tables.file_list import FileList, filesystem, partition_values, relative_path
+from gio_spark.tables.identifiers import is_remote_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +35,17 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _BATCH_ROWS = 4_096
+# Bytes of a column that a read holds; by default Arrow holds the columns of a whole row group.
+_READ_BYTES = 8 << 20
+# Spark reads a row group in one task, which holds its columns in the heap: two of 1.5 GB (a million
+# rows of 384 floats, as pyarrow groups them) end an executor of 4 GB. Larger groups than this are
+# read by Arrow, by several tasks of about `_SLICE_BYTES` each.
+GROUP_BYTES = 192 << 20
+_SLICE_BYTES = 128 << 20
 # Files whose footers the driver reads to share out their row groups; of more, each is one part.
 _FOOTERS = 64
 _ALL_GROUPS = -1
+_ALL_ROWS = 1 << 62
 # Files whose columns are looked at; of more, the others must have the same.
 _SCHEMAS = 1_000
 _AT_ONCE = 16
@@ -59,6 +68,7 @@ class _FileSchema:
         own_types: Column -> type of Spark's own (udt, interval) that its Parquet type is not.
         variants: Columns of VARIANT, which are not in the schemas, with their writer's mark: each
             engine reads its own, and takes others for structs of bytes.
+        group_bytes: Bytes of the largest row group, decompressed.
     """
 
     path: str
@@ -67,6 +77,7 @@ class _FileSchema:
     has_int96: bool
     own_types: Mapping[str, str]
     variants: Mapping[str, Engine]
+    group_bytes: int
 
     @property
     def is_read_by_engines(self) -> bool:
@@ -107,7 +118,9 @@ def schemas_of(files: FileList) -> list[_FileSchema]:
             _with_instants(pa.schema([f for f in one if f.name not in variants]), int96)
             for one in (schema, written)
         )
-        return _FileSchema(path, read, as_written, bool(int96), own_types, variants)
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        group_bytes = max((group.total_byte_size for group in groups), default=0)
+        return _FileSchema(path, read, as_written, bool(int96), own_types, variants, group_bytes)
 
     paths = [file.path for file in files.files[:_SCHEMAS] if file.length]
     with ThreadPoolExecutor(_AT_ONCE, "gio-spark-footers") as pool:
@@ -189,19 +202,33 @@ def _schema_of_all(
     return pa.schema(list(kinds.items()))
 
 
-def rows_read_by_arrow(
-    spark: SparkSession, name: str, files: FileList, dropped: Sequence[str]
-) -> DataFrame | None:
-    """Rows of files with a column that engines would misread, in types that hold its values.
+@dataclass(frozen=True)
+class ParquetRows:
+    """Rows of Parquet files.
+
+    Attributes:
+        rows: All of them.
+        narrow: The same rows for reads of few columns; a map by Arrow always reads all.
+    """
+
+    rows: DataFrame
+    narrow: DataFrame
+
+
+def _rows_by_arrow(
+    spark: SparkSession, name: str, location: str, files: FileList, dropped: Sequence[str]
+) -> ParquetRows | None:
+    """Rows that engines would misread, in types that hold their values, or that Spark cannot split.
 
     Args:
         spark: Session.
         name: Of the input, for messages.
+        location: Of the files.
         files: Its files.
         dropped: Columns that are left out.
 
     Returns:
-        None where every engine reads the files and all their columns right.
+        None where the engine reads the files and all their columns right.
 
     Raises:
         InputError: A column cannot be carried, or several have one name.
@@ -235,27 +262,36 @@ def rows_read_by_arrow(
                     "bytes here. Write it as a Delta table or as text (to_json), or leave it out: "
                     f"columns.drop: [{column}]."
                 ).about(location=root, column=column)
-    if by_engine:
+    is_large = max(one.group_bytes for one in schemas) > GROUP_BYTES
+    by_slices = is_large and not is_embedded and not is_remote_path(root)
+    if by_engine and not by_slices:
         return None
     folders = partition_values(root, files.files[0].path)
     carried = pa.schema([*common_schema, *((column, pa.string()) for column in folders)])
-    pieces = list(_pieces(files))
-    work = spark.createDataFrame(
-        pa.table({"path": [p for p, _ in pieces], "group": pa.array([g for _, g in pieces])})
-    ).repartition(max(1, min(len(pieces), 1024)))
+    pieces = list(_pieces(files, by_slices=by_slices))
+    work = pa.Table.from_pylist([asdict(piece) for piece in pieces])
+    # From one partition rows are dealt out in turn: the same number of pieces for each task.
+    work_rows = spark.createDataFrame(work).coalesce(1).repartition(min(len(pieces), 1024))
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         store, _ = filesystem(root)
         for batch in batches:
-            for path, group in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+            for piece in (_Piece(**row) for row in batch.to_pylist()):
+                path = piece.path
                 values = partition_values(root, path)
                 with (
                     store.open_input_file(path) as stream,
-                    pq.ParquetFile(stream, coerce_int96_timestamp_unit="us") as file,
+                    pq.ParquetFile(
+                        stream,
+                        coerce_int96_timestamp_unit="us",
+                        pre_buffer=False,
+                        buffer_size=_READ_BYTES,
+                    ) as file,
                 ):
-                    groups = None if group == _ALL_GROUPS else [group]
+                    groups = None if piece.group == _ALL_GROUPS else [piece.group]
                     names = [n for n in file.schema_arrow.names if n in carried.names]
-                    for rows in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=names):
+                    batches = file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=names)
+                    for rows in _rows_between(batches, piece.first, piece.end):
                         table = pa.Table.from_batches([rows])
                         for column, value in values.items():
                             table = table.append_column(
@@ -263,27 +299,59 @@ def rows_read_by_arrow(
                             )
                         yield carried_table(table, carried, f"{name}: {path}")
 
-    return map_arrow(work, read, carried, batch_rows=1)
+    rows = map_arrow(work_rows, read, carried, batch_rows=1)
+    return ParquetRows(rows, _rows_by_engine(spark, location, files) if by_engine else rows)
 
 
-def _pieces(files: FileList) -> Iterator[tuple[str, int]]:
-    """Paths with the number of a row group, or with that of all."""
+@dataclass(frozen=True)
+class _Piece:
+    """Rows of a file that one task reads: those from `first` up to `end` of a row group, or all."""
+
+    path: str
+    group: int = _ALL_GROUPS
+    first: int = 0
+    end: int = _ALL_ROWS
+
+
+def _pieces(files: FileList, *, by_slices: bool) -> Iterator[_Piece]:
+    """Row groups of few files, slices of large ones where these are wanted; else whole files."""
     store, _ = filesystem(files.root)
     for path, length, _ in files.files:
         if not length:
             continue
         if len(files.files) > _FOOTERS:
-            yield path, _ALL_GROUPS
+            yield _Piece(path)
             continue
         with store.open_input_file(path) as file:
-            for group in range(pq.read_metadata(file).num_row_groups):
-                yield path, group
+            footer = pq.read_metadata(file)
+        for number in range(footer.num_row_groups):
+            group = footer.row_group(number)
+            count = -(-group.total_byte_size // _SLICE_BYTES) if by_slices else 1
+            step = max(1, -(-group.num_rows // max(1, count)))
+            for first in range(0, group.num_rows, step):
+                yield _Piece(path, number, first, first + step)
+
+
+def _rows_between(
+    batches: Iterable[pa.RecordBatch], first: int, end: int
+) -> Iterator[pa.RecordBatch]:
+    """Rows of consecutive batches from `first` up to `end`, which is not among them."""
+    start = 0
+    for batch in batches:
+        if start >= end:
+            return
+        begin = max(first - start, 0)
+        if begin < batch.num_rows:
+            yield batch.slice(begin, min(end - start, batch.num_rows) - begin)
+        start += batch.num_rows
 
 
 def parquet_rows(
     spark: SparkSession, name: str, location: str, files: FileList, dropped: Sequence[str]
-) -> DataFrame:
+) -> ParquetRows:
     """Rows of Parquet files: read by the engine, or by Arrow where it would misread a column.
+
+    Spark cannot split large row groups; Arrow reads these as well.
 
     Args:
         spark: Session.
@@ -295,9 +363,11 @@ def parquet_rows(
     Raises:
         InputError: A column cannot be carried, or several have one name.
     """
-    return rows_read_by_arrow(spark, name, files, dropped) or _rows_by_engine(
-        spark, location, files
-    )
+    rows = _rows_by_arrow(spark, name, location, files, dropped)
+    if rows is None:
+        read = _rows_by_engine(spark, location, files)
+        return ParquetRows(read, read)
+    return rows
 
 
 def uncarried_columns_of(files: FileList) -> list[str]:

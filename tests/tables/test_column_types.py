@@ -20,7 +20,7 @@ from gio_spark.pipeline.commands.table_rows import open_table
 from gio_spark.pipeline.stages.input_snapshots import as_location
 from gio_spark.settings.columns import Columns
 from gio_spark.settings.inputs import InputSettings
-from gio_spark.tables import Workspace, open_input, pin_input
+from gio_spark.tables import Workspace, open_input, parquet_files, pin_input
 
 DOCS = Path(__file__).parents[2] / "docs" / "types.md"
 NUMBERS = [1, 2, None, 3]
@@ -164,6 +164,32 @@ def test_row_groups_and_files_are_each_read_once(spark, folder):
     opened = open_input(spark, InputSettings(location=str(folder)), COLUMNS, "pool")
     assert (opened.count, opened.ids) == (3000, 3000)
     assert sorted(opened.rows.toArrow()["n"].to_pylist()) == list(range(3000))
+
+
+@pytest.mark.spark
+def test_a_large_row_group_is_read_by_several_tasks_of_even_size(local_spark, folder, monkeypatch):
+    count = 6_000
+    when = datetime(2024, 1, 1)
+    table = pa.table({"id": pa.array(range(count)), "text": [f"t{i}" for i in range(count)],
+                      "vector": [[float(i), 0.5] for i in range(count)],
+                      "price": pa.array([Decimal("1.5")] * count, pa.decimal128(9, 2)),
+                      "when": pa.array([when] * count, pa.timestamp("us")),
+                      "at": pa.array([when] * count, pa.timestamp("us", "UTC"))})  # fmt: skip
+    pq.write_table(table, folder / "a.parquet", row_group_size=count)
+    pq.write_table(table.slice(0, 0), folder / "b.parquet")
+    where = InputSettings(location=str(folder))
+    by_spark = open_input(local_spark, where, COLUMNS, "pool")
+    monkeypatch.setattr(parquet_files, "GROUP_BYTES", 1)
+    monkeypatch.setattr(parquet_files, "_SLICE_BYTES", 20_000)
+    by_slices = open_input(local_spark, where, COLUMNS, "pool")
+    assert (by_slices.count, by_slices.ids, by_slices.version) == (count, count, by_spark.version)
+    assert by_slices.rows.dtypes == by_spark.rows.dtypes
+    first, second = (one.rows.toArrow().sort_by("id") for one in (by_spark, by_slices))
+    assert first.equals(second)
+    tasks = by_slices.rows.groupBy(F.spark_partition_id()).count().toArrow()["count"].to_pylist()
+    assert len(tasks) > 8
+    assert sum(tasks) == count
+    assert max(tasks) <= 1.1 * np.median(tasks)
 
 
 @pytest.mark.embedded

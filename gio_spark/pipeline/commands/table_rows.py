@@ -180,7 +180,7 @@ def open_table(
     if pinned.format == "parquet":
         dropped = uncarried_columns_of(pinned.files)
         try:
-            df = parquet_rows(spark, name, one.location, pinned.files, dropped)
+            df = parquet_rows(spark, name, one.location, pinned.files, dropped).rows
             _ = df.schema
         except GioSparkError:
             raise
