@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -174,6 +175,19 @@ def fold_offsets(scaled: FloatArray, fold: npt.NDArray[np.int64], folds: int) ->
             for fold_number in range(folds)
         ]
     )
+
+
+def chance_auc(target_rows: int, pool_rows: int) -> float:
+    """AUC three standard deviations above that of two samples of one distribution.
+
+    The variance is that of the Mann-Whitney statistic without ties.
+
+    Example:
+        >>> round(chance_auc(100, 400), 3)
+        0.597
+    """
+    variance = (target_rows + pool_rows + 1) / (12.0 * target_rows * pool_rows)
+    return 0.5 + 3.0 * math.sqrt(variance)
 
 
 def measure_calibration(target: FloatArray, pool: FloatArray, *, bins: int = 10) -> Calibration:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from gio_spark.errors import ConfigError, InputError
 from gio_spark.explode.calibration import (
     Calibration,
     CalibrationCurve,
+    chance_auc,
     fit_curve,
     fold_offsets,
     measure_calibration,
@@ -240,10 +240,7 @@ def fit(
         model.ratio_of_raw(raw_pool, folds_of[1]).astype(np.float64),
     )
     target_count, pool_count = len(target), len(pool)
-    chance_auc = 0.5 + 3.0 * math.sqrt(
-        (target_count + pool_count + 1) / (12.0 * target_count * pool_count)
-    )  # Mann-Whitney, equal distributions
-    if calibration.auc < max(NO_DIFFERENCE_AUC, chance_auc):
+    if calibration.auc < max(NO_DIFFERENCE_AUC, chance_auc(target_count, pool_count)):
         warnings.append(
             f"Target and pool cannot be told apart row by row (AUC {calibration.auc:.3f}): inside "
             "clusters rows are taken nearly at random."

@@ -285,8 +285,7 @@ def _distance_floor(target: npt.NDArray[np.float32], pool: npt.NDArray[np.float3
     Copies of a reference are at distance 0, whose log is not finite. Differences of float32
     distances below about 1e-6 of the median distance are rounding errors.
     """
-    distances = squared_distances(pool[:256], target[:1024])
-    typical_distance = float(np.median(distances)) if distances.size else 1.0
+    typical_distance = float(np.median(squared_distances(pool[:256], target[:1024])))
     return max(1e-6 * typical_distance, float(np.finfo(np.float32).tiny))
 
 

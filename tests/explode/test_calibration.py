@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 from gio_spark.explode.calibration import (
     Calibration,
     CalibrationCurve,
+    chance_auc,
     fit_curve,
     fold_offsets,
     measure_calibration,
@@ -96,3 +99,10 @@ def test_the_error_weighs_bins_by_their_rows():
     assert calibration.error == pytest.approx((3 * 0.2 + 0.4) / 4)
     none = np.zeros(2, dtype=np.int64)
     assert Calibration(half, half, none, none, half, half, 0.5, 0.7).error == 0.0
+
+
+def test_the_auc_of_chance_has_the_deviation_of_all_orders_of_the_rows():
+    # All orders of two target rows among three pool rows are equally likely.
+    below = [sum(ranks) - 3 for ranks in combinations((1, 2, 3, 4, 5), 2)]
+    assert np.mean(below) / 6 == pytest.approx(0.5)
+    assert chance_auc(2, 3) == pytest.approx(0.5 + 3 * np.std(below) / 6)

@@ -67,6 +67,14 @@ def test_thresholds_keep_the_rows_that_a_full_sort_would(seed, kind, candidates)
     )
 
 
+def test_an_allocation_of_no_rows_reads_no_rows():
+    def no_pass(*_):
+        raise AssertionError("a pass over the rows")
+
+    thresholds = find_thresholds([0, 0], no_pass, no_pass, rows=[5, 5])
+    assert thresholds.passes == 0 and thresholds.threshold.tolist() == [TAKE_NONE] * 2
+
+
 def test_a_few_passes_are_enough_even_when_nothing_may_be_fetched():
     rng = np.random.default_rng(0)
     row_count, cluster_count = 100_000, 20

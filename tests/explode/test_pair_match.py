@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from gio_spark.explode import RatioModel, RatioSample, fit
+from gio_spark.explode.pair_match import fit_match, halves_of
 from gio_spark.settings.explode import ExplodeSettings
 
 
@@ -62,6 +63,16 @@ def test_folds_that_are_all_even_or_all_odd_have_a_ratio():
     samples = [RatioSample(pairs(n, n), np.arange(n) * 2) for n in (40, 60)]
     model = fit(*samples, kind="pairs", settings=ExplodeSettings()).model
     assert np.isfinite(model.log_ratio(pairs(10, 8), np.arange(10))).all()
+
+
+def test_the_match_of_a_row_is_fitted_on_folds_of_the_other_group():
+    fold, label = np.arange(400) % 4, (np.arange(400) < 100).astype(np.int64)
+    text, output = halves_of(pairs(400, 9))
+    others = pa.array(np.where(fold % 2 == 1, "mot1 mot2", output.to_numpy(zero_copy_only=False)))
+    match = fit_match(text, output, fold, label)
+    with_other_odd_folds = fit_match(text, others, fold, label)
+    assert np.array_equal(match.output[1], with_other_odd_folds.output[1])
+    assert not np.array_equal(match.output[0], with_other_odd_folds.output[0])
 
 
 def test_empty_halves_have_a_ratio(model):
