@@ -274,30 +274,39 @@ def _rows_by_arrow(
     work_rows = spark.createDataFrame(work).coalesce(1).repartition(min(len(pieces), 1024))
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-        store, _ = filesystem(root)
         for batch in batches:
             for piece in (_Piece(**row) for row in batch.to_pylist()):
-                path = piece.path
-                values = partition_values(root, path)
-                with (
-                    store.open_input_file(path) as stream,
-                    pq.ParquetFile(
-                        stream,
-                        coerce_int96_timestamp_unit="us",
-                        pre_buffer=False,
-                        buffer_size=_READ_BYTES,
-                    ) as file,
-                ):
-                    groups = None if piece.group == _ALL_GROUPS else [piece.group]
-                    names = [n for n in file.schema_arrow.names if n in carried.names]
-                    batches = file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=names)
-                    for rows in _rows_between(batches, piece.first, piece.end):
-                        table = pa.Table.from_batches([rows])
-                        for column, value in values.items():
-                            table = table.append_column(
-                                column, pa.array([value] * table.num_rows, pa.string())
-                            )
-                        yield carried_table(table, carried, f"{name}: {path}")
+                try:
+                    yield from read_piece(piece)
+                except pa.ArrowException as error:
+                    # Before 26, for one, pyarrow reads no null among lists of a fixed size.
+                    raise InputError(
+                        f"{name}: {piece.path} cannot be read by pyarrow {pa.__version__}: "
+                        f"{error}. Write the file again, or install a newer pyarrow."
+                    ) from error
+
+    def read_piece(piece: _Piece) -> Iterator[pa.Table]:
+        store, _ = filesystem(root)
+        values = partition_values(root, piece.path)
+        with (
+            store.open_input_file(piece.path) as stream,
+            pq.ParquetFile(
+                stream,
+                coerce_int96_timestamp_unit="us",
+                pre_buffer=False,
+                buffer_size=_READ_BYTES,
+            ) as file,
+        ):
+            groups = None if piece.group == _ALL_GROUPS else [piece.group]
+            names = [n for n in file.schema_arrow.names if n in carried.names]
+            batches = file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=names)
+            for rows in _rows_between(batches, piece.first, piece.end):
+                table = pa.Table.from_batches([rows])
+                for column, value in values.items():
+                    table = table.append_column(
+                        column, pa.array([value] * table.num_rows, pa.string())
+                    )
+                yield carried_table(table, carried, f"{name}: {piece.path}")
 
     rows = map_arrow(work_rows, read, carried, batch_rows=1)
     return ParquetRows(rows, _rows_by_engine(spark, location, files) if by_engine else rows)
