@@ -192,3 +192,24 @@ def test_small_constant_or_unfit_samples_are_named():
     broken = sample(encode_vectors(np.full((50, 3), np.nan, dtype=np.float32)), 1)
     with pytest.raises(InputError, match="NaN"):
         fit(broken, constant, kind="vector", settings=settings)
+
+
+def test_word_pairs_tell_apart_texts_of_the_same_words():
+    rng = np.random.default_rng(3)
+    words = np.array([f"{letter}x{letter}" for letter in "abcdefgh"])
+
+    def cycles(rows: int, step: int) -> pa.Array:
+        # Each word is followed by the one `step` places on; a separator hides the characters.
+        starts = rng.integers(len(words), size=rows)
+        places = (starts[:, None] + step * np.arange(len(words))) % len(words)
+        return pa.array([" -- ".join(words[row]) for row in places])
+
+    target = RatioSample(cycles(300, 1), np.arange(300))
+    pool = RatioSample(pa.concat_arrays([cycles(300, 1), cycles(300, 3)]), np.arange(600))
+    alone = fit(target, pool, kind="text", settings=ExplodeSettings())
+    pairs = fit(target, pool, kind="text", settings=ExplodeSettings(word_ngrams=2))
+    assert alone.calibration.auc < 0.6
+    assert pairs.calibration.auc > 0.7
+    restored = RatioModel.from_arrays(pairs.model.to_arrays())
+    ratios = pairs.model.log_ratio(pool.content, pool.hashes)
+    np.testing.assert_array_equal(restored.log_ratio(pool.content, pool.hashes), ratios)
