@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,11 @@ from gio_spark.engine.progress import Progress
 from gio_spark.errors import InputError
 from gio_spark.kernels.xxhash64 import hash53_of_texts
 from gio_spark.pipeline.commands.score_table import score_table
+from gio_spark.pipeline.constraints.score_bias import Order, bias_values
 from gio_spark.pipeline.refresh import newest_run, refresh
-from gio_spark.pipeline.run_records import RunSummary
+from gio_spark.pipeline.run_records import RunSummary, ScoreBias
 from gio_spark.pipeline.stages.freeze_plan import read_frozen_plan
-from gio_spark.pipeline.stages.frozen_plan import FrozenPlan
+from gio_spark.pipeline.stages.frozen_plan import FrozenPlan, _bias_columns
 from gio_spark.pipeline.stages.open_inputs import open_context
 from gio_spark.pipeline.stages.register_plan import registered_versions
 from gio_spark.settings.inputs import InputSettings
@@ -144,3 +146,47 @@ def test_hashes_of_ids_are_those_of_the_engine(spark):
     columns = frame.select("id", hash53("id", "salt").alias("h")).toArrow()
     own = hash53_of_texts(columns["id"].to_pylist(), ["salt"])
     assert np.array_equal(own[0], columns["h"].to_numpy())
+
+
+def test_score_biases_of_a_frame_are_those_of_the_engine(spark):
+    rng = np.random.default_rng(4)
+    rows = 200
+    micros = rng.integers(1_700_000_000_000_000, 1_800_000_000_000_000, (2, rows))
+    missing = rng.random((4, rows)) < 0.2
+    kind = pa.timestamp("us", tz="UTC")
+    table = pa.table(
+        {
+            "tokens": pa.array(rng.integers(1, 500, rows), mask=missing[0]),
+            "quality": pa.array(rng.random(rows), mask=missing[1]),
+            "event_time": pa.array(micros[0], pa.int64(), mask=missing[2]).cast(kind),
+            "ingest_time": pa.array(micros[1], pa.int64(), mask=missing[3]).cast(kind),
+            "source": pa.array([("a", "b", None)[i % 3] for i in range(rows)]),
+            "distance": pa.array(rng.random(rows), pa.float32()),
+        }
+    )
+    biases = [
+        ScoreBias(metric=metric, sign=sign, mean=0.7, scale=1.3, weight=0.6)
+        for metric, sign in (
+            ("volume", 1), ("a/delay", -1), ("granularity", 1), ("b/distortion", -1)
+        )
+    ]  # fmt: skip
+    (column,) = Order(score_biases=tuple(biases)).columns
+    by_engine = spark.createDataFrame(table).select("*", column).toArrow()
+    columns = _bias_columns(by_engine, by_engine["distance"].to_numpy())
+    assert np.array_equal(bias_values(biases, columns), by_engine["pull"].to_numpy())
+
+
+def test_a_required_row_is_taken_whatever_its_score(place):
+    settings = jobs.settings(place)
+    jobs.go(settings)
+    ctx = open_context(settings, progress=SILENT)
+    plan = read_frozen_plan(ctx, RunSummary.of(newest_run(ctx.workspace, settings)))
+    pool = pq.read_table(place / "pool.parquet").to_pandas()
+    decided = plan.score_frame(pool)
+    (left_out, *_) = decided.loc[
+        ~decided["gio_keep"] & (decided["gio_threshold"].notna()), "gio_id"
+    ]
+    required = hash53_of_texts([left_out], plan.salts[:2])
+    again = replace(plan, arrays={**plan.arrays, "required": required}).score_frame(pool)
+    changed = decided["gio_keep"] != again["gio_keep"]
+    assert decided.loc[changed, "gio_id"].tolist() == [left_out]

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from gio_spark.cli.main import app
 from gio_spark.engine.progress import Progress
-from gio_spark.errors import InputError
+from gio_spark.errors import InputError, WorkspaceError
 from gio_spark.pipeline.commands.score_table import score_table
 from gio_spark.settings.inputs import InputSettings
+from tests.faults.acting_progress import ActingProgress
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -88,3 +89,17 @@ def test_text_of_another_table_is_scored_with_its_bad_rows_named(place, capsys):
     done = CliRunner().invoke(app, [*arguments, "--output", str(place / "by-command")])
     facts = json.loads(done.stdout)
     assert (facts["exit_code"], facts["passing"]) == (0, scored.passing)
+
+
+def test_no_scores_are_left_of_a_table_that_changes_meanwhile(place):
+    settings = jobs.settings(place)
+    jobs.go(settings)
+    others = jobs.write(jobs.vector_pool(50, seed=5, name="o"), place / "others.parquet")
+
+    def write_again():
+        jobs.write(jobs.vector_pool(50, seed=6, name="o"), place / "others.parquet")
+
+    acting = ActingProgress("score", write_again)
+    with pytest.raises(WorkspaceError, match="written again"):
+        score_table(settings, InputSettings(location=others), str(place / "s"), progress=acting)
+    assert not (place / "s").exists()

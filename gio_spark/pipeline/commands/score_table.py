@@ -21,7 +21,7 @@ from gio_spark.engine import (
     session,
 )
 from gio_spark.engine.progress import Progress
-from gio_spark.errors import ConfigError, InputError
+from gio_spark.errors import ConfigError, InputError, WorkspaceError
 from gio_spark.pipeline.refresh import newest_run
 from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.pipeline.stages.freeze_plan import read_frozen_plan
@@ -96,7 +96,7 @@ def score_table(
     Raises:
         InputError: There is no finished run of these settings, the table lacks a column, or the
             output is there already.
-        WorkspaceError: The written rows are not those of the table.
+        WorkspaceError: The table has changed meanwhile; no scores are left.
     """
     ctx = open_context(settings, spark=spark, progress=progress)
     plan = read_frozen_plan(ctx, RunSummary.of(newest_run(ctx.workspace, settings)))
@@ -162,8 +162,12 @@ def _score(
         F.sum(F.col("gio_cluster").isNull().cast("bigint")).alias("unusable"),
     )
     counts = bounded(counted, 1, "scored rows").to_pylist()[0]
-    check_rows(store.place(name), "score", counts["rows"], source.ids)
-    source.recheck()
+    try:
+        check_rows(store.place(name), "score", counts["rows"], source.ids)
+        source.recheck()
+    except WorkspaceError:  # scores of rows that are not those of one version
+        store.drop(name)
+        raise
     return ScoredTable(
         run=plan.facts.run,
         refresh=plan.facts.refresh,

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from gio_spark.engine import data_files
 from gio_spark.engine.engine_errors import translated_error
-from gio_spark.errors import DataFileError, GioSparkError, SnapshotExpiredError
+from gio_spark.errors import (
+    DataFileError,
+    GioSparkError,
+    InputError,
+    SnapshotExpiredError,
+    WorkspaceError,
+)
 from gio_spark.tables import STAGE_TABLES
 
 if TYPE_CHECKING:
@@ -29,7 +35,11 @@ def find_cause(
         An error that names the input or the file; None where the first error says all there is.
     """
     first = error if isinstance(error, GioSparkError) else translated_error(error)
-    if first is not None and (first.path is not None or first.location in _locations(inputs)):
+    if first is not None and (
+        not isinstance(first, (InputError, WorkspaceError))
+        or first.path is not None
+        or first.location in _locations(inputs)
+    ):
         return None
     for source in inputs.values():
         try:
