@@ -45,6 +45,9 @@ def start_local(conf: dict[str, str]) -> SparkSession:
             "pyspark", "spark", "Local Spark (this environment has only the Connect client)"
         )
     check_java()
+    # Set by a Connect session, as that of the embedded engine is, and inherited from its process.
+    # This one has no session, or it would be used.
+    os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)
     builder = SparkSession.builder.appName("gio-spark")
     settings = local_conf()
     if "spark.jars.packages" in conf:

@@ -40,7 +40,12 @@ def test_a_run_whose_worker_is_killed_ends_in_one_line(tmp_path: Path):
         tmp_path, engine="spark", modules=["greedy_embedder"], embedder="greedy", columns=columns
     )
     paths = os.pathsep.join((str(ROOT), str(tmp_path)))
-    environment = {"PYTHONPATH": paths, "GIO_SPARK_DRIVER_MEMORY": "1g"}
+    environment = {
+        "PYTHONPATH": paths,
+        "GIO_SPARK_DRIVER_MEMORY": "1g",
+        # As it is inherited from a process with a session on the embedded engine.
+        "SPARK_CONNECT_MODE_ENABLED": "1",
+    }
     process: Process = run.start(env=environment)
     line = process.outcome().check_one_line()
     assert "one of its workers has ended" in line and "killed for its memory" in line
