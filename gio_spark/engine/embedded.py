@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _server: Any = None
 _server_process = 0  # process that the server's threads are in: a fork has none of them
 
+_SESSION_SECONDS = str(365 * 24 * 3600)
 # The client's default waits more than ten minutes for a server that does not answer. This one is
 # in the same process: it answers at once, or it is gone.
 _RETRIES: dict[str, Any] = {"max_retries": 4, "max_backoff": 1000}
@@ -115,7 +116,9 @@ def close_lost_session(spark: Any) -> bool:
 def _server_address() -> str:
     global _server, _server_process
     if _server is None or not _server.running:
-        with environment(RUST_LOG="error"):  # read once, when the server starts
+        # Read once, when the server starts. A session would end after twenty minutes without a
+        # query, under a notebook or a process that waits.
+        with environment(RUST_LOG="error", SAIL_SPARK__SESSION_TIMEOUT_SECS=_SESSION_SECONDS):
             from pysail.spark import SparkConnectServer
 
             server = SparkConnectServer(ip="127.0.0.1", port=0)
