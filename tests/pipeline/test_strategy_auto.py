@@ -8,6 +8,7 @@ from io import StringIO
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from rich.console import Console
 
 from gio_spark.cli.json_result import curation_facts, json_text
@@ -15,6 +16,7 @@ from gio_spark.cli.show import print_curation, print_planned_stages
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
 from gio_spark.pipeline.commands.explain_rows import explain_rows
+from gio_spark.pipeline.commands.score_table import score_table
 from gio_spark.pipeline.refresh import refresh
 from gio_spark.pipeline.run import plan_run
 from gio_spark.pipeline.run_records import RunSummary
@@ -24,6 +26,7 @@ from gio_spark.pipeline.stages.input_checks import check_choices
 from gio_spark.pipeline.stages.open_inputs import open_context, opened_run, pin_inputs
 from gio_spark.pipeline.stages.run_graph import run_graph
 from gio_spark.pipeline.stages.sampled_rows import DatasetPart
+from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.strategy_settings import DEFAULT_STRATEGY, STRATEGIES
 from gio_spark.strategy.strategy_choice import choose_strategy as choose
 from gio_spark.strategy.strategy_sample import relevant_clusters
@@ -109,6 +112,15 @@ def test_the_choice_is_that_of_the_function_on_the_same_sample(job):
     for one, other in zip(again.figures, facts.candidates, strict=True):
         assert (one.name, one.gain, one.gain_error) == (other.name, other.gain, other.gain_error)
     assert {one.name for one in facts.candidates} <= set(STRATEGIES)
+
+
+def test_a_table_is_scored_by_the_chosen_strategy(job, tmp_path):
+    folder, settings, _, run = job
+    pool = InputSettings(location=str(folder / "pool.parquet"))
+    scored = score_table(settings, pool, str(tmp_path / "scores"), progress=Progress("silent"))
+    table = DeltaTable(scored.output).to_pyarrow_table()
+    taken = table.filter(table["gio_keep"])["gio_id"].to_pylist()
+    assert sorted(taken) == jobs.ids(run.selected)
 
 
 def test_the_run_selects_what_a_run_of_the_chosen_strategy_selects(job):
