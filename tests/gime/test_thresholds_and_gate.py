@@ -67,6 +67,18 @@ def test_the_threshold_stands_where_the_response_reaches_the_level():
     assert row["share at 90%"] < row["share at 95%"] < row["share at 99%"]
 
 
+def test_the_share_of_a_level_is_the_first_whose_response_reaches_it():
+    scope = np.repeat(np.linspace(0, 1, 41), 20)
+    screen = pd.DataFrame({"scope": scope, "score": np.where(scope < 0.5, 0.5, 1.0)})
+    table = pd.DataFrame(
+        {"metrics": ["scope"], "class": ["high"], "change": [0.5], "band_low": [None],
+         "band_high": [None]}
+    )  # fmt: skip
+    runs = Sensitivity(table, screen, screen.iloc[:0], (0.5, 0.0), 1.0, 100, 1.0, 60, ())
+    _, shares = automatic_thresholds(runs, SIGNS, level=1.0)
+    assert shares[["share at 90%", "share at 100%"]].to_numpy().tolist() == [[0.5, 0.5]]
+
+
 def test_shares_are_set_by_hand_and_wrong_ones_are_refused():
     thresholds, _ = automatic_thresholds(
         found_by_hand(), SIGNS, manual_shares={"scope": 0.5, "distortion": 0.25}
