@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_sensitivity_analysis import CLUSTERS, noisy_labels
 
 from gio_spark.errors import BudgetError
+from gio_spark.gime import Constants
 from gio_spark.gime.metric_selection import MeanLimit, bounded_kl, limited_kl, row_scores, select
 from gio_spark.gime.metric_thresholds import Threshold, pursued_metrics
+from gio_spark.gime.tilted_subsets import Sample
 
 SIGNS = {"distortion": -1, "scope": 1, "volume": 1, "mismatch": -1}
 
@@ -97,6 +100,14 @@ def test_a_mass_of_the_budgeted_kl_is_followed_within_the_thresholds():
 def test_set_metrics_have_no_row_scores():
     sample, _ = noisy_labels()
     assert set(row_scores(sample)) == {"volume", "distortion"}
+
+
+def test_without_tokens_and_quality_rows_are_scored_by_their_missing_fields():
+    fields = {"numeric:a": [1.0, None, 3.0, 4.0], "numeric:b": [None, None, 1.0, 2.0]}
+    table = pa.table({"cluster": [0, 0, 1, 1], **fields})
+    scores = row_scores(Sample.from_arrow(table, "tabular", Constants({"clusters": 2}), table))
+    assert scores["distortion"].tolist() == [0.5, 1.0, 0.0, 0.0]
+    assert scores["volume"].tolist() == [0.5, 0.0, 1.0, 1.0]
 
 
 @settings(max_examples=25, deadline=None)
