@@ -46,6 +46,10 @@ class CsvDialect:
             settings.escape == "auto" and backslashes
         )
 
+    def __repr__(self) -> str:
+        """All that decides how files are read."""
+        return f"{self._settings!r} backslashes={self.backslashes}"
+
     @property
     def is_open(self) -> bool:
         """Whether the escape of quotes is determined from the files."""

@@ -13,9 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
-import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from gio_spark.errors import InputError, SnapshotExpiredError, WorkspaceError
 from gio_spark.tables.identifiers import absolute, is_remote_path
@@ -41,7 +39,6 @@ _SUFFIXES = {
 }
 # A listing travels to the driver; corpora of more files than this belong in a Delta table.
 MAX_FILES = 200_000
-_FOOTERS = 64
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -80,6 +77,7 @@ class FileList:
         kind: Format that settings name; "auto" where they name none.
         left_out: Paths of files of another kind, which are not read.
         spark: Session that lists and opens the files; None where each process does so itself.
+        is_part: Whether other files below the root are read as well, but not here.
     """
 
     root: str
@@ -88,6 +86,7 @@ class FileList:
     kind: str = "auto"
     left_out: tuple[str, ...] = ()
     spark: SparkSession | None = field(default=None, repr=False, compare=False)
+    is_part: bool = False
 
     @property
     def version(self) -> str:
@@ -264,32 +263,6 @@ def _contents(store: pafs.FileSystem, files: list[Any]) -> list[tuple[tuple[str,
 def _map_parallel(call: Callable[[Any], Any], files: list[Any], threads: int) -> list[Any]:
     with ThreadPoolExecutor(threads, "gio-spark-files") as pool:
         return list(pool.map(call, files))
-
-
-def footer_rows(files: FileList) -> dict[str, int | None] | None:
-    """Rows of each Parquet file by its footer; None for many or remote files.
-
-    Returns:
-        Path -> rows, or None where the footer cannot be read; or None.
-    """
-    if files.spark or is_remote_path(files.root) or len(files.files) > _FOOTERS:
-        return None
-    rows: dict[str, int | None] = {}
-    for path, length, _ in files.files:
-        try:
-            rows[path] = pq.read_metadata(path).num_rows if length else 0
-        except (pa.ArrowException, OSError):
-            rows[path] = None
-    return rows
-
-
-def is_encrypted(path: str) -> bool:
-    """Whether a Parquet file's footer is encrypted, so that only the engine may read it."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(4) == b"PARE"
-    except OSError:
-        return False
 
 
 def check_unchanged(before: FileList) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
@@ -20,6 +19,7 @@ from gio_spark.engine.content_hash import content_hashes
 from gio_spark.engine.engine_errors import engine_errors
 from gio_spark.errors import GioSparkError, InputError
 from gio_spark.tables import delta
+from gio_spark.tables.added_files import FileRows
 from gio_spark.tables.column_types import check_frame_types, check_unique
 from gio_spark.tables.columns import check_names, check_types, without_absent_roles
 from gio_spark.tables.content_expressions import (
@@ -31,7 +31,7 @@ from gio_spark.tables.content_expressions import (
     with_text_column,
 )
 from gio_spark.tables.duplicate_ids import free_name, split_doubles
-from gio_spark.tables.file_list import FileList, footer_rows, is_encrypted
+from gio_spark.tables.footer_counts import check_footers
 from gio_spark.tables.identifiers import is_remote_path, kind_of, quoted_column
 from gio_spark.tables.parquet_files import parquet_rows
 from gio_spark.tables.pinned_inputs import PinnedInput, pin_input
@@ -74,6 +74,8 @@ class Input:
             table has the place of the pinned one.
         with_ids: Makes rows like those of `rows`, several of an id among them, of a frame with
             the input's own columns.
+        file_rows: Files some of which can be read without the others, if it has such and one row
+            per id.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Input:
     unusual_roles: Mapping[str, int] = field(default_factory=dict)
     recheck: Callable[[], None] = field(repr=False, default=lambda: None)
     with_ids: Callable[[DataFrame], DataFrame] = field(repr=False, default=lambda rows: rows)
+    file_rows: FileRows | None = field(repr=False, default=None)
 
     def fingerprint(self) -> str:
         """Hash of the input's version and of the roles of its columns."""
@@ -107,6 +110,20 @@ class Input:
     def any_version(self) -> str:
         """Hash of the input's table and of the roles of its columns, the same in all versions."""
         return replace(self, version="").fingerprint()
+
+    def rows_in_files_since(self, marks: str | None) -> DataFrame | None:
+        """Rows like those of `rows` in files that were added since; None where it cannot be said.
+
+        Args:
+            marks: Those of its files at an earlier version.
+        """
+        if self.file_rows is None or marks is None:
+            return None
+        added = self.file_rows.added_since(marks)
+        if added is None or not added.files:
+            return None
+        frame = self.file_rows.rows_of(added).select(*map(quoted_column, self.own_columns))
+        return self.with_ids(frame).where(F.col("id").isNotNull())
 
     def original_columns(self, df: DataFrame) -> list[Column]:
         """The input's own columns, under their own names, from a frame made of `rows`."""
@@ -153,9 +170,17 @@ def open_input(
             read = parquet_rows(spark, name, location, files, columns.drop)
             _ = read.rows.schema
         opened_input = _finish(
-            name, location, base, read.rows, columns, None, optional=optional, narrow=read.narrow
+            name,
+            location,
+            base,
+            read.rows,
+            columns,
+            None,
+            optional=optional,
+            narrow=read.narrow,
+            file_rows=read.rows_of and FileRows(files, read.reading, read.rows_of),
         )
-        _check_footers(opened_input, read.narrow, files)
+        check_footers(name, opened_input.count, read.narrow, opened_input.columns, files)
         return opened_input
     # Columns of text formats are only known after reading, so roles are checked before the cast.
     try:
@@ -168,57 +193,21 @@ def open_input(
     bad = raw.where(F.col(BAD).isNotNull()).select(
         F.col(BAD).alias("reason"), F.col(LINE).alias("detail")
     )
+
+    def good(rows: DataFrame) -> DataFrame:
+        return rows.where(F.col(BAD).isNull()).drop(BAD, LINE)
+
     return _finish(
         name,
         location,
         base,
-        raw.where(F.col(BAD).isNull()).drop(BAD, LINE),
+        good(raw),
         columns,
         _line_quarantine(bad),
         optional=optional,
         json_messages=lines.json_messages,
+        file_rows=FileRows(files, lines.reading, lambda some: good(lines.rows_of(some))),
     )
-
-
-def _check_footers(opened_input: Input, raw: DataFrame, files: FileList) -> None:
-    """Refuse Parquet files of which the engine read more or fewer rows than their footers say.
-
-    An engine that is set to ignore corrupt or missing files leaves out their rows in silence.
-    """
-    footers = footer_rows(files)
-    if footers is None or (
-        None not in footers.values() and sum(n or 0 for n in footers.values()) == opened_input.count
-    ):
-        return
-    odd = [path for path, rows in footers.items() if rows is None and not is_encrypted(path)]
-    if None in footers.values() and not odd:
-        return  # rows of encrypted footers are unknown
-    read = {} if odd else _rows_by_file(raw, opened_input.columns)
-    odd = odd or [path for path, rows in footers.items() if read and read.get(path, 0) != rows]
-    which = ", ".join(odd[:3]) + (f" and {len(odd) - 3:,} more" if len(odd) > 3 else "")
-    rows = sum(n or 0 for n in footers.values())
-    raise InputError(
-        f"{opened_input.name}: {opened_input.location}: the engine read "
-        f"{opened_input.count:,} rows, and the footers of the files say {rows:,}. "
-        f"Files that differ or cannot be read: {which or 'not known'}. Renew or leave "
-        "out broken files; Spark also passes over files "
-        "beside partition folders (name=value): move those."
-    )
-
-
-def _rows_by_file(raw: DataFrame, columns: Columns) -> dict[str, int]:
-    """Rows that the engine reads of each file; empty where it does not give file names."""
-    # A bare count would be answered from the footers, so the columns of the first pass are read.
-    named = [columns.id] if columns.id is not None else columns.content()
-    read = [column for column in named if column in raw.columns] or raw.columns[:1]
-    hashed = F.max(F.hash(*[F.col(quoted_column(c)) for c in read]))
-    try:
-        per_file = raw.groupBy(F.col("_metadata.file_path").alias("path"))
-        counted = per_file.agg(F.count(F.lit(1)).alias("count"), hashed.alias("hash"))
-        rows = bounded(counted, 1_000, "files").to_pylist()
-    except Exception:  # noqa: BLE001 - the embedded engine has no such column
-        return {}
-    return {unquote(urlsplit(row["path"]).path): int(row["count"]) for row in rows}
 
 
 def _line_quarantine(bad: DataFrame) -> DataFrame:
@@ -241,6 +230,7 @@ def _finish(
     optional: bool,
     json_messages: bool = False,
     narrow: DataFrame | None = None,
+    file_rows: FileRows | None = None,
 ) -> Input:
     # Not by drop(): it takes quoted names for those of other columns.
     present = [column for column in raw.columns if column not in columns.drop]
@@ -328,6 +318,7 @@ def _finish(
         unusual_roles=roles_of_messages,
         recheck=base.recheck,
         with_ids=with_ids,
+        file_rows=file_rows,
     )
     return opened_input if sums["most"] == 1 else _without_doubles(opened_input)
 
@@ -422,4 +413,5 @@ def _without_doubles(opened_input: Input) -> Input:
         "id", F.lit(reason).alias("reason"), F.lit(None).cast("string").alias("detail")
     )
     bad = extra if opened_input.bad is None else opened_input.bad.unionByName(extra)
-    return replace(opened_input, rows=rows, bad=bad)
+    # Which row of an id stays depends on all files.
+    return replace(opened_input, rows=rows, bad=bad, file_rows=None)

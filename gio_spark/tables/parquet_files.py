@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -28,6 +28,7 @@ from gio_spark.tables.column_types import (
 from gio_spark.tables.engine_paths import engine_path
 from gio_spark.tables.file_list import FileList, filesystem, partition_values, relative_path
 from gio_spark.tables.identifiers import is_remote_path
+from gio_spark.tables.spark_files import literal_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -209,10 +210,14 @@ class ParquetRows:
     Attributes:
         rows: All of them.
         narrow: The same rows for reads of few columns; a map by Arrow always reads all.
+        reading: By what they are read, and their types.
+        rows_of: Makes rows of some of the files; None where the engine cannot.
     """
 
     rows: DataFrame
     narrow: DataFrame
+    reading: str
+    rows_of: Callable[[FileList], DataFrame] | None
 
 
 def _rows_by_arrow(
@@ -268,10 +273,6 @@ def _rows_by_arrow(
         return None
     folders = partition_values(root, files.files[0].path)
     carried = pa.schema([*common_schema, *((column, pa.string()) for column in folders)])
-    pieces = list(_pieces(files, by_slices=by_slices))
-    work = pa.Table.from_pylist([asdict(piece) for piece in pieces])
-    # From one partition rows are dealt out in turn: the same number of pieces for each task.
-    work_rows = spark.createDataFrame(work).coalesce(1).repartition(min(len(pieces), 1024))
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         for batch in batches:
@@ -308,8 +309,16 @@ def _rows_by_arrow(
                     )
                 yield carried_table(table, carried, f"{name}: {piece.path}")
 
-    rows = map_arrow(work_rows, read, carried, batch_rows=1)
-    return ParquetRows(rows, _rows_by_engine(spark, location, files) if by_engine else rows)
+    def rows_of(some: FileList) -> DataFrame:
+        pieces = list(_pieces(some, by_slices=by_slices))
+        work = pa.Table.from_pylist([asdict(piece) for piece in pieces])
+        # From one partition rows are dealt out in turn: the same number of pieces for each task.
+        work_rows = spark.createDataFrame(work).coalesce(1).repartition(min(len(pieces), 1024))
+        return map_arrow(work_rows, read, carried, batch_rows=1)
+
+    rows = rows_of(files)
+    narrow = _rows_by_engine(spark, location, files) if by_engine else rows
+    return ParquetRows(rows, narrow, f"arrow {carried}", rows_of)
 
 
 @dataclass(frozen=True)
@@ -374,8 +383,7 @@ def parquet_rows(
     """
     rows = _rows_by_arrow(spark, name, location, files, dropped)
     if rows is None:
-        read = _rows_by_engine(spark, location, files)
-        return ParquetRows(read, read)
+        return _engine_rows(spark, location, files)
     return rows
 
 
@@ -391,6 +399,23 @@ def uncarried_columns_of(files: FileList) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _engine_rows(spark: SparkSession, location: str, files: FileList) -> ParquetRows:
+    rows = _rows_by_engine(spark, location, files)
+    is_embedded = describe(spark).kind == "embedded"
+    # The embedded engine finds no values of partition folders above the files that it is given.
+    if is_embedded and partition_values(files.root, files.files[0].path):
+        return ParquetRows(rows, rows, "", None)
+
+    def rows_of(some: FileList) -> DataFrame:
+        reader = spark.read.schema(rows.schema)
+        paths = [file.path for file in some.files]
+        if is_embedded:
+            return reader.parquet(*(engine_path(spark, path) for path in paths))
+        return reader.option("basePath", location).parquet(*map(literal_path, paths))
+
+    return ParquetRows(rows, rows, f"engine {rows.schema}", rows_of)
+
+
 def _rows_by_engine(spark: SparkSession, location: str, files: FileList) -> DataFrame:
     reader = spark.read
     folders = {relative_path(files.root, f.path).parent for f in files.files}
@@ -401,7 +426,8 @@ def _rows_by_engine(spark: SparkSession, location: str, files: FileList) -> Data
         return reader.parquet(engine_path(spark, location))
     # Spark takes the columns of one file for those of all, unless it is told to look at each.
     reader = reader.option("mergeSchema", value=True).option("basePath", location)
-    return reader.parquet(*([f.path for f in files.files] if files.left_out else [location]))
+    paths = [literal_path(f.path) for f in files.files] if files.left_out else [location]
+    return reader.parquet(*paths)
 
 
 def _are_nested(folders: set[PurePosixPath]) -> bool:

@@ -6,6 +6,7 @@ Spark lists and reads them by its `binaryFile` source, with its own file systems
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Schemes of which this process lists files itself, on every engine.
 _LISTED_HERE = ("s3", "gs", "gcs")
+_GLOB = re.compile(r"([\\{}\[\]*?])")
 _ROOT = re.compile(r"[a-z][a-z0-9+.-]*:(?://[^/]*)?", re.IGNORECASE)
 
 
@@ -40,6 +42,11 @@ def is_listed_by_spark(spark: SparkSession, location: str) -> bool:
 def without_scheme(path: str) -> str:
     """Path of a URI without its scheme and host."""
     return _ROOT.sub("", path, count=1).rstrip("/")
+
+
+def literal_path(path: str) -> str:
+    """Path of a file for Spark's readers, which take brackets, braces and stars for patterns."""
+    return _GLOB.sub(r"\\\1", path)
 
 
 def files_listed_by_spark(
@@ -81,11 +88,13 @@ def files_listed_by_spark(
     return sorted(found)
 
 
-def contents_read_by_spark(spark: SparkSession, location: str, left_out: list[str]) -> DataFrame:
-    """Path and bytes of each file below a location, a row each; a file has at most 2 GB."""
-    files = _binary_files(spark).load(location)
+def contents_read_by_spark(
+    spark: SparkSession, locations: str | list[str], left_out: Sequence[str] = ()
+) -> DataFrame:
+    """Path and bytes of each file below a location, or of listed files; a file has at most 2 GB."""
+    files = _binary_files(spark).load(locations)
     if left_out:
-        files = files.where(~F.col("path").isin(left_out))
+        files = files.where(~F.col("path").isin(list(left_out)))
     return files.select("path", "content")
 
 

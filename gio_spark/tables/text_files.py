@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,7 +38,7 @@ from gio_spark.tables.json_types import (
     parsed_object,
     type_of_value,
 )
-from gio_spark.tables.spark_files import contents_read_by_spark
+from gio_spark.tables.spark_files import contents_read_by_spark, literal_path
 from gio_spark.tables.text_casts import BAD, LINE, type_of, typed
 
 if TYPE_CHECKING:
@@ -59,12 +59,16 @@ class LineRows:
 
     Attributes:
         rows: The files' columns, `_malformed` and `_line`.
+        rows_of: Makes the same of some of the files.
+        reading: Their types and dialect.
         names: The files' own columns.
         json_messages: Whether the column of the text is a string that holds messages as JSON, since
             their values have no common type.
     """
 
     rows: DataFrame
+    rows_of: Callable[[FileList], DataFrame]
+    reading: str
     names: list[str]
     json_messages: bool
 
@@ -120,8 +124,16 @@ def read_lines(
                 for part in _parse(root, kind, piece, schema, file_columns.dialect, of_roles):
                     yield typed(part, schema)
 
-    rows = map_arrow(work, read, schema, batch_rows=1)
-    return LineRows(rows, names, has_messages and types[str(columns.text)] == pa.string())
+    def rows_of(some: FileList) -> DataFrame:
+        return map_arrow(_work(spark, some, kind), read, schema, batch_rows=1)
+
+    return LineRows(
+        map_arrow(work, read, schema, batch_rows=1),
+        rows_of,
+        f"{schema} {file_columns.dialect}",
+        names,
+        has_messages and types[str(columns.text)] == pa.string(),
+    )
 
 
 class _Piece(NamedTuple):
@@ -136,7 +148,9 @@ class _Piece(NamedTuple):
 def _work(spark: SparkSession, files: FileList, kind: str) -> DataFrame:
     """Pieces of files, a row each; where Spark alone opens them, whole files with their bytes."""
     if files.spark is not None:
-        return contents_read_by_spark(spark, files.root, list(files.left_out))
+        if files.is_part:
+            return contents_read_by_spark(spark, [literal_path(file.path) for file in files.files])
+        return contents_read_by_spark(spark, files.root, files.left_out)
     pieces = chunks(files, splittable=kind == "jsonl")
     table = pa.table(
         {

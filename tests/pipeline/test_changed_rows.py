@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gio_spark.pipeline.commands.purge_ids import PurgeRequest
+from gio_spark.pipeline.commands.purge_rows import purge_rows
 from gio_spark.pipeline.stages import changed_rows
 from gio_spark.tables import Workspace
 from tests.pipeline import jobs
@@ -63,6 +65,35 @@ def test_after_any_changes_embeddings_are_those_of_a_fresh_workspace(spark, plac
         # Version 5 stands on the lowest one again, with all that changed since.
         below = Workspace(spark, str(place / "ws")).stages_below("embeddings", record.fingerprint)
         assert len(below) == 1 + (version - 1) % changed_rows.MOST_STAGES_BELOW
+
+
+def test_of_added_files_only_their_rows_are_compared(spark, place):
+    files, pool = place / "files", {"pool": str(place / "files")}
+    jobs.write(jobs.vector_pool(), files, files=3)
+    embed(place, **pool)
+    for number in range(2):
+        name = f"n{number}-"
+        more = jobs.vector_pool(20, seed=number, name=name)
+        jobs.write(more, files / f"{name} ü.parquet")
+        embed(place, **pool)
+        rows, new_rows, record = embeddings(spark, place / "ws")
+        assert record.detail["changes"]["by_files"] and new_rows == 20
+    embed(place, "fresh", **pool)
+    assert rows.equals(embeddings(spark, place / "fresh")[0])
+
+    jobs.write(pa.table({"id": ["n1-00003"]}), place / "ids.parquet")
+    request = PurgeRequest(ids=str(place / "ids.parquet"))
+    purge_rows(jobs.settings(place, **pool), request, confirmed=True, spark=spark)
+    (files / "n1- ü.parquet").unlink()
+    embed(place, **pool)
+    record = embeddings(spark, place / "ws")[2]
+    assert not record.detail["changes"]["by_files"] and record.rows == 620
+    # A purged row comes again: in a file that is the only one read.
+    jobs.write(jobs.vector_pool(20, seed=1, name="n1-"), files / "again.parquet")
+    embed(place, **pool)
+    rows, new_rows, record = embeddings(spark, place / "ws")
+    assert record.detail["changes"]["by_files"] and (new_rows, record.rows) == (19, 639)
+    assert "n1-00003" not in rows["id"].to_pylist()
 
 
 def test_the_same_selection_comes_of_reused_embeddings(place):

@@ -13,7 +13,11 @@ from gio_spark.pipeline.refresh import ROLES, newest_run
 from gio_spark.pipeline.refresh_records import DriftDecision
 from gio_spark.pipeline.run_records import RunSummary
 from gio_spark.pipeline.stage_runner import planned_stages
-from gio_spark.pipeline.stages.changed_rows import changed_rows, earlier_embeddings
+from gio_spark.pipeline.stages.changed_rows import (
+    changed_rows,
+    earlier_embeddings,
+    rows_in_added_files,
+)
 from gio_spark.pipeline.stages.embed import vectors_key
 from gio_spark.pipeline.stages.frozen_models import check_schema, set_frozen_models
 from gio_spark.pipeline.stages.open_inputs import open_context
@@ -136,8 +140,14 @@ def _changes(ctx: RunContext, state: RunState, before: str) -> tuple[dict[str, i
     ws, source = ctx.workspace, state.inputs["pool"]
     embedder = state.fitted_embedder.embedder
     columns = ["id", "content_hash", "row_hash", "reason"]
-    now = embed.describe_rows(source.rows, embedder, columns=source.columns).select(*columns)
-    rows = changed_rows(ws.read("embeddings", before).select(*columns), now)
+    present = rows_in_added_files(source, ws.recorded("embed pool", before)[-1])
+    earlier = ws.read("embeddings", before)
+    if present is not None:
+        earlier = earlier.join(present.select("id"), "id", "left_semi")
+    else:
+        present = source.rows
+    now = embed.describe_rows(present, embedder, columns=source.columns).select(*columns)
+    rows = changed_rows(earlier.select(*columns), now)
     newest = earlier_embeddings(ws, "embed pool", vectors_key(ctx, state, source), source)
     embedded = ws.read("embeddings", newest or before).where(F.col("reason").isNull())
     hashes = embedded.select(F.col("content_hash").alias("known_hash")).distinct()

@@ -46,6 +46,7 @@ class EmbeddingChanges:
         known: Of the added and changed rows, those whose content was embedded before.
         on_base: Whether the earlier rows go on to count; else all rows are written anew.
         by_feed: Whether only rows that the table's change data feed names were compared.
+        by_files: Whether only rows of files that were added were compared.
     """
 
     base: str
@@ -56,6 +57,14 @@ class EmbeddingChanges:
     known: int
     on_base: bool
     by_feed: bool = False
+    by_files: bool = False
+
+    @property
+    def way(self) -> str:
+        """How they were found, as the end of a line; "" where all rows were compared."""
+        if self.by_feed:
+            return ", by the change data feed"
+        return ", by the files that were added" if self.by_files else ""
 
 
 def earlier_embeddings(workspace: Workspace, stage: str, embedder: str, source: Input) -> str:
@@ -75,11 +84,12 @@ def earlier_embeddings(workspace: Workspace, stage: str, embedder: str, source: 
 
 def find_changes(
     ctx: RunContext, source: Input, embedder: embed.Embedder, *, newest: str, key: str, stage: str
-) -> EmbeddingChanges:
+) -> tuple[EmbeddingChanges, DataFrame]:
     """Compare an input with its earlier embeddings, and write what differs to `replaced`.
 
     Rows are compared by the hashes of their content and of the values carried along, in one join
-    of hashes: those that the table's change data feed names, where there is one, else all.
+    of hashes: those that the table's change data feed names, where there is one, or those of files
+    that were added, where no other file has changed, else all.
 
     Args:
         ctx: The run.
@@ -88,28 +98,38 @@ def find_changes(
         newest: Key of the newest earlier embeddings.
         key: Key of the new ones, under which the differences are written.
         stage: Stage that writes.
+
+    Returns:
+        What differs, and rows of the input among which are all that are new or changed.
     """
     ws = ctx.workspace
     below = ws.stages_below("embeddings", newest)
     base = newest if len(below) < MOST_STAGES_BELOW else below[-1]
 
-    def write_changes(ids: DataFrame | None) -> tuple[int, int, int]:
-        present, before = source.rows, ws.read("embeddings", base)
+    def write_changes(present: DataFrame, ids: DataFrame | None) -> tuple[int, int, int]:
+        before = ws.read("embeddings", base)
         if ids is not None:
-            present, before = (rows.join(ids, "id", "left_semi") for rows in (present, before))
+            before = before.join(ids, "id", "left_semi")
         now = embed.describe_rows(present, embedder, columns=source.columns)
         rows = changed_rows(before.select("id", *_HASHES), now.select("id", *_HASHES))
         ws.write("replaced", rows, fingerprint=key, run=ctx.run, stage=stage)
         return counts_by_change(ws.own_rows("replaced", key))
 
     earlier = ws.recorded(stage, base)[-1]
-    ids = _ids_in_feed(ctx, source, earlier)
-    added, changed, gone = write_changes(ids)
-    if ids is not None and earlier.rows + added - gone != source.ids:
-        _say_compared(ctx, source, "its counts do not add up")
-        ids = None
-        added, changed, gone = write_changes(ids)
-    return EmbeddingChanges(
+    by_feed = by_files = False
+    present = rows_in_added_files(source, earlier)
+    if present is not None:
+        by_files = True
+        added, changed, gone = write_changes(present, present.select("id"))
+    elif (ids := _ids_in_feed(ctx, source, earlier)) is not None:
+        by_feed, present = True, source.rows
+        added, changed, gone = write_changes(present.join(ids, "id", "left_semi"), ids)
+    if present is None or earlier.rows + added - gone != source.ids:
+        if present is not None:
+            _say_compared(ctx, source, "the counts do not add up")
+        by_feed, by_files, present = False, False, source.rows
+        added, changed, gone = write_changes(present, None)
+    changes = EmbeddingChanges(
         base=base,
         newest=newest,
         added=added,
@@ -117,8 +137,21 @@ def find_changes(
         gone=gone,
         known=_known_rows(ws, newest, key),
         on_base=added + changed <= MOST_CHANGED * source.ids,
-        by_feed=ids is not None,
+        by_feed=by_feed,
+        by_files=by_files,
     )
+    return changes, present
+
+
+def rows_in_added_files(source: Input, earlier: Record) -> DataFrame | None:
+    """Rows of an input that lie in files added since earlier embeddings of it.
+
+    Returns:
+        None where other rows may have changed as well, or where it cannot be said.
+    """
+    if earlier.detail.get("any_version") != source.any_version():
+        return None
+    return source.rows_in_files_since(earlier.detail.get("files"))
 
 
 def _ids_in_feed(ctx: RunContext, source: Input, earlier: Record) -> DataFrame | None:
@@ -127,12 +160,12 @@ def _ids_in_feed(ctx: RunContext, source: Input, earlier: Record) -> DataFrame |
     since = int(earlier.detail["version"]) if is_same_table and source.format == "delta" else None
     ids, why = changed_ids(ctx.spark, source, since, int(MOST_IN_FEED * source.ids))
     if why:
-        _say_compared(ctx, source, why)
+        _say_compared(ctx, source, f"the change data feed does not say what changed, {why}")
     return ids
 
 
 def _say_compared(ctx: RunContext, source: Input, why: str) -> None:
-    ctx.progress.say(f"{source.name}: all rows are compared, not the change data feed: {why}")
+    ctx.progress.say(f"{source.name}: all rows are compared: {why}")
 
 
 def changed_rows(before: DataFrame, now: DataFrame) -> DataFrame:
@@ -189,7 +222,7 @@ def changed_embeddings(
 
     Args:
         ws: The workspace.
-        rows: Rows of the input, or of a chunk of it.
+        rows: Rows of the input, or of a chunk of it, with all that are new or changed.
         source: The input.
         embedder: Prepared and fitted embedder.
         changes: What differs.

@@ -111,8 +111,8 @@ def _embed(step: Step, state: RunState, name: str) -> None:
     directed = ctx.settings.quantize.spherical
     same_vectors = vectors_key(ctx, state, source)
 
-    def rows_of(chunk: Chunk, changes: EmbeddingChanges | None) -> DataFrame:
-        rows = chunk.rows(source.rows)
+    def rows_of(chunk: Chunk, present: DataFrame, changes: EmbeddingChanges | None) -> DataFrame:
+        rows = chunk.rows(present)
         if changes is None:
             rows = ensure_parallelism(rows, "id", source.bytes)
             out = embed.embed(rows, embedder, columns=source.columns, directions=directed)
@@ -134,18 +134,22 @@ def _embed(step: Step, state: RunState, name: str) -> None:
 
     def make(progress: StageProgress) -> tuple[int, dict[str, Any]]:
         newest = earlier_embeddings(ws, stage, same_vectors, source)
-        changes = None
+        changes, present = None, source.rows
         if newest:
-            changes = find_changes(ctx, source, embedder, newest=newest, key=key, stage=stage)
-            by_feed = ", by the change data feed" if changes.by_feed else ""
+            changes, present = find_changes(
+                ctx, source, embedder, newest=newest, key=key, stage=stage
+            )
             progress.say(
                 f"{changes.added + changes.changed:,} new or changed rows, {changes.gone:,} gone"
-                f"{by_feed}"
+                f"{changes.way}"
             )
         on_base = changes is not None and changes.on_base
         new_rows = changes.added + changes.changed if changes and on_base else source.ids
         step.write_chunks(
-            progress, "embeddings", lambda chunk: rows_of(chunk, changes), expected=new_rows
+            progress,
+            "embeddings",
+            lambda chunk: rows_of(chunk, present, changes),
+            expected=new_rows,
         )
         source.recheck()
         detail: dict[str, Any] = {
@@ -155,6 +159,8 @@ def _embed(step: Step, state: RunState, name: str) -> None:
             "location": source.location,
             "any_version": source.any_version(),
         }
+        if source.file_rows is not None and (marks := source.file_rows.marks()) is not None:
+            detail["files"] = marks
         if changes is not None:
             detail["changes"] = asdict(changes)
         if changes is not None and changes.on_base:

@@ -57,6 +57,7 @@ def leave_out_purged(ctx: RunContext, purged: PurgeList, one: Input) -> Input:
         count=one.count - rows - bad_rows,
         ids=one.ids - rows,
         quarantined=one.quarantined - bad_rows,
+        with_ids=lambda frame: without_hashed(one.with_ids(frame), "id", hashes),
     )
 
 
