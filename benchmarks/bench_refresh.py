@@ -6,7 +6,7 @@
 The pool is text from a vocabulary of 40 subjects, embedded by hashed n-grams; the target is three
 of the subjects. The refresh of one row shows the fixed cost, that of the share what rows add to it.
 All in one process, the engine's start left out. Prints seconds by stage and the commits per table,
-and writes benchmarks/results/refresh.json.
+and writes benchmarks/results/refresh.json, where figures of other sizes and engines stay.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from gio_spark.pipeline.refresh import refresh
 from gio_spark.settings.load import build
 
 SUBJECTS, WORDS = 40, 24
-# Of the time of the run, at most.
-BAR = 0.5
+# What the share costs beyond one row, as a part of the time of the run, at most.
+BAR = 0.05
 
 
 def texts(name: str, rows: int, subjects: np.ndarray, seed: int) -> pa.Table:
@@ -148,17 +148,20 @@ def main() -> None:
         )
     print_table(measured, options.share)
     seconds = {name: one["seconds"] for name, one in measured.items()}
-    ratio = seconds["share"] / seconds["run"]
-    print(f"\nrefresh of {options.share:.2%} over run: {ratio:.2f}")
+    beyond = (seconds["share"] - seconds["one row"]) / seconds["run"]
+    print(f"\nrefresh of {options.share:.2%} beyond that of one row: {beyond:.1%} of the run")
     figures = [
         {"figure": f"{name}, {options.rows} rows, {options.engine}", "value": value, "unit": "s",
          "anchor": seconds["run"], "ratio": value / seconds["run"], "bar": None, "holds": None}
         for name, value in seconds.items()
     ]  # fmt: skip
-    figures[-1] |= {"bar": BAR, "holds": ratio <= BAR}
+    figures[-1] |= {"bar": f"<= {BAR:.0%} of the run beyond one row", "holds": beyond <= BAR}
     out = Path(__file__).parent / "results" / "refresh.json"
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0],
                "python": platform.python_version()}  # fmt: skip
+    names = {figure["figure"] for figure in figures}
+    known = json.loads(out.read_text())["figures"] if out.exists() else []
+    figures = [*(figure for figure in known if figure["figure"] not in names), *figures]
     out.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
     print(f"wrote {out}")
 
