@@ -147,12 +147,13 @@ def error_curve(
         share its ratio to the error of a single cluster.
     """
     matrix = as_matrix(vectors, "the sample")[:rows]
-    train, held_out = matrix[::2], matrix[1::2] if len(matrix) > 1 else matrix
+    train = np.ascontiguousarray(matrix[::2])
+    held_out = matrix[1::2] if len(matrix) > 1 else matrix
     if counts is None:
         counts = [2**i for i in range(max(1, (len(train) // 4).bit_length()))]
-    one_cluster_error = float(
-        np.square(held_out - train.mean(axis=0, dtype=np.float64)).sum() / len(held_out)
-    )
+    mean = train.mean(axis=0, dtype=np.float64)
+    blocks = (held_out[at : at + _BLOCK_ROWS] for at in range(0, len(held_out), _BLOCK_ROWS))
+    one_cluster_error = sum(float(np.square(b - mean).sum()) for b in blocks) / len(held_out)
     cluster_counts = sorted(set(counts))
     # The first K picks of k-means++ are its picks for K: one or two seedings serve all K.
     greedy_picks = plus_plus(

@@ -128,7 +128,7 @@ def _greedy(
 ) -> npt.NDArray[np.intp]:
     """Greedy k-means++: each center is the best of 2 + log K candidates (as in scikit-learn)."""
     trials = 2 + int(np.log(clusters))
-    norms = (matrix * matrix).sum(axis=1)
+    norms = np.einsum("ij,ij->i", matrix, matrix)  # of integers: exact in any order
     chosen = [int(rng.integers(len(matrix)))]
     distance = norms - 2.0 * (matrix @ matrix[chosen[0]]) + norms[chosen[0]]
     while len(chosen) < clusters:
@@ -164,7 +164,9 @@ def _to_integers(rows: FloatMatrix) -> tuple[npt.NDArray[np.float64], float]:
     bits = (52 - int(rows.shape[1]).bit_length()) // 2 - 1
     _, exponent = np.frexp(float(np.abs(rows).max(initial=0.0)))
     step = float(np.ldexp(1.0, int(exponent) - bits))
-    return np.rint(rows.astype(np.float64) / step), step
+    integers = rows.astype(np.float64)
+    integers /= step
+    return np.rint(integers, out=integers), step
 
 
 def small_kmeans(

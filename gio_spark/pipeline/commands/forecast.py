@@ -13,7 +13,6 @@ from gio_spark.pipeline.stages.cluster import clusters_for
 from gio_spark.pipeline.stages.density_ratio import content_kind
 from gio_spark.pipeline.stages.input_checks import tokens_in_words
 from gio_spark.pipeline.stages.open_inputs import open_context, pin_inputs
-from gio_spark.quantize.cluster_count import PYTHON_BYTES
 from gio_spark.settings.budget import parse_budget
 from gio_spark.settings.run import RunSettings
 
@@ -122,8 +121,9 @@ def forecast(
     if density and content_kind(settings) == "vector":
         most = settings.explode.fit_rows
         fit_rows = min(pool, most) + min(sum(targets.values()), most)
-        fit_bytes = PYTHON_BYTES + explode.vector_fit_bytes(fit_rows, dimension)
-        memory = replace(memory, driver=max(memory.driver, fit_bytes))
+        # The driver fits the ratio while it chooses the first centers.
+        fit_bytes = explode.vector_fit_bytes(fit_rows, dimension)
+        memory = replace(memory, driver=memory.driver + fit_bytes)
     cores = os.cpu_count() or 1
     vectors_bytes = rows * (4 * dimension + 120)
     copies = int(min(share, 1.0) * (content_bytes or pool * 500))
