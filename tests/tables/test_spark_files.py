@@ -68,6 +68,26 @@ def test_files_are_listed_read_and_watched_through_spark(local_spark, far):
         opened(local_spark, "nofs://bucket/pool")
 
 
+def test_files_that_were_added_are_read_alone_through_spark(local_spark, far):
+    folder, location = far
+
+    def add(name):
+        for place in ("grown", "grown-text"):
+            (folder / place).mkdir(exist_ok=True)
+        table = pa.table({"id": [name], "text": ["x"]})
+        pq.write_table(table, folder / "grown" / f"{name}.parquet")
+        (folder / "grown-text" / f"{name}.jsonl").write_text(f'{{"id": "{name}", "text": "x"}}')
+
+    add("a")
+    before = [opened(local_spark, f"{location}/{place}") for place in ("grown", "grown-text")]
+    add("b [x]*")
+    for earlier in before:
+        now = opened(local_spark, earlier.location)
+        added = now.rows_in_files_since(earlier.file_rows.marks())
+        assert added.toArrow()["id"].to_pylist() == ["b [x]*"]
+        assert ids(now) == ["a", "b [x]*"]
+
+
 def test_delta_tables_and_workspaces_are_opened_through_spark(local_spark, far):
     folder, location = far
     frame = local_spark.createDataFrame(pa.table({"id": ["a"], "text": ["x"]}))
