@@ -22,6 +22,9 @@ def test_offsets_bring_each_folds_mean_ratio_to_one():
     # Means 2 and 2.75; fold 1 has no rows and gets the mean of all, 9.5 / 4.
     np.testing.assert_allclose(fold_offsets(scores, fold, 3), -np.log([2.0, 2.375, 2.75]))
     np.testing.assert_allclose(fold_offsets(scores + 1e4, fold, 3) + 1e4, -np.log([2, 2.375, 2.75]))
+    # Scores so far apart that the larger one's exponential is no number.
+    wide = fold_offsets(np.array([0.0, 2000.0]), np.zeros(2, int), 1)
+    np.testing.assert_allclose(wide, -2000 + np.log(2))
 
 
 def test_a_curve_interpolates_leans_and_ends_one_span_beyond_its_knots():

@@ -79,3 +79,12 @@ def test_empty_halves_have_a_ratio(model):
     empty = pa.array(["", "wort1"])
     rows = pa.StructArray.from_arrays([empty, empty], ["text", "output"])
     assert np.isfinite(model.log_ratio(rows, np.arange(2))).all()
+
+
+def test_the_score_of_a_pair_is_the_sum_of_both_halves_and_their_match(model):
+    scorer, content, fold = model.scorer, pairs(12, seed=5), np.arange(12) % 2
+    text, output = content.field("text"), content.field("output")
+    match = (scorer.match.features(text, output, fold) * scorer.weights[fold]).sum(axis=1)
+    expected = scorer.text.raw(text, fold) + scorer.output.raw(output, fold) + match
+    assert np.ptp(scorer.output.raw(output, fold)) > 0
+    np.testing.assert_allclose(scorer.raw(content, fold), expected)

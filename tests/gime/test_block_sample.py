@@ -60,6 +60,23 @@ def test_a_block_has_the_mean_of_its_rows(days):
     np.testing.assert_allclose(joined.rows["numeric:heat"].values, heat)
 
 
+def test_a_block_without_a_valid_value_has_none():
+    heat = pa.array([1.0, None, None, None, 5.0, 7.0])
+    constants = Constants({"fields": ("numeric:heat",), "clusters": 1, "seasonal": False,
+                           "tile_degrees": 0.25, "step_microseconds": 1, "correlation_tau": 0.5,
+                           "bucket_microseconds": 86_400_000_000})  # fmt: skip
+    table = pa.table(
+        {"numeric:heat": heat, "event_time": range(6), "station": [0] * 6, "cluster": [0] * 6}
+    )
+    sample = Sample.from_arrow(table, "spatiotemporal", constants, table)
+    task = Task(np.zeros((6, 1), np.float32), np.arange(6.0), np.zeros((2, 1), np.float32),
+                np.arange(2.0), "skill")  # fmt: skip
+    joined, _ = in_blocks(sample, task, np.array([0, 0, 1, 1, 2, 2]), np.zeros(3, int))
+    column = joined.rows["numeric:heat"]
+    assert column.valid.tolist() == [True, False, True]
+    assert column.values[[0, 2]].tolist() == [1.0, 6.0]
+
+
 def test_models_are_trained_on_the_rows_of_blocks(days):
     _, _, task = days
     scores = train_many(None, task, [np.arange(3), np.arange(DAYS)])

@@ -12,7 +12,14 @@ from test_sensitivity_analysis import CLUSTERS, noisy_labels
 
 from gio_spark.errors import BudgetError
 from gio_spark.gime import Constants
-from gio_spark.gime.metric_selection import MeanLimit, bounded_kl, limited_kl, row_scores, select
+from gio_spark.gime.metric_selection import (
+    MeanLimit,
+    _target_distribution,
+    bounded_kl,
+    limited_kl,
+    row_scores,
+    select,
+)
 from gio_spark.gime.metric_thresholds import Threshold, pursued_metrics
 from gio_spark.gime.tilted_subsets import Sample
 
@@ -47,6 +54,18 @@ def test_a_budget_outside_the_limits_is_an_error_with_the_largest():
     with pytest.raises(BudgetError) as raised:
         bounded_kl(np.ones(2) / 2, np.array([0, 0]), np.array([3, 4]), 9)
     assert raised.value.largest == 7
+
+
+def test_the_target_is_followed_where_a_metric_of_it_matters_and_the_pool_elsewhere():
+    sizes, target = np.array([16, 4, 4]), np.array([0.1, 0.2, 0.7])
+
+    def followed(**pursued):
+        return _target_distribution(sizes, target, pursued).tolist()
+
+    assert followed(mismatch="high") == followed(coverage="moderate") == target.tolist()
+    assert followed(distortion="high") == pytest.approx([4 / 6, 1 / 6, 1 / 6])
+    assert followed(scope="high") == followed(variety="high") == [0.5, 0.25, 0.25]
+    assert followed(scope="moderate") == pytest.approx([4 / 6, 1 / 6, 1 / 6])
 
 
 def test_metrics_whose_improvement_did_harm_are_not_pursued():

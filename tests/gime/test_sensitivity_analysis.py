@@ -13,7 +13,12 @@ from gio_spark.errors import ConfigError, InputError
 from gio_spark.gime import Constants
 from gio_spark.gime.metric_factors import merged_factors, turning_point
 from gio_spark.gime.proxy_training import CustomScore, Task, frequency_codes, train_many, train_one
-from gio_spark.gime.sensitivity_analysis import forecast_training, sensitivity
+from gio_spark.gime.sensitivity_analysis import (
+    _effects,
+    _failure_signs,
+    forecast_training,
+    sensitivity,
+)
 from gio_spark.gime.tilted_subsets import Sample, random_tilts, tilts_of
 from gio_spark.settings.gime import GimeSettings
 
@@ -91,6 +96,47 @@ def test_proxies_see_fields_of_many_values(proxy, least):
         assert score > roc_auc_score(task.test_labels, decided) - 0.01
 
 
+def test_the_effect_of_a_seed_is_that_of_its_own_sweeps():
+    rng = np.random.default_rng(0)
+    value = np.linspace(0.0, 1.0, 40)
+    screen = pd.DataFrame({"scope": value, "volume": rng.random(40), "score": np.full(40, np.nan)})
+    factors = merged_factors(screen[["scope", "volume"]])
+    sweeps = pd.DataFrame(
+        {
+            "seed": np.repeat([0, 1], 40),
+            "scope": np.tile(value, 2),
+            "volume": rng.random(80),
+            "score": np.r_[2.0 * value, -3.0 * value],
+        }
+    )
+    effects = _effects(factors, screen, sweeps, 2)
+    # From the 10th to the 90th percentile of a uniform value; the ridge takes about a percent.
+    np.testing.assert_allclose(effects[:, 0], [1.6, -2.4], rtol=0.03)
+    np.testing.assert_allclose(effects[:, 1], 0, atol=0.03)
+
+
+def test_failure_signs_compare_with_two_deviations_and_half_of_the_spread():
+    scored, table = pd.DataFrame({"score": [0.5]}), pd.DataFrame({"class": ["high"]})
+
+    def signs(full, deviation):
+        notes = _failure_signs(full, (0.5, deviation), 0.1, scored, table)
+        return [("as good as" in note, "vary about" in note) for note in notes]
+
+    assert signs(0.59, 0.04) == []
+    assert signs(0.57, 0.04) == [(True, False)]
+    assert signs(0.7, 0.06) == [(False, True)]
+
+
+def test_chance_is_the_share_of_the_most_frequent_label():
+    features = np.zeros((10, 1), np.float32)
+    labels = np.array([0] * 7 + [1] * 2 + [2])
+    accuracy, error = Task(features, labels, features, labels, "accuracy").chance()
+    assert (accuracy, error) == pytest.approx((0.7, np.sqrt(0.7 * 0.3 / 10)))
+    binary = np.array([0] * 8 + [1] * 2)
+    precision, _ = Task(features, binary, features, binary, "average_precision").chance()
+    assert precision == pytest.approx(0.2)
+
+
 def test_many_models_are_those_trained_one_by_one():
     task = replace(noisy_labels(proxy="boosting")[1], small=True)
     index = np.arange(0, 1_500, 3)
@@ -121,6 +167,17 @@ def test_the_same_seed_gives_the_same_table():
         sensitivity(None, sample, task, size=80, settings=TINY).table for _ in range(2)
     )
     pd.testing.assert_frame_equal(first, second)
+
+
+def test_rows_are_tilted_by_the_targets_share_of_their_cluster():
+    table = pa.table({"cluster": [0] * 6 + [1] * 3, "tokens": range(9)})
+    target = pa.table({"cluster": [0] * 1 + [1] * 3, "tokens": range(4)})
+    sample = Sample.from_arrow(table, "text", Constants({"clusters": 2}), target)
+    tilts = tilts_of(sample)
+    assert tilts.names == ("tokens", "target ratio")
+    ratio = tilts.values[:, 1]
+    assert len(set(ratio[:6])) == len(set(ratio[6:])) == 1 and ratio[0] < 0 < ratio[6]
+    assert tilts.clusters.tolist() == [0] * 6 + [1] * 3
 
 
 def test_tilts_draw_equal_sizes_without_repeats_and_change_the_metrics():

@@ -11,6 +11,7 @@ import pytest
 from local_states import DAY, figures
 
 from gio_spark.gime import METRICS, Constants
+from gio_spark.gime.feature_metrics import mixed
 
 FIELDS = ("numeric:age", "categorical:job")
 CONSTANTS = Constants({"fields": FIELDS, "clusters": 4})
@@ -139,3 +140,15 @@ def test_an_improvement_of_the_data_improves_its_metric(metric, better, sign):
     target = table(60, 2, **{"categorical:job": np.full(60, 11)})
     gain = run(table(**better), target)[metric, "robust"] - run(table(), target)[metric, "robust"]
     assert gain * sign > 0
+
+
+def test_values_are_mixed_as_integers_of_64_bits():
+    columns = np.array([[0, 1, -5, 2**40], [7, -1, 3, 2**62]])
+    expected = []
+    for row in columns.T.tolist():
+        state = 0
+        for value in row:
+            state = (state ^ value) % 2**64 * 0x9E3779B97F4A7C15 % 2**64
+            state ^= state >> 29
+        expected.append(state)
+    assert mixed(*columns).view(np.uint64).tolist() == expected

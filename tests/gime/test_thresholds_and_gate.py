@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,6 +79,19 @@ def test_the_share_of_a_level_is_the_first_whose_response_reaches_it():
     runs = Sensitivity(table, screen, screen.iloc[:0], (0.5, 0.0), 1.0, 100, 1.0, 60, ())
     _, shares = automatic_thresholds(runs, SIGNS, level=1.0)
     assert shares[["share at 90%", "share at 100%"]].to_numpy().tolist() == [[0.5, 0.5]]
+
+
+def test_no_share_is_said_of_seven_subsets_or_of_a_metric_that_never_changes():
+    runs = found_by_hand()
+    few = replace(runs, screen=runs.screen.iloc[::9])
+    assert len(few.screen) == 7
+    constant = replace(runs, screen=runs.screen.assign(distortion=0.3))
+    for one in (few, constant):
+        row = automatic_thresholds(one, SIGNS, level=0.95)[1].set_index("metric").loc["distortion"]
+        assert row.filter(like="share at").isna().all()
+    eight = replace(runs, screen=runs.screen.iloc[::8])
+    row = automatic_thresholds(eight, SIGNS, level=0.5)[1].set_index("metric").loc["distortion"]
+    assert row.filter(like="share at").notna().any()
 
 
 def test_shares_are_set_by_hand_and_wrong_ones_are_refused():
