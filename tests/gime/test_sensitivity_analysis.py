@@ -180,6 +180,13 @@ def test_rows_are_tilted_by_the_targets_share_of_their_cluster():
     assert tilts.clusters.tolist() == [0] * 6 + [1] * 3
 
 
+def test_rows_of_no_cluster_are_drawn_as_well():
+    table = pa.table({"cluster": pa.array([0, None, 0, 0]), "tokens": range(4)})
+    tilts = tilts_of(Sample.from_arrow(table, "text", Constants({"clusters": 1}), table))
+    drawn = [tilts.draw(np.array([0.0, 1.0]), 2, seed).tolist() for seed in range(20)]
+    assert any(1 in rows for rows in drawn) and all(len(set(rows)) == 2 for rows in drawn)
+
+
 def test_tilts_draw_equal_sizes_without_repeats_and_change_the_metrics():
     sample, _ = noisy_labels()
     tilts = tilts_of(sample, 3)

@@ -12,6 +12,8 @@ from local_states import DAY, figures
 
 from gio_spark.gime import METRICS, Constants
 from gio_spark.gime.feature_metrics import mixed
+from gio_spark.gime.row_batch import Column, Rows
+from gio_spark.gime.tabular_profile import prepare
 
 FIELDS = ("numeric:age", "categorical:job")
 CONSTANTS = Constants({"fields": FIELDS, "clusters": 4})
@@ -152,3 +154,12 @@ def test_values_are_mixed_as_integers_of_64_bits():
             state ^= state >> 29
         expected.append(state)
     assert mixed(*columns).view(np.uint64).tolist() == expected
+
+
+def test_a_missing_number_is_no_number():
+    numbers = np.concatenate([-np.logspace(9, -9, 400), [0.0], np.logspace(-9, 9, 400)])
+    every = Rows(len(numbers), {"numeric:a": Column(numbers, np.ones(len(numbers), bool))})
+    missing = Rows(1, {"numeric:a": Column(np.zeros(1), np.zeros(1, bool))})
+    constants = Constants({"fields": ("numeric:a",)})
+    codes = set(prepare(every, constants)["combination"].values.tolist())
+    assert prepare(missing, constants)["combination"].values[0] not in codes

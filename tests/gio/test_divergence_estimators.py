@@ -50,6 +50,24 @@ def test_energy_distance_is_a_distance_and_ignores_copies_and_order(seed, n, m):
     assert weighted == pytest.approx(value, rel=1e-12, abs=1e-13)
 
 
+def test_energy_distances_of_few_rows_are_those_of_plain_loops():
+    x, y = np.array([0.0, 1.0, 5.0, 9.0]), np.array([2.0, 4.0])
+
+    def mean(a, b, *, pairs):
+        return sum(abs(i - j) for i in a for j in b) / pairs
+
+    cross = 2 * mean(x, y, pairs=8)
+    assert energy_distance(x, y) == pytest.approx(cross - mean(x, x, pairs=16) - 0.5 * 2)
+    unbiased = cross - mean(x, x, pairs=12) - mean(y, y, pairs=2)
+    assert energy_distance(x, y, unbiased=True) == pytest.approx(unbiased)
+    weighted = energy_distance(x, y, x_weights=[1, 0, 0, 1], y_weights=[3, 1])
+    assert weighted == pytest.approx(energy_distance([0.0, 9.0], [2.0, 2.0, 2.0, 4.0]))
+    with pytest.raises(InputError, match="not all zero"):
+        energy_distance(x, y, y_weights=[0, 0])
+    with pytest.raises(InputError, match="not negative"):
+        energy_distance(x, y, y_weights=[1, -1])
+
+
 def test_the_divergence_of_histograms_by_hand():
     half = 0.5 * np.log(1 / 0.75) + 0.5 * (0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25))
     assert jsd_histogram([4, 0], [1, 1]) == pytest.approx(half)

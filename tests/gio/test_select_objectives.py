@@ -16,6 +16,7 @@ from gio_spark.gio import (
     objectives,
     select,
 )
+from gio_spark.gio.ranking import from_order
 from gio_spark.gio.selection_problem import OBJECTIVES
 
 
@@ -161,6 +162,37 @@ def test_published_objective_selects_entire_clusters_until_the_budget():
     result_of_all = result.order[:-1]
     np.testing.assert_array_equal(result.take[result_of_all], sizes[result_of_all])
     assert result.take[2] == 0
+
+
+def test_an_early_stop_is_said_where_budget_is_left():
+    case = problem(budget=300)
+    order, path = np.array([0, 1]), np.array([2.0, 1.0])
+    met = from_order("published", case, order, path, stopped=True)
+    assert met.spent == 300 and "stopped_before_budget" not in names(met)
+    short = from_order("published", case, order[:1], path[:1], stopped=True)
+    assert short.spent == 100 and "stopped_before_budget" in names(short)
+    with pytest.raises(BudgetError, match="hold 100"):
+        from_order("published", case, order[:1], path[:1])
+
+
+def test_the_published_algorithm_looks_at_five_neighbours_or_all_others():
+    def take(**changes):
+        return select("published", problem(budget=300, **changes)).take.tolist()
+
+    assert take() == take(options={"k": 5})
+    few = problem().target_centroids[:4]
+    assert take(target_centroids=few) == take(target_centroids=few, options={"k": 3})
+
+
+def test_a_pool_has_a_cluster_or_is_refused():
+    one = problem(pool_centroids=np.ones((1, 4), np.float32), sizes=np.array([200]),
+                  target_mass=np.array([1.0]))  # fmt: skip
+    assert select("budgeted_kl", one).take.tolist() == [100]
+    assert one.seed == 0
+    none = {"pool_centroids": np.ones((0, 4), np.float32), "sizes": np.ones(0, int),
+            "target_mass": np.ones(0)}  # fmt: skip
+    with pytest.raises(InputError, match="no clusters"):
+        problem(**none)
 
 
 def test_published_objective_may_stop_by_itself():
