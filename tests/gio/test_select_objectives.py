@@ -184,6 +184,16 @@ def test_the_published_algorithm_looks_at_five_neighbours_or_all_others():
     assert take(target_centroids=few) == take(target_centroids=few, options={"k": 3})
 
 
+def test_rows_of_a_ranking_of_all_rows_are_taken_as_they_are():
+    ranked = np.array([10, 0, 0, 60, 30, 0])
+    result = select("whole_pool", problem(options={"take": ranked}))
+    assert result.take.tolist() == ranked.tolist() and result.certificate is None
+    with pytest.raises(ConfigError, match="needs options"):
+        select("whole_pool", problem())
+    with pytest.raises(ConfigError, match="replay"):
+        select("whole_pool", problem(options={"take": ranked}, replay=0.1))
+
+
 def test_a_pool_has_a_cluster_or_is_refused():
     one = problem(pool_centroids=np.ones((1, 4), np.float32), sizes=np.array([200]),
                   target_mass=np.array([1.0]))  # fmt: skip
