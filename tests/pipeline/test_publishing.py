@@ -160,6 +160,27 @@ def test_a_refresh_whose_gate_fails_publishes_nothing(spark, place, monkeypatch)
     assert published_ids(spark, place) == before
 
 
+def test_a_refresh_whose_metrics_drift_is_held_back_where_the_settings_say_so(spark, place):
+    held = jobs.settings(place, gime={"on_refresh": True}, publish={"on_drift": "hold"})
+    jobs.go(held)
+    pool = jobs.vector_pool()
+    for number in range(6):
+        more = jobs.vector_pool(12, seed=number, name=f"n{number}-")
+        if number == 5:  # the same vectors as ever, but of a thousand times as many tokens
+            words = pa.array([30_000] * 12, pa.int64())
+            more = more.set_column(more.schema.get_field_index("words"), "words", words)
+        pool = pa.concat_tables([pool, more])
+        jobs.write(pool, place / "pool.parquet")
+        before = published_ids(spark, place)
+        done = refresh(held, progress=SILENT)
+        if number < 5:
+            assert done.publication.number == number + 2 and not done.publication.failed
+    drifted = done.publication.failed.removeprefix("metrics drifted: ").split(", ")
+    assert {"pool/volume", "selected/volume"} <= set(drifted)
+    assert not any(name.startswith("random/") for name in drifted)
+    assert published_ids(spark, place) == before
+
+
 # Two of each kind; the others with the other faults.
 BOUNDARIES = [
     (run_module, "audit_and_publish", False),

@@ -101,7 +101,8 @@ def measure_refresh(
     record = ctx.stage(STAGE, key, "metrics", make)
     series = write_series(ws, base)
     newest = series[series["refresh"] == series["refresh"].max()]
-    drifted = newest[newest["drifted"].astype(bool)]
+    # The random draw is there to compare with: what changes it changes the pool.
+    drifted = newest[newest["drifted"].astype(bool) & (newest["group"] != "random")]
     names = tuple(f"{g}/{m}" for g, m in zip(drifted["group"], drifted["metric"], strict=True))
     verdict = recorded_verdict(record)
     _track(ctx, stored(ws, key), verdict, int(newest["refresh"].iloc[0]), names)
