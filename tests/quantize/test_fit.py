@@ -217,8 +217,11 @@ def test_more_clusters_than_distinct_rows_gives_fewer_with_a_warning(spark, capl
     x = np.repeat(np.eye(4, dtype=np.float32), 5, axis=0)
     with caplog.at_level(logging.WARNING, logger="gio_spark"):
         model = MiniBatchKMeans(k=10, seed=0).fit(frame(spark, x))
-    assert len(model.centroids) == 4
-    assert "4 clusters instead of 10" in caplog.text
+        assert len(model.centroids) == 4
+        assert "4 clusters instead of 10" in caplog.text
+        caplog.clear()
+        MiniBatchKMeans(k=4, seed=0).fit(frame(spark, x))
+        assert not caplog.text
 
 
 def test_nan_is_refused_with_the_row(spark):
