@@ -32,3 +32,19 @@ def test_the_engine_keeps_the_rows_that_arrays_do(spark):
         kept = rows.where(bucket_filter(share, number, "salt")).toArrow()["id"].to_pylist()
         inside = in_bucket(np.array(list(hashes.values())), share, number)
         assert sorted(kept) == sorted(np.array(list(hashes))[inside])
+
+
+@pytest.mark.embedded
+def test_a_batch_begins_at_its_first_hash_and_ends_before_that_of_the_next(spark):
+    from pyspark.sql import functions as F
+
+    rows = spark.range(20).select(F.col("id").cast("string").alias("id"))
+    hashes = dict(rows.select("id", hash53("id", "salt")).toArrow().to_pandas().to_numpy().tolist())
+    low = [name for name, position in hashes.items() if position < RANGE // 2][:3]
+    for name in low:
+        share = hashes[name] / RANGE  # the second batch begins at this row
+        first, second = (
+            rows.where(bucket_filter(share, number, "salt")).toArrow()["id"].to_pylist()
+            for number in (0, 1)
+        )
+        assert name in second and name not in first

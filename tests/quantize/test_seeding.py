@@ -97,6 +97,12 @@ def test_picks_made_in_blocks_follow_the_law_of_one_by_one():
         assert abs(sets[chosen] / draws - odds) < 4 * np.sqrt(odds * (1 - odds) / draws) + 1e-9
 
 
+def test_a_center_moves_to_its_only_row_and_stays_where_it_has_none():
+    x = np.array([[1.0], [11.0], [12.0]], np.float32)
+    centers = np.array([[0.0], [10.0], [99.0]], np.float32)
+    assert kmeans_seeding.lloyd(x, centers, steps=1).tolist() == [[1.0], [11.5], [99.0]]
+
+
 def test_lloyd_steps_equal_a_plain_loop():
     rng = np.random.default_rng(2)
     x = rng.standard_normal((80, 2)).astype(np.float32)
