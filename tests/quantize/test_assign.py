@@ -150,6 +150,14 @@ def test_a_small_target_is_spread_from_its_sample_as_a_scan_would(
     assert (at_once.rows, at_once.out_of_reach) == (scanned.rows, scanned.out_of_reach) == (700, 0)
 
 
+def test_the_width_of_two_clusters_is_the_median_gap_of_both_distances():
+    sample, centroids = np.array([[0.0], [1.0], [4.0]]), np.array([[0.0], [10.0]])
+    # Gaps of the squared distances: 100, 80 and 20.
+    width = module._width(sample.astype(np.float32), centroids.astype(np.float32), 8)
+    assert width == pytest.approx(80 * 0.5)
+    assert module._width(sample, centroids[:1], 8) == 0.0
+
+
 def test_a_target_of_more_rows_than_were_said_is_scanned_to_its_end(spark, case):
     x, centroids = case
     found = target_mass(frame(spark, x[:700]), centroids, rows=600)

@@ -93,3 +93,11 @@ def test_the_farthest_rows_are_those_of_a_full_sort_in_any_batches(most, size):
     assert workers[0].ids == names[order].tolist()
     np.testing.assert_array_equal(workers[0].distances, distance[order])
     np.testing.assert_array_equal(workers[0].vectors, x[order])
+
+
+def test_the_extents_of_small_values_are_small():
+    small = [
+        extent_to_table(np.array([0.25, 0.5, 0.0])),
+        extent_to_table(np.array([0.3, 0.1, 0.0])),
+    ]
+    assert merge_extents(pa.concat_tables(small), 3).tolist() == [0.3, 0.5, 0.0]
