@@ -31,10 +31,21 @@ def states_of(table: pa.Table, constants: Constants, profile: str = "text", batc
 
 def figures(table, constants=None, target=None, profile="text", batches=1):
     """Return (metric, form) -> value for a one-group table."""
+    return lookup(_columns(table, constants, target, profile, batches))
+
+
+def sketched(table, constants=None, target=None, profile="text"):
+    """Return the (metric, form) of a one-group table that are not exact."""
+    columns = _columns(table, constants, target, profile)
+    keys = zip(columns["metric"], columns["form"], strict=True)
+    return {key for key, error in zip(keys, columns["error"], strict=True) if error}
+
+
+def _columns(table, constants, target, profile, batches=1):
     constants = constants or Constants({"clusters": 10})
     states = states_of(table, constants, profile, batches)["all"]
     other = None if target is None else states_of(target, constants, profile)["all"]
-    return lookup(_figures("all", states, other, get_profile(profile), constants))
+    return _figures("all", states, other, get_profile(profile), constants)
 
 
 def lookup(columns):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.stats
-from local_states import DAY, figures
+from local_states import DAY, figures, sketched
 
 from gio_spark.gime import METRICS, Constants, get_profile
 
@@ -79,6 +79,11 @@ def test_volume_and_distortion():
     assert values["volume", "literal"] == 32 * (3 * 400 - 40)
     assert values["distortion", "robust"] == pytest.approx(40 / 1200)
     assert values["distortion", "literal"] == pytest.approx(2)
+
+
+def test_quantiles_of_the_delay_alone_are_sketched():
+    inexact = sketched(table(), CONSTANTS, table(seed=1), "spatiotemporal")
+    assert inexact == {("delay", "q50"), ("delay", "q99")}
 
 
 def test_aggregation_counts_correlated_pairs():

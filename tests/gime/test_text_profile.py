@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.linalg
-from local_states import DAY, figures
+from local_states import DAY, figures, sketched
 
 from gio_spark.engine import encode_vectors
 from gio_spark.gime import METRICS, Constants
@@ -113,6 +113,10 @@ def test_duration_and_sampling_rate():
     assert values["sampling_rate", "robust"] == len(days) / (max(days) - min(days) + 1)
     gaps = [b - a for a, b in itertools.pairwise(times)]
     assert values["sampling_rate", "literal"] == pytest.approx(len(gaps) / (sum(gaps) / DAY))
+
+
+def test_quantiles_of_the_delay_alone_are_sketched():
+    assert sketched(table(60), CONSTANTS, table(30)) == {("delay", "q50"), ("delay", "q99")}
 
 
 def test_aggregation():
