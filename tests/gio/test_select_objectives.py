@@ -176,12 +176,12 @@ def test_an_early_stop_is_said_where_budget_is_left():
 
 
 def test_the_published_algorithm_looks_at_five_neighbours_or_all_others():
-    def take(**changes):
-        return select("published", problem(budget=300, **changes)).take.tolist()
+    def path(**changes):
+        return select("published", problem(budget=300, **changes)).divergence_path.tolist()
 
-    assert take() == take(options={"k": 5})
+    assert path() == path(options={"k": 5}) != path(options={"k": 6})
     few = problem().target_centroids[:4]
-    assert take(target_centroids=few) == take(target_centroids=few, options={"k": 3})
+    assert path(target_centroids=few) == path(target_centroids=few, options={"k": 3})
 
 
 def test_rows_of_a_ranking_of_all_rows_are_taken_as_they_are():
