@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 
 import pytest
 
@@ -92,18 +94,18 @@ def test_a_run_that_may_not_wait_says_which_run_computes_the_stage_since_when_an
     first = one.start()
     # Its embeddings are being written, and their record waits for those of other stages.
     wait_until(lambda: rows(one.workspace / "claims") is not None, first)
-    second = other.start().outcome()
+    os.kill(first.number, signal.SIGSTOP)  # it is not done before the second one asks
+    try:
+        line = other.start().outcome().check_one_line()
+    finally:
+        os.kill(first.number, signal.SIGCONT)
     first.outcome().check_done()
-    if second.code != 0:
-        line = second.check_one_line()
-        assert re.search(
-            rf"run-\w+ has been computing it in {re.escape(workspace)} since "
-            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(host \S+, process \d+\)",
-            line,
-        ), line
-        assert f"process {first.number})" in line
-    # The first run is not quicker than the second starts: it had the claim.
-    assert second.code == 1
+    assert re.search(
+        rf"run-\w+ has been computing it in {re.escape(workspace)} since "
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(host \S+, process \d+\)",
+        line,
+    ), line
+    assert f"process {first.number})" in line
     check_same_rows(one.workspace, undisturbed.workspace, "one", "run")
     other.finish()
     alone = beside(undisturbed, "alone", workspace=str(tmp_path / "alone"), budget=60)
