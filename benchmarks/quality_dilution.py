@@ -11,7 +11,8 @@ from quality_tasks import Options, QualityTask
 if TYPE_CHECKING:
     from bench_quality import Bench
 
-METHODS = ("oracle", "random", "kl_ratio_t025", "classifier_top", "knn_retrieval", "auto")
+METHODS = ("oracle", "random", "kl_ratio_t025", "classifier_top", "kl_knn_t025", "knn_retrieval",
+           "auto")  # fmt: skip
 TASKS = ("text_a_static", "text_b_static", "text_c_static", "images_skewed", "adult")
 # Budgets as shares of the task's own rows.
 OWN_BUDGETS = (0.25, 0.5)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gio_spark.strategy.evaluation_dataset import EvaluationDataset
 
 
-@method("auto", needs=("target_vectors",))
+@method("auto", needs=("target_vectors",), version=2)
 def auto(dataset: EvaluationDataset, budget: int, seed: int) -> MethodResult:
     """Take the rows of the strategy that is best on a part of the target that it has not seen."""
     choice = choose_strategy(dataset, budget, seed)

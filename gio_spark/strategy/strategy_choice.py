@@ -27,8 +27,14 @@ from gio_spark.strategy.held_out_judge import (
     TextJudge,
 )
 from gio_spark.strategy.methods.shared_work import compute_once
-from gio_spark.strategy.strategy_sample import TargetSplit, split_target, strategy_sample
-from gio_spark.strategy.text_codes import TextCodes, byte_codes_of, word_codes_of
+from gio_spark.strategy.strategy_sample import (
+    SAMPLE_ROWS,
+    TargetSplit,
+    sample_rows,
+    split_target,
+    strategy_sample,
+)
+from gio_spark.strategy.text_codes import TEXT_BYTES, TextCodes, byte_codes_of, word_codes_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -154,10 +160,11 @@ def choose_strategy(
         threads: Splits that are tried at the same time; the choice does not depend on it.
     """
     started = time.perf_counter()
+    rows = sample_rows(dataset.sizes, dataset.target_mass, budget)
     trials = compute_once(
         dataset,
-        ("strategy trials", seed, scorer is not None, unit),
-        lambda: _prepare(dataset, seed, unit, has_scorer=scorer is not None),
+        ("strategy trials", seed, scorer is not None, unit, rows),
+        lambda: _prepare(dataset, seed, unit, rows, has_scorer=scorer is not None),
     )
     if scorer is not None and trials.splits:
         # Not shared: the function may refer to the dataset, which would then never be freed.
@@ -261,7 +268,9 @@ def _choose(
     )  # fmt: skip
 
 
-def _prepare(dataset: EvaluationDataset, seed: int, unit: str, *, has_scorer: bool) -> _Trials:
+def _prepare(
+    dataset: EvaluationDataset, seed: int, unit: str, rows: int, *, has_scorer: bool
+) -> _Trials:
     has_texts = dataset.texts is not None and dataset.target_texts is not None
     has_labels = dataset.labels is not None and dataset.target_labels is not None
     if not (has_scorer or has_texts or has_labels):
@@ -270,7 +279,7 @@ def _prepare(dataset: EvaluationDataset, seed: int, unit: str, *, has_scorer: bo
     if target_rows < MIN_TARGET_ROWS:
         reason = f"the target has {target_rows} rows, and a choice needs {MIN_TARGET_ROWS}."
         return _Trials([], None, 0, reason)
-    sample, positions = strategy_sample(dataset, seed)
+    sample, positions = strategy_sample(dataset, seed, rows)
     words = _text_codes(sample, word_codes_of) if has_texts else None
     splits = split_target(sample, seed, words)
     judge: Judge | None = None
@@ -285,9 +294,12 @@ def _prepare(dataset: EvaluationDataset, seed: int, unit: str, *, has_scorer: bo
 
 
 def _text_codes(
-    sample: EvaluationDataset, codes_of: Callable[[pa.Array | pa.ChunkedArray | None], TextCodes]
+    sample: EvaluationDataset,
+    codes_of: Callable[[pa.Array | pa.ChunkedArray | None, int], TextCodes],
 ) -> tuple[TextCodes, TextCodes]:
-    return codes_of(sample.texts), codes_of(sample.target_texts)
+    # A larger sample is read to fewer bytes a text, so that its codes take no more memory.
+    text_bytes = TEXT_BYTES * SAMPLE_ROWS // max(SAMPLE_ROWS, sample.rows)
+    return codes_of(sample.texts, text_bytes), codes_of(sample.target_texts, text_bytes)
 
 
 def paired_gain(gains: Sequence[Gain], base: Sequence[Gain]) -> tuple[float, float]:

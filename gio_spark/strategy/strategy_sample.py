@@ -14,18 +14,18 @@ from gio_spark.gio.target_mass import kernel_mass, kernel_width, nearest_cluster
 from gio_spark.kernels.ngrams import code_sequences, known_share
 from gio_spark.kernels.splitmix import mix64
 from gio_spark.strategy.evaluation_dataset import EvaluationDataset
-from gio_spark.strategy.methods.hash_draws import top, uniform
+from gio_spark.strategy.methods.hash_draws import uniform
 from gio_spark.strategy.methods.method_registry import reordered
 from gio_spark.strategy.text_codes import TextCodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Rows of the sample, and the part of them for clusters that hold target mass.
-SAMPLE_ROWS = 20_000
-_RELEVANT_ROWS = 0.75
-#: Part of the target mass that the relevant clusters hold.
-_RELEVANT_MASS = 0.95
+#: Rows of the sample, and of one for a budget that would take too few of them.
+SAMPLE_ROWS, LARGE_SAMPLE_ROWS = 20_000, 50_000
+_ENOUGH_SELECTED = 300
+#: Part of the sample that is drawn in proportion to the target's mass.
+_TARGET_PART = 0.75
 #: The target is cut into so many parts, of each of which at most so many rows judge. A small target
 #: is judged on three of them in turn, a large one on two.
 _PARTS, _JUDGING_ROWS, _LARGE_TARGET, _SPLITS = 4, 2_000, 2_000, (3, 2)
@@ -51,48 +51,64 @@ class TargetSplit:
     judging: NDArray[np.int64]
 
 
-def relevant_clusters(
-    sizes: NDArray[np.int64], target_mass: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Clusters in which the target is densest and which hold 95 % of its mass, (K,).
+def sampling_rates(
+    sizes: NDArray[np.int64], target_mass: NDArray[np.float64], rows: int
+) -> NDArray[np.float64]:
+    """Share of each cluster's rows that a sample holds, (K,).
+
+    Three quarters of the sample are in proportion to the target's mass, the others to the pool's
+    rows; a cluster with too few rows is taken whole and leaves its part to the others.
 
     Args:
         sizes: (K,) pool rows of each cluster.
         target_mass: (K,) target distribution.
+        rows: Expected rows of the sample.
 
     Example:
-        >>> relevant_clusters(np.array([90, 10, 5]), np.array([0.05, 0.9, 0.05])).tolist()
-        [False, True, True]
+        >>> sampling_rates(np.array([900, 100]), np.array([0.5, 0.5]), 100).round(3).tolist()
+        [0.067, 0.4]
+        >>> sampling_rates(np.array([900, 5]), np.array([0.5, 0.5]), 100).round(3).tolist()
+        [0.106, 1.0]
     """
-    density = np.divide(target_mass, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
-    order = np.argsort(-density, kind="stable")
-    mass = np.cumsum(np.where(sizes > 0, target_mass, 0.0)[order])
-    is_relevant = np.zeros(len(sizes), dtype=bool)
-    is_relevant[order[: int(np.searchsorted(mass, _RELEVANT_MASS * mass[-1])) + 1]] = True
-    return is_relevant & (sizes > 0)
+    size = np.asarray(sizes, np.float64)
+    mass = np.where(size > 0, target_mass, 0.0)
+    part = _TARGET_PART * mass / max(mass.sum(), 1e-300)
+    part += (1 - _TARGET_PART) * size / max(size.sum(), 1.0)
+    whole = size <= 0
+    while not whole.all():
+        factor = max(0.0, rows - size[whole].sum()) / part[~whole].sum()
+        exceeded = ~whole & (factor * part >= size)
+        if not exceeded.any():
+            break
+        whole |= exceeded
+    else:
+        factor = 0.0
+    return np.where(whole, 1.0, factor * part / np.maximum(size, 1.0))
 
 
-def rows_of_strata(relevant: int, other: int, rows: int) -> tuple[int, int]:
-    """Sample rows of relevant and of other clusters, from the pool rows of both.
+def sample_rows(sizes: NDArray[np.int64], target_mass: NDArray[np.float64], budget: int) -> int:
+    """Rows of the pool's sample: more than usual where a small budget takes few of them.
+
+    Args:
+        sizes: (K,) pool rows of each cluster.
+        target_mass: (K,) target distribution.
+        budget: Budget in pool rows.
 
     Example:
-        >>> rows_of_strata(1_000_000, 9_000_000, 20_000)
-        (15000, 5000)
-        >>> rows_of_strata(2_000, 998_000, 20_000)
-        (2000, 18000)
+        >>> sample_rows(np.array([900_000, 100_000]), np.array([0.5, 0.5]), 10_000)
+        20000
+        >>> sample_rows(np.array([900_000, 100_000]), np.array([0.5, 0.5]), 3_000)
+        50000
     """
-    if relevant + other <= rows:
-        return relevant, other
-    share = max(_RELEVANT_ROWS, relevant / (relevant + other))
-    relevant_rows = min(relevant, round(share * rows))
-    other_rows = min(other, rows - relevant_rows)
-    return min(relevant, rows - other_rows), other_rows
+    quotas = np.minimum(budget * target_mass, sizes)
+    taken = float((quotas * sampling_rates(sizes, target_mass, SAMPLE_ROWS)).sum())
+    return SAMPLE_ROWS if taken >= _ENOUGH_SELECTED else LARGE_SAMPLE_ROWS
 
 
 def strategy_sample(
     dataset: EvaluationDataset, seed: int, rows: int = SAMPLE_ROWS
 ) -> tuple[EvaluationDataset, NDArray[np.int64] | None]:
-    """Stratified sample of a dataset, over-drawn where the target has mass.
+    """Sample of a dataset, over-drawn in clusters where the target has mass.
 
     A budget of a small share of the pool comes from few clusters: with most sample rows from there,
     weighted by the pool rows that each stands for, the sample shows what such a budget takes.
@@ -100,31 +116,31 @@ def strategy_sample(
     Args:
         dataset: Dataset, sorted by hash.
         seed: Seed of the draw, which depends on hashes only.
-        rows: Most rows of the sample.
+        rows: Expected rows of the sample.
 
     Returns:
-        The dataset itself and None if it has no more rows; else a dataset with weights, and the row
-        that each of its rows was.
+        The dataset itself and None if it has no more rows or is a weighted sample already; else a
+        dataset with weights, and the row that each of its rows was.
     """
-    if dataset.rows <= rows:
+    if dataset.rows <= rows or dataset.weights is not None:
         return dataset, None
-    is_relevant = relevant_clusters(dataset.sizes, dataset.target_mass)[dataset.cluster]
-    strata = [np.flatnonzero(is_relevant), np.flatnonzero(~is_relevant)]
-    draws = uniform(dataset, seed, "strategy sample")
-    positions, weights = [], []
-    for stratum, count in zip(
-        strata, rows_of_strata(len(strata[0]), len(strata[1]), rows), strict=True
-    ):
-        if count:
-            positions.append(stratum[top(draws[stratum], count)])
-            weights.append(np.full(count, len(stratum) / count))
-    order = np.argsort(np.concatenate(positions), kind="stable")
-    rows_of_sample = np.concatenate(positions)[order]
-    sample = reordered(dataset, rows_of_sample)
-    factor = np.concatenate(weights)[order]
-    if sample.weights is not None:
-        factor = factor * sample.weights
-    return dataclasses.replace(sample, weights=factor), rows_of_sample
+    rates = sampling_rates(dataset.sizes, dataset.target_mass, rows)
+    drawn = uniform(dataset, seed, "strategy sample") < rates[dataset.cluster]
+    positions = np.flatnonzero(drawn).astype(np.int64)
+    sample = reordered(dataset, positions)
+    weights = sample_weights(dataset.sizes, sample.cluster)
+    return dataclasses.replace(sample, weights=weights), positions
+
+
+def sample_weights(sizes: NDArray[np.int64], cluster: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Pool rows that each row of a sample stands for, (n,).
+
+    Args:
+        sizes: (K,) pool rows of each cluster.
+        cluster: (n,) cluster of each row of the sample.
+    """
+    of_cluster = sizes / np.maximum(1, np.bincount(cluster, minlength=len(sizes)))
+    return np.asarray(of_cluster[cluster], np.float64)
 
 
 def split_target(

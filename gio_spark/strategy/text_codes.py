@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gio_spark.engine.arrow import text_bytes
+from gio_spark.engine.arrow import text_bytes as utf8_bytes
 from gio_spark.explode.text_features import text_ngrams
 from gio_spark.kernels.ngrams import NgramSpec, cut_texts
 from gio_spark.strategy.methods.text_corpus import text_array
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 #: Bytes at the start of each text that are read.
 TEXT_BYTES = 1_024
-_WORDS = NgramSpec(words=1, chars=(), bits=CODES.bit_length() - 1, limit=TEXT_BYTES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +41,30 @@ class TextCodes:
         return np.diff(self.ends, prepend=0)
 
 
-def word_codes_of(texts: pa.Array | pa.ChunkedArray | None) -> TextCodes:
-    """Words of texts, each with the word before it as context."""
+def word_codes_of(
+    texts: pa.Array | pa.ChunkedArray | None, text_bytes: int = TEXT_BYTES
+) -> TextCodes:
+    """Words of texts, each with the word before it as context.
+
+    Args:
+        texts: Texts, UTF-8.
+        text_bytes: Bytes at the start of each text that are read.
+    """
     array = text_array(texts)
-    owner, code = text_ngrams(array, _WORDS)
+    words = NgramSpec(words=1, chars=(), bits=CODES.bit_length() - 1, limit=text_bytes)
+    owner, code = text_ngrams(array, words)
     ends = np.cumsum(np.bincount(owner, minlength=len(array))).astype(np.int64)
     return TextCodes(code, previous_words(code, ends), ends)
 
 
-def byte_codes_of(texts: pa.Array | pa.ChunkedArray | None) -> TextCodes:
+def byte_codes_of(
+    texts: pa.Array | pa.ChunkedArray | None, text_bytes: int = TEXT_BYTES
+) -> TextCodes:
     """Bytes of texts, each with the two bytes before it as context.
+
+    Args:
+        texts: Texts, UTF-8.
+        text_bytes: Bytes at the start of each text that are read.
 
     Example:
         >>> import pyarrow as pa
@@ -59,7 +72,7 @@ def byte_codes_of(texts: pa.Array | pa.ChunkedArray | None) -> TextCodes:
         >>> codes.previous.tolist() == [CODES, ord("a") * 256, ord("b") * 256 + ord("a")]
         True
     """
-    data, offsets = cut_texts(*text_bytes(text_array(texts)), TEXT_BYTES)
+    data, offsets = cut_texts(*utf8_bytes(text_array(texts)), text_bytes)
     code, ends = data.astype(np.int32), offsets[1:].astype(np.int64)
     last = previous_words(code, ends)
     before_last = np.zeros(len(code), dtype=np.int64)

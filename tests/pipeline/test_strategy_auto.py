@@ -28,8 +28,8 @@ from gio_spark.pipeline.stages.run_graph import run_graph
 from gio_spark.pipeline.stages.sampled_rows import DatasetPart
 from gio_spark.settings.inputs import InputSettings
 from gio_spark.settings.strategy_settings import DEFAULT_STRATEGY, STRATEGIES
+from gio_spark.strategy import strategy_sample
 from gio_spark.strategy.strategy_choice import choose_strategy as choose
-from gio_spark.strategy.strategy_sample import relevant_clusters
 from tests.pipeline import jobs
 
 pytestmark = pytest.mark.embedded
@@ -97,7 +97,7 @@ def test_the_choice_is_that_of_the_function_on_the_same_sample(job):
     with opened_run(ctx, pin_inputs(ctx), {}) as state:
         names = ["assignments.pool", "cluster_stats", "target_mass"]
         run_stages(ctx, run_graph(settings), state, names)
-        dataset, ids = choose_strategy.strategy_dataset(ctx, state)
+        dataset, ids = choose_strategy.strategy_dataset(ctx, state, BUDGET)
     assert len(ids) == dataset.rows
     assert dataset.rows == ROWS and dataset.weights is None
     assert (np.diff(dataset.hashes.astype(np.float64)) >= 0).all()
@@ -210,7 +210,10 @@ def test_settings_that_auto_decides_are_refused(tmp_path):
         check_choices(settings_of(tmp_path, within_cluster="exact_count"))
 
 
-def test_a_large_pool_is_sampled_where_the_target_is(spark, tmp_path):
+def test_a_large_pool_is_sampled_where_the_target_is(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(strategy_sample, "SAMPLE_ROWS", 200)
+    monkeypatch.setattr(strategy_sample, "LARGE_SAMPLE_ROWS", 400)
+    monkeypatch.setattr(strategy_sample, "_ENOUGH_SELECTED", 100)
     jobs.write(labelled_rows("p", 1_200, 1, target=False), tmp_path / "pool.parquet")
     jobs.write(labelled_rows("t", TARGET, 2, target=True), tmp_path / "target.parquet")
     settings = settings_of(tmp_path)
@@ -218,14 +221,18 @@ def test_a_large_pool_is_sampled_where_the_target_is(spark, tmp_path):
     with opened_run(ctx, pin_inputs(ctx), {}) as state:
         names = ["assignments.pool", "cluster_stats", "target_mass"]
         run_stages(ctx, run_graph(settings), state, names)
-        dataset, _ = choose_strategy.strategy_dataset(ctx, state, sample_rows=400)
+        dataset, ids = choose_strategy.strategy_dataset(ctx, state, 30)
+        again, same_ids = choose_strategy.strategy_dataset(ctx, state, 30)
+        smaller, _ = choose_strategy.strategy_dataset(ctx, state, 1_100)
     sizes = np.asarray(state.cluster_stats().rows)
-    relevant = relevant_clusters(sizes, dataset.target_mass)
-    assert dataset.rows == 400
-    assert relevant[dataset.cluster].mean() == pytest.approx(0.75, abs=0.01)
-    assert dataset.weights.sum() == pytest.approx(1_200)
-    sampled = np.bincount(dataset.cluster, dataset.weights, minlength=len(sizes))
-    assert sampled[relevant].sum() == pytest.approx(sizes[relevant].sum())
+    rates = strategy_sample.sampling_rates(sizes, dataset.target_mass, 400)
+    assert ids.equals(same_ids) and np.array_equal(dataset.weights, again.weights)
+    assert dataset.rows == pytest.approx(400, abs=80) and smaller.rows < 260
+    drawn = np.bincount(dataset.cluster, minlength=len(sizes))
+    error = np.sqrt(rates * (1 - rates) * sizes)
+    assert (np.abs(drawn - rates * sizes) <= 5 * error + 1e-9).all()
+    stood_for = np.bincount(dataset.cluster, dataset.weights, minlength=len(sizes))
+    assert stood_for[drawn > 0] == pytest.approx(sizes[drawn > 0])
 
 
 def test_a_registered_scorer_judges_and_groups_stay_together(spark, tmp_path):
@@ -250,7 +257,7 @@ def test_a_registered_scorer_judges_and_groups_stay_together(spark, tmp_path):
     with opened_run(ctx, pin_inputs(ctx), {}) as state:
         run_stages(ctx, run_graph(settings), state, ["strategy"])
         facts = state.strategy
-        dataset, _ = choose_strategy.strategy_dataset(ctx, state)
+        dataset, _ = choose_strategy.strategy_dataset(ctx, state, 200)
         target = state.datasets.targets[0]
         documents = target.source.rows.select("id", "document")
         sides = [

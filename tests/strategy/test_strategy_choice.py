@@ -28,7 +28,15 @@ from gio_spark.strategy.strategy_choice import (
     choose_strategy,
     decide,
 )
-from gio_spark.strategy.strategy_sample import split_target, strategy_sample, target_distribution
+from gio_spark.strategy.strategy_sample import (
+    LARGE_SAMPLE_ROWS,
+    SAMPLE_ROWS,
+    sample_rows,
+    sampling_rates,
+    split_target,
+    strategy_sample,
+    target_distribution,
+)
 from gio_spark.strategy.text_codes import byte_codes_of, word_codes_of
 
 ROWS, TARGET, CLUSTERS, BUDGET = 5_000, 400, 12, 250
@@ -274,7 +282,7 @@ def test_a_weighted_sample_takes_of_each_cluster_what_the_pool_would():
     dataset = dataclasses.replace(dataset, target_mass=mass)
     sample, positions = strategy_sample(dataset, 0, rows=1_000)
     assert positions is not None
-    assert sample.rows == 1_000
+    assert sample.rows == pytest.approx(1_000, abs=100)
     assert sample.weights.sum() == pytest.approx(ROWS)
     is_relevant = np.isin(sample.cluster, [0, 1])
     assert is_relevant.mean() > 2 * np.isin(dataset.cluster, [0, 1]).mean()
@@ -303,9 +311,32 @@ def test_a_budget_of_a_tiny_share_of_a_huge_pool_is_tried_as_such(misleading):
     # Random rows of such a pool are of the other group.
     random_rows = try_candidate(RANDOM, dataset, BUDGET, BUDGET, 0).rows
     assert (misleading.vectors[random_rows, 1] < 0).all()
-    sample, positions = strategy_sample(dataset, 0, rows=1_500)
-    assert positions is not None
-    assert sample.weights.sum() == pytest.approx(weights.sum(), rel=0.1)
+    # It is a weighted sample already.
+    assert strategy_sample(dataset, 0, rows=1_500) == (dataset, None)
+
+
+@pytest.mark.parametrize("rows", [1, 300, 4_000, 9_999, 10_000])
+def test_sampling_rates_give_as_many_rows_as_asked_and_most_to_the_target(rows):
+    rng = np.random.default_rng(0)
+    sizes = np.r_[rng.integers(1, 500, 40), 0]
+    sizes[0] += 10_000 - sizes.sum()
+    mass = np.r_[0.0, rng.dirichlet(np.full(39, 0.2)), 0.0]
+    rates = sampling_rates(sizes, mass, rows)
+    assert (rates * sizes).sum() == pytest.approx(rows)
+    assert rates.min() > 0 and rates.max() <= 1.0
+    # A cluster that is not exhausted is drawn by its mass and its size.
+    part = 0.75 * mass + 0.25 * sizes / 10_000
+    factor = (rates * sizes / np.maximum(part, 1e-300))[(rates < 1) & (sizes > 0)]
+    assert np.ptp(factor) <= 1e-9 * factor.max() if len(factor) else rows == 10_000
+    assert sampling_rates(sizes, np.zeros(41), rows)[sizes > 0] == pytest.approx(
+        np.full(40, rows / 10_000) if rows < 10_000 else np.ones(40)
+    )
+
+
+def test_a_small_budget_is_tried_on_a_larger_sample():
+    sizes, mass = np.array([9_000_000, 1_000_000]), np.array([0.2, 0.8])
+    assert sample_rows(sizes, mass, 100_000) == SAMPLE_ROWS
+    assert sample_rows(sizes, mass, 10_000) == LARGE_SAMPLE_ROWS
 
 
 def test_the_ratio_of_a_weighted_sample_is_that_of_the_pool(misleading):

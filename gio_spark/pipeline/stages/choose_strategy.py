@@ -11,8 +11,9 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gio_spark import gio
-from gio_spark.engine import hash53, hash_samples
+from gio_spark.engine import bounded, hash53
 from gio_spark.engine.arrow import take_rows
+from gio_spark.engine.sampling import HASH_RANGE
 from gio_spark.errors import ConfigError
 from gio_spark.pipeline.run_context import RunContext, fingerprint
 from gio_spark.pipeline.run_records import StrategyFacts
@@ -145,17 +146,18 @@ def choice_of_run(ctx: RunContext, state: RunState, dropped: dict[str, str]) -> 
     has_judge = scorer or all(c.text for c in columns) or all(c.label for c in columns)
     if not has_judge:
         return StrategyChoice(DEFAULT_STRATEGY, NO_JUDGE)
-    sample = strategy_dataset(ctx, state)
-    if sample is None:
-        return StrategyChoice(DEFAULT_STRATEGY, "no cluster of the pool is near to the target.")
-    dataset, ids = sample
     stats = state.cluster_stats()
     rows = float(stats.rows.sum())
     per_row = {"rows": 1.0, "share": 1.0 / rows, "tokens": float(stats.tokens.sum()) / rows}[unit]
+    budget = max(1, round(min(rows, amount / max(per_row, 1e-300))))
+    sample = strategy_dataset(ctx, state, budget)
+    if sample is None:
+        return StrategyChoice(DEFAULT_STRATEGY, "no cluster of the pool is near to the target.")
+    dataset, ids = sample
     carried_out = [n for n in CANDIDATES if n in STRATEGIES and n not in dropped]
     return choose_strategy(
         dataset,
-        max(1, round(min(rows, amount / max(per_row, 1e-300)))),
+        budget,
         ctx.settings.seed,
         names=(*carried_out, *registered_by_users()),
         carried_out=tuple(STRATEGIES),
@@ -193,17 +195,17 @@ def row_scorer(ctx: RunContext, pool: Dataset, ids: pa.ChunkedArray, name: str) 
 
 
 def strategy_dataset(
-    ctx: RunContext, state: RunState, sample_rows: int | None = None
+    ctx: RunContext, state: RunState, budget: int
 ) -> tuple[EvaluationDataset, pa.ChunkedArray] | None:
     """Weighted sample of the pool with the target, and the ids of its rows; None without mass.
 
     Args:
         ctx: The run.
         state: Its datasets, clusters and target distribution.
-        sample_rows: Most rows of the pool's sample; None: those that `choose_strategy` tries.
+        budget: Rows to select, for which the sample must be large enough.
     """
     from gio_spark.strategy import EvaluationDataset
-    from gio_spark.strategy.strategy_sample import SAMPLE_ROWS
+    from gio_spark.strategy.strategy_sample import sample_rows
 
     settings, targets = ctx.settings, state.datasets.targets
     shares = [target.share for target in settings.target]
@@ -211,7 +213,9 @@ def strategy_dataset(
     if mass.sum() <= 0:
         return None
     salt, characters = f"strategy-target:{settings.seed}", settings.explode.text_bytes
-    pool, weights = _pool_sample(ctx, state, mass, sample_rows or SAMPLE_ROWS)
+    mass = np.asarray(mass / mass.sum(), np.float64)
+    rows = sample_rows(np.asarray(state.cluster_stats().rows, np.int64), mass, budget)
+    pool, weights = _pool_sample(ctx, state, mass, rows)
     target = sample_parts(
         [DatasetPart(ctx, one) for one in targets], shares, _TARGET_ROWS, salt,
         characters=characters,
@@ -229,7 +233,7 @@ def strategy_dataset(
         target_vectors=vectors,
         centroids=state.codebook.centroids,
         cluster=pool["cluster"].to_numpy().astype(np.int32),
-        target_mass=np.asarray(mass / mass.sum(), np.float64),
+        target_mass=mass,
         held_vectors=vectors[:0],
         texts=texts_of(pool) if has_texts else None,
         target_texts=texts_of(target) if has_texts else None,
@@ -250,29 +254,23 @@ def _pool_sample(
     Most rows come from clusters that hold target mass, so that a small budget is tried as what it
     is; the weights are None where the whole pool is sampled.
     """
-    from gio_spark.strategy.strategy_sample import relevant_clusters, rows_of_strata
+    from gio_spark.strategy.strategy_sample import sample_weights, sampling_rates
 
     seed, sizes = ctx.settings.seed, np.asarray(state.cluster_stats().rows, np.int64)
-    stratum = relevant_clusters(sizes, mass).astype(np.int32)
-    rows_there = np.bincount(stratum, sizes, minlength=2).astype(np.int64)
-    relevant, other = rows_of_strata(int(rows_there[1]), int(rows_there[0]), sample_rows)
-    clusters = pa.table({"cluster": pa.array(np.arange(len(sizes), dtype=np.int32)),
-                         "stratum": pa.array(stratum)})  # fmt: skip
     assigned = ctx.workspace.read("assignments", state.assignments["pool"])
     assigned = assigned.select("id", "cluster", "label")
-    assigned = assigned.join(F.broadcast(ctx.workspace.frame(clusters)), "cluster")
-    parts = {
-        str(number): (assigned.where(F.col("stratum") == number), rows, int(rows_there[number]))
-        for number, rows in enumerate((other, relevant))
-        if rows
-    }
-    sampled = hash_samples(parts, f"strategy-sample:{seed}")
-    sample = pa.concat_tables(sampled.values())
+    pool_rows = int(sizes.sum())
+    if pool_rows > sample_rows:
+        bounds = np.rint(sampling_rates(sizes, mass, sample_rows) * HASH_RANGE).astype(np.int64)
+        of_clusters = pa.table({"cluster": pa.array(np.arange(len(sizes), dtype=np.int32)),
+                                "_bound": pa.array(bounds)})  # fmt: skip
+        assigned = assigned.join(F.broadcast(ctx.workspace.frame(of_clusters)), "cluster")
+        drawn = hash53("id", f"strategy-sample:{seed}") < F.col("_bound")
+        assigned = assigned.where(drawn).drop("_bound")
+    sample = bounded(assigned, min(pool_rows, 2 * sample_rows + 1000), "the strategies' sample")
     draws = hash53("id", f"strategy-draws:{seed}").alias("_draw")
     embedded = vectors_of(ctx, state.datasets.pool).select("id", "vector", draws)
     sample = in_hash_order(add_columns(ctx, sample, embedded))
-    if sample.num_rows == rows_there.sum():
+    if pool_rows <= sample_rows:
         return sample, None
-    in_stratum = sample["stratum"].to_numpy()
-    weights = rows_there / np.maximum(1, np.bincount(in_stratum, minlength=2))
-    return sample, np.asarray(weights[in_stratum], np.float64)
+    return sample, sample_weights(sizes, sample["cluster"].to_numpy())
