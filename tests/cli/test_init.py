@@ -92,6 +92,7 @@ def test_a_folder_of_jsonl(spark, folder):
         "event_time": "published",
     }
     assert config["budget"] == 0.1 and config["clusters"] == "auto"
+    assert config["select"] == {"strategy": "auto"}
     text = (folder / "curate.yml").read_text()
     assert "3,000 rows, jsonl" in text and "auto is about 110" in text
     assert "# its values differ in all rows" in text
@@ -122,6 +123,7 @@ def test_a_delta_table(spark, folder):
     config = first_hour(folder, str(folder / "pool"), str(folder / "target"))
     # Texts of a Delta table are texts: a time is a column of a type for times.
     assert "event_time" not in config["columns"] and config["columns"]["tokens"] == "n_tokens"
+    assert "select" not in config  # 60 target rows are too few to judge strategies
     assert "600 rows, delta" in (folder / "curate.yml").read_text()
 
 
@@ -178,6 +180,7 @@ def test_two_halves_that_both_inputs_have_are_a_pair(spark, folder, names):
     assert done.exit_code == 0, done.stderr
     config = yaml.safe_load((folder / "curate.yml").read_text())
     assert config["columns"] == {"text": names[0], "output": names[1]}
+    assert "select" not in config  # auto is not made for pairs
 
 
 def test_ids_that_repeat_are_no_ids(spark, folder):

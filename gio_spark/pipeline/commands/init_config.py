@@ -94,10 +94,29 @@ def _yaml(
         *_comment(_why_embedder(embedder)),
         f"embedder: {embedder}",
         "",
+        *_strategy(columns, target.count),
         *_comment("Folder (or catalog.schema) of all tables that a run writes."),
         "workspace: gio-workspace",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _strategy(columns: Columns, target_rows: int) -> list[str]:
+    """Lines that let the run choose a strategy, where something can judge it."""
+    from gio_spark.strategy.strategy_choice import MIN_TARGET_ROWS
+
+    can_judge = columns.text is not None or columns.label is not None
+    if columns.output is not None or not can_judge or target_rows < MIN_TARGET_ROWS:
+        return []
+    return [
+        *_comment(
+            "auto: before the plan the strategy is chosen on a sample, by target rows that no "
+            "candidate has seen (20 to 40 s); default: quotas per cluster, rows by their density "
+            "ratio."
+        ),
+        "select: {strategy: auto}",
+        "",
+    ]
 
 
 def _dimension(pool: SampledInput, columns: Columns) -> int:
