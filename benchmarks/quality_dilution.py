@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 METHODS = ("oracle", "random", "kl_ratio_t025", "classifier_top", "kl_knn_t025", "knn_retrieval",
            "auto")  # fmt: skip
-TASKS = ("text_a_static", "text_b_static", "text_c_static", "images_skewed", "adult")
+# Pools of bank and weather hold few rows of the target's kind as they are.
+TASKS = (
+    "text_a_static", "text_a_hashed", "text_b_static", "text_b_hashed", "text_c_static",
+    "text_c_hashed", "images_damaged", "images_faint", "images_skewed", "adult",
+)  # fmt: skip
 # Budgets as shares of the task's own rows.
 OWN_BUDGETS = (0.25, 0.5)
 

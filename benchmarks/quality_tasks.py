@@ -191,6 +191,8 @@ def _damaged(data: Path, seed: int, options: Options, *, scale: tuple, noise: fl
     rng = np.random.default_rng([seed, 1])
     order = rng.permutation(len(images))
     share = 2 / 3 if options.noise < 0 else options.noise
+    if options.dilution > 1:
+        share = 1 - 1 / options.dilution
     bad = rng.random(len(images)) < share
     images, labels = images[order], labels[order].copy()
     factor = rng.uniform(*scale, len(images)).astype(np.float32)[:, None]

@@ -30,7 +30,7 @@ from gio_spark.strategy.methods.shared_work import compute_once
 from gio_spark.strategy.strategy_sample import (
     SAMPLE_ROWS,
     TargetSplit,
-    sample_rows,
+    is_small_budget,
     split_target,
     strategy_sample,
 )
@@ -160,11 +160,13 @@ def choose_strategy(
         threads: Splits that are tried at the same time; the choice does not depend on it.
     """
     started = time.perf_counter()
-    rows = sample_rows(dataset.sizes, dataset.target_mass, budget)
+    small_budget = is_small_budget(budget, dataset.pool_rows)
     trials = compute_once(
         dataset,
-        ("strategy trials", seed, scorer is not None, unit, rows),
-        lambda: _prepare(dataset, seed, unit, rows, has_scorer=scorer is not None),
+        ("strategy trials", seed, scorer is not None, unit, small_budget),
+        lambda: _prepare(
+            dataset, seed, unit, small_budget=small_budget, has_scorer=scorer is not None
+        ),
     )
     if scorer is not None and trials.splits:
         # Not shared: the function may refer to the dataset, which would then never be freed.
@@ -269,7 +271,7 @@ def _choose(
 
 
 def _prepare(
-    dataset: EvaluationDataset, seed: int, unit: str, rows: int, *, has_scorer: bool
+    dataset: EvaluationDataset, seed: int, unit: str, *, small_budget: bool, has_scorer: bool
 ) -> _Trials:
     has_texts = dataset.texts is not None and dataset.target_texts is not None
     has_labels = dataset.labels is not None and dataset.target_labels is not None
@@ -279,7 +281,7 @@ def _prepare(
     if target_rows < MIN_TARGET_ROWS:
         reason = f"the target has {target_rows} rows, and a choice needs {MIN_TARGET_ROWS}."
         return _Trials([], None, 0, reason)
-    sample, positions = strategy_sample(dataset, seed, rows)
+    sample, positions = strategy_sample(dataset, seed, small_budget=small_budget)
     words = _text_codes(sample, word_codes_of) if has_texts else None
     splits = split_target(sample, seed, words)
     judge: Judge | None = None

@@ -21,11 +21,10 @@ from gio_spark.strategy.text_codes import TextCodes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Rows of the sample, and of one for a budget that would take too few of them.
+#: Rows of the sample; of one for a budget that would take fewer than so many rows of it; and the
+#: part of the larger one that follows the target's mass.
 SAMPLE_ROWS, LARGE_SAMPLE_ROWS = 20_000, 50_000
-_ENOUGH_SELECTED = 300
-#: Part of the sample that is drawn in proportion to the target's mass.
-_TARGET_PART = 0.75
+_ENOUGH_SELECTED, _TARGET_PART = 300, 0.75
 #: The target is cut into so many parts, of each of which at most so many rows judge. A small target
 #: is judged on three of them in turn, a large one on two.
 _PARTS, _JUDGING_ROWS, _LARGE_TARGET, _SPLITS = 4, 2_000, 2_000, (3, 2)
@@ -51,64 +50,60 @@ class TargetSplit:
     judging: NDArray[np.int64]
 
 
+def is_small_budget(budget: int, pool_rows: int) -> bool:
+    """Whether a budget takes too few rows of a simple random sample to judge them.
+
+    Example:
+        >>> is_small_budget(20_000, 1_000_000), is_small_budget(10_000, 1_000_000)
+        (False, True)
+    """
+    return budget * SAMPLE_ROWS < _ENOUGH_SELECTED * pool_rows
+
+
 def sampling_rates(
-    sizes: NDArray[np.int64], target_mass: NDArray[np.float64], rows: int
+    sizes: NDArray[np.int64], target_mass: NDArray[np.float64], *, small_budget: bool
 ) -> NDArray[np.float64]:
     """Share of each cluster's rows that a sample holds, (K,).
 
-    Three quarters of the sample are in proportion to the target's mass, the others to the pool's
-    rows; a cluster with too few rows is taken whole and leaves its part to the others.
+    Usually all clusters alike, so that all rows stand for equally many. For a small budget the
+    sample is larger, and three quarters of it are in proportion to the square root of target mass
+    times size: among all rates for so many rows, those with the least variance of what the budget
+    takes (Neyman's allocation). A cluster with too few rows is taken whole.
 
     Args:
         sizes: (K,) pool rows of each cluster.
         target_mass: (K,) target distribution.
-        rows: Expected rows of the sample.
+        small_budget: Whether the sample is for a small budget.
 
     Example:
-        >>> sampling_rates(np.array([900, 100]), np.array([0.5, 0.5]), 100).round(3).tolist()
-        [0.067, 0.4]
-        >>> sampling_rates(np.array([900, 5]), np.array([0.5, 0.5]), 100).round(3).tolist()
-        [0.106, 1.0]
+        >>> sizes, mass = np.array([900_000, 100_000]), np.array([0.1, 0.9])
+        >>> sampling_rates(sizes, mass, small_budget=False).tolist()
+        [0.02, 0.02]
+        >>> sampling_rates(sizes, mass, small_budget=True).round(3).tolist()
+        [0.033, 0.2]
     """
     size = np.asarray(sizes, np.float64)
-    mass = np.where(size > 0, target_mass, 0.0)
-    part = _TARGET_PART * mass / max(mass.sum(), 1e-300)
-    part += (1 - _TARGET_PART) * size / max(size.sum(), 1.0)
+    rows = LARGE_SAMPLE_ROWS if small_budget else SAMPLE_ROWS
+    part = size / max(size.sum(), 1.0)
+    if small_budget:
+        geometric = np.sqrt(np.maximum(target_mass, 0.0) * size)
+        part = (1 - _TARGET_PART) * part
+        part += _TARGET_PART * geometric / max(geometric.sum(), 1e-300)
     whole = size <= 0
+    factor = 0.0
     while not whole.all():
         factor = max(0.0, rows - size[whole].sum()) / part[~whole].sum()
-        exceeded = ~whole & (factor * part >= size)
+        exceeded = ~whole & (factor * part >= size * (1 - 1e-12))
         if not exceeded.any():
             break
         whole |= exceeded
-    else:
-        factor = 0.0
     return np.where(whole, 1.0, factor * part / np.maximum(size, 1.0))
 
 
-def sample_rows(sizes: NDArray[np.int64], target_mass: NDArray[np.float64], budget: int) -> int:
-    """Rows of the pool's sample: more than usual where a small budget takes few of them.
-
-    Args:
-        sizes: (K,) pool rows of each cluster.
-        target_mass: (K,) target distribution.
-        budget: Budget in pool rows.
-
-    Example:
-        >>> sample_rows(np.array([900_000, 100_000]), np.array([0.5, 0.5]), 10_000)
-        20000
-        >>> sample_rows(np.array([900_000, 100_000]), np.array([0.5, 0.5]), 3_000)
-        50000
-    """
-    quotas = np.minimum(budget * target_mass, sizes)
-    taken = float((quotas * sampling_rates(sizes, target_mass, SAMPLE_ROWS)).sum())
-    return SAMPLE_ROWS if taken >= _ENOUGH_SELECTED else LARGE_SAMPLE_ROWS
-
-
 def strategy_sample(
-    dataset: EvaluationDataset, seed: int, rows: int = SAMPLE_ROWS
+    dataset: EvaluationDataset, seed: int, *, small_budget: bool = False
 ) -> tuple[EvaluationDataset, NDArray[np.int64] | None]:
-    """Sample of a dataset, over-drawn in clusters where the target has mass.
+    """Sample of a dataset; for a small budget over-drawn in clusters where the target has mass.
 
     A budget of a small share of the pool comes from few clusters: with most sample rows from there,
     weighted by the pool rows that each stands for, the sample shows what such a budget takes.
@@ -116,31 +111,36 @@ def strategy_sample(
     Args:
         dataset: Dataset, sorted by hash.
         seed: Seed of the draw, which depends on hashes only.
-        rows: Expected rows of the sample.
+        small_budget: Whether the sample is for a small budget.
 
     Returns:
         The dataset itself and None if it has no more rows or is a weighted sample already; else a
         dataset with weights, and the row that each of its rows was.
     """
-    if dataset.rows <= rows or dataset.weights is not None:
+    if dataset.weights is not None:
         return dataset, None
-    rates = sampling_rates(dataset.sizes, dataset.target_mass, rows)
+    rates = sampling_rates(dataset.sizes, dataset.target_mass, small_budget=small_budget)
+    if rates.min() >= 1.0:
+        return dataset, None
     drawn = uniform(dataset, seed, "strategy sample") < rates[dataset.cluster]
     positions = np.flatnonzero(drawn).astype(np.int64)
     sample = reordered(dataset, positions)
-    weights = sample_weights(dataset.sizes, sample.cluster)
+    weights = sample_weights(rates, sample.cluster, dataset.rows)
     return dataclasses.replace(sample, weights=weights), positions
 
 
-def sample_weights(sizes: NDArray[np.int64], cluster: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Pool rows that each row of a sample stands for, (n,).
+def sample_weights(
+    rates: NDArray[np.float64], cluster: NDArray[np.int32], pool_rows: int
+) -> NDArray[np.float64]:
+    """Pool rows that each row of a sample stands for, (n,); together those of the pool.
 
     Args:
-        sizes: (K,) pool rows of each cluster.
+        rates: (K,) sampling rates of the clusters.
         cluster: (n,) cluster of each row of the sample.
+        pool_rows: Rows of the pool.
     """
-    of_cluster = sizes / np.maximum(1, np.bincount(cluster, minlength=len(sizes)))
-    return np.asarray(of_cluster[cluster], np.float64)
+    weights = 1.0 / rates[cluster]
+    return np.asarray(weights * (pool_rows / max(weights.sum(), 1e-300)), np.float64)
 
 
 def split_target(

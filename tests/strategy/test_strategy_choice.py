@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from gio_spark import register
 from gio_spark.settings.load import build
 from gio_spark.settings.strategy_settings import STRATEGIES
+from gio_spark.strategy import strategy_sample as strategy_sampling
 from gio_spark.strategy.candidate_strategies import (
     DEFAULT,
     RANDOM,
@@ -31,7 +32,7 @@ from gio_spark.strategy.strategy_choice import (
 from gio_spark.strategy.strategy_sample import (
     LARGE_SAMPLE_ROWS,
     SAMPLE_ROWS,
-    sample_rows,
+    is_small_budget,
     sampling_rates,
     split_target,
     strategy_sample,
@@ -276,11 +277,12 @@ def test_random_rows_are_taken_only_if_a_useful_gain_is_excluded(strategy, over_
     assert warning
 
 
-def test_a_weighted_sample_takes_of_each_cluster_what_the_pool_would():
+def test_a_weighted_sample_takes_of_each_cluster_what_the_pool_would(monkeypatch):
+    monkeypatch.setattr(strategy_sampling, "LARGE_SAMPLE_ROWS", 1_000)
     dataset = labelled_dataset()
     mass = np.where(np.arange(CLUSTERS) < 2, 0.5, 0.0)
     dataset = dataclasses.replace(dataset, target_mass=mass)
-    sample, positions = strategy_sample(dataset, 0, rows=1_000)
+    sample, positions = strategy_sample(dataset, 0, small_budget=True)
     assert positions is not None
     assert sample.rows == pytest.approx(1_000, abs=100)
     assert sample.weights.sum() == pytest.approx(ROWS)
@@ -312,35 +314,41 @@ def test_a_budget_of_a_tiny_share_of_a_huge_pool_is_tried_as_such(misleading):
     random_rows = try_candidate(RANDOM, dataset, BUDGET, BUDGET, 0).rows
     assert (misleading.vectors[random_rows, 1] < 0).all()
     # It is a weighted sample already.
-    assert strategy_sample(dataset, 0, rows=1_500) == (dataset, None)
+    assert strategy_sample(dataset, 0, small_budget=True) == (dataset, None)
 
 
-@pytest.mark.parametrize("rows", [1, 300, 4_000, 9_999, 10_000])
-def test_sampling_rates_give_as_many_rows_as_asked_and_most_to_the_target(rows):
+@pytest.mark.parametrize("rows", [1, 300, 4_000, 9_999, 10_000, 20_000])
+def test_sampling_rates_give_as_many_rows_as_asked(monkeypatch, rows):
+    monkeypatch.setattr(strategy_sampling, "SAMPLE_ROWS", rows)
+    monkeypatch.setattr(strategy_sampling, "LARGE_SAMPLE_ROWS", rows)
     rng = np.random.default_rng(0)
-    sizes = np.r_[rng.integers(1, 500, 40), 0]
+    sizes = np.r_[rng.integers(1, 400, 40), 0]
     sizes[0] += 10_000 - sizes.sum()
     mass = np.r_[0.0, rng.dirichlet(np.full(39, 0.2)), 0.0]
-    rates = sampling_rates(sizes, mass, rows)
-    assert (rates * sizes).sum() == pytest.approx(rows)
+    alike = sampling_rates(sizes, mass, small_budget=False)
+    assert alike[sizes > 0] == pytest.approx(np.full(40, min(1.0, rows / 10_000)))
+    rates = sampling_rates(sizes, mass, small_budget=True)
+    assert (rates * sizes).sum() == pytest.approx(min(rows, 10_000))
     assert rates.min() > 0 and rates.max() <= 1.0
-    # A cluster that is not exhausted is drawn by its mass and its size.
-    part = 0.75 * mass + 0.25 * sizes / 10_000
+    part = 0.25 * sizes / 10_000 + 0.75 * np.sqrt(mass * sizes) / np.sqrt(mass * sizes).sum()
     factor = (rates * sizes / np.maximum(part, 1e-300))[(rates < 1) & (sizes > 0)]
-    assert np.ptp(factor) <= 1e-9 * factor.max() if len(factor) else rows == 10_000
-    assert sampling_rates(sizes, np.zeros(41), rows)[sizes > 0] == pytest.approx(
-        np.full(40, rows / 10_000) if rows < 10_000 else np.ones(40)
-    )
+    assert len(factor) == 0 or np.ptp(factor) <= 1e-9 * factor.max()
+    assert (len(factor) == 0) == (rows >= 10_000)
 
 
-def test_a_small_budget_is_tried_on_a_larger_sample():
+def test_a_small_budget_is_tried_on_a_larger_sample_where_the_target_is():
     sizes, mass = np.array([9_000_000, 1_000_000]), np.array([0.2, 0.8])
-    assert sample_rows(sizes, mass, 100_000) == SAMPLE_ROWS
-    assert sample_rows(sizes, mass, 10_000) == LARGE_SAMPLE_ROWS
+    assert not is_small_budget(150_000, 10_000_000)
+    assert is_small_budget(149_999, 10_000_000)
+    usual, larger = (sampling_rates(sizes, mass, small_budget=small) for small in (False, True))
+    assert (usual * sizes).sum() == pytest.approx(SAMPLE_ROWS)
+    assert (larger * sizes).sum() == pytest.approx(LARGE_SAMPLE_ROWS)
+    assert larger[1] > 3 * larger[0] and usual[1] == usual[0]
 
 
-def test_the_ratio_of_a_weighted_sample_is_that_of_the_pool(misleading):
-    sample, positions = strategy_sample(misleading, 0, rows=1_500)
+def test_the_ratio_of_a_weighted_sample_is_that_of_the_pool(misleading, monkeypatch):
+    monkeypatch.setattr(strategy_sampling, "LARGE_SAMPLE_ROWS", 1_500)
+    sample, positions = strategy_sample(misleading, 0, small_budget=True)
     whole = log_ratio(misleading, 0, "classifier").log_ratio[positions]
     assert np.corrcoef(log_ratio(sample, 0, "classifier").log_ratio, whole)[0, 1] > 0.9
     best = run_method("kl_ratio_t0", misleading, BUDGET, 0).rows

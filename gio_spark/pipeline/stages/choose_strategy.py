@@ -205,7 +205,7 @@ def strategy_dataset(
         budget: Rows to select, for which the sample must be large enough.
     """
     from gio_spark.strategy import EvaluationDataset
-    from gio_spark.strategy.strategy_sample import sample_rows
+    from gio_spark.strategy.strategy_sample import is_small_budget, sampling_rates
 
     settings, targets = ctx.settings, state.datasets.targets
     shares = [target.share for target in settings.target]
@@ -214,8 +214,10 @@ def strategy_dataset(
         return None
     salt, characters = f"strategy-target:{settings.seed}", settings.explode.text_bytes
     mass = np.asarray(mass / mass.sum(), np.float64)
-    rows = sample_rows(np.asarray(state.cluster_stats().rows, np.int64), mass, budget)
-    pool, weights = _pool_sample(ctx, state, mass, rows)
+    sizes = np.asarray(state.cluster_stats().rows, np.int64)
+    small_budget = is_small_budget(budget, int(sizes.sum()))
+    rates = sampling_rates(sizes, mass, small_budget=small_budget)
+    pool, weights = _pool_sample(ctx, state, rates, sizes)
     target = sample_parts(
         [DatasetPart(ctx, one) for one in targets], shares, _TARGET_ROWS, salt,
         characters=characters,
@@ -247,30 +249,40 @@ def strategy_dataset(
 
 
 def _pool_sample(
-    ctx: RunContext, state: RunState, mass: NDArray[np.float64], sample_rows: int
+    ctx: RunContext, state: RunState, rates: NDArray[np.float64], sizes: NDArray[np.int64]
 ) -> tuple[pa.Table, NDArray[np.float64] | None]:
     """Sample of the pool in the order of its hash, and the pool rows that each row stands for.
 
-    Most rows come from clusters that hold target mass, so that a small budget is tried as what it
-    is; the weights are None where the whole pool is sampled.
-    """
-    from gio_spark.strategy.strategy_sample import sample_weights, sampling_rates
+    Args:
+        ctx: The run.
+        state: Its pool with its clusters.
+        rates: (K,) share of each cluster's rows that the sample holds.
+        sizes: (K,) pool rows of each cluster.
 
-    seed, sizes = ctx.settings.seed, np.asarray(state.cluster_stats().rows, np.int64)
+    Returns:
+        The sample, and its weights; None where the whole pool is sampled.
+    """
+    from gio_spark.strategy.strategy_sample import sample_weights
+
+    seed, is_whole = ctx.settings.seed, bool(rates.min() >= 1.0)
     assigned = ctx.workspace.read("assignments", state.assignments["pool"])
     assigned = assigned.select("id", "cluster", "label")
-    pool_rows = int(sizes.sum())
-    if pool_rows > sample_rows:
-        bounds = np.rint(sampling_rates(sizes, mass, sample_rows) * HASH_RANGE).astype(np.int64)
-        of_clusters = pa.table({"cluster": pa.array(np.arange(len(sizes), dtype=np.int32)),
-                                "_bound": pa.array(bounds)})  # fmt: skip
+    if not is_whole:
+        of_clusters = pa.table(
+            {
+                "cluster": pa.array(np.arange(len(rates), dtype=np.int32)),
+                "_bound": pa.array(np.rint(rates * HASH_RANGE).astype(np.int64)),
+            }
+        )
         assigned = assigned.join(F.broadcast(ctx.workspace.frame(of_clusters)), "cluster")
         drawn = hash53("id", f"strategy-sample:{seed}") < F.col("_bound")
         assigned = assigned.where(drawn).drop("_bound")
-    sample = bounded(assigned, min(pool_rows, 2 * sample_rows + 1000), "the strategies' sample")
+    most = 2 * int((rates * sizes).sum()) + 1000
+    sample = bounded(assigned, most, "the strategies' sample")
     draws = hash53("id", f"strategy-draws:{seed}").alias("_draw")
     embedded = vectors_of(ctx, state.datasets.pool).select("id", "vector", draws)
     sample = in_hash_order(add_columns(ctx, sample, embedded))
-    if pool_rows <= sample_rows:
+    if is_whole:
         return sample, None
-    return sample, sample_weights(sizes, sample["cluster"].to_numpy())
+    clusters = sample["cluster"].to_numpy().astype(np.int32)
+    return sample, sample_weights(rates, clusters, int(sizes.sum()))
