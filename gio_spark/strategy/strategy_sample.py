@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: part of the larger one that follows the target's mass.
 SAMPLE_ROWS, LARGE_SAMPLE_ROWS = 20_000, 50_000
 _ENOUGH_SELECTED, _TARGET_PART = 300, 0.75
+#: Splits of the target that are tried at the same time; the choice does not depend on it.
+MAX_THREADS = 3
 #: The target is cut into so many parts, of each of which at most so many rows judge. A small target
 #: is judged on three of them in turn, a large one on two.
 _PARTS, _JUDGING_ROWS, _LARGE_TARGET, _SPLITS = 4, 2_000, 2_000, (3, 2)
@@ -141,6 +143,18 @@ def sample_weights(
     """
     weights = 1.0 / rates[cluster]
     return np.asarray(weights * (pool_rows / max(weights.sum(), 1e-300)), np.float64)
+
+
+def trial_bytes(dimension: int, *, small_budget: bool, threads: int) -> int:
+    """Memory of a choice, about: measured on texts, less on other content.
+
+    Args:
+        dimension: Length of a vector.
+        small_budget: Whether the sample is for a small budget.
+        threads: Splits that are tried at the same time.
+    """
+    rows = LARGE_SAMPLE_ROWS if small_budget else SAMPLE_ROWS
+    return 250_000_000 + threads * (250_000_000 + rows * (8 * dimension + 2_500))
 
 
 def split_target(

@@ -16,6 +16,7 @@ from gio_spark.cli.show import print_curation, print_planned_stages
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
 from gio_spark.pipeline.commands.explain_rows import explain_rows
+from gio_spark.pipeline.commands.forecast import forecast
 from gio_spark.pipeline.commands.score_table import score_table
 from gio_spark.pipeline.refresh import refresh
 from gio_spark.pipeline.run import plan_run
@@ -292,3 +293,17 @@ def test_scorers_that_cannot_be_used_are_refused(tmp_path):
     importlib.import_module("tests.pipeline.user_scorer")
     with pytest.raises(ConfigError, match=r"set select\.strategy to auto"):
         check_choices(without_auto)
+
+
+def test_a_forecast_has_the_time_and_the_memory_of_the_choice(tmp_path):
+    def of(budget, strategy):
+        settings = settings_of(tmp_path, budget=budget, select={"strategy": strategy})
+        return forecast(
+            pool=1_000_000, targets={"target": 2_000}, clusters=200, dimension=32,
+            embedder="vectors", settings=settings, engine="local",
+        )  # fmt: skip
+
+    usual, small, without = of(0.1, "auto"), of(5_000, "auto"), of(0.1, "default")
+    assert "strategy" not in without.core_seconds
+    assert 0 < usual.core_seconds["strategy"] < small.core_seconds["strategy"]
+    assert without.driver_bytes < usual.driver_bytes < small.driver_bytes < 2**31

@@ -40,8 +40,9 @@ _FLOPS = 50e9
 _SCORED_PER_SECOND = 10_000.0
 # What a session, a write and the small stages take whatever the data (seconds).
 _FIXED = {"embedded": 10.0, "local": 90.0}
-# Choice of a strategy on texts, whatever the pool's size; less on other content.
-_STRATEGY_SECONDS = 40.0
+# Choice of a strategy on texts, whatever the pool's size, and for small budgets; less on other
+# content.
+_STRATEGY_SECONDS = (40.0, 80.0)
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def forecast(
         engine: Kind of engine.
         content_bytes: Size of the pool in storage, where known.
     """
+    from gio_spark.strategy.strategy_sample import MAX_THREADS, is_small_budget, trial_bytes
+
     rows = pool + sum(targets.values())
     batch = settings.quantize.batch_rows or max(64 * clusters, 16_384)
     passes = min(pool, batch) * settings.quantize.max_passes / 2
@@ -113,8 +116,7 @@ def forecast(
         "metrics": pool / 200_000,
         "fixed": _FIXED.get(engine, 120.0),
     }
-    if settings.select.strategy == "auto":
-        seconds["strategy"] = _STRATEGY_SECONDS
+    cores = os.cpu_count() or 1
     memory = quantize.forecast(
         clusters, dimension, two_level=clusters > settings.quantize.two_level_above, rows=pool
     )
@@ -124,7 +126,13 @@ def forecast(
         # The driver fits the ratio while it chooses the first centers.
         fit_bytes = explode.vector_fit_bytes(fit_rows, dimension)
         memory = replace(memory, driver=memory.driver + fit_bytes)
-    cores = os.cpu_count() or 1
+    if settings.select.strategy == "auto":
+        is_small = is_small_budget(int(min(share, 1.0) * pool), pool)
+        seconds["strategy"] = _STRATEGY_SECONDS[is_small]
+        threads = min(MAX_THREADS, cores)
+        trials = trial_bytes(dimension, small_budget=is_small, threads=threads)
+        # The clusters are there before strategies are tried: not both at the same time.
+        memory = replace(memory, driver=max(memory.driver, trials))
     vectors_bytes = rows * (4 * dimension + 120)
     copies = int(min(share, 1.0) * (content_bytes or pool * 500))
     return Forecast(

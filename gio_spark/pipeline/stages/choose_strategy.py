@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
 # Most target rows that candidates and judge see.
 _TARGET_ROWS = 10_000
-# Splits of the target that are tried at the same time; the choice does not depend on it.
-_MAX_THREADS = 3
 
 
 def strategy_stage(targets: Sequence[str]) -> Stage:
@@ -136,6 +134,7 @@ def choice_of_run(ctx: RunContext, state: RunState, dropped: dict[str, str]) -> 
     from gio_spark.strategy.candidate_strategies import CANDIDATES
     from gio_spark.strategy.methods import registered_by_users
     from gio_spark.strategy.strategy_choice import NO_JUDGE, StrategyChoice, choose_strategy
+    from gio_spark.strategy.strategy_sample import MAX_THREADS
 
     unit, amount = parse_budget(ctx.settings.budget)
     scorer = ctx.settings.select.scorer
@@ -164,7 +163,7 @@ def choice_of_run(ctx: RunContext, state: RunState, dropped: dict[str, str]) -> 
         scorer=row_scorer(ctx, state.datasets.pool, ids, scorer) if scorer else None,
         unit="tokens" if unit == "tokens" else "rows",
         # A function of the user's may not be made for threads.
-        threads=1 if scorer else min(_MAX_THREADS, os.cpu_count() or 1),
+        threads=1 if scorer else min(MAX_THREADS, os.cpu_count() or 1),
     )
 
 
