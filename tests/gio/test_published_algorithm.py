@@ -147,6 +147,12 @@ def test_increase_stops_before_the_rise_and_min_difference_before_small_gains():
     assert len(small.order) <= len(rise.order)
 
 
+def test_the_least_difference_is_none_unless_it_is_set():
+    options = PublishedOptions(stop_criterion="min_difference")
+    assert not options.rejects(1.0, 1.0, 0)
+    assert options.rejects(1.0, 1.0 + 1e-12, 0)
+
+
 def test_sequential_increase_tolerance_fires_and_keeps_the_tolerated_rises():
     x, g = data()
     run = go(

@@ -7,6 +7,7 @@ import pytest
 
 from gio_spark.gio import SelectionProblem, cluster_radii, nearest_clusters, reach_limit, select
 from gio_spark.gio.selection_checks import (
+    FEW_CLUSTERS,
     failure_signs,
     mode_coverage,
     negative_consistency,
@@ -127,7 +128,8 @@ def test_the_published_optimum_is_unlike_the_target():
 def test_rising_divergence_few_rows_and_few_clusters_are_named():
     assert "divergence_rises" in signs(problem(budget=20_000), "published_exact")
     assert "target_too_small" in signs(problem(), rows=12)
-    assert "too_few_clusters" in signs(problem(clusters=8, budget=300))
+    assert "too_few_clusters" in signs(problem(clusters=FEW_CLUSTERS - 1, budget=300))
+    assert "too_few_clusters" not in signs(problem(clusters=FEW_CLUSTERS, budget=300))
 
 
 def test_every_sign_says_what_to_do():
