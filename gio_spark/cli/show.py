@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from gio_spark.errors import InputError
+from gio_spark.settings.strategy_settings import WHOLE_POOL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,9 +123,9 @@ def _print_summary(out: Console, summary: dict[str, Any]) -> None:
     table.add_row("target", f"{summary['target_rows']:,} rows")
     with_rows = summary.get("clusters_selected")
     table.add_row("clusters", clusters_text(summary["clusters"], with_rows, ""))
-    table.add_row(
-        "chosen by", f"{summary['objective']}, inside a cluster {summary['within_cluster']}"
-    )
+    has_quotas = summary["objective"] != WHOLE_POOL
+    rows_by = f"{'inside a cluster' if has_quotas else 'all rows by'} {summary['within_cluster']}"
+    table.add_row("chosen by", f"{summary['objective']}, {rows_by}")
     if summary.get("strategy"):
         from gio_spark.pipeline.run_records import StrategyFacts
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from rich.console import Console
 
+from gio_spark.cli.show import print_curation
 from gio_spark.engine.progress import Progress
 from gio_spark.errors import ConfigError
 from gio_spark.pipeline.commands.explain_rows import explain_rows
@@ -48,6 +52,10 @@ def test_the_rows_with_the_largest_ratios_are_taken_whatever_their_cluster(job):
     assert [row["taken"] for row in explained.rows] == [True, False]
     assert explained.rows[1]["rule"] in ("below_threshold", "no_allocation")
     assert "each chosen for how much it looks like the target" in run.report.read_text()
+    terminal = StringIO()
+    print_curation(Console(width=400, file=terminal), run, None)
+    assert "whole_pool, all rows by density_ratio" in terminal.getvalue()
+    assert "inside a cluster" not in terminal.getvalue()
 
 
 def test_a_refresh_ranks_the_present_rows_by_the_frozen_ratio(job):
