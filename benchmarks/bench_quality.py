@@ -31,6 +31,7 @@ import pandas as pd
 import quality_tables as tables
 from quality_cells import Cells, plans, wanted
 from quality_tasks import Options, QualityTask, all_tasks, kept_vectors
+from strategy_figures import KEY, cells_of_auto, read_figures
 from tasks import data_folder
 from threadpoolctl import threadpool_limits
 
@@ -227,8 +228,9 @@ def main() -> None:
     cells = fill(given, bench, known)
     if cells.empty:
         raise SystemExit("No cell is there yet.")
-    spent = tables.hours(cells)
-    took = (f"{len(cells.groupby(['task', 'method', 'budget', 'seed'])):,} cells, "
+    spent, computed_cells = tables.hours(cells), len(cells.groupby([*KEY, "method"]))
+    cells = pd.concat([cells, cells_of_auto(cells, read_figures())], ignore_index=True)
+    took = (f"{computed_cells:,} cells, "
             f"{bench.computed:,} of them computed now in {(time.monotonic() - began) / 60:.1f} "
             f"min; all of them took {spent:.2f} core-hours.")  # fmt: skip
     text, results = tables.summarise(cells, known, DEFAULT)

@@ -214,6 +214,32 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_batches():
 def test_the_page_has_the_table_of_the_stored_choices():
     import bench_strategy
 
-    choices = pd.read_csv(bench_strategy.CHOICES)
-    table = bench_strategy.table(bench_strategy.headroom(choices))
+    figures = bench_strategy.read_figures()
+    table = bench_strategy.table(bench_strategy.headroom(figures))
     assert table in bench_strategy.DOCS.read_text(encoding="utf-8")
+
+
+def test_the_cells_of_auto_are_those_of_the_chosen_strategies():
+    from strategy_figures import cells_of_auto, choices_of
+
+    lines = [
+        ("t", 0, 0.1, "kl_ratio_t025", 0.0, 0.0, 0.1, 0.01, 9.0),
+        ("t", 0, 0.1, "kl_hash", 0.05, 0.04, 0.15, 0.04, None),
+        ("t", 0, 0.1, "random", -0.1, 0.01, 0.0, 0.0, None),
+        ("t", 1, 0.1, "kl_ratio_t025", None, None, None, None, 2.0),
+    ]
+    names = ["task", "seed", "budget", "candidate", "gain", "gain_error", "over_random",
+             "over_random_error", "core_seconds"]  # fmt: skip
+    figures = pd.DataFrame(lines, columns=names)
+    assert choices_of(figures)["chosen"].tolist() == ["kl_ratio_t025"] * 2
+    assert choices_of(figures, 0.8)["chosen"].tolist() == ["kl_hash", "kl_ratio_t025"]
+    assert choices_of(figures)["core_seconds"].tolist() == [9.0, 2.0]
+    cells = pd.DataFrame(
+        [("t", seed, 0.1, method, 10.0 * seed + number, 1.0)
+         for seed in (0, 1) for number, method in enumerate(("kl_hash", "kl_ratio_t025"))],
+        columns=["task", "seed", "budget", "method", "value", "seconds"],
+    )  # fmt: skip
+    auto = cells_of_auto(cells, figures)
+    assert auto["method"].tolist() == ["auto", "auto"]
+    assert auto["value"].tolist() == [1.0, 11.0] and auto["seconds"].tolist() == [10.0, 3.0]
+    assert cells_of_auto(cells, figures.iloc[:0]).empty
