@@ -16,6 +16,13 @@ import pyarrow as pa
 from pyspark.sql import types as T
 
 from gio_spark.engine import session
+from gio_spark.engine.progress import Progress
+from gio_spark.pipeline.stage_runner import run_stages
+from gio_spark.pipeline.stages import choose_strategy
+from gio_spark.pipeline.stages.open_inputs import open_context, opened_run, pin_inputs
+from gio_spark.pipeline.stages.run_graph import run_graph
+from gio_spark.settings.run import RunSettings
+from gio_spark.strategy import strategy_sample
 from gio_spark.tables import Workspace
 from tests.pipeline import jobs, test_pairs
 
@@ -99,6 +106,18 @@ def selected_pairs(folder: Path, engine: str, workspace: str) -> list[str]:
     return jobs.ids(jobs.go(settings, until="explode").selected)
 
 
+def strategy_sample_of(settings: RunSettings) -> dict[str, float]:
+    """Ids of a sample on which strategies would be tried, with the rows that each stands for."""
+    strategy_sample.LARGE_SAMPLE_ROWS = 150
+    ctx = open_context(settings, progress=Progress("silent"), dry=True)
+    with opened_run(ctx, pin_inputs(ctx), {}) as state:
+        names = ["assignments.pool", "cluster_stats", "target_mass"]
+        run_stages(ctx, run_graph(settings), state, names)
+        sample = choose_strategy.strategy_dataset(ctx, state, budget=1)
+    assert sample is not None and sample[0].weights is not None
+    return dict(zip(sample[1].to_pylist(), sample[0].weights.tolist(), strict=True))
+
+
 def main(folder: Path, engine: str) -> None:
     workspace = in_a_catalog(folder) if engine == "spark" else str(folder / f"ws-{engine}")
     settings = jobs.settings(
@@ -129,6 +148,7 @@ def main(folder: Path, engine: str) -> None:
                 "take": done.plan["take"].tolist(),
                 "quarantine": done.summary["quarantine"],
                 "again": jobs.go(settings).did_work,
+                "strategy_sample": strategy_sample_of(settings),
                 "pairs": selected_pairs(folder, engine, workspace),
                 "report": done.report.exists(),
                 "report_path": str(done.report),

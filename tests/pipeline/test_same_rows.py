@@ -74,6 +74,7 @@ def check(result: dict[str, Any], expected: dict[str, Any]) -> None:
     assert result["take"] == expected["take"]
     assert result["quarantine"] == expected["quarantine"]
     assert result["pairs"] == expected["pairs"]
+    assert result["strategy_sample"] == pytest.approx(expected["strategy_sample"])
     assert (
         result["strategy"]
         == expected["strategy"]
@@ -114,6 +115,8 @@ def test_the_embedded_engine_takes_what_looks_like_the_target(expected):
     assert sum(expected["quarantine"]["pool"].values()) == 2
     assert expected["again"] is False
     assert len(expected["pairs"]) == 200
+    assert 100 < len(expected["strategy_sample"]) < 200
+    assert sum(expected["strategy_sample"].values()) == pytest.approx(300)
     assert sum(int(one[1:]) % 4 > 0 for one in expected["pairs"]) > 190
 
 

@@ -42,7 +42,7 @@ _SCORED_PER_SECOND = 10_000.0
 _FIXED = {"embedded": 10.0, "local": 90.0}
 # Choice of a strategy on texts, whatever the pool's size, and for small budgets; less on other
 # content.
-_STRATEGY_SECONDS = (40.0, 80.0)
+_STRATEGY_SECONDS = (35.0, 50.0)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _strategy(columns: Columns, target_rows: int) -> list[str]:
     return [
         *_comment(
             "auto: before the plan the strategy is chosen on a sample, by target rows that no "
-            "candidate has seen (20 to 40 s); default: quotas per cluster, rows by their density "
+            "candidate has seen (some 20 s); default: quotas per cluster, rows by their density "
             "ratio."
         ),
         "select: {strategy: auto}",
