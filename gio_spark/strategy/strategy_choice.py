@@ -274,7 +274,11 @@ def _prepare(
     dataset: EvaluationDataset, seed: int, unit: str, *, small_budget: bool, has_scorer: bool
 ) -> _Trials:
     has_texts = dataset.texts is not None and dataset.target_texts is not None
-    has_labels = dataset.labels is not None and dataset.target_labels is not None
+    # Labels that are all alike say nothing of rows.
+    has_labels = all(
+        one is not None and len(np.unique(one)) > 1
+        for one in (dataset.labels, dataset.target_labels)
+    )
     if not (has_scorer or has_texts or has_labels):
         return _Trials([], None, 0, NO_JUDGE)
     target_rows = len(dataset.target_vectors)
@@ -291,7 +295,12 @@ def _prepare(
         letters = _text_codes(sample, byte_codes_of)
         judge = TextJudge(words, letters, equal_words=unit == "tokens")
     if not splits:
-        return _Trials([], None, sample.rows, "the target's groups are too few to be split.")
+        return _Trials(
+            [],
+            None,
+            sample.rows,
+            "the target's groups are too few, or its rows too alike, to be split.",
+        )
     return _Trials(splits, judge, sample.rows, positions=positions)
 
 

@@ -30,6 +30,8 @@ MAX_THREADS = 3
 #: The target is cut into so many parts, of each of which at most so many rows judge. A small target
 #: is judged on three of them in turn, a large one on two.
 _PARTS, _JUDGING_ROWS, _LARGE_TARGET, _SPLITS = 4, 2_000, 2_000, (3, 2)
+#: Fewest target rows that candidates see, without judging rows and their near copies.
+_FEWEST_TARGET_ROWS = 20
 #: A row is a near copy of a judging row within this part of the usual distance between a judging
 #: row and its nearest other target row, or with this share of its sequences of five words.
 _COPY_DISTANCE, _COPY_SHARE, _COPY_WORDS = 0.1, 0.5, 5
@@ -173,14 +175,16 @@ def split_target(
 
     Returns:
         Three splits, or two of a target of 2,000 rows or more; none if there are fewer than four
-        groups of target rows.
+        groups of target rows. A split whose target rows are nearly all near copies of judging rows
+        is left out.
     """
     part = _parts(sample, seed)
     if part is None:
         return []
     count = _SPLITS[len(part) >= _LARGE_TARGET]
-    return [_split(sample, np.flatnonzero(part == k)[:_JUDGING_ROWS], part != k, words)
-            for k in range(count)]  # fmt: skip
+    splits = [_split(sample, np.flatnonzero(part == k)[:_JUDGING_ROWS], part != k, words)
+              for k in range(count)]  # fmt: skip
+    return [split for split in splits if split is not None]
 
 
 def _parts(sample: EvaluationDataset, seed: int) -> NDArray[np.int64] | None:
@@ -211,7 +215,7 @@ def _split(
     judging: NDArray[np.int64],
     visible: NDArray[np.bool_],
     words: tuple[TextCodes, TextCodes] | None,
-) -> TargetSplit:
+) -> TargetSplit | None:
     judges = sample.target_vectors[judging]
     fit = np.flatnonzero(visible)
     limit = _copy_limit(judges, sample.target_vectors[fit])
@@ -229,6 +233,8 @@ def _split(
         target_copy |= known_share(grams, owner, known, len(visible))[fit] >= _COPY_SHARE
     rows = np.flatnonzero(~is_copy)
     fit = fit[~target_copy]
+    if len(fit) < _FEWEST_TARGET_ROWS or not len(rows):
+        return None
     vectors = sample.target_vectors[fit]
     target_texts = None if sample.target_texts is None else sample.target_texts.take(fit)
     dataset = dataclasses.replace(

@@ -239,6 +239,25 @@ def test_the_default_is_kept_where_nothing_can_judge(misleading, changes, budget
     assert choice.reason.startswith(reason)
 
 
+@pytest.mark.parametrize("side", ["labels", "target_labels"])
+def test_labels_that_are_all_alike_do_not_judge(misleading, side):
+    alike = dataclasses.replace(misleading, **{side: np.zeros_like(getattr(misleading, side))})
+    assert choose_strategy(alike, BUDGET, 0).reason.startswith("with vectors alone no judge")
+    texts = [pa.array([f"w{i} w{i % 5}" for i in range(rows)]) for rows in (TARGET + ROWS, ROWS)]
+    texts = [texts[0].slice(TARGET), texts[1].slice(0, TARGET)]
+    with_texts = dataclasses.replace(alike, texts=texts[0], target_texts=texts[1])
+    choice = choose_strategy(with_texts, BUDGET, 0, names=("kl_hash",))
+    assert choice.judge.startswith("cross-entropy")
+
+
+def test_texts_of_one_template_keep_the_default(misleading):
+    line = "your order number {} has been sent to you by mail on monday".format
+    texts = [pa.array([line(i) for i in range(rows)]) for rows in (ROWS, TARGET)]
+    alike = dataclasses.replace(misleading, labels=None, texts=texts[0], target_texts=texts[1])
+    choice = choose_strategy(alike, BUDGET, 0)
+    assert choice.strategy == DEFAULT and "its rows too alike" in choice.reason
+
+
 def test_a_target_of_few_rows_keeps_the_default(misleading):
     few = dataclasses.replace(misleading, target_vectors=misleading.target_vectors[:99],
                               target_labels=misleading.target_labels[:99])  # fmt: skip
