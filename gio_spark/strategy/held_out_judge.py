@@ -29,6 +29,12 @@ RowScorer = Callable[["NDArray[np.int64]", int], float]
 TrainingRows = Mapping[str, "NDArray[np.int64]"]
 
 
+#: Rows with another label than the most frequent one, and classes, with which labels can judge.
+FEWEST_OTHER_LABELS, MOST_CLASSES = 20, 200
+#: Standard errors from which on a proxy model is clearly better than a constant prediction.
+_CLEAR = 3.0
+
+
 class Gain(NamedTuple):
     """Gain of a selection over another one, in parts of the loss of random rows.
 
@@ -90,6 +96,55 @@ class _Score(NamedTuple):
     value: float
     influence: NDArray[np.float64]
 
+    @property
+    def error(self) -> float:
+        """Standard error."""
+        return float(np.sqrt(np.square(self.influence).sum()))
+
+
+def constant_score(kind: str, truth: NDArray[Any]) -> float:
+    """Best accuracy or AUC of a prediction that is the same for all rows.
+
+    Example:
+        >>> constant_score("accuracy", np.array([1, 1, 2, 1]))
+        0.75
+        >>> constant_score("auc", np.array([0, 1]))
+        0.5
+    """
+    if kind == "accuracy":
+        return float(np.unique(truth, return_counts=True)[1].max() / len(truth))
+    return 0.5
+
+
+def label_problem(labels: NDArray[Any], target_labels: NDArray[Any]) -> str:
+    """Why labels cannot judge selections; empty if they can.
+
+    Args:
+        labels: (n,) labels of the pool's sample, class codes or numbers.
+        target_labels: (m,) labels of the target, coded as those of the pool.
+
+    Example:
+        >>> label_problem(np.arange(100) % 2, np.arange(100) % 2)
+        ''
+        >>> label_problem(np.arange(100) % 2, np.zeros(100))
+        'fewer than 20 target rows have another label than the most frequent one'
+    """
+    for name, values in (("pool", labels), ("target", target_labels)):
+        _, counts = np.unique(values, return_counts=True)
+        if len(values) - counts.max(initial=0) < FEWEST_OTHER_LABELS:
+            return (
+                f"fewer than {FEWEST_OTHER_LABELS} {name} rows have another label than the most "
+                "frequent one"
+            )
+    both = np.concatenate([np.asarray(labels), np.asarray(target_labels)])
+    if score_kind(both) == "skill":
+        return ""
+    if len(np.unique(both)) > MOST_CLASSES:
+        return f"they are of more than {MOST_CLASSES} classes"
+    if np.isin(target_labels, labels).mean() < 0.5:
+        return "fewer than half of the target's labels occur in the pool"
+    return ""
+
 
 class LabelJudge:
     """Judge by proxy models that are trained on labels: accuracy, AUC or skill.
@@ -112,7 +167,12 @@ class LabelJudge:
     def gains(
         self, split: TargetSplit, training: TrainingRows, base: str, random: str, seed: int
     ) -> dict[str, Gain]:
-        """Differences of the scores over 1 less the score of random rows."""
+        """Differences of the scores over 1 less the score of random rows.
+
+        None if no model of classes clearly beats a constant prediction: labels that cannot be
+        predicted from the rows say nothing of selections. (Numbers are compared all the same: far
+        from the target every model may be worse than the target's mean.)
+        """
         truth = self._target_labels[split.judging]
         if self._kind == "auc" and len(np.unique(truth)) < 2:
             return {}
@@ -127,6 +187,9 @@ class LabelJudge:
         for name, rows in training.items():
             if name not in known:
                 known[name] = self._score(split, rows, proxy, seed)
+        constant = -np.inf if self._kind == "skill" else constant_score(self._kind, truth)
+        if all(score.value <= constant + _CLEAR * score.error for score in known.values()):
+            return {}
         loss = max(1.0 - known[random].value, 1e-9)
         return {
             name: Gain(

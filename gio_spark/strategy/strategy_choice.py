@@ -25,6 +25,7 @@ from gio_spark.strategy.held_out_judge import (
     RowScorer,
     ScorerJudge,
     TextJudge,
+    label_problem,
 )
 from gio_spark.strategy.methods.shared_work import compute_once
 from gio_spark.strategy.strategy_sample import (
@@ -238,7 +239,7 @@ def _choose(
     problems = {name: text for result in results for name, text in result.problems.items()}
     judged = [number for number, result in enumerate(results) if result.gains]
     if not judged:
-        return StrategyChoice(DEFAULT, "the labels of the target's parts are all of one class.")
+        return StrategyChoice(DEFAULT, "the target's labels cannot be predicted from the rows.")
     results = [results[number] for number in judged]
     judging_rows = sum(len(trials.splits[number].judging) for number in judged)
     gains = {
@@ -274,13 +275,13 @@ def _prepare(
     dataset: EvaluationDataset, seed: int, unit: str, *, small_budget: bool, has_scorer: bool
 ) -> _Trials:
     has_texts = dataset.texts is not None and dataset.target_texts is not None
-    # Labels that are all alike say nothing of rows.
-    has_labels = all(
-        one is not None and len(np.unique(one)) > 1
-        for one in (dataset.labels, dataset.target_labels)
-    )
-    if not (has_scorer or has_texts or has_labels):
-        return _Trials([], None, 0, NO_JUDGE)
+    labels, target_labels = dataset.labels, dataset.target_labels
+    problem = NO_JUDGE
+    if labels is not None and target_labels is not None:
+        problem = label_problem(labels, target_labels)
+        problem = f"the labels cannot judge: {problem}." if problem else ""
+    if problem and not (has_scorer or has_texts):
+        return _Trials([], None, 0, problem)
     target_rows = len(dataset.target_vectors)
     if target_rows < MIN_TARGET_ROWS:
         reason = f"the target has {target_rows} rows, and a choice needs {MIN_TARGET_ROWS}."
@@ -289,7 +290,7 @@ def _prepare(
     words = _text_codes(sample, word_codes_of) if has_texts else None
     splits = split_target(sample, seed, words)
     judge: Judge | None = None
-    if has_labels and not has_scorer:
+    if not problem and not has_scorer:
         judge = LabelJudge(sample)
     elif words is not None and not has_scorer:
         letters = _text_codes(sample, byte_codes_of)

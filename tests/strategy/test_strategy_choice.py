@@ -19,7 +19,7 @@ from gio_spark.strategy.candidate_strategies import (
     try_candidate,
 )
 from gio_spark.strategy.evaluation_dataset import EvaluationDataset
-from gio_spark.strategy.held_out_judge import TextJudge, auc_score
+from gio_spark.strategy.held_out_judge import TextJudge, auc_score, label_problem
 from gio_spark.strategy.methods import run_method
 from gio_spark.strategy.methods.density_ratios import log_ratio
 from gio_spark.strategy.methods.method_registry import METHODS
@@ -170,7 +170,7 @@ def test_candidates_see_neither_judging_rows_nor_their_copies_nor_labels(mislead
         return np.arange(budget)
 
     try:
-        choice = choose_strategy(dataset, BUDGET, 0, names=("spy",))
+        choice = choose_strategy(dataset, BUDGET, 0, names=("spy", "kl_hash"))
     finally:
         METHODS.entries.pop("spy")
     assert "spy" in [candidate.name for candidate in choice.figures]
@@ -239,15 +239,52 @@ def test_the_default_is_kept_where_nothing_can_judge(misleading, changes, budget
     assert choice.reason.startswith(reason)
 
 
-@pytest.mark.parametrize("side", ["labels", "target_labels"])
-def test_labels_that_are_all_alike_do_not_judge(misleading, side):
-    alike = dataclasses.replace(misleading, **{side: np.zeros_like(getattr(misleading, side))})
-    assert choose_strategy(alike, BUDGET, 0).reason.startswith("with vectors alone no judge")
-    texts = [pa.array([f"w{i} w{i % 5}" for i in range(rows)]) for rows in (TARGET + ROWS, ROWS)]
-    texts = [texts[0].slice(TARGET), texts[1].slice(0, TARGET)]
-    with_texts = dataclasses.replace(alike, texts=texts[0], target_texts=texts[1])
-    choice = choose_strategy(with_texts, BUDGET, 0, names=("kl_hash",))
+RARE = np.arange(ROWS) % 500 == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "target_labels", "problem"),
+    [
+        (np.zeros(ROWS, int), None, "fewer than 20 pool rows have another label"),
+        (RARE.astype(int), None, "fewer than 20 pool rows have another label"),
+        (None, np.zeros(TARGET, int), "fewer than 20 target rows have another label"),
+        (None, (np.arange(TARGET) < 19).astype(int), "fewer than 20 target rows have another"),
+        (np.arange(ROWS), None, "they are of more than 200 classes"),
+        (None, 5 + np.arange(TARGET) % 2, "fewer than half of the target's labels occur"),
+    ],
+)
+def test_labels_that_say_nothing_leave_the_judgement_to_the_texts(
+    misleading, labels, target_labels, problem
+):
+    labels = misleading.labels if labels is None else labels
+    target_labels = misleading.target_labels if target_labels is None else target_labels
+    assert label_problem(labels, target_labels).startswith(problem)
+    dataset = dataclasses.replace(misleading, labels=labels, target_labels=target_labels)
+    reason = choose_strategy(dataset, BUDGET, 0).reason
+    assert reason.startswith(f"the labels cannot judge: {problem}")
+    texts = pa.array([f"w{i} w{i % 5}" for i in range(TARGET + ROWS)])
+    dataset = dataclasses.replace(
+        dataset, texts=texts.slice(TARGET), target_texts=texts.slice(0, TARGET)
+    )
+    choice = choose_strategy(dataset, BUDGET, 0, names=("kl_hash",))
     assert choice.judge.startswith("cross-entropy")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_labels_that_no_model_can_predict_keep_the_default(misleading, classes):
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(0, classes, rows) for rows in (ROWS, TARGET)]
+    dataset = dataclasses.replace(misleading, labels=labels[0], target_labels=labels[1])
+    choice = choose_strategy(dataset, BUDGET, 0, names=("kl_hash",))
+    assert (choice.strategy, choice.figures) == (DEFAULT, ())
+    assert choice.reason == "the target's labels cannot be predicted from the rows."
+
+
+def test_labels_of_few_rows_classes_and_numbers_can_judge():
+    few = (np.arange(TARGET) < 20).astype(int)
+    assert label_problem(np.arange(ROWS) % 2, few) == ""
+    assert label_problem(np.arange(ROWS) % 200, np.arange(TARGET) % 150) == ""
+    assert label_problem(np.arange(ROWS) / 7, np.arange(TARGET) / 3) == ""
 
 
 def test_texts_of_one_template_keep_the_default(misleading):
