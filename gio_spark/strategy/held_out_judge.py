@@ -169,7 +169,7 @@ class LabelJudge:
     ) -> dict[str, Gain]:
         """Differences of the scores over 1 less the score of random rows.
 
-        None if no model of classes clearly beats a constant prediction: labels that cannot be
+        Empty if no model of classes clearly beats a constant prediction: labels that cannot be
         predicted from the rows say nothing of selections. (Numbers are compared all the same: far
         from the target every model may be worse than the target's mean.)
         """
